@@ -1,0 +1,105 @@
+# Cuesheet's commands; `make` lists them. Everything is installed into folders of this repository.
+#
+# PYTHON   the Python to build the environments with (3.11 or newer); else the first one found
+# CORES    how many cores `make demo` uses; else all
+# PYTEST   further options of pytest, for example PYTEST="-k keyframes -x"
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3.11 python3.12 python3.13 python3.14 python3 python
+CORES ?= all
+PYTEST ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := -m pip --disable-pip-version-check install --quiet --no-user
+# The jobs of a run find the environment's programs first, and then the user's own, such as ffmpeg.
+RUN := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m snakemake
+
+# The first Python of $(PYTHON) that is new enough and can make virtual environments.
+FIND_PYTHON = found= ; for name in $(PYTHON); do \
+	  if "$$name" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
+	      2> /dev/null; then found="$$name"; break; fi; done; \
+	if [ -z "$$found" ]; then \
+	  echo "None of these is a Python 3.11 or newer with the modules venv and ensurepip: $(PYTHON)." >&2; \
+	  echo "Install one (Debian, Ubuntu: apt-get install python3.11-venv), or name one: make PYTHON=/path/to/python" >&2; \
+	  exit 1; fi
+
+.PHONY: help
+help:  ## List the commands
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
+
+.PHONY: demo
+demo: $(VENV)/.workflow-installed  ## Annotate the demo dataset: results/demo_v3/annotated
+	@$(RUN) --cores $(CORES) --config dataset=data/demo_v3
+
+.PHONY: test
+test: $(VENV)/.test-installed  ## Run all tests
+	@$(BIN)/python -m pytest $(PYTEST)
+
+.PHONY: lint
+lint: $(VENV)/.test-installed  ## Check style, the rules, and that generated files are current
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile rules
+	$(RUN) --lint
+	PYTHONPATH=scripts $(BIN)/python -m cuesheet.config_files --check
+
+.PHONY: format
+format: $(VENV)/.test-installed  ## Bring Python and Snakemake files into the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile rules
+
+.PHONY: config
+config: $(VENV)/.workflow-installed  ## Write config.yaml, its schema and its reference anew
+	PYTHONPATH=scripts $(BIN)/python -m cuesheet.config_files
+
+# Pins stay as they are unless a requirement changed; UPGRADE=--upgrade takes the newest of all.
+.PHONY: lock
+lock: .venv-lock/.installed  ## Pin envs/*.in with hashes into envs/*.lock.txt
+	for name in workflow test; do \
+	  (cd envs && ../.venv-lock/bin/uv pip compile --quiet $(UPGRADE) \
+	    --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
+	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
+	    --output-file "$$name.lock.txt" "$$name.in"); \
+	done
+
+.PHONY: clean
+clean:  ## Remove environments, results and caches; paid answers in .cache stay
+	rm -rf .venv .venv-* results .snakemake .cuesheet .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An environment is complete when its stamp is there; one without is made from scratch, so that an
+# interrupted installation is not built upon.
+$(VENV)/.workflow-installed: envs/workflow.lock.txt
+	@$(FIND_PYTHON); \
+	echo "Installing the workflow's environment into $(VENV) with $$($$found --version); this takes a minute or two."; \
+	"$$found" -m venv --clear $(VENV)
+	@$(BIN)/python $(INSTALL) --require-hashes --requirement envs/workflow.lock.txt
+	@touch $@
+
+$(VENV)/.test-installed: envs/test.lock.txt $(VENV)/.workflow-installed
+	@echo "Installing what tests and lint need into $(VENV)."
+	@$(BIN)/python $(INSTALL) --force-reinstall --require-hashes --requirement envs/test.lock.txt
+	@touch $@
+
+# Only for the tests of the decoder torchcodec, which brings torch along.
+.PHONY: torchcodec
+torchcodec: .venv-torchcodec/.installed  ## Set up the decoder torchcodec, for its tests
+
+.venv-torchcodec/.installed: envs/torchcodec.lock.txt
+	@$(FIND_PYTHON); \
+	echo "Installing torchcodec into .venv-torchcodec."; \
+	"$$found" -m venv --clear .venv-torchcodec
+	@.venv-torchcodec/bin/python $(INSTALL) --requirement envs/torchcodec.lock.txt
+	@touch $@
+
+.venv-lock/.installed:
+	@$(FIND_PYTHON); "$$found" -m venv --clear .venv-lock
+	@.venv-lock/bin/python $(INSTALL) "uv>=0.9"
+	@touch $@

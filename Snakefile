@@ -1,0 +1,67 @@
+# Cuesheet: a LeRobot dataset in, the same dataset with timed language out.
+#
+# rules/common.smk     configuration and lookups      rules/annotate.smk   the VLM's stages
+# rules/dataset.smk    index of the episodes          rules/assemble.smk   validate, merge, finalize
+# rules/media.smk      clips and keyframes            rules/report.smk     summary
+# rules/server.smk     the run's model server
+
+from os.path import exists
+
+from snakemake.utils import min_version
+
+min_version("9.19")
+
+
+# Every setting has a default, so a working directory of one's own needs no copy of the file.
+if exists("config/config.yaml"):
+
+    configfile: "config/config.yaml"
+
+
+include: "rules/common.smk"
+
+
+wildcard_constraints:
+    dataset=r"[A-Za-z0-9][A-Za-z0-9._-]*",
+    episode=r"\d{6}",
+    camera=r"[^/]+",
+
+
+include: "rules/server.smk"
+
+
+localrules:
+    all,
+    media,
+    annotations,
+    datasets,
+
+
+rule all:
+    default_target: True
+    input:
+        all_clips,
+        all_summaries,
+
+
+rule media:
+    input:
+        all_clips,
+        all_keyframes,
+
+
+rule annotations:
+    input:
+        all_validations,
+
+
+rule datasets:
+    input:
+        all_datasets,
+
+
+include: "rules/dataset.smk"
+include: "rules/media.smk"
+include: "rules/annotate.smk"
+include: "rules/assemble.smk"
+include: "rules/report.smk"

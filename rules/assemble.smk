@@ -1,0 +1,76 @@
+# Needs  the stage files of every chosen episode, the source's data files and metadata
+# Makes  validation/{episode}.json, annotated/data/..., annotated/meta, annotated/videos
+# Steps  check each episode; write its rows beside its frames; complete the dataset
+
+
+rule validate_episode:
+    input:
+        unpack(stage_files),
+        keyframes="results/{dataset}/keyframes/{episode}",
+    output:
+        json="results/{dataset}/validation/{episode}.json",
+        text="results/{dataset}/validation/{episode}.txt",
+    params:
+        cameras=lambda wildcards: of(wildcards).cameras,
+    log:
+        "results/{dataset}/logs/validate_episode/{episode}.log",
+    benchmark:
+        "results/{dataset}/benchmarks/validate_episode/{episode}.tsv"
+    threads: 1
+    resources:
+        mem_mb=500,
+    conda:
+        "../envs/annotate.yaml"
+    script:
+        "../scripts/validate_episode.py"
+
+
+rule merge_language:
+    input:
+        data=data_file_of,
+        validation=validations_of_data_file,
+        index=ancient("results/{dataset}/episodes.parquet"),
+    output:
+        data="results/{dataset}/annotated/{data_file}.parquet",
+    params:
+        root=lambda wildcards: str(of(wildcards).root),
+        results=lambda wildcards: f"results/{wildcards.dataset}",
+        episodes=selected_in_data_file,
+        others=others_in_data_file,
+        stages=RUN.stages,
+    log:
+        "results/{dataset}/logs/merge_language/{data_file}.log",
+    benchmark:
+        "results/{dataset}/benchmarks/merge_language/{data_file}.tsv"
+    wildcard_constraints:
+        data_file=r"data/.+",
+    threads: 1
+    resources:
+        mem_mb=2000,
+    conda:
+        "../envs/assemble.yaml"
+    script:
+        "../scripts/merge_language.py"
+
+
+rule finalize_dataset:
+    input:
+        metadata=metadata_files,
+        data=annotated_data_files,
+    output:
+        info="results/{dataset}/annotated/meta/info.json",
+    params:
+        root=lambda wildcards: str(of(wildcards).root),
+        annotated=lambda wildcards: f"results/{wildcards.dataset}/annotated",
+        videos=CONFIG.output.videos,
+    log:
+        "results/{dataset}/logs/finalize_dataset.log",
+    benchmark:
+        "results/{dataset}/benchmarks/finalize_dataset.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    conda:
+        "../envs/assemble.yaml"
+    script:
+        "../scripts/finalize_dataset.py"

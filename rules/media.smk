@@ -1,0 +1,55 @@
+# Needs  the source's videos (or the pictures in its data files), episodes.parquet
+# Makes  clips/{camera}/episode_{episode}.mp4 and keyframes/{episode}/
+# Steps  cut every episode out of its file; decode the frames that the stages look at
+#
+# The index is an ancient input: when the source gains episodes it is made anew, and only what
+# changed of an episode (its fingerprint, its files) makes the episode's own files anew.
+
+
+rule extract_clip:
+    input:
+        source=source_video,
+        index=ancient("results/{dataset}/episodes.parquet"),
+    output:
+        clip="results/{dataset}/clips/{camera}/episode_{episode}.mp4",
+    params:
+        source=clip_source,
+        clip=CONFIG.media.model_dump(),
+    log:
+        "results/{dataset}/logs/extract_clip/{camera}/{episode}.log",
+    benchmark:
+        "results/{dataset}/benchmarks/extract_clip/{camera}/{episode}.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    conda:
+        "../envs/media.yaml"
+    script:
+        "../scripts/extract_clip.py"
+
+
+rule decode_keyframes:
+    input:
+        videos=source_videos,
+        index=ancient("results/{dataset}/episodes.parquet"),
+    output:
+        keyframes=directory("results/{dataset}/keyframes/{episode}"),
+    params:
+        root=lambda wildcards: str(of(wildcards).root),
+        fingerprint=lambda wildcards: episode_of(wildcards).fingerprint,
+        cameras=lambda wildcards: of(wildcards).cameras,
+        decoder=CONFIG.keyframes.decoder,
+        per_second=CONFIG.keyframes.per_second,
+        vqa_hz=CONFIG.vqa.hz if CONFIG.vqa.enabled else None,
+        vqa_frames=CONFIG.vqa.frames,
+    log:
+        "results/{dataset}/logs/decode_keyframes/{episode}.log",
+    benchmark:
+        "results/{dataset}/benchmarks/decode_keyframes/{episode}.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    conda:
+        "../envs/media.yaml"
+    script:
+        "../scripts/decode_keyframes.py"

@@ -1,0 +1,65 @@
+"""Asks for the interjections of one episode.
+
+In: the keyframes folder, the plan, the prompt files. Out: interjections/{episode}.json with the
+interjections, the robot's speech, and plans where the plan stage wrote none. Times in seconds.
+"""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cuesheet import files, interjections, joblog
+from cuesheet.config import FramesConfig, InterjectionsConfig
+from cuesheet.stage import open_stage
+
+
+async def annotate(
+    keyframes: str,
+    plan: dict[str, Any],
+    prompts: list[str],
+    answers: Mapping[str, Any],
+    settings: InterjectionsConfig,
+    layout: FramesConfig,
+    camera: str | None,
+    per_second: float,
+    seed: int,
+) -> dict[str, Any]:
+    """The content of the interjections file; `plan` is that of the plan file."""
+    async with open_stage(
+        "interjections", keyframes=keyframes, prompts=prompts, answers=answers
+    ) as stage:
+        await interjections.annotate(
+            stage,
+            settings,
+            plan=plan,
+            camera=camera,
+            per_second=per_second,
+            layout=layout,
+            seed=seed,
+        )
+        return stage.result()
+
+
+def main(snakemake) -> None:
+    with joblog.to_file(snakemake.log[0]):
+        result = asyncio.run(
+            annotate(
+                snakemake.input.keyframes,
+                json.loads(Path(snakemake.input.plan).read_text(encoding="utf-8")),
+                list(snakemake.input.prompts),
+                snakemake.params.answers,
+                InterjectionsConfig(**snakemake.params.interjections),
+                FramesConfig(**snakemake.params.frames),
+                snakemake.params.camera,
+                snakemake.params.per_second,
+                snakemake.params.seed,
+            )
+        )
+        files.write_json(snakemake.output.json, result)
+        print(f"{len(result['events'])} events, {len(result['provenance']['calls'])} calls")
+
+
+if "snakemake" in globals():
+    main(snakemake)

@@ -1,0 +1,56 @@
+"""Asks for the plan of one episode.
+
+In: the keyframes folder, the prompt files, the clip where clips are sent. Out: plan/{episode}.json
+with the subtasks and the rows of styles subtask, plan, memory and task_aug. Times in seconds.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from cuesheet import files, joblog, plan
+from cuesheet.config import PlanConfig
+from cuesheet.stage import open_stage
+
+
+async def annotate(
+    keyframes: str,
+    prompts: list[str],
+    answers: Mapping[str, Any],
+    settings: PlanConfig,
+    camera: str | None,
+    per_second: float,
+    clip: str | None,
+) -> dict[str, Any]:
+    """The content of the plan file."""
+    cut = None
+    if clip:
+        from cuesheet.clips import cut_clip
+
+        cut = cut_clip(clip)
+    async with open_stage("plan", keyframes=keyframes, prompts=prompts, answers=answers) as stage:
+        parts = await plan.annotate(
+            stage, settings, camera=camera, per_second=per_second, cut_clip=cut
+        )
+        return stage.result(**parts)
+
+
+def main(snakemake) -> None:
+    with joblog.to_file(snakemake.log[0]):
+        result = asyncio.run(
+            annotate(
+                snakemake.input.keyframes,
+                list(snakemake.input.prompts),
+                snakemake.params.answers,
+                PlanConfig(**snakemake.params.plan),
+                snakemake.params.camera,
+                snakemake.params.per_second,
+                snakemake.input.clip or None,
+            )
+        )
+        files.write_json(snakemake.output.json, result)
+        print(f"{len(result['subtasks'])} subtasks, {len(result['provenance']['calls'])} calls")
+
+
+if "snakemake" in globals():
+    main(snakemake)

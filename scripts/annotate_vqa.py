@@ -1,0 +1,62 @@
+"""Asks questions about single frames of one episode.
+
+In: the keyframes folder, the prompt files. Out: vqa/{episode}.json with question and answer events
+and the same pairs in typed form. Coordinates are pixels of the source frame, times seconds.
+"""
+
+import asyncio
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+from cuesheet import files, joblog, vqa
+from cuesheet.config import VqaConfig
+from cuesheet.coordinates import convention_of
+from cuesheet.stage import open_stage
+
+
+async def annotate(
+    keyframes: str,
+    prompts: list[str],
+    answers: Mapping[str, Any],
+    settings: VqaConfig,
+    cameras: Sequence[str],
+    coordinates: str,
+    seed: int,
+) -> dict[str, Any]:
+    """The content of the VQA file."""
+    async with open_stage("vqa", keyframes=keyframes, prompts=prompts, answers=answers) as stage:
+        total = vqa.count_frames(stage, settings, cameras)
+        with tqdm(total=total, unit="call", mininterval=2, file=sys.stderr) as bar:
+            pairs = await vqa.annotate(
+                stage,
+                settings,
+                cameras=cameras,
+                convention=convention_of(answers["model"], coordinates),
+                seed=seed,
+                progress=bar.update,
+            )
+        return stage.result(**pairs)
+
+
+def main(snakemake) -> None:
+    with joblog.to_file(snakemake.log[0]):
+        result = asyncio.run(
+            annotate(
+                snakemake.input.keyframes,
+                list(snakemake.input.prompts),
+                snakemake.params.answers,
+                VqaConfig(**snakemake.params.vqa),
+                list(snakemake.params.cameras),
+                snakemake.params.coordinates,
+                snakemake.params.seed,
+            )
+        )
+        files.write_json(snakemake.output.json, result)
+        print(f"{len(result['pairs'])} pairs, {len(result['provenance']['calls'])} calls")
+
+
+if "snakemake" in globals():
+    main(snakemake)

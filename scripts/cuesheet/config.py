@@ -1,0 +1,388 @@
+"""The configuration, defined once.
+
+The documented `config/config.yaml`, the JSON schema and the reference table in the docs are
+generated from these models (`python -m cuesheet.config_files`); the field descriptions are their
+text. Times are in seconds (`_s`).
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from cuesheet.config_types import (
+    Episodes,
+    Expected,
+    Mapping,
+    PositiveFloat,
+    Section,
+    Text,
+)
+
+
+class DatasetEntry(Section):
+    """One dataset of several."""
+
+    path: str = Field(description="Folder of the LeRobot dataset.")
+    episodes: Episodes = Field(
+        default=None, description="Like the top-level `episodes`, for this dataset alone."
+    )
+    default_camera: Text = Field(
+        default=None, description="Like the top-level `default_camera`, for this dataset alone."
+    )
+
+
+DatasetSetting = Annotated[
+    str | list[str] | dict[str, str | DatasetEntry],
+    Expected("a folder, a list of folders, or names with folders `{name: path}`"),
+]
+
+
+class MediaConfig(Section):
+    """Clips: one H.264 video a camera and episode, for looking at and for `frames: clip`."""
+
+    clip_copy: bool = Field(
+        default=True,
+        description=(
+            "Copy the stream instead of encoding it where the source is H.264 and the episode "
+            "starts on a keyframe; the frames are counted either way."
+        ),
+    )
+    clip_crf: int = Field(default=23, ge=0, le=51, description="Quality of encoded clips (x264).")
+    clip_preset: Literal[
+        "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"
+    ] = Field(default="ultrafast", description="Speed of encoded clips (x264).")
+
+
+class KeyframesConfig(Section):
+    """Frames decoded to PNG, once, for every stage."""
+
+    decoder: Literal["ffmpeg", "pyav", "torchcodec"] = Field(
+        default="ffmpeg", description="All three give the same frames."
+    )
+    per_second: PositiveFloat = Field(
+        default=2.0, le=1000, description="Density of the grid that contact sheets are made of."
+    )
+
+
+class RephrasingsConfig(Section):
+    """Other ways to say the task, written as `task_aug` rows."""
+
+    mode: Literal["free", "axes", "off"] = Field(
+        default="free",
+        description=(
+            "`free`: `count` rephrasings; `axes`: along five named axes (synonym, omit_arm, "
+            "omit_orientation, omit_grasp, combined); `off`: the task alone."
+        ),
+    )
+    count: int = Field(default=10, ge=1, le=64, description="How many in mode `free`.")
+    synonym: int = Field(default=3, ge=0, le=16, description="Other words, nothing left out.")
+    omit_arm: int = Field(default=3, ge=0, le=16, description="Without saying which arm.")
+    omit_orientation: int = Field(default=2, ge=0, le=16, description="Without orientations.")
+    omit_grasp: int = Field(default=2, ge=0, le=16, description="Without how to grasp.")
+    combined: int = Field(default=2, ge=0, le=16, description="Several of these at once.")
+
+
+class FramesConfig(Section):
+    """How frames reach the model in the plan stage."""
+
+    mode: Literal["contact_sheets", "single_frames", "clip"] = Field(
+        default="contact_sheets",
+        description=(
+            "`contact_sheets`: tiles with the time burned in; `single_frames`: one image a frame; "
+            "`clip`: the H.264 clip as `video_url`."
+        ),
+    )
+    columns: int = Field(default=5, ge=1, le=20, description="Tiles in a row of a sheet.")
+    per_sheet: int = Field(default=20, ge=1, le=200, description="Tiles in a sheet.")
+    tile_width: int = Field(default=224, ge=64, le=2048, description="Width of a tile in pixels.")
+    max_frames_per_call: int = Field(
+        default=60,
+        ge=2,
+        description="More frames than this are asked in consecutive windows of equal density.",
+    )
+    clip_fps: PositiveFloat = Field(
+        default=2.0, description="Frames per second that the server is to sample from a clip."
+    )
+
+
+class PlanConfig(Section):
+    """Stage `annotate_plan`: subtasks, plans, memory, rephrasings of the task."""
+
+    enabled: bool = Field(default=True, description="Run the stage.")
+    derive_task: Literal["off", "if_short", "always"] = Field(
+        default="if_short",
+        description=(
+            "Derive the task from the video; `if_short`: where it is missing, has fewer than 3 "
+            "words or is a placeholder (debug, test, tbd, todo, n/a, untitled, default)."
+        ),
+    )
+    rephrasings: RephrasingsConfig = RephrasingsConfig()
+    frames: FramesConfig = FramesConfig()
+    describe_first: bool = Field(
+        default=True, description="Describe what is visible, then segment with that as evidence."
+    )
+    min_subtask_s: float = Field(
+        default=1.5, ge=0, le=3600, description="Shorter subtasks are merged into a neighbor."
+    )
+    max_subtasks: int = Field(
+        default=8, ge=1, le=64, description="At most so many subtasks in a window."
+    )
+    relabel: bool = Field(
+        default=False,
+        description="Ask once more for each label, with frames of the span and its neighbors.",
+    )
+    relabel_frames: int = Field(
+        default=4, ge=1, le=20, description="Frames of each of the three spans of a relabel call."
+    )
+    plans: bool = Field(default=True, description="Write `plan` rows.")
+    memory: bool = Field(default=True, description="Write `memory` rows.")
+
+
+class InterjectionsConfig(Section):
+    """Stage `annotate_interjections`: requests by the user, spoken replies by the robot."""
+
+    enabled: bool = Field(default=True, description="Run the stage.")
+    max_per_episode: int = Field(default=3, ge=0, le=100, description="At most so many.")
+    not_before_s: float = Field(
+        default=2.0, ge=0, description="Only at subtask starts later than this."
+    )
+    frames: int = Field(default=4, ge=1, le=32, description="Frames around the boundary.")
+
+
+class VqaConfig(Section):
+    """Stage `annotate_vqa`: questions and answers about single frames."""
+
+    enabled: bool = Field(default=True, description="Run the stage.")
+    hz: PositiveFloat = Field(default=1.0, le=1000, description="Ticks per second of video.")
+    frames: int = Field(default=1, ge=1, le=100, description="Consecutive frames at every tick.")
+    cameras: Annotated[
+        Literal["all", "default"] | list[str],
+        Expected("`all`, `default` or a list of camera keys"),
+    ] = Field(
+        default="all",
+        min_length=1,
+        description=(
+            "Cameras that are asked about: `all`, `default` (the default camera alone) or a list "
+            "of camera keys."
+        ),
+    )
+    types: list[Literal["bbox", "keypoint", "count", "attribute", "spatial"]] = Field(
+        default=["bbox", "keypoint", "count", "attribute", "spatial"],
+        min_length=1,
+        description="Question types; one is drawn for every frame and camera.",
+    )
+
+
+class SamplingConfig(Section):
+    """Sampling parameters, part of what determines an answer."""
+
+    temperature: float = Field(default=0.2, ge=0, le=2, description="0 is greedy.")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus sampling.")
+    max_tokens: int = Field(default=1024, ge=1, description="Longest reply; doubled once if cut.")
+    seed: int = Field(default=0, ge=0, description="Sent to the server with every call.")
+    reasoning_effort: Text = Field(
+        default=None, description="Passed through where set (`low`, `medium`, `high`)."
+    )
+    chat_template_kwargs: Mapping = Field(
+        default=None, description="Passed through where set, e.g. `{enable_thinking: false}`."
+    )
+    mm_processor_kwargs: Mapping = Field(
+        default=None, description="Passed through where set, e.g. `{max_pixels: 401408}`."
+    )
+
+
+class ImagesConfig(Section):
+    """How images are sent."""
+
+    format: Literal["jpeg", "png"] = Field(default="jpeg", description="Of the data URLs.")
+    jpeg_quality: int = Field(default=90, ge=1, le=100, description="Of JPEG images.")
+    transport: Literal["data_url", "file_url"] = Field(
+        default="data_url",
+        description="`file_url`: `file://` paths, where the server shares the disk and allows it.",
+    )
+
+
+class VlmConfig(Section):
+    """The vision-language model and its server."""
+
+    serve: Literal["offline", "external"] = Field(
+        default="offline",
+        description=(
+            "`offline`: the embedded default, classical vision, no language model; `external`: "
+            "OpenAI-compatible servers at `base_urls`."
+        ),
+    )
+    model: Text = Field(
+        default=None,
+        description="Model name as the server lists it; needed for `external` (part of answers).",
+    )
+    base_urls: list[str] = Field(
+        default=[], description="For `external`, e.g. `[http://127.0.0.1:8000/v1]`; several share."
+    )
+    api_key_env: Text = Field(
+        default=None, description="Environment variable that holds the key; never the key itself."
+    )
+    api_key_file: Text = Field(default=None, description="File that holds the key.")
+    replicas: int = Field(default=1, ge=1, le=64, description="Server processes for `offline`.")
+    concurrency: int = Field(
+        default=32, ge=1, le=4096, description="Calls in flight at once over the whole run."
+    )
+    timeout_s: PositiveFloat = Field(default=300.0, description="Longest wait for one reply.")
+    max_attempts: int = Field(
+        default=5, ge=1, le=20, description="Tries of one call on 429, 5xx and lost connections."
+    )
+    max_restarts: int = Field(default=3, ge=0, description="Restarts of a server that died.")
+    ready_timeout_s: PositiveFloat = Field(
+        default=900.0, description="Longest wait for a server to be ready."
+    )
+    cache_dir: str = Field(
+        default=".cache/vlm", description="Every reply is kept here, by what determines it."
+    )
+    coordinates: Literal["auto", "pixels", "resized_pixels", "thousandths"] = Field(
+        default="auto",
+        description=(
+            "What the model answers in: `pixels` of the image sent, `resized_pixels` of the image "
+            "as a Qwen2.5-VL resizes it, `thousandths` of width and height (Qwen3-VL); `auto`: by "
+            "model name."
+        ),
+    )
+    sampling: SamplingConfig = SamplingConfig()
+    images: ImagesConfig = ImagesConfig()
+
+    @field_validator("base_urls")
+    @classmethod
+    def _urls_have_a_scheme(cls, urls: list[str]) -> list[str]:
+        for url in urls:
+            if not re.match(r"https?://[^/]", url):
+                raise ValueError(
+                    f"{url!r} does not begin with http:// or https://; write for example "
+                    "[http://127.0.0.1:8000/v1]"
+                )
+        return urls
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _is_name_of_a_variable(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise ValueError(  # it may be the key itself, so it is not shown
+                "this is not the name of an environment variable; name the variable that holds "
+                "the key, for example HF_TOKEN"
+            )
+        return name
+
+    @model_validator(mode="after")
+    def _external_has_urls(self) -> "VlmConfig":
+        if self.serve == "external" and not self.base_urls:
+            raise ValueError(
+                "serve is external but base_urls is empty; name at least one, for example "
+                "[http://127.0.0.1:8000/v1]"
+            )
+        if self.serve == "external" and not self.model:
+            raise ValueError(
+                "serve is external but model is not set; name the model as the server lists it "
+                "(GET <base_url>/models shows the names)"
+            )
+        if self.api_key_env and self.api_key_file:
+            raise ValueError("both api_key_env and api_key_file are set; keep one of them")
+        return self
+
+
+class OutputConfig(Section):
+    """The annotated dataset."""
+
+    videos: Literal["hardlink", "symlink", "copy"] = Field(
+        default="hardlink",
+        description="How its videos come about; where a link is not possible they are copied.",
+    )
+    on_missing: Literal["fail", "leave_unannotated"] = Field(
+        default="fail",
+        description=(
+            "Episodes whose last attempt failed: `fail` tries them again and writes no data file "
+            "without them; `leave_unannotated` writes the rest and lists them in the summary."
+        ),
+    )
+
+
+class Config(Section):
+    """Cuesheet: every setting with its default. Unknown keys are errors."""
+
+    dataset: DatasetSetting = Field(
+        default="data/demo_v3",
+        description=(
+            "Folder of a LeRobot dataset, a list of folders, or names with folders "
+            "(`{name: path}` or `{name: {path: ..., episodes: ..., default_camera: ...}}`). "
+            "Results go to results/{name}."
+        ),
+    )
+    episodes: Episodes = Field(
+        default=None,
+        description=(
+            "Episodes to work on, e.g. `[0, 3, 5-9]`, or `all`. The annotations of all others "
+            "stay as they are."
+        ),
+    )
+    default_camera: Text = Field(
+        default=None, description="Camera of the plan; null: the first camera of the dataset."
+    )
+    seed: int = Field(
+        default=0, ge=0, description="Of the choices Cuesheet draws (moments, question types)."
+    )
+    prompts_dir: str = Field(
+        default="config/prompts",
+        description=(
+            "Folder of the prompt files. Copy it to write your own; editing one reruns its stage."
+        ),
+    )
+    media: MediaConfig = MediaConfig()
+    keyframes: KeyframesConfig = KeyframesConfig()
+    plan: PlanConfig = PlanConfig()
+    interjections: InterjectionsConfig = InterjectionsConfig()
+    vqa: VqaConfig = VqaConfig()
+    vlm: VlmConfig = VlmConfig()
+    output: OutputConfig = OutputConfig()
+
+    @model_validator(mode="after")
+    def _interjections_need_plan(self) -> "Config":
+        if self.interjections.enabled and not self.plan.enabled:
+            raise ValueError(
+                "interjections.enabled is true but plan.enabled is false; interjections happen "
+                "at the plan's subtask starts: enable both or disable interjections"
+            )
+        return self
+
+    def dataset_entries(self) -> dict[str, DatasetEntry]:
+        """Name -> entry of every dataset, with the top-level settings filled in.
+
+        Raises ValueError where two datasets would share a name.
+        """
+        if isinstance(self.dataset, dict):
+            named = {
+                name: DatasetEntry(path=entry) if isinstance(entry, str) else entry
+                for name, entry in self.dataset.items()
+            }
+        else:
+            paths = [self.dataset] if isinstance(self.dataset, str) else self.dataset
+            named = {}
+            for path in paths:
+                name = Path(path).expanduser().resolve().name
+                if name in named:
+                    raise ValueError(
+                        f"dataset: {named[name].path} and {path} would both be called {name!r}; "
+                        "name them: {first: ..., second: ...}"
+                    )
+                named[name] = DatasetEntry(path=path)
+        return {name: self._filled_in(name, entry) for name, entry in named.items()}
+
+    def _filled_in(self, name: str, entry: DatasetEntry) -> DatasetEntry:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise ValueError(
+                f"dataset: the name {name!r} is not usable as a folder; name the dataset with "
+                "letters, digits, dot, dash and underscore: {my_name: path}"
+            )
+        return DatasetEntry(
+            path=entry.path,
+            episodes=self.episodes if entry.episodes is None else entry.episodes,
+            default_camera=entry.default_camera or self.default_camera,
+        )

@@ -1,0 +1,84 @@
+"""Checks of the configuration against the datasets it names, before any job starts."""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from cuesheet.errors import CuesheetError
+from cuesheet.nearest import nearest
+
+
+def check_folder(where: str, path: str | Path) -> None:
+    """Raise CuesheetError unless `path` is the folder of a LeRobot dataset (meta/info.json)."""
+    folder = Path(path).expanduser()
+    if (folder / "meta" / "info.json").is_file():
+        return
+    if not folder.exists():
+        raise CuesheetError(f"config: {where}: there is no folder {path}{_near_folder(folder)}")
+    if not folder.is_dir():
+        raise CuesheetError(f"config: {where}: {path} is a file, expected a dataset's folder")
+    if folder.name in ("meta", "data", "videos") and (folder.parent / "meta/info.json").is_file():
+        hint = f"; did you mean the folder above it, {folder.parent}?"
+    else:
+        inside = sorted(found.parent.parent for found in folder.glob("*/meta/info.json"))
+        hint = f"; did you mean {inside[0]}?" if inside else ""
+    raise CuesheetError(
+        f"config: {where}: {path} is no LeRobot dataset, it has no meta/info.json{hint}"
+    )
+
+
+def _near_folder(folder: Path) -> str:
+    parent = folder.parent
+    while not parent.is_dir() and parent != parent.parent:
+        folder, parent = parent, parent.parent
+    try:
+        names = [entry.name for entry in parent.iterdir() if entry.is_dir()]
+    except PermissionError:
+        return f"; {parent} may not be read"
+    near = nearest(folder.name, names)
+    return f"; did you mean {parent / near}?" if near else f"; {parent} has no folder like it"
+
+
+def check_cameras(where: str, wanted: Sequence[str], known: Sequence[str]) -> None:
+    """Raise CuesheetError with one line for every camera in `wanted` that is not in `known`."""
+    lines = []
+    for camera in wanted:
+        if camera in known:
+            continue
+        line = f"config: {where}: the dataset has no camera {camera}"
+        near = nearest(camera, known)
+        if near:
+            line += f"; did you mean {near}?"
+        if not known:
+            line += "; it has no camera at all: leave the key out"
+        elif not near or len(known) > 1:
+            line += f" (it has {', '.join(known)})" if near else f"; it has {', '.join(known)}"
+        lines.append(line)
+    if lines:
+        raise CuesheetError("\n".join(lines))
+
+
+def check_episodes(dataset_name: str, wanted: Sequence[int], known: Collection[int]) -> None:
+    """Raise CuesheetError (one line) where `wanted` has episodes that are not in `known`."""
+    missing = sorted(set(wanted) - set(known))
+    if not missing:
+        return
+    noun = "episode" if len(missing) == 1 else "episodes"
+    line = f"config: episodes: {dataset_name} has no {noun} {as_ranges(missing)}"
+    if not known:
+        raise CuesheetError(f"{line}; it has no episodes at all")
+    closest = min(known, key=lambda episode: (abs(episode - missing[0]), episode))
+    raise CuesheetError(f"{line}; it has {as_ranges(known)}, the nearest is {closest}")
+
+
+def as_ranges(episodes: Collection[int]) -> str:
+    """Write {0, 3, 5, 6, 7} as `0, 3, 5-7`, the way `episodes` is written."""
+    spans: list[list[int]] = []
+    for episode in sorted(episodes):
+        if spans and episode == spans[-1][1] + 1:
+            spans[-1][1] = episode
+        else:
+            spans.append([episode, episode])
+    words = [str(first) if first == last else f"{first}-{last}" for first, last in spans]
+    if len(words) > 12:
+        words = [*words[:10], "...", words[-1]]
+    return ", ".join(words)

@@ -1,0 +1,123 @@
+"""Coordinates as model families emit them, turned into pixels of the source frame.
+
+Sources: the model cards and processors of the Qwen families. Qwen2-VL and Qwen3-VL ground in
+thousandths of width and height, Qwen2.5-VL in pixels of the image as its processor resized it.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Convention = Literal["pixels", "resized_pixels", "thousandths"]
+
+# First match wins; names are compared in lower case without the organization.
+_FAMILIES: tuple[tuple[str, Convention], ...] = (
+    ("qwen2.5-vl", "resized_pixels"),
+    ("qwen2_5_vl", "resized_pixels"),
+    ("qwen2.5-omni", "resized_pixels"),
+    ("qwen", "thousandths"),
+    ("internvl", "thousandths"),
+    ("gemini", "thousandths"),
+    ("glm", "thousandths"),
+)
+# Patch edge (14 px) times merge size (2) and the default pixel limits of Qwen2.5-VL's processor.
+_QWEN25_FACTOR = 28
+_QWEN25_MIN_PIXELS = 4 * 28 * 28
+_QWEN25_MAX_PIXELS = 16384 * 28 * 28
+
+
+@dataclass(frozen=True)
+class CoordinateFrame:
+    """What the numbers of a model's reply count in, for one image of `width` x `height` px."""
+
+    convention: Convention
+    width: int
+    height: int
+    min_pixels: int = _QWEN25_MIN_PIXELS
+    max_pixels: int = _QWEN25_MAX_PIXELS
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        """The numbers that stand for the right and the lower edge."""
+        if self.convention == "thousandths":
+            return 1000.0, 1000.0
+        if self.convention == "resized_pixels":
+            return qwen25_size(self.width, self.height, self.min_pixels, self.max_pixels)
+        return float(self.width), float(self.height)
+
+    def describe(self) -> str:
+        """The line that tells the model what to answer in."""
+        if self.convention == "thousandths":
+            return "Coordinates: 0 to 1000 of width and height"
+        width, height = self.extent
+        return f"Coordinates: pixels of the image, origin top left, {width:.0f} x {height:.0f}"
+
+    def point(self, point: Sequence[float]) -> list[float] | None:
+        """A point in source pixels, or None where it lies outside the frame."""
+        x, y = self._scale(point)
+        if not (0 <= x < self.width and 0 <= y < self.height):
+            return None
+        return [round(x, 1), round(y, 1)]
+
+    def box(self, box: Sequence[float]) -> list[float] | None:
+        """A box [x_min, y_min, x_max, y_max] in source pixels, cut to the frame, ordered.
+
+        None where nothing of at least one pixel is left of it.
+        """
+        x0, y0 = self._scale(box[:2])
+        x1, y1 = self._scale(box[2:])
+        left, right = sorted((x0, x1))
+        top, bottom = sorted((y0, y1))
+        cut = [
+            round(min(max(value, 0.0), limit), 1)
+            for value, limit in (
+                (left, self.width),
+                (top, self.height),
+                (right, self.width),
+                (bottom, self.height),
+            )
+        ]
+        if cut[2] - cut[0] < 1 or cut[3] - cut[1] < 1:
+            return None
+        return cut
+
+    def _scale(self, point: Sequence[float]) -> tuple[float, float]:
+        right, bottom = self.extent
+        return point[0] * self.width / right, point[1] * self.height / bottom
+
+
+def convention_of(model: str, configured: str) -> Convention:
+    """The convention of `model`, unless one is configured; unknown models answer in pixels."""
+    if configured != "auto":
+        return configured
+    name = model.lower().rsplit("/", 1)[-1]
+    for part, convention in _FAMILIES:
+        if part in name:
+            return convention
+    return "pixels"
+
+
+def qwen25_size(
+    width: int,
+    height: int,
+    min_pixels: int = _QWEN25_MIN_PIXELS,
+    max_pixels: int = _QWEN25_MAX_PIXELS,
+) -> tuple[float, float]:
+    """Width and height (px) to which Qwen2.5-VL's processor resizes an image.
+
+    Both are multiples of 28, the area lies within the limits, the aspect ratio nearly stays.
+    """
+    factor = _QWEN25_FACTOR
+    new_width = max(factor, round(width / factor) * factor)
+    new_height = max(factor, round(height / factor) * factor)
+    area = width * height
+    if new_width * new_height > max_pixels:
+        shrink = math.sqrt(area / max_pixels)
+        new_width = max(factor, math.floor(width / shrink / factor) * factor)
+        new_height = max(factor, math.floor(height / shrink / factor) * factor)
+    elif new_width * new_height < min_pixels:
+        grow = math.sqrt(min_pixels / area)
+        new_width = math.ceil(width * grow / factor) * factor
+        new_height = math.ceil(height * grow / factor) * factor
+    return float(new_width), float(new_height)

@@ -1,0 +1,250 @@
+"""Exact decoding of chosen frames by ffmpeg, PyAV or torchcodec.
+
+Every decoder gives the same bytes: the frame of that very pts, turned into RGB by FFmpeg's scaler
+with its default flags (bicubic), which honors the range and matrix that the video states. The
+picture is as stored: a display rotation is not applied.
+
+Frames are found by exact pts, never by a time that a decoder would round, and they are counted.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import av
+
+from cuesheet.errors import CuesheetError
+from cuesheet.ffmpeg import passthrough_options, read_frames
+from cuesheet.video import EpisodeFrames, PacketRange, demux_from, unreadable, video_stream
+
+if TYPE_CHECKING:
+    from torchcodec.decoders import VideoDecoder
+
+# FFmpeg's expression parser fails above 100 terms in a row; 20 groups of 50 stay below it.
+_TERMS = 50
+_FRAMES_PER_PROCESS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class RgbFrame:
+    """A decoded frame. `data` holds `height` x `width` x 3 bytes, RGB, row by row."""
+
+    frame_index: int
+    width: int
+    height: int
+    data: bytes
+
+
+def decode_frames(
+    episode: EpisodeFrames, frame_indices: Sequence[int], decoder: str
+) -> Iterator[RgbFrame]:
+    """Yield the frames of `frame_indices` (sorted, distinct) in order.
+
+    `decoder` is "ffmpeg", "pyav" or "torchcodec".
+    Raises CuesheetError where the file cannot be decoded, where not exactly these frames came out,
+    and where the decoder is not installed.
+    """
+    try:
+        decode = _DECODERS[decoder]
+    except KeyError:
+        raise CuesheetError(
+            f"keyframes.decoder is {decoder!r}; it must be one of {', '.join(_DECODERS)}"
+        ) from None
+    wanted = {episode.pts[index]: index for index in frame_indices}
+    found = 0
+    if not wanted:
+        return
+    for frame in decode(episode, wanted):
+        found += 1
+        yield frame
+    if found != len(wanted):
+        raise CuesheetError(
+            f"{episode.where}: {len(wanted)} frames were to be decoded, {decoder} gave {found}; "
+            "the file may be cut off or damaged"
+        )
+
+
+def _by_ffmpeg(episode: EpisodeFrames, wanted: dict[int, int]) -> Iterator[RgbFrame]:
+    ordered = sorted(wanted)
+    for begin in range(0, len(ordered), _FRAMES_PER_PROCESS):
+        chosen = ordered[begin : begin + _FRAMES_PER_PROCESS]
+        yield from _by_one_ffmpeg(episode, chosen, wanted)
+
+
+def _by_one_ffmpeg(
+    episode: EpisodeFrames, chosen: Sequence[int], wanted: dict[int, int]
+) -> Iterator[RgbFrame]:
+    source = episode.source
+    start = decoding_runs(source, set(chosen))[0][0]
+    arguments = ["-threads", "1"]
+    if not (start == 0 and source.starts_file):
+        # Half a tick late, so that rounding to microseconds cannot lead to the keyframe before.
+        seek_s = float((source.packets[start].dts + 0.5) * source.time_base)
+        arguments += ["-seek_timestamp", "1", "-noaccurate_seek", "-ss", f"{seek_s:.6f}"]
+    groups = (
+        "+".join(f"eq(pts,{pts})" for pts in chosen[i : i + _TERMS])
+        for i in range(0, len(chosen), _TERMS)
+    )
+    select = "+".join(f"({group})" for group in groups)
+    arguments += ["-copyts", "-noautorotate", "-i", str(source.path), "-map", "0:v:0"]
+    arguments += ["-filter_threads", "1", "-vf", f"select='{select}',scale=flags=bicubic"]
+    arguments += [*passthrough_options(), "-frames:v", str(len(chosen))]
+    arguments += ["-pix_fmt", "rgb24", "-f", "rawvideo", "-"]
+    width, height = source.width, source.height
+    frames = read_frames(arguments, width * height * 3, episode.where)
+    for pts, data in zip(chosen, frames, strict=False):
+        yield RgbFrame(wanted[pts], width, height, data)
+    if next(frames, None) is not None:
+        raise CuesheetError(
+            f"{episode.where}: ffmpeg gave more bytes than {len(chosen)} frames of {width}x{height}"
+        )
+
+
+def _by_pyav(episode: EpisodeFrames, wanted: dict[int, int]) -> Iterator[RgbFrame]:
+    """Decode only from the keyframes before wanted frames up to them."""
+    source = episode.source
+    to_rgb = _RgbConverter()
+    try:
+        with av.open(str(source.path)) as container:
+            stream = video_stream(container, episode.where)
+            codec = stream.codec_context
+            codec.thread_count = 1
+            runs = decoding_runs(source, set(wanted))
+            first = source.packets[runs[0][0]]
+            packets = demux_from(container, stream, first.pts, episode.where)
+            position = None
+            for begin, end in runs:
+                decoded: dict[int, av.VideoFrame] = {}
+                for packet in packets:
+                    if position is None:
+                        if (packet.dts, packet.pts) != (first.dts, first.pts):
+                            continue
+                        position = runs[0][0]
+                    current, position = position, position + 1
+                    if current >= begin:
+                        _keep(codec.decode(packet), wanted, decoded)
+                    if current == end:
+                        break
+                _keep(codec.decode(None), wanted, decoded)
+                codec.flush_buffers()
+                for pts in sorted(decoded):
+                    yield to_rgb(decoded[pts], wanted[pts])
+    except (av.FFmpegError, OSError) as error:
+        raise unreadable(episode.where, error) from error
+
+
+def _keep(
+    frames: Sequence[av.VideoFrame], wanted: dict[int, int], decoded: dict[int, av.VideoFrame]
+) -> None:
+    decoded.update({frame.pts: frame for frame in frames if frame.pts in wanted})
+
+
+class _RgbConverter:
+    """FFmpeg's scaler with its default flags, set up at the first frame."""
+
+    def __init__(self) -> None:
+        self._shape: tuple[int, int, str] | None = None
+
+    def __call__(self, frame: av.VideoFrame, frame_index: int) -> RgbFrame:
+        shape = (frame.width, frame.height, frame.format.name)
+        if self._shape != shape:
+            self._shape = shape
+            self._graph = self._set_up(frame)
+        self._graph.push(frame)
+        rgb = self._graph.pull()
+        return RgbFrame(frame_index, rgb.width, rgb.height, _tight_bytes(rgb))
+
+    @staticmethod
+    def _set_up(frame: av.VideoFrame) -> av.filter.Graph:
+        graph = av.filter.Graph()
+        graph.threads = 1
+        source = graph.add_buffer(
+            width=frame.width,
+            height=frame.height,
+            format=frame.format,
+            time_base=frame.time_base,
+        )
+        graph.link_nodes(
+            source,
+            graph.add("scale", "flags=bicubic"),
+            graph.add("format", "rgb24"),
+            graph.add("buffersink"),
+        ).configure()
+        return graph
+
+
+def _tight_bytes(frame: av.VideoFrame) -> bytes:
+    """The pixels of an rgb24 frame without the padding at the end of its rows."""
+    plane = frame.planes[0]
+    row_bytes = frame.width * 3
+    data = memoryview(plane)
+    if plane.line_size == row_bytes:
+        return bytes(data[: row_bytes * frame.height])
+    starts = range(0, plane.line_size * frame.height, plane.line_size)
+    return b"".join(data[start : start + row_bytes] for start in starts)
+
+
+def _by_torchcodec(episode: EpisodeFrames, wanted: dict[int, int]) -> Iterator[RgbFrame]:
+    source = episode.source
+    try:
+        decoder = _torchcodec_decoder(source)
+        for pts in sorted(wanted):
+            # torchcodec gives the frame that is on show at a time: ask a little after it began.
+            pts_s = float(pts * source.time_base)
+            frame = decoder.get_frame_played_at(pts_s + float(source.time_base) / 2)
+            if abs(frame.pts_seconds - pts_s) > float(source.time_base) / 2:
+                raise CuesheetError(
+                    f"{episode.where}: torchcodec gave the frame at {frame.pts_seconds:.6f} s for "
+                    f"frame {wanted[pts]} at {pts_s:.6f} s; set keyframes.decoder to ffmpeg"
+                )
+            height, width, _ = frame.data.shape
+            yield RgbFrame(wanted[pts], width, height, frame.data.contiguous().numpy().tobytes())
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise unreadable(episode.where, error) from error
+
+
+def _torchcodec_decoder(source: PacketRange) -> "VideoDecoder":
+    try:
+        # Only where it is chosen: importing it costs over 2 CPU seconds.
+        from torchcodec.decoders import VideoDecoder
+    except (ImportError, RuntimeError, OSError) as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise CuesheetError(
+            "keyframes.decoder is torchcodec, which cannot be loaded "
+            f"({lines[0] if lines else type(error).__name__}). It needs the packages torch and "
+            "torchcodec, and the shared libraries of FFmpeg: install them, or run "
+            "`eval $(python -m cuesheet.shared_ffmpeg)` to use those of PyAV; "
+            "or set keyframes.decoder to ffmpeg or pyav"
+        ) from error
+    return VideoDecoder(
+        str(source.path), seek_mode="exact", dimension_order="NHWC", num_ffmpeg_threads=1
+    )
+
+
+def decoding_runs(source: PacketRange, wanted: set[int]) -> list[tuple[int, int]]:
+    """Which packets must be decoded for the frames of these pts: (first, last) positions.
+
+    Each run starts at a keyframe and ends with the last wanted frame that depends on it. A frame
+    shown before its group's keyframe (an open group) needs the group before as well.
+    """
+    runs: list[tuple[int, int]] = []
+    keyframes: list[int] = []
+    for position, packet in enumerate(source.packets):
+        if packet.keyframe:
+            keyframes.append(position)
+        if packet.pts not in wanted or not packet.shown or not keyframes:
+            continue
+        leading = packet.pts < source.packets[keyframes[-1]].pts
+        begin = keyframes[-2] if leading and len(keyframes) > 1 else keyframes[-1]
+        if runs and begin <= runs[-1][1]:
+            runs[-1] = (runs[-1][0], position)
+        else:
+            runs.append((begin, position))
+    return runs
+
+
+_DECODERS: dict[str, Callable[[EpisodeFrames, dict[int, int]], Iterator[RgbFrame]]] = {
+    "ffmpeg": _by_ffmpeg,
+    "pyav": _by_pyav,
+    "torchcodec": _by_torchcodec,
+}

@@ -1,0 +1,5 @@
+"""The base of every error that is meant for the person at the terminal."""
+
+
+class CuesheetError(Exception):
+    """Says what was found, where, what was expected and what to do; shown without a traceback."""

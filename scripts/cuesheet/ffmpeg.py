@@ -1,0 +1,151 @@
+"""The ffmpeg program: which one is used, and how it is run.
+
+The order is: the environment variable CUESHEET_FFMPEG, an `ffmpeg` on the PATH, the program that
+the package imageio-ffmpeg ships.
+"""
+
+import contextlib
+import functools
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from cuesheet.errors import CuesheetError
+
+LAST_LINES = 8
+
+
+@functools.cache
+def find_ffmpeg() -> str:
+    """Path of the ffmpeg program.
+
+    Raises CuesheetError where there is none, or where CUESHEET_FFMPEG names no program.
+    """
+    wanted = os.environ.get("CUESHEET_FFMPEG")
+    if wanted:
+        found = shutil.which(wanted)
+        if found is None:
+            raise CuesheetError(
+                f"CUESHEET_FFMPEG is {wanted!r}, which is not a program that can be run; "
+                "set it to the path of an ffmpeg program or unset it"
+            )
+        return found
+    return shutil.which("ffmpeg") or _packaged_ffmpeg()
+
+
+def _packaged_ffmpeg() -> str:
+    try:
+        import imageio_ffmpeg
+    except ModuleNotFoundError:
+        raise CuesheetError(
+            "no ffmpeg was found: not on the PATH, and the package imageio-ffmpeg is not "
+            "installed; install one of them or set CUESHEET_FFMPEG to an ffmpeg program"
+        ) from None
+    try:
+        return imageio_ffmpeg.get_ffmpeg_exe()
+    except RuntimeError as error:
+        raise CuesheetError(
+            f"no ffmpeg was found: not on the PATH, and imageio-ffmpeg has none here ({error}); "
+            "install ffmpeg or set CUESHEET_FFMPEG to an ffmpeg program"
+        ) from error
+
+
+@functools.cache
+def passthrough_options() -> tuple[str, str]:
+    """The output options that keep every frame with its own time (no frame dropped or doubled).
+
+    `-fps_mode` came with ffmpeg 5.1; later versions have no `-vsync`.
+    """
+    text = run_ffmpeg(["-h", "long"]).decode(errors="replace")
+    known = any(line.startswith("-fps_mode") for line in text.splitlines())
+    return ("-fps_mode" if known else "-vsync", "passthrough")
+
+
+def run_ffmpeg(arguments: list[str], purpose: str = "ffmpeg") -> bytes:
+    """Run ffmpeg to its end and return what it wrote to stdout.
+
+    `purpose` opens the error message: what was being done to which file.
+    Raises CuesheetError with ffmpeg's last lines where it fails.
+    """
+    command = ffmpeg_command(arguments)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if done.returncode != 0:
+        raise failure(purpose, command, done.returncode, done.stderr)
+    return done.stdout
+
+
+def ffmpeg_command(arguments: list[str]) -> list[str]:
+    """The whole command line: the program, quiet but for errors, then `arguments`."""
+    return [find_ffmpeg(), "-hide_banner", "-nostdin", "-loglevel", "error", *arguments]
+
+
+def failure(purpose: str, command: list[str], code: int, stderr: bytes) -> CuesheetError:
+    """The error of a failed run: what was being done, ffmpeg's last lines, the command."""
+    lines = [line for line in stderr.decode(errors="replace").splitlines() if line.strip()]
+    said = "\n".join(f"  {line}" for line in lines[-LAST_LINES:]) or "  (it printed nothing)"
+    shown = shlex.join([Path(command[0]).name, *command[1:]])
+    if len(shown) > 600:
+        shown = f"{shown[:400]} … {shown[-180:]}"
+    return CuesheetError(f"{purpose}: ffmpeg ended with code {code} and said\n{said}\n  ({shown})")
+
+
+def read_frames(arguments: list[str], frame_bytes: int, purpose: str) -> Iterator[bytes]:
+    """Run ffmpeg and yield its stdout in pieces of `frame_bytes`.
+
+    Raises CuesheetError where ffmpeg fails or its output ends within a frame. Closing the iterator
+    early ends ffmpeg.
+    """
+    command = ffmpeg_command(arguments)
+    with (
+        tempfile.TemporaryFile() as stderr,
+        subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr
+        ) as process,
+    ):
+        assert process.stdout is not None
+        try:
+            while data := process.stdout.read(frame_bytes):
+                if len(data) < frame_bytes:
+                    break
+                yield data
+            process.stdout.close()
+            code = process.wait()
+        except BaseException:
+            process.kill()
+            raise
+        if code != 0 or data:
+            stderr.seek(0)
+            raise failure(purpose, command, code, stderr.read())
+
+
+def write_frames(arguments: list[str], frames: Iterable[bytes], purpose: str) -> None:
+    """Run ffmpeg with `frames` as its stdin, one after the other.
+
+    Raises CuesheetError where ffmpeg fails.
+    """
+    command = ffmpeg_command(arguments)
+    with (
+        tempfile.TemporaryFile() as stderr,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=stderr
+        ) as process,
+    ):
+        assert process.stdin is not None
+        try:
+            # A broken pipe means that ffmpeg ended early; its exit code and last lines say why.
+            with contextlib.suppress(BrokenPipeError):
+                for frame in frames:
+                    process.stdin.write(frame)
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+            code = process.wait()
+        except BaseException:
+            process.kill()
+            raise
+        if code != 0:
+            stderr.seek(0)
+            raise failure(purpose, command, code, stderr.read())

@@ -1,0 +1,93 @@
+"""Fingerprints of episodes: a hash of what the metadata says of an episode's content.
+
+The tasks, the length and the per-episode statistics of every recorded feature go in; where the
+episode lies in files does not, nor do counters that change when episodes are added before it. So
+appending episodes or laying the files out anew keeps a fingerprint, recording the episode again
+changes it.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+# Columns of meta/episodes that tell about content: stats/<feature>/<statistic>.
+STATISTICS = re.compile(
+    r"stats/(?!(?:index|episode_index|task_index|frame_index)/)(.+)/(?:min|max|mean|std|count)"
+)
+
+
+def fingerprints(
+    table: pa.Table, tasks: Sequence[tuple[str, ...]], lengths: Sequence[int]
+) -> list[str]:
+    """One hex string of 32 digits a row of `table`, a table of meta/episodes columns.
+
+    A row's fingerprint depends on that row alone, whatever the other rows hold.
+    """
+    names = sorted(name for name in table.column_names if STATISTICS.fullmatch(name))
+    columns = {name: table.column(name).combine_chunks() for name in names}
+    matrices = {name: _as_matrix(column) for name, column in columns.items()}
+    heads = (json.dumps([texts, length]) for texts, length in zip(tasks, lengths, strict=True))
+    if all(matrix is not None for matrix in matrices.values()):
+        # Every row has the same number of values in every column: one block of bytes a row.
+        layout = _layout((name, matrix.shape[1]) for name, matrix in matrices.items())
+        block = np.hstack([np.empty((len(table), 0)), *matrices.values()])
+        rows = (row.tobytes() for row in np.ascontiguousarray(block, dtype="<f8"))
+        return [_digest(head, layout, row) for head, row in zip(heads, rows, strict=True)]
+    found = []
+    for row, head in enumerate(heads):
+        arrays = {
+            name: _as_vector(columns[name][row].as_py()) if matrix is None else matrix[row]
+            for name, matrix in matrices.items()
+        }
+        held = {name: array for name, array in arrays.items() if array is not None}
+        layout = _layout((name, len(array)) for name, array in held.items())
+        found.append(_digest(head, layout, b"".join(a.tobytes() for a in held.values())))
+    return found
+
+
+def _layout(columns: Iterable[tuple[str, int]]) -> str:
+    return "".join(f"\n{name}:{count}" for name, count in columns) + "\n"
+
+
+def _digest(head: str, layout: str, values: bytes) -> str:
+    return hashlib.blake2b(head.encode() + layout.encode() + values, digest_size=16).hexdigest()
+
+
+def _as_vector(value: Any) -> np.ndarray | None:
+    """All numbers of a nested list, in order; a missing number as NaN, a missing list as None."""
+    if value is None:
+        return None
+    return np.array([np.nan if leaf is None else leaf for leaf in _leaves(value)], dtype="<f8")
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, list):
+        for item in value:
+            yield from _leaves(item)
+    else:
+        yield value
+
+
+def _as_matrix(column: pa.Array) -> np.ndarray | None:
+    """The column's numbers as float64 [rows, values a row]; None where rows differ or lack some."""
+    rows = len(column)
+    values = column
+    while pa.types.is_nested(values.type):
+        if values.null_count:
+            return None
+        if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
+            lengths = np.diff(values.offsets.to_numpy())
+            if len(lengths) and (lengths != lengths[0]).any():
+                return None
+        elif not pa.types.is_fixed_size_list(values.type):
+            return None
+        values = values.flatten()
+    is_number = pa.types.is_integer(values.type) or pa.types.is_floating(values.type)
+    if not is_number or values.null_count or not rows or len(values) % rows:
+        return None
+    return values.to_numpy(zero_copy_only=False).astype("<f8").reshape(rows, -1)

@@ -1,0 +1,221 @@
+"""The run's one OpenAI-compatible endpoint: cache first, then the model servers behind it.
+
+All jobs of a run talk to this process on loopback. It answers from the call cache, asks identical
+requests that meet in flight once, bounds and balances the rest (`cuesheet.asking`), and counts.
+"""
+
+import asyncio
+import hmac
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+from urllib.parse import unquote
+
+from aiohttp import web
+
+from cuesheet.asking import Asker, Outcome
+from cuesheet.call_cache import CallCache, is_complete, request_key
+from cuesheet.upstream import Backend, BackendFailedError, CallFailedError
+
+log = logging.getLogger(__name__)
+
+# Contact sheets and clips travel inside the request.
+LARGEST_REQUEST_BYTES = 256 * 1024 * 1024
+GROUP_HEADER = "X-Cuesheet-Group"
+OPEN_PATHS = frozenset({"/health", "/metrics"})
+
+METRICS = {
+    "calls": ("counter", "Calls that jobs made."),
+    "cache_hits": ("counter", "Calls answered from the cache."),
+    "joined": ("counter", "Calls answered by an identical call in flight."),
+    "in_flight": ("gauge", "Calls at a model server now."),
+    "in_flight_peak": ("gauge", "Most calls at model servers at one time."),
+    "waiting": ("gauge", "Calls that wait for a free slot or a server."),
+    "attempts": ("counter", "Requests sent to model servers."),
+    "retries": ("counter", "Attempts that failed and were repeated."),
+    "failures": ("counter", "Calls that jobs got no answer to."),
+    "prompt_tokens": ("counter", "Tokens of requests, as servers report them."),
+    "completion_tokens": ("counter", "Tokens of replies, as servers report them."),
+    "cache_write_failures": ("counter", "Replies that could not be kept."),
+}
+
+
+@dataclass
+class Gateway:
+    """The HTTP application. `api_key` is the run's own random key, not a model server's."""
+
+    asker: Asker
+    cache: CallCache
+    api_key: str
+
+    def __post_init__(self) -> None:
+        self._asking: dict[str, asyncio.Task[Outcome]] = {}
+        self._started = time.monotonic()
+
+    @property
+    def backend(self) -> Backend:
+        return self.asker.backend
+
+    def application(self) -> web.Application:
+        """Return the aiohttp application with all routes."""
+        app = web.Application(
+            client_max_size=LARGEST_REQUEST_BYTES, middlewares=[self._guarded, _errors_as_json]
+        )
+        app.router.add_post("/v1/chat/completions", self.chat_completions)
+        app.router.add_get("/v1/models", self.models)
+        app.router.add_get("/health", self.health)
+        app.router.add_get("/metrics", self.metrics)
+        app.router.add_get("/stats", self.stats)
+        return app
+
+    async def close(self) -> None:
+        """Cancel the calls in flight."""
+        tasks = list(self._asking.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the counters with the seconds since start and the state of the servers."""
+        return {
+            **asdict(self.asker.counters),
+            "concurrency": self.asker.concurrency,
+            "uptime_s": time.monotonic() - self._started,
+            "server": self.backend.state(),
+        }
+
+    async def chat_completions(self, request: web.Request) -> web.Response:
+        begun = time.monotonic()
+        counters = self.asker.counters
+        counters.calls += 1
+        try:
+            reply, about = await self._answer(await _chat_body(request), _group(request))
+        except (CallFailedError, BackendFailedError):
+            counters.failures += 1
+            raise
+        about["latency_s"] = round(time.monotonic() - begun, 4)
+        return web.json_response({**reply, "cuesheet": about})
+
+    async def _answer(
+        self, body: dict[str, Any], group: str
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        if not body.get("model"):
+            body["model"] = await self.backend.default_model()
+        try:
+            key = await asyncio.to_thread(request_key, body)
+        except (ValueError, AttributeError, RecursionError) as error:
+            raise CallFailedError(400, f"not a chat request: {error}", "bad_request") from error
+        task = self._asking.get(key)
+        joined = task is not None
+        if task is None:
+            entry = await asyncio.to_thread(self.cache.get, key)
+            if entry is not None:
+                self.asker.counters.cache_hits += 1
+                return entry["reply"], _about(key, entry["reply"], entry, hit=True)
+            # Another request may have come as far as this while the file was looked for.
+            task = self._asking.get(key)
+            joined = task is not None
+        if task is None:
+            # A task of its own: a job that goes away does not cancel what is already paid for.
+            task = asyncio.create_task(self._ask_and_keep(key, body, group))
+            self._asking[key] = task
+            task.add_done_callback(lambda _: self._asking.pop(key, None))
+        outcome = await asyncio.shield(task)
+        if joined:
+            self.asker.counters.joined += 1
+        return outcome.reply, _about(key, outcome.reply, asdict(outcome), hit=joined)
+
+    async def _ask_and_keep(self, key: str, body: dict[str, Any], group: str) -> Outcome:
+        begun = time.monotonic()
+        outcome = await self.asker.complete(body, group)
+        if outcome.keep and is_complete(outcome.reply):
+            asked = {name: value for name, value in asdict(outcome).items() if name not in _INNER}
+            asked["latency_s"] = round(time.monotonic() - begun, 4)
+            kept = await asyncio.to_thread(self.cache.put, key, body, outcome.reply, asked)
+            self.asker.counters.cache_write_failures += not kept
+        return outcome
+
+    async def models(self, _: web.Request) -> web.Response:
+        listed = [{"id": name, "object": "model"} for name in await self.backend.models()]
+        return web.json_response({"object": "list", "data": listed})
+
+    async def health(self, _: web.Request) -> web.Response:
+        state = self.backend.state()
+        status = 503 if state == "failed" else 200
+        return web.json_response({"status": "ok", "server": state}, status=status)
+
+    async def stats(self, _: web.Request) -> web.Response:
+        return web.json_response(self.snapshot())
+
+    async def metrics(self, _: web.Request) -> web.Response:
+        values = asdict(self.asker.counters)
+        lines = []
+        for name, (kind, text) in METRICS.items():
+            full = f"cuesheet_{name}" + ("_total" if kind == "counter" else "")
+            lines += [f"# HELP {full} {text}", f"# TYPE {full} {kind}", f"{full} {values[name]}"]
+        return web.Response(text="\n".join(lines) + "\n", content_type="text/plain")
+
+    @web.middleware
+    async def _guarded(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        given = request.headers.get("Authorization", "")
+        if request.path not in OPEN_PATHS and not hmac.compare_digest(
+            given.encode(), f"Bearer {self.api_key}".encode()
+        ):
+            return _error(401, "wrong or missing API key of the run's gateway", "unauthorized")
+        return await handler(request)
+
+
+_INNER = ("reply", "keep")
+
+
+def _about(key: str, reply: dict[str, Any], asked: dict[str, Any], hit: bool) -> dict[str, Any]:
+    return {
+        "key": key,
+        "cache_hit": hit,
+        "attempts": 0 if hit else asked["attempts"],
+        "upstream": asked.get("upstream"),
+        "model": reply.get("model"),
+        "prompt_tokens": asked.get("prompt_tokens", 0),
+        "completion_tokens": asked.get("completion_tokens", 0),
+    }
+
+
+def _group(request: web.Request) -> str:
+    return unquote(request.headers.get(GROUP_HEADER, ""))
+
+
+async def _chat_body(request: web.Request) -> dict[str, Any]:
+    try:
+        body = json.loads(await request.read())
+    except (ValueError, RecursionError) as error:
+        raise CallFailedError(400, f"the request is not JSON: {error}", "bad_request") from error
+    if not isinstance(body, dict) or not isinstance(body.get("messages"), list):
+        raise CallFailedError(400, "a chat request has a list of messages", "bad_request")
+    if not all(isinstance(message, dict) for message in body["messages"]):
+        raise CallFailedError(400, "every message is an object", "bad_request")
+    if body.get("stream"):
+        raise CallFailedError(400, "the gateway does not stream", "bad_request")
+    return body
+
+
+@web.middleware
+async def _errors_as_json(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except CallFailedError as error:
+        log.warning("%s: %d %s", _group(request), error.status, error.message)
+        return _error(error.status, error.message, error.kind, error.attempts)
+    except BackendFailedError as error:
+        return _error(503, str(error), "model_server_failed")
+
+
+def _error(status: int, message: str, kind: str, attempts: int = 0) -> web.Response:
+    error = {"message": message, "type": kind, "code": kind, "attempts": attempts}
+    return web.json_response({"error": error}, status=status)

@@ -1,0 +1,53 @@
+"""Which frames of an episode are decoded, and which of them a stage looks at.
+
+All functions take `timestamps_s`, one increasing time a frame (s, from the episode's start), and
+give frame indices.
+"""
+
+import bisect
+from collections.abc import Sequence
+
+
+def nearest_index(timestamps_s: Sequence[float], time_s: float) -> int:
+    """Index of the frame nearest to `time_s`; the earlier one in a tie, the ends beyond them."""
+    after = bisect.bisect_left(timestamps_s, time_s)
+    if after == 0:
+        return 0
+    if after == len(timestamps_s):
+        return after - 1
+    closer = timestamps_s[after] - time_s < time_s - timestamps_s[after - 1]
+    return after if closer else after - 1
+
+
+def _every(timestamps_s: Sequence[float], step_s: float) -> list[int]:
+    first, last = timestamps_s[0], timestamps_s[-1]
+    # Half a thousandth of a step keeps a tick that falls on the last frame in spite of float32.
+    count = int((last - first) / step_s + 5e-4) + 1
+    indices = (nearest_index(timestamps_s, first + tick * step_s) for tick in range(count))
+    return sorted(set(indices))
+
+
+def grid_indices(timestamps_s: Sequence[float], per_second: float) -> list[int]:
+    """The frames that contact sheets are made of: a regular grid, and the last frame."""
+    return sorted({*_every(timestamps_s, 1 / per_second), len(timestamps_s) - 1})
+
+
+def vqa_ticks(timestamps_s: Sequence[float], hz: float, frames: int) -> list[list[int]]:
+    """One list a tick: the frame at every 1/`hz` s and the `frames` - 1 that follow it."""
+    length = len(timestamps_s)
+    return [
+        list(range(start, min(start + frames, length))) for start in _every(timestamps_s, 1 / hz)
+    ]
+
+
+def keyframe_indices(
+    timestamps_s: Sequence[float], per_second: float, vqa_hz: float | None, vqa_frames: int
+) -> list[int]:
+    """Every frame that any stage may need: the grid, the VQA ticks, the first and the last frame.
+
+    `vqa_hz` None: no VQA.
+    """
+    wanted = {0, *grid_indices(timestamps_s, per_second)}
+    if vqa_hz is not None:
+        wanted.update(i for tick in vqa_ticks(timestamps_s, vqa_hz, vqa_frames) for i in tick)
+    return sorted(wanted)

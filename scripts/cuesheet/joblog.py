@@ -1,0 +1,66 @@
+"""A job's log file: everything the job prints, and the cause when it fails."""
+
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cuesheet.errors import CuesheetError
+from cuesheet.files import write_json
+
+
+@contextmanager
+def to_file(path: Path | str) -> Iterator[logging.Logger]:
+    """Send stdout, stderr (child processes included) and logging of this process to `path`.
+
+    The last lines of a failed job name the cause: a `CuesheetError` as its message alone, anything
+    else with its traceback. The same message is repeated on the terminal, then the process exits
+    with 1. A failed job of an episode also leaves `failed/{rule}/{episode}.json` beside `logs/`,
+    until it succeeds: no output of the rule, so it outlives the failure.
+    """
+    target = Path(path)
+    marker = _failure_marker(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    terminal = os.fdopen(os.dup(2), "w", encoding="utf-8")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with target.open("w", encoding="utf-8", buffering=1) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        force=True,
+    )
+    for chatty in ("httpx", "httpcore", "openai"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    try:
+        yield logging.getLogger("cuesheet")
+        if marker is not None:
+            marker.unlink(missing_ok=True)
+    except Exception as error:
+        if not isinstance(error, CuesheetError):
+            traceback.print_exc()
+            error = CuesheetError(f"{type(error).__name__}: {error}")
+        print(f"ERROR: {error}", file=sys.stderr, flush=True)
+        if marker is not None:
+            write_json(marker, {"error": str(error), "log": str(target)})
+        print(f"ERROR: {error}\n       log: {target}", file=terminal, flush=True)
+        sys.exit(1)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        terminal.close()
+
+
+def _failure_marker(log: Path) -> Path | None:
+    """failed/{rule}/…/{episode}.json for logs/{rule}/…/{episode}.log; None for other logs."""
+    if not re.fullmatch(r"\d{6}", log.stem) or "logs" not in log.parts:
+        return None
+    position = len(log.parts) - 1 - log.parts[::-1].index("logs")
+    return Path(*log.parts[:position], "failed", *log.parts[position + 1 :]).with_suffix(".json")

@@ -1,0 +1,282 @@
+"""Writes a data file of the dataset anew, with the two language columns.
+
+One episode at a time goes through: the source's columns unchanged, the language columns last, one
+row group an episode. The persistent list is the same on every frame; it is built once for a few
+frames and those are written again and again, so that neither time nor memory grows with frames
+times rows.
+"""
+
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cuesheet.errors import CuesheetError
+from cuesheet.files import atomic_path
+from cuesheet.language import (
+    LANGUAGE_COLUMNS,
+    STALE_COLUMNS,
+    Row,
+    sort_events,
+    sort_persistent,
+)
+from cuesheet.language_arrow import (
+    COLUMN_TYPES,
+    EVENT_ROW,
+    EVENTS_TYPE,
+    PERSISTENT_ROW,
+    PERSISTENT_TYPE,
+    hub_features,
+)
+
+_REPEATED_FRAMES = 64  # frames of persistent lists that are held in memory at once
+_BATCH_ROWS = 4096
+_BATCH_BYTES = 64 << 20  # of the source's columns, before they are decoded
+
+
+@dataclass(frozen=True)
+class EpisodeRows:
+    """The annotations of an episode; events still carry their timestamp."""
+
+    persistent: Sequence[Row]
+    events: Sequence[Row]
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What a merge did, by episode number."""
+
+    annotated: tuple[int, ...]
+    kept_from_source: tuple[int, ...]  # not annotated here, but the source had language rows
+    empty: tuple[int, ...]
+    frames: int
+
+
+def merge_file(
+    source: Path,
+    output: Path,
+    annotations: Callable[[int], EpisodeRows | None],
+    expected: Mapping[int, int],
+    progress: Callable[[Sequence[int]], Iterator[int]] = iter,
+) -> Merged:
+    """Writes `output`: the data file `source` with the language columns. Atomic.
+
+    Args:
+        source: a data file of a LeRobot v3.0 dataset.
+        output: where the annotated file goes.
+        annotations: the rows of an episode; None leaves the episode without annotation, with the
+            language rows that the source itself may hold.
+        expected: frames by episode, in the order of the file, as the metadata says.
+        progress: wraps the episodes to show progress, as `tqdm` does.
+
+    Raises:
+        CuesheetError: the file is not what the metadata says, or a row belongs to no frame.
+    """
+    try:
+        with pq.ParquetFile(source) as file:
+            schema = annotated_schema(file.schema_arrow)
+            columns = [n for n in file.schema_arrow.names if n not in STALE_COLUMNS]
+            episodes = _episodes(file, columns, source)
+            with atomic_path(output) as temporary:
+                writer = pq.ParquetWriter(temporary, schema, compression="snappy")
+                with writer:
+                    return _write(writer, schema, episodes, annotations, expected, progress, source)
+    except pa.ArrowInvalid as error:
+        raise CuesheetError(f"{source} is not a readable parquet file: {error}") from None
+    except FileNotFoundError:
+        raise CuesheetError(f"{source} is not there; the dataset's metadata names it.") from None
+
+
+def _write(
+    writer: pq.ParquetWriter,
+    schema: pa.Schema,
+    episodes: Iterator[tuple[int, pa.Table]],
+    annotations: Callable[[int], EpisodeRows | None],
+    expected: Mapping[int, int],
+    progress: Callable[[Sequence[int]], Iterator[int]],
+    source: Path,
+) -> Merged:
+    done: dict[str, list[int]] = {"annotated": [], "kept": [], "empty": []}
+    frames = 0
+    for wanted in progress(list(expected)):
+        episode_index, table = next(episodes, (None, None))
+        if episode_index != wanted or table.num_rows != expected[wanted]:
+            found = (
+                "the file ends"
+                if table is None
+                else f"found {table.num_rows} rows of episode {episode_index}"
+            )
+            raise CuesheetError(
+                f"{source}: expected {expected[wanted]} rows of episode {wanted} next, as the "
+                f"metadata says; {found}. Run the index again to see what disagrees."
+            )
+        rows = annotations(episode_index)
+        if rows is not None:
+            language = language_columns(rows, table.column("timestamp"), episode_index, source)
+            done["annotated"].append(episode_index)
+        else:
+            language, had_rows = _source_language(table)
+            done["kept" if had_rows else "empty"].append(episode_index)
+        plain = [table.column(n) for n in schema.names if n not in LANGUAGE_COLUMNS]
+        annotated = pa.table([*plain, *language], schema=schema)
+        writer.write_table(annotated, row_group_size=annotated.num_rows)
+        frames += annotated.num_rows
+    extra = next(episodes, None)
+    if extra is not None:
+        raise CuesheetError(
+            f"{source}: rows of episode {extra[0]} that the metadata does not place in this file."
+        )
+    return Merged(tuple(done["annotated"]), tuple(done["kept"]), tuple(done["empty"]), frames)
+
+
+def annotated_schema(source: pa.Schema) -> pa.Schema:
+    """The source's schema without stale columns, with the language columns last.
+
+    What the Hugging Face datasets library and pandas keep in the file's metadata is kept in step.
+    """
+    dropped = {*LANGUAGE_COLUMNS, *STALE_COLUMNS}
+    fields = [field for field in source if field.name not in dropped]
+    fields += [pa.field(name, COLUMN_TYPES[name]) for name in LANGUAGE_COLUMNS]
+    metadata = dict(source.metadata or {})
+    if b"huggingface" in metadata:
+        metadata[b"huggingface"] = _hub_metadata(metadata[b"huggingface"], dropped)
+    if b"pandas" in metadata:
+        metadata[b"pandas"] = _pandas_metadata(metadata[b"pandas"], dropped)
+    return pa.schema(fields, metadata=metadata or None)
+
+
+def _hub_metadata(value: bytes, dropped: set[str]) -> bytes:
+    try:
+        hub = json.loads(value)
+        features = hub["info"]["features"]
+    except (ValueError, KeyError, TypeError):
+        return value
+    feature_type = "Sequence" if b'"Sequence"' in value and b'"List"' not in value else "List"
+    kept = {name: feature for name, feature in features.items() if name not in dropped}
+    hub["info"]["features"] = kept | hub_features(feature_type)
+    return json.dumps(hub).encode()
+
+
+def _pandas_metadata(value: bytes, dropped: set[str]) -> bytes:
+    try:
+        pandas = json.loads(value)
+        pandas["columns"] = [c for c in pandas["columns"] if c.get("name") not in dropped]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return value
+    return json.dumps(pandas).encode()
+
+
+def _episodes(
+    file: pq.ParquetFile, columns: list[str], source: Path
+) -> Iterator[tuple[int, pa.Table]]:
+    """The file's episodes in order, each as (episode_index, its rows)."""
+    for needed in ("episode_index", "timestamp"):
+        if needed not in columns:
+            raise CuesheetError(f"{source} has no column {needed!r}; expected LeRobot data.")
+    rows = max(file.metadata.num_rows, 1)
+    size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups))
+    batch_rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES * rows // max(size, 1)))
+    pending: list[pa.RecordBatch] = []
+    current: int | None = None
+    seen: set[int] = set()
+    for batch in file.iter_batches(batch_size=batch_rows, columns=columns):
+        numbers = batch.column("episode_index").to_numpy(zero_copy_only=False)
+        cuts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
+        for start, end in itertools.pairwise(cuts):
+            if start == end:
+                continue
+            number = int(numbers[start])
+            if number != current:
+                if pending:
+                    yield current, pa.Table.from_batches(pending)
+                if number in seen:
+                    raise CuesheetError(
+                        f"{source}: the rows of episode {number} are not in one piece."
+                    )
+                seen.add(number)
+                pending, current = [], number
+            pending.append(batch.slice(start, end - start))
+    if pending:
+        yield current, pa.Table.from_batches(pending)
+
+
+def language_columns(
+    rows: EpisodeRows, timestamps: pa.ChunkedArray, episode_index: int, source: Path | str
+) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """The two columns of one episode.
+
+    Args:
+        rows: the episode's rows, in any order.
+        timestamps: the episode's `timestamp` column, seconds, one a frame.
+        episode_index: for messages.
+        source: the data file, for messages.
+
+    Raises:
+        CuesheetError: a row's timestamp is not that of a frame: the annotations are of an older
+            recording of the episode.
+    """
+    times = timestamps.cast(pa.float32()).to_pylist()
+    frame_of = {time: frame_index for frame_index, time in enumerate(times)}
+    by_frame: dict[int, list[Row]] = {}
+    for name, listed in (("persistent row", rows.persistent), ("event", rows.events)):
+        for row in listed:
+            frame_index = frame_of.get(float(np.float32(row["timestamp"])))
+            if frame_index is None:
+                what = f"a {name} ({row['style'] or 'speech'}) at {row['timestamp']} s"
+                raise CuesheetError(
+                    f"{source}, episode {episode_index}: {what} is on no frame. The annotations "
+                    "are of another recording of this episode: delete its files in keyframes, "
+                    "plan, interjections, vqa and validation, and run again."
+                )
+            if name == "event":
+                by_frame.setdefault(frame_index, []).append(row)
+    persistent = pa.array(sort_persistent(rows.persistent), type=PERSISTENT_ROW)
+    return _repeated(persistent, len(times)), _placed(by_frame, len(times))
+
+
+def _repeated(rows: pa.Array, frames: int) -> pa.ChunkedArray:
+    """`rows` as the list of every frame. The chunks share their memory."""
+    held = min(frames, _REPEATED_FRAMES)
+    values = rows.take(pa.array(np.tile(np.arange(len(rows)), held)))
+    offsets = pa.array(np.arange(held + 1, dtype=np.int32) * len(rows), type=pa.int32())
+    chunk = pa.ListArray.from_arrays(offsets, values, type=PERSISTENT_TYPE)
+    whole, rest = divmod(frames, held)
+    chunks = [chunk] * whole + ([chunk.slice(0, rest)] if rest else [])
+    return pa.chunked_array(chunks, type=PERSISTENT_TYPE)
+
+
+def _placed(by_frame: Mapping[int, list[Row]], frames: int) -> pa.ChunkedArray:
+    counts = np.zeros(frames + 1, dtype=np.int32)
+    ordered: list[Row] = []
+    for frame_index in sorted(by_frame):
+        counts[frame_index + 1] = len(by_frame[frame_index])
+        ordered += sort_events(by_frame[frame_index])
+    offsets = pa.array(np.cumsum(counts, dtype=np.int32), type=pa.int32())
+    values = pa.array(ordered, type=EVENT_ROW)
+    lists = pa.ListArray.from_arrays(offsets, values, type=EVENTS_TYPE)
+    return pa.chunked_array([lists], type=EVENTS_TYPE)
+
+
+def _source_language(table: pa.Table) -> tuple[tuple[pa.ChunkedArray, pa.ChunkedArray], bool]:
+    """The source's own language columns in the explicit types, empty where it has none."""
+    columns = []
+    had_rows = False
+    for name in LANGUAGE_COLUMNS:
+        column_type = COLUMN_TYPES[name]
+        if name not in table.column_names or pa.types.is_null(table.schema.field(name).type):
+            offsets = pa.array(np.zeros(table.num_rows + 1, dtype=np.int32))
+            values = pa.array([], type=column_type.value_type)
+            column = pa.ListArray.from_arrays(offsets, values, type=column_type)
+        elif (found := table.column(name)).type == column_type and not found.null_count:
+            column = pa.concat_arrays(found.chunks)
+        else:
+            rows = [row or [] for row in found.to_pylist()]
+            column = pa.array(rows, type=column_type)
+        had_rows = had_rows or len(column.flatten()) > 0
+        columns.append(pa.chunked_array([column], type=column_type))
+    return (columns[0], columns[1]), had_rows

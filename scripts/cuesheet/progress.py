@@ -1,0 +1,171 @@
+"""The run's progress on the terminal: one plain line, from finished files and the gateway's counts.
+
+`CUESHEET_PROGRESS` in the environment: `off`, or the seconds between two lines.
+"""
+
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+# Folder below results/<dataset>, and the file that is there when an episode is done (None: the
+# entry itself, named <episode>.json).
+STAGES: Mapping[str, str | None] = {
+    "keyframes": "keyframes.json",
+    "plan": None,
+    "interjections": None,
+    "vqa": None,
+    "validation": None,
+}
+SHOWN = ("keyframes", "plan", "interjections", "vqa")
+TTY_EVERY_S = 2.0
+ELSE_EVERY_S = 15.0
+RATE_WINDOW_S = 20.0
+
+
+@dataclass(frozen=True)
+class Done:
+    """How many episodes each stage has finished, of how many."""
+
+    episodes: int
+    stages: Mapping[str, int]
+
+    @property
+    def finished(self) -> int:
+        return sum(self.stages.values())
+
+    @property
+    def left(self) -> int:
+        return self.episodes * len(self.stages) - self.finished
+
+
+def count_done(results: Path, totals: Mapping[str, Mapping[str, Any]]) -> Done:
+    """Count finished files below `results` for the episodes of `totals`.
+
+    `totals` maps a dataset to {"episodes": ["000003", …]}; other episodes' files do not count.
+    """
+    counts = dict.fromkeys(STAGES, 0)
+    episodes = 0
+    for dataset, wanted in totals.items():
+        names = set(wanted["episodes"])
+        episodes += len(names)
+        for stage, inner in STAGES.items():
+            counts[stage] += _count(results / dataset / stage, names, inner)
+    return Done(episodes, counts)
+
+
+def _count(folder: Path, episodes: set[str], inner: str | None) -> int:
+    try:
+        with os.scandir(folder) as entries:
+            if inner is None:
+                return sum(
+                    entry.name[:-5] in episodes for entry in entries if entry.name.endswith(".json")
+                )
+            return sum(
+                entry.name in episodes and os.path.exists(os.path.join(entry.path, inner))
+                for entry in entries
+            )
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+
+
+class Progress:
+    """Makes and prints the line. `stats` returns the gateway's counters, as in `/stats`."""
+
+    def __init__(
+        self,
+        results: Path,
+        totals: Mapping[str, Mapping[str, Any]],
+        stats: Callable[[], Mapping[str, Any]],
+        out: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._results = results
+        self._totals = totals
+        self._stats = stats
+        self._out = out if out is not None else sys.stderr
+        self._clock = clock
+        self._first: tuple[float, int] | None = None
+        self._recent: deque[tuple[float, int]] = deque()
+        self._printed: tuple[Any, ...] | None = None
+
+    def every_s(self) -> float | None:
+        """Return the seconds between two lines; None for no lines."""
+        wish = os.environ.get("CUESHEET_PROGRESS", "").strip().lower()
+        if wish in ("off", "0", "no", "false"):
+            return None
+        try:
+            return max(0.2, float(wish))
+        except ValueError:
+            return TTY_EVERY_S if self._out.isatty() else ELSE_EVERY_S
+
+    def line(self) -> str | None:
+        """Return the line, or None where it would say what the last one said."""
+        now = self._clock()
+        stats = self._stats()
+        done = count_done(self._results, self._totals)
+        calls = int(stats["calls"])
+        if self._first is None:
+            self._first = (now, done.finished)
+        self._recent.append((now, calls))
+        while len(self._recent) > 2 and now - self._recent[0][0] > RATE_WINDOW_S:
+            self._recent.popleft()
+        server = stats.get("server")
+        says = (done, calls, server)
+        if says == self._printed or (self._printed is None and not calls and not done.finished):
+            return None
+        self._printed = says
+        stages = " ".join(f"{stage} {done.stages[stage]}" for stage in SHOWN)
+        tokens = stats["prompt_tokens"] + stats["completion_tokens"]
+        parts = [
+            f"episodes {done.stages['validation']}/{done.episodes}",
+            stages,
+            f"{self._calls_per_s():.1f} calls/s, {stats['cache_hits']} cached",
+            f"{_short(tokens)} tokens",
+        ]
+        if server in ("starting", "failed"):
+            parts.append(f"model server {server}")
+        left_s = self._left_s(now, done)
+        if left_s is not None:
+            parts.append(f"left {_clock_time(left_s)}")
+        return "cuesheet: " + " | ".join(parts)
+
+    def print(self) -> bool:
+        """Print the line if there is a new one; False once the terminal is gone."""
+        line = self.line()
+        if line is None:
+            return True
+        try:
+            print(line, file=self._out, flush=True)
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def _calls_per_s(self) -> float:
+        (begin, before), (end, after) = self._recent[0], self._recent[-1]
+        return (after - before) / (end - begin) if end > begin else 0.0
+
+    def _left_s(self, now: float, done: Done) -> float | None:
+        assert self._first is not None
+        began, at_first = self._first
+        made = done.finished - at_first
+        if made <= 0 or done.left <= 0:
+            return None
+        return done.left * (now - began) / made
+
+
+def _short(count: int) -> str:
+    if count < 1000:
+        return str(count)
+    if count < 1_000_000:
+        return f"{count / 1000:.1f}k"
+    return f"{count / 1_000_000:.1f}M"
+
+
+def _clock_time(seconds: float) -> str:
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"

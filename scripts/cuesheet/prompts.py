@@ -1,0 +1,50 @@
+"""Prompt files: Jinja2 templates, hashed for the provenance."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined, TemplateError
+
+from cuesheet.errors import CuesheetError
+
+# The prompts that each stage reads; `system` is the constant first message of every call.
+PLAN = (
+    "system",
+    "plan_task_from_video",
+    "plan_rephrase",
+    "plan_rephrase_axes",
+    "plan_describe",
+    "plan_segment",
+    "plan_relabel",
+    "plan_memory",
+)
+INTERJECTIONS = ("system", "interjections_acknowledge", "interjections_interject")
+VQA = ("system", "vqa_bbox", "vqa_keypoint", "vqa_count", "vqa_attribute", "vqa_spatial")
+
+
+class Prompts:
+    """The templates of one stage. Raises CuesheetError for a missing file or a wrong variable."""
+
+    def __init__(self, paths: Iterable[Path | str]) -> None:
+        environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+        self.hashes: dict[str, str] = {}
+        self._templates = {}
+        for path in map(Path, paths):
+            try:
+                text = path.read_text(encoding="utf-8")
+                self._templates[path.stem] = environment.from_string(text)
+            except (OSError, UnicodeDecodeError) as error:
+                raise CuesheetError(f"prompt file {path} cannot be read: {error}") from error
+            except TemplateError as error:
+                raise CuesheetError(f"prompt file {path} is no Jinja2 template: {error}") from error
+            self.hashes[path.stem] = hashlib.sha256(text.encode()).hexdigest()
+
+    def render(self, name: str, **values: object) -> str:
+        """The text of prompt `name` with its variables filled in, stripped."""
+        try:
+            return self._templates[name].render(**values).strip()
+        except TemplateError as error:
+            raise CuesheetError(
+                f"prompt {name}: {error}; the variables it may use are {', '.join(sorted(values))}"
+            ) from error

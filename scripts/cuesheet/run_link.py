@@ -1,0 +1,169 @@
+"""How a job reaches the run's gateway: server.json, and HTTP on loopback.
+
+A stage job is short and there are thousands, so it pays for no HTTP package (httpx costs about 90
+CPU ms a job, this module 1): requests go over asyncio streams, one connection a request, to our own
+gateway, which always answers with a Content-Length.
+"""
+
+import asyncio
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from cuesheet.errors import CuesheetError
+
+# Environment variable through which the jobs of a run find its server.json.
+SERVER_FILE_VARIABLE = "CUESHEET_SERVER_FILE"
+
+POLL_S = 0.1
+LOG_TAIL_LINES = 15
+
+
+class GatewayGoneError(CuesheetError):
+    """The run's gateway does not answer."""
+
+
+@dataclass(frozen=True)
+class RunLink:
+    """Where the gateway listens, and the run's own key."""
+
+    url: str
+    api_key: str
+    server_file: Path
+
+    async def post(
+        self, path: str, body: dict[str, Any], headers: dict[str, str]
+    ) -> tuple[int, dict[str, Any]]:
+        """POST `body` to `path` below the URL; return status and JSON.
+
+        There is no time limit here: the gateway bounds every attempt, and a gateway that dies
+        drops the connection. Raises GatewayGoneError.
+        """
+        parts = urlsplit(self.url)
+        payload = json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+        head = {
+            "Host": parts.netloc,
+            "Connection": "close",
+            "Content-Type": "application/json",
+            "Content-Length": str(len(payload)),
+            "Authorization": f"Bearer {self.api_key}",
+            **headers,
+        }
+        lines = [f"POST {parts.path.rstrip('/')}{path} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in head.items()]
+        try:
+            reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+            try:
+                writer.write("\r\n".join([*lines, "", ""]).encode("latin-1") + payload)
+                await writer.drain()
+                return await _read_answer(reader)
+            finally:
+                writer.close()
+        except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:
+            raise GatewayGoneError(
+                f"the run's gateway at {self.url} does not answer ({error}); it ends with the run "
+                f"that started it. {_log_hint(self.server_file)}"
+            ) from error
+
+
+async def _read_answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, Any]]:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    status = int(head[0].split(" ", 2)[1])
+    headers = {
+        name.strip().lower(): value.strip()
+        for name, _, value in (line.partition(":") for line in head[1:])
+    }
+    content = await reader.readexactly(int(headers["content-length"]))
+    if "json" not in headers.get("content-type", ""):
+        return status, {"error": {"message": content.decode(errors="replace")[:2000]}}
+    return status, json.loads(content)
+
+
+async def wait_until_ready(server_file: Path | str, wait_s: float = 120.0) -> RunLink:
+    """Wait for the gateway and return how to reach it.
+
+    Raises CuesheetError when the run's server failed (with its cause and the end of its log), has
+    stopped, or is not ready in time.
+    """
+    path = Path(server_file)
+    deadline = time.monotonic() + wait_s
+    while True:
+        state = _read_state(path)
+        if state["state"] == "ready":
+            return RunLink(state["url"], state["api_key"], path)
+        if state["state"] == "failed":
+            raise CuesheetError(
+                f"the run's model server failed: {state.get('error')}\n{log_tails(state)}".rstrip()
+            )
+        if state["state"] == "stopped":
+            raise CuesheetError(
+                f"the model server of {path} has stopped; it ends with the run that started it. "
+                "Start the workflow again"
+            )
+        if state.get("pid") and not _lives(state["pid"]):
+            raise CuesheetError(
+                f"the process of the run's gateway (pid {state['pid']}, from {path}) is gone. "
+                f"{_log_hint(path)}"
+            )
+        if time.monotonic() > deadline:
+            raise CuesheetError(
+                f"the run's gateway was not ready within {wait_s:g} s (state "
+                f"{state['state']!r} in {path}). {_log_hint(path)}"
+            )
+        await asyncio.sleep(POLL_S)
+
+
+def log_tails(state: dict[str, Any], lines: int = LOG_TAIL_LINES) -> str:
+    """Return the last lines of every log that server.json names, under their paths."""
+    parts = []
+    for path in dict.fromkeys(state.get("logs", {}).values()):
+        tail = tail_of(Path(path), lines)
+        if tail:
+            parts.append(f"last lines of {path}:\n{tail}")
+    return "\n".join(parts)
+
+
+def tail_of(path: Path, lines: int = LOG_TAIL_LINES) -> str:
+    """Return the last lines of a text file, indented; empty if there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 64 * 1024))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    return "\n".join(f"    {line}" for line in text.splitlines()[-lines:])
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise CuesheetError(
+            f"{path} is not there: this job was not started by a run of the workflow, or the run "
+            "has been cleaned up. Start it with snakemake"
+        ) from error
+    except ValueError as error:
+        raise CuesheetError(f"{path} is not JSON ({error}); start the workflow again") from error
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _log_hint(server_file: Path) -> str:
+    try:
+        log = json.loads(server_file.read_bytes())["logs"]["supervisor"]
+    except (OSError, ValueError, KeyError):
+        return "Start the workflow again"
+    return f"Its log: {log}. Start the workflow again"

@@ -1,0 +1,119 @@
+"""Opens a finished dataset as a reader would, and compares it with its source."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cuesheet.dataset import Dataset, read_dataset
+from cuesheet.errors import CuesheetError
+from cuesheet.language import LANGUAGE_COLUMNS, PERSISTENT_COLUMN
+from cuesheet.language_arrow import COLUMN_TYPES
+
+Progress = Callable[[list[str]], Iterator[str]]
+
+
+def check_dataset(source: Dataset, annotated: Path, progress: Progress = iter) -> None:
+    """Checks the annotated dataset.
+
+    Every data file opens and has the same columns and types, the language columns last; as many
+    rows as the source's, one row group an episode, as the metadata says; the persistent list is
+    the same on every frame of an episode; every video is there; the totals of info.json agree.
+
+    Raises:
+        CuesheetError: names every problem found (the first twenty).
+    """
+    finished = read_dataset(annotated, source.name)
+    problems: list[str] = []
+    first: tuple[str, pa.Schema] | None = None
+    rows = 0
+    for data_file in progress(list(source.data_files)):
+        path = annotated / data_file
+        try:
+            with pq.ParquetFile(path) as file, pq.ParquetFile(source.root / data_file) as original:
+                problems += [f"{path}: {p}" for p in _check_file(file, original, source, data_file)]
+                schema = file.schema_arrow
+                rows += file.metadata.num_rows
+        except (OSError, pa.ArrowException) as error:
+            problems.append(f"{path} cannot be read: {error}")
+            continue
+        if first is None:
+            first = (data_file, schema)
+        elif not schema.equals(first[1]):
+            problems.append(f"{path} has other columns or types than {first[0]}.")
+    problems += _check_totals(finished, source, rows)
+    videos = {video.file for episode in finished.episodes for video in episode.videos.values()}
+    problems += [
+        f"{annotated / v} is not there." for v in sorted(videos) if not _is_file(annotated / v)
+    ]
+    if problems:
+        shown = "\n  ".join(problems[:20])
+        more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
+        raise CuesheetError(f"The finished dataset at {annotated} is not right:\n  {shown}{more}")
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
+
+
+def _check_file(
+    file: pq.ParquetFile, original: pq.ParquetFile, source: Dataset, data_file: str
+) -> Iterator[str]:
+    schema = file.schema_arrow
+    if tuple(schema.names[-2:]) != LANGUAGE_COLUMNS:
+        yield f"the last columns are {schema.names[-2:]}; expected {list(LANGUAGE_COLUMNS)}."
+        return
+    for name in LANGUAGE_COLUMNS:
+        if schema.field(name).type != COLUMN_TYPES[name]:
+            yield f"{name} has the type {schema.field(name).type}; expected {COLUMN_TYPES[name]}."
+            return
+    if file.metadata.num_rows != original.metadata.num_rows:
+        yield f"{file.metadata.num_rows} rows; the source has {original.metadata.num_rows}."
+    episodes = source.data_files[data_file]
+    groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    if groups != [episode.length for episode in episodes]:
+        yield f"{len(groups)} row groups; expected one for each of {len(episodes)} episodes."
+        return
+    for number, episode in enumerate(episodes):
+        if not _is_repeated(file, number):
+            yield (
+                f"{PERSISTENT_COLUMN} is not the same on every frame of "
+                f"episode {episode.episode_index}."
+            )
+
+
+def _is_repeated(file: pq.ParquetFile, row_group: int) -> bool:
+    """Whether a row group has one persistent list on all its frames; read in small batches."""
+    first: pa.Array | None = None
+    batches = file.iter_batches(256, row_groups=[row_group], columns=[PERSISTENT_COLUMN])
+    for batch in batches:
+        column = batch.column(0)
+        if column.null_count:
+            return False
+        frames = len(column)
+        values = column.flatten()
+        rows = len(values) // frames
+        first = values.slice(0, rows) if first is None else first
+        lengths = column.value_lengths().unique().to_pylist()
+        if lengths != [len(first)]:
+            return False
+        # Every list equals the one before it: one comparison for the whole batch.
+        if not values.slice(0, rows).equals(first) or not values.slice(rows).equals(
+            values.slice(0, len(values) - rows)
+        ):
+            return False
+    return True
+
+
+def _check_totals(finished: Dataset, source: Dataset, rows: int) -> Iterator[str]:
+    wanted = {"total_episodes": len(source.episodes), "total_frames": rows}
+    for key, value in wanted.items():
+        found = finished.info.get(key)
+        if found is not None and found != value:
+            yield f"meta/info.json says {key} = {found}; the dataset has {value}."
+    for name in LANGUAGE_COLUMNS:
+        if finished.info["features"].get(name, {}).get("dtype") != "language":
+            yield f"meta/info.json lacks the feature {name}."
+    if len(finished.episodes) != len(source.episodes):
+        yield f"meta/episodes has {len(finished.episodes)} episodes, not {len(source.episodes)}."

@@ -1,0 +1,194 @@
+"""The process that serves a run: its gateway, its model servers, its progress line.
+
+It lives in a session of its own and ends with the run, however that ends: on SIGTERM or SIGINT, and
+when the process that started it is gone. What it started ends with it.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import signal
+from pathlib import Path
+from typing import Any
+
+import psutil
+from aiohttp import web
+
+from cuesheet import files
+from cuesheet.asking import Asker, Counters
+from cuesheet.call_cache import CallCache
+from cuesheet.errors import CuesheetError
+from cuesheet.gateway import Gateway
+from cuesheet.model_server import OFFLINE_MODEL, ManagedBackend, Replica, offline_launch
+from cuesheet.progress import Progress
+from cuesheet.upstream import Backend, ExternalBackend
+
+log = logging.getLogger(__name__)
+
+PARENT_POLL_S = 0.5
+HTTP_SHUTDOWN_S = 1.0
+
+
+class ServerFile:
+    """server.json: how jobs find the gateway, and what became of it. Readable by its owner only."""
+
+    def __init__(self, path: Path, parent_pid: int, logs: dict[str, str]) -> None:
+        self._path = path
+        self._content: dict[str, Any] = {
+            "state": "starting",
+            "url": None,
+            "api_key": None,
+            "pid": os.getpid(),
+            "pid_created": psutil.Process().create_time(),
+            "parent_pid": parent_pid,
+            "error": None,
+            "logs": logs,
+        }
+
+    @property
+    def state(self) -> str:
+        return self._content["state"]
+
+    def write(self, **changes: Any) -> None:
+        """Change entries and write the file atomically, mode 0600."""
+        self._content.update(changes)
+        files.write_json(self._path, self._content, mode=0o600)
+
+
+def read_api_key(config: dict[str, Any]) -> str:
+    """Return the key for external servers from the environment or a file; never from the config.
+
+    Raises CuesheetError when the named place has none. Servers that want no key get "none".
+    """
+    if config.get("api_key_env"):
+        name = config["api_key_env"]
+        key = os.environ.get(name, "").strip()
+        if not key:
+            raise CuesheetError(
+                f"the environment variable {name} (vlm.api_key_env) is not set or empty; export it"
+            )
+        return key
+    if config.get("api_key_file"):
+        path = Path(config["api_key_file"]).expanduser()
+        try:
+            key = path.read_text().strip()
+        except OSError as error:
+            raise CuesheetError(f"the key file {path} (vlm.api_key_file): {error}") from error
+        if not key:
+            raise CuesheetError(f"the key file {path} (vlm.api_key_file) is empty")
+        return key
+    return "none"
+
+
+def make_backend(config: dict[str, Any], run_dir: Path, server_file: ServerFile) -> Backend:
+    """Return the model servers of a config, none started yet. Raises CuesheetError."""
+    serve = config["serve"]
+    if serve == "external":
+        return ExternalBackend(
+            config["base_urls"], read_api_key(config), config.get("model"), config["timeout_s"]
+        )
+    if serve == "offline":
+        model = config.get("model") or OFFLINE_MODEL
+        replicas = [
+            Replica(
+                f"replica-{number}",
+                offline_launch(run_dir),
+                run_dir / f"replica-{number}.log",
+                model,
+                config["ready_timeout_s"],
+                config["timeout_s"],
+            )
+            for number in range(config["replicas"])
+        ]
+        return ManagedBackend(
+            replicas,
+            model,
+            config["max_restarts"],
+            lambda cause: server_file.write(state="failed", error=cause),
+        )
+    raise CuesheetError(f"vlm.serve is {serve!r}; it can be offline or external")
+
+
+async def supervise(config: dict[str, Any], run_dir: Path, parent_pid: int) -> int:
+    """Serve until the run ends; return the exit status."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, stop.set)
+    logs = {"supervisor": str(run_dir / "supervisor.log")}
+    if config["serve"] == "offline":
+        logs |= {
+            f"replica-{number}": str(run_dir / f"replica-{number}.log")
+            for number in range(config["replicas"])
+        }
+    server_file = ServerFile(run_dir / "server.json", parent_pid, logs)
+    server_file.write()
+    try:
+        async with contextlib.AsyncExitStack() as ending:
+            backend = make_backend(config, run_dir, server_file)
+            ending.push_async_callback(backend.close)
+            gateway, url = await _open_gateway(config, backend, ending)
+            progress = Progress(
+                Path(config["results_dir"]), config.get("totals") or {}, gateway.snapshot
+            )
+            telling = asyncio.create_task(_tell(progress))
+            ending.callback(progress.print)
+            ending.callback(telling.cancel)
+            server_file.write(state="ready", url=url, api_key=gateway.api_key)
+            log.info("gateway ready at %s", url)
+            await _until_over(stop, parent_pid)
+    except CuesheetError as error:
+        log.error("%s", error)
+        server_file.write(state="failed", error=str(error))
+        return 1
+    except Exception as error:
+        log.exception("the supervisor failed")
+        server_file.write(state="failed", error=f"{type(error).__name__}: {error}")
+        return 1
+    if server_file.state != "failed":
+        server_file.write(state="stopped")
+    log.info("stopped")
+    return 0
+
+
+async def _open_gateway(
+    config: dict[str, Any], backend: Backend, ending: contextlib.AsyncExitStack
+) -> tuple[Gateway, str]:
+    asker = Asker(backend, config["concurrency"], config["max_attempts"], Counters())
+    gateway = Gateway(asker, CallCache(config["cache_dir"]), secrets.token_urlsafe(24))
+    runner = web.AppRunner(gateway.application(), access_log=None, shutdown_timeout=HTTP_SHUTDOWN_S)
+    await runner.setup()
+    ending.push_async_callback(runner.cleanup)
+    ending.push_async_callback(gateway.close)
+    await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
+    host, port = runner.addresses[0][:2]
+    return gateway, f"http://{host}:{port}/v1"
+
+
+async def _until_over(stop: asyncio.Event, parent_pid: int) -> None:
+    """Return on a signal, or when the process that started the run is gone."""
+    try:
+        parent = psutil.Process(parent_pid)
+        parent.create_time()
+    except psutil.NoSuchProcess:
+        log.warning("the run (pid %d) was gone before its server was up", parent_pid)
+        return
+    while not stop.is_set():
+        if not parent.is_running() or parent.status() == psutil.STATUS_ZOMBIE:
+            log.warning("the run (pid %d) is gone; stopping", parent_pid)
+            return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), PARENT_POLL_S)
+    log.info("asked to stop")
+
+
+async def _tell(progress: Progress) -> None:
+    every_s = progress.every_s()
+    if every_s is None:
+        return
+    going = True
+    while going:
+        await asyncio.sleep(every_s)
+        going = progress.print()

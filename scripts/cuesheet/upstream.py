@@ -1,0 +1,270 @@
+"""Model servers as the gateway sees them: one attempt at one server, and the choice of a server.
+
+What stands behind the gateway, managed processes or given URLs, is a `Backend`. Nothing here knows
+of retries, of HTTP towards the jobs or of the cache.
+"""
+
+import asyncio
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from email.utils import parsedate_to_datetime
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import openai
+
+# Statuses that may go away by themselves: request timeout, too early, too many requests.
+RETRIED_STATUSES = frozenset({408, 425, 429})
+FAILURES_BEFORE_REST = 3
+LONGEST_REST_S = 30.0
+
+
+class CallFailedError(Exception):
+    """A call that no retry will save: `status` and `message` go back to the job."""
+
+    def __init__(self, status: int, message: str, kind: str, attempts: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.kind = kind
+        self.attempts = attempts
+
+
+class TransientError(Exception):
+    """A failed attempt that is worth another one, after `retry_after_s` if the server said so."""
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class BackendFailedError(Exception):
+    """There is no model server and there will be none in this run."""
+
+
+class Upstream:
+    """One OpenAI-compatible server, asked through the openai package.
+
+    `local` servers are reached without the proxies of the environment.
+    """
+
+    def __init__(self, base_url: str, api_key: str, timeout_s: float, local: bool = False) -> None:
+        parts = urlsplit(base_url)
+        self.name = (parts.hostname or base_url) + (f":{parts.port}" if parts.port else "")
+        self.timeout_s = timeout_s
+        self.in_flight = 0
+        self.groups = 0
+        self.rejects_response_format = False
+        self._failures_in_row = 0
+        self._rests_until = 0.0
+        self._api_key = api_key
+        self._client = openai.AsyncOpenAI(
+            base_url=base_url,
+            api_key=api_key,
+            max_retries=0,
+            timeout=timeout_s,
+            http_client=openai.DefaultAsyncHttpxClient(trust_env=False) if local else None,
+        )
+
+    @property
+    def rests(self) -> bool:
+        """Whether recent failures keep new calls away for a moment."""
+        return time.monotonic() < self._rests_until
+
+    async def ask(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Ask once and return the reply as the server gave it.
+
+        Raises TransientError (lost connection, time out, 429, 5xx, a reply that is not a chat
+        completion) or CallFailedError (any other refusal).
+        """
+        self.in_flight += 1
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                reply = self._read(await self._send(body))
+        except (TimeoutError, openai.APITimeoutError) as error:
+            self._failed()
+            raise TransientError(f"{self.name}: no reply within {self.timeout_s:g} s") from error
+        except openai.APIStatusError as error:
+            raise self._refusal(error) from error
+        except openai.APIConnectionError as error:
+            cause = error.__cause__ or error
+            self._failed(refused=type(cause).__name__ in ("ConnectError", "ConnectTimeout"))
+            message = self.without_key(f"{type(cause).__name__} {cause}".strip())
+            raise TransientError(f"{self.name}: connection lost ({message})") from error
+        except TransientError:
+            self._failed()
+            raise
+        finally:
+            self.in_flight -= 1
+        self._failures_in_row = 0
+        return reply
+
+    async def models(self) -> list[str]:
+        """Return the ids of `/v1/models`. Raises openai.OpenAIError."""
+        return [model.id async for model in self._client.models.list()]
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def _send(self, body: Mapping[str, Any]) -> bytes:
+        rest = {name: body[name] for name in body if name not in ("model", "messages")}
+        response = await self._client.chat.completions.with_raw_response.create(
+            model=body["model"], messages=body["messages"], extra_body=rest
+        )
+        return response.content
+
+    def _read(self, content: bytes) -> dict[str, Any]:
+        try:
+            reply = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise TransientError(f"{self.name}: the reply is not JSON ({error})") from error
+        choices = reply.get("choices") if isinstance(reply, dict) else None
+        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+            raise TransientError(f"{self.name}: the reply has no choices")
+        if not isinstance(choices[0].get("message"), dict):
+            raise TransientError(f"{self.name}: the reply's choice has no message")
+        return reply
+
+    def _refusal(self, error: openai.APIStatusError) -> TransientError | CallFailedError:
+        status = error.status_code
+        message = self.without_key(_message_of(error))
+        if status in RETRIED_STATUSES or status >= 500:
+            if status != 429:
+                self._failed()
+            wait = _retry_after_s(error.response.headers)
+            return TransientError(f"{self.name}: {status} {message}", wait)
+        kind = "context_length_exceeded" if error.code == "context_length_exceeded" else "refused"
+        return CallFailedError(status, message, kind)
+
+    def _failed(self, refused: bool = False) -> None:
+        self._failures_in_row += 1
+        beyond = self._failures_in_row - (1 if refused else FAILURES_BEFORE_REST)
+        if beyond >= 0:
+            self._rests_until = time.monotonic() + min(LONGEST_REST_S, 2.0 ** min(beyond, 10))
+
+    def without_key(self, text: str) -> str:
+        return text.replace(self._api_key, "***") if self._api_key else text
+
+
+class Backend(Protocol):
+    """What the gateway needs of the model servers behind it."""
+
+    async def pick(self, group: str) -> Upstream:
+        """Return a living upstream for the group, waiting for one; BackendFailedError if none."""
+
+    async def default_model(self) -> str:
+        """Return the model to ask where the config names none."""
+
+    async def models(self) -> list[str]:
+        """Return the ids of the models served."""
+
+    def state(self) -> str:
+        """Return "idle", "starting", "ready" or "failed"."""
+
+    async def close(self) -> None:
+        """End what was started."""
+
+
+class Affinity:
+    """Keeps a group's calls on one upstream while that lives, new groups on the least loaded."""
+
+    LARGEST = 100_000
+
+    def __init__(self) -> None:
+        self._of_group: OrderedDict[str, Upstream] = OrderedDict()
+
+    def choose(self, upstreams: Sequence[Upstream], group: str) -> Upstream | None:
+        """Return the group's upstream among the living ones; None if none lives."""
+        fit = [upstream for upstream in upstreams if not upstream.rests] or list(upstreams)
+        if not fit:
+            return None
+        kept = self._of_group.get(group)
+        if kept is not None and kept in fit:
+            self._of_group.move_to_end(group)
+            return kept
+        chosen = min(fit, key=lambda upstream: (upstream.in_flight, upstream.groups))
+        if group:
+            if kept is not None:
+                kept.groups -= 1
+            chosen.groups += 1
+            self._of_group[group] = chosen
+            if len(self._of_group) > self.LARGEST:
+                self._of_group.popitem(last=False)[1].groups -= 1
+        return chosen
+
+
+class ExternalBackend:
+    """Servers that others run, at given URLs; nothing is started or stopped."""
+
+    def __init__(
+        self, base_urls: Sequence[str], api_key: str, model: str | None, timeout_s: float
+    ) -> None:
+        self._upstreams = [Upstream(url, api_key, timeout_s) for url in base_urls]
+        self._affinity = Affinity()
+        self._model = model
+        self._asking = asyncio.Lock()
+
+    async def pick(self, group: str) -> Upstream:
+        chosen = self._affinity.choose(self._upstreams, group)
+        if chosen is None:
+            raise BackendFailedError("no base URL is configured (vlm.base_urls)")
+        return chosen
+
+    async def default_model(self) -> str:
+        async with self._asking:
+            if self._model is None:
+                listed = await self.models()
+                if not listed:
+                    raise CallFailedError(502, "the server lists no model", "no_model")
+                self._model = listed[0]
+        return self._model
+
+    async def models(self) -> list[str]:
+        causes = []
+        for upstream in self._upstreams:
+            try:
+                return await upstream.models()
+            except openai.OpenAIError as error:
+                causes.append(f"{upstream.name}: {upstream.without_key(str(error))}")
+        raise CallFailedError(
+            502,
+            "no server answers /v1/models (" + "; ".join(causes) + "); check vlm.base_urls and the "
+            "API key, or name the model in vlm.model",
+            "no_model",
+        )
+
+    def state(self) -> str:
+        return "ready"
+
+    async def close(self) -> None:
+        for upstream in self._upstreams:
+            await upstream.close()
+
+
+def _message_of(error: openai.APIStatusError) -> str:
+    body = error.body
+    if isinstance(body, dict):
+        inner = body.get("error", body)
+        if isinstance(inner, dict):
+            body = inner.get("message") or inner.get("detail") or inner
+        else:
+            body = inner
+    text = body if isinstance(body, str) and body else error.response.text or error.message
+    return text[:2000]
+
+
+def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds of a Retry-After header, given as a number or as an HTTP date."""
+    value = headers.get("retry-after")
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None

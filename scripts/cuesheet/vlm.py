@@ -1,0 +1,330 @@
+"""What stage scripts ask the vision-language model with: typed replies, one record a call.
+
+    async with Vlm.connect(server_file, settings, group="demo/000003", prompts=hashes) as vlm:
+        answer = await vlm.ask(name="segment", prompt="plan_segment", reply=Segmentation,
+                               system=system, media=[Image(jpeg, "image/jpeg")], text=question)
+
+Content is always in the order system text, media, question, so that calls about the same frames
+share a prefix in the server's cache. Retries of lost connections, the call cache and the choice of
+a server are the gateway's; here is what depends on the type of the reply.
+"""
+
+import base64
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+from pydantic import BaseModel
+
+from cuesheet.errors import CuesheetError
+from cuesheet.reply_text import UnusableReplyError, parse_reply
+from cuesheet.run_link import RunLink, wait_until_ready
+
+Reply = TypeVar("Reply", bound=BaseModel)
+
+# How much of a bad reply the model is shown again.
+SHOWN_REPLY_CHARS = 4000
+_CONTEXT_WORDS = re.compile(
+    r"context.?(?:length|window|size)|max(?:imum)?.model.len|prompt.is.too.long|longer.than.the",
+    re.IGNORECASE,
+)
+_LIMIT = re.compile(
+    r"(?:context.?(?:length|window|size)|max(?:imum)?.model.len(?:gth)?)[^0-9]{0,24}(\d+)",
+    re.IGNORECASE,
+)
+_TOKENS = re.compile(r"\d{2,}")
+
+
+class VlmError(CuesheetError):
+    """A call has no answer and will not get one by asking again."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """An encoded picture; `url` (such as `file:///…`) is sent in place of the bytes if given."""
+
+    data: bytes
+    mime: str = "image/jpeg"
+    url: str | None = None
+
+    def part(self) -> dict[str, Any]:
+        return {"type": "image_url", "image_url": {"url": self.url or _data_url(self)}}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """An H.264 clip as it is."""
+
+    data: bytes
+    mime: str = "video/mp4"
+    url: str | None = None
+
+    def part(self) -> dict[str, Any]:
+        return {"type": "video_url", "video_url": {"url": self.url or _data_url(self)}}
+
+
+Media = Image | Clip
+
+
+@dataclass(frozen=True)
+class VlmSettings:
+    """What determines an answer beside the messages; `model` None asks for the served one."""
+
+    model: str | None = None
+    temperature: float = 0.2
+    top_p: float = 1.0
+    max_tokens: int = 1024
+    seed: int | None = 0
+    reasoning_effort: str | None = None
+    chat_template_kwargs: Mapping[str, Any] | None = None
+    mm_processor_kwargs: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(cls, settings: "Mapping[str, Any] | VlmSettings") -> "VlmSettings":
+        """Take what is known here from a mapping that may hold more."""
+        if isinstance(settings, cls):
+            return settings
+        known = {one.name for one in fields(cls)}
+        return cls(**{name: value for name, value in settings.items() if name in known})
+
+    def sampling(self) -> dict[str, Any]:
+        """Return the parameters that are set, the model apart."""
+        values = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "model"}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Answer(Generic[Reply]):
+    """A typed reply, None if given up; `text` is what the model wrote; `call` is the record."""
+
+    value: Reply | None
+    text: str
+    call: dict[str, Any]
+
+
+@dataclass
+class Vlm:
+    """A stage's connection to the model for one episode."""
+
+    link: RunLink
+    settings: VlmSettings
+    group: str
+    prompts: Mapping[str, str]
+    model: str | None = None
+    _calls: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(
+        cls,
+        server_file: Path | str,
+        settings: Mapping[str, Any] | VlmSettings,
+        group: str,
+        prompts: Mapping[str, str],
+        wait_s: float = 120.0,
+    ) -> "AsyncIterator[Vlm]":
+        """Wait for the run's gateway. Raises CuesheetError at once when the run's server failed.
+
+        `group` ("dataset/episode") keeps calls on one replica; `prompts` maps the names of prompt
+        files to their sha256.
+        """
+        wanted = VlmSettings.of(settings)
+        link = await wait_until_ready(server_file, wait_s)
+        yield cls(link, wanted, group, dict(prompts), wanted.model)
+
+    @property
+    def calls(self) -> list[dict[str, Any]]:
+        """The records of the calls that ended, in the order in which they were asked."""
+        return [call for call in self._calls if call["outcome"] is not None]
+
+    async def ask(
+        self,
+        *,
+        name: str,
+        prompt: str,
+        reply: type[Reply],
+        system: str,
+        media: Sequence[Media],
+        text: str,
+        needs_media: bool = True,
+        max_tokens: int | None = None,
+    ) -> Answer[Reply]:
+        """Ask one question and return its typed reply and record.
+
+        A reply that does not fit is shown to the model once, with what is wrong; a second one that
+        does not fit is given up (`value` None). Raises VlmError when there is no reply at all, and
+        before sending when the question needs pictures and has none.
+        """
+        if needs_media and not media:
+            raise VlmError(
+                f"call {name!r} ({self.group}) needs frames and has none; it is not sent"
+            )
+        if prompt not in self.prompts:
+            raise VlmError(
+                f"call {name!r} names the prompt {prompt!r}, which is not among the prompt files "
+                f"of this stage ({', '.join(sorted(self.prompts))})"
+            )
+        call = _new_record(name, prompt)
+        self._calls.append(call)
+        content = [*(item.part() for item in media), {"type": "text", "text": text}]
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": content}]
+        first = await self._post(messages, reply, call, max_tokens)
+        try:
+            value = parse_reply(first, reply)
+            call["outcome"] = "ok"
+            return Answer(value, first, call)
+        except UnusableReplyError as error:
+            call["error"] = _with_cut(str(error), call)
+        return await self._correct(messages, first, reply, call, max_tokens)
+
+    async def _correct(
+        self,
+        messages: list[dict[str, Any]],
+        first: str,
+        reply: type[Reply],
+        call: dict[str, Any],
+        max_tokens: int | None,
+    ) -> Answer[Reply]:
+        shown = first[:SHOWN_REPLY_CHARS] or "(empty)"
+        correction = (
+            f"Your reply could not be used: {call['error']}. Answer the question above again, "
+            "with one JSON object in the required form and nothing else."
+        )
+        dialogue = [
+            *messages,
+            {"role": "assistant", "content": shown},
+            {"role": "user", "content": [{"type": "text", "text": correction}]},
+        ]
+        try:
+            second = await self._post(dialogue, reply, call, max_tokens, correcting=True)
+            value = parse_reply(second, reply)
+        except _NoRoomError as error:
+            call["outcome"] = "given_up"
+            call["error"] += f"; no room for a correction: {error}"
+            return Answer(None, first, call)
+        except UnusableReplyError as error:
+            call["outcome"] = "given_up"
+            call["error"] += f"; and after the correction: {_with_cut(str(error), call)}"
+            return Answer(None, second, call)
+        call["outcome"] = "repaired"
+        return Answer(value, second, call)
+
+    async def _post(
+        self,
+        messages: list[dict[str, Any]],
+        reply: type[Reply],
+        call: dict[str, Any],
+        max_tokens: int | None,
+        correcting: bool = False,
+    ) -> str:
+        body = {
+            "messages": messages,
+            "response_format": _response_format(reply),
+            **self.settings.sampling(),
+        }
+        if self.settings.model:
+            body["model"] = self.settings.model
+        if max_tokens is not None:
+            body["max_tokens"] = max_tokens
+        headers = {"X-Cuesheet-Group": quote(self.group)}
+        status, answer = await self.link.post("/chat/completions", body, headers)
+        if status != 200:
+            raise self._refusal(call["name"], status, answer, correcting)
+        about = answer.get("cuesheet", {})
+        if not correcting:
+            call["key"] = about.get("key")
+            call["cache_hit"] = True
+        call["cache_hit"] = call["cache_hit"] and bool(about.get("cache_hit"))
+        call["latency_s"] = round(call["latency_s"] + about.get("latency_s", 0.0), 4)
+        for count in ("prompt_tokens", "completion_tokens", "attempts"):
+            call[count] += about.get(count) or 0
+        choice = answer["choices"][0]
+        call["finish_reason"] = choice.get("finish_reason")
+        self.model = about.get("model") or self.model
+        content = choice["message"].get("content")
+        return content if isinstance(content, str) else ""
+
+    def _refusal(
+        self, name: str, status: int, answer: dict[str, Any], correcting: bool
+    ) -> CuesheetError:
+        error = answer.get("error")
+        error = error if isinstance(error, dict) else {"message": str(error)}
+        message, code = str(error.get("message")), error.get("code")
+        where = f"call {name!r} ({self.group})"
+        if code == "context_length_exceeded" or (
+            status in (400, 413, 422) and _CONTEXT_WORDS.search(message)
+        ):
+            if correcting:
+                return _NoRoomError(message)
+            return VlmError(_context_advice(where, message))
+        advice = {
+            "model_server_failed": "the model server failed",
+            "unauthorized": "the run's gateway refused the key of server.json; start the run again",
+            "gave_up": "no usable reply came back",
+        }.get(str(code))
+        if advice is None and status in (401, 403):
+            advice = "the server refused the API key; check vlm.api_key_env or vlm.api_key_file"
+        if advice is None and status == 404:
+            advice = (
+                f"the server does not know the model {self.settings.model!r} or the address; check "
+                "vlm.model and vlm.base_urls (which end in /v1)"
+            )
+        advice = advice or "the server refused the request"
+        return VlmError(f"{where}: {advice}: {status} {message}")
+
+
+class _NoRoomError(VlmError):
+    """The dialogue with the correction does not fit the model's context."""
+
+
+def _new_record(name: str, prompt: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "prompt": prompt,
+        "key": None,
+        "cache_hit": False,
+        "latency_s": 0.0,
+        "prompt_tokens": 0,
+        "completion_tokens": 0,
+        "attempts": 0,
+        "finish_reason": None,
+        "outcome": None,
+        "error": None,
+    }
+
+
+def _with_cut(error: str, call: Mapping[str, Any]) -> str:
+    if call["finish_reason"] == "length":
+        return f"{error} (the reply was cut at its token budget, vlm.sampling.max_tokens)"
+    return error
+
+
+def _context_advice(where: str, message: str) -> str:
+    limit = _LIMIT.search(message)
+    allowed = limit.group(1) if limit else None
+    others = [int(number) for number in _TOKENS.findall(message) if number != allowed]
+    sizes = ""
+    if allowed and others:
+        sizes = f" (about {max(others)} tokens asked for, {allowed} fit)"
+    elif allowed:
+        sizes = f" ({allowed} tokens fit)"
+    return (
+        f"{where}: the request does not fit the model's context{sizes}. Lower "
+        "max_frames_per_call, tile_width or keyframes.per_second, or vlm.sampling.max_tokens, or "
+        f"serve the model with a longer context. The server says: {message}"
+    )
+
+
+@cache
+def _response_format(reply: type[BaseModel]) -> dict[str, Any]:
+    schema = {"name": reply.__name__, "schema": reply.model_json_schema(), "strict": True}
+    return {"type": "json_schema", "json_schema": schema}
+
+
+def _data_url(media: Media) -> str:
+    return f"data:{media.mime};base64,{base64.b64encode(media.data).decode('ascii')}"

@@ -1,0 +1,131 @@
+"""Stage VQA: questions about single frames with answers grounded in them."""
+
+import asyncio
+import json
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from cuesheet.config import VqaConfig
+from cuesheet.coordinates import Convention, CoordinateFrame
+from cuesheet.episode import Keyframe
+from cuesheet.grid import vqa_ticks
+from cuesheet.replies import VQA_REPLIES
+from cuesheet.stage import Stage, row
+
+# Pictures that are encoded and waiting for their answer at any time, in one episode's job: enough
+# to fill a server, few enough for an hour of three cameras in bounded memory.
+_IN_FLIGHT = 64
+
+
+def question_type(types: Sequence[str], *, seed: int, frame: Keyframe, episode_index: int) -> str:
+    """The type that is asked of a frame; depends on its arguments alone."""
+    key = f"vqa {seed} {episode_index} {frame.camera} {frame.frame_index}"
+    return random.Random(key).choice(list(types))
+
+
+async def annotate(
+    stage: Stage,
+    settings: VqaConfig,
+    *,
+    cameras: Sequence[str],
+    convention: Convention,
+    seed: int,
+    progress: Any = None,
+) -> dict[str, Any]:
+    """Fill `stage` with question and answer events; returns `pairs`, the same in typed form.
+
+    `cameras` are asked at every tick. `progress`, where given, is called after every answer.
+    """
+    frames = _frames(stage, settings, cameras)
+    pairs: list[dict[str, Any]] = []
+
+    async def work() -> None:
+        for frame in frames:
+            pair = await _ask(stage, settings, frame, convention, seed)
+            if pair is not None:
+                pairs.append(pair)
+            if progress is not None:
+                progress()
+
+    await asyncio.gather(*(work() for _ in range(_IN_FLIGHT)))
+    pairs.sort(key=lambda pair: (pair["frame_index"], cameras.index(pair["camera"])))
+    for pair in pairs:
+        timestamp = stage.episode.timestamps_s[pair["frame_index"]]
+        answer = json.dumps(pair["answer"], sort_keys=True, ensure_ascii=False)
+        stage.events += [
+            row("vqa", "user", pair["question"], timestamp, pair["camera"]),
+            row("vqa", "assistant", answer, timestamp, pair["camera"]),
+        ]
+    return {"pairs": pairs}
+
+
+def count_frames(stage: Stage, settings: VqaConfig, cameras: Sequence[str]) -> int:
+    """How many calls `annotate` makes."""
+    return sum(1 for _ in _frames(stage, settings, cameras))
+
+
+def _frames(stage: Stage, settings: VqaConfig, cameras: Sequence[str]) -> Iterator[Keyframe]:
+    ticks = vqa_ticks(stage.episode.timestamps_s, settings.hz, settings.frames)
+    indices = sorted({index for tick in ticks for index in tick})
+    for frames in zip(*(stage.episode.frames_at(camera, indices) for camera in cameras)):  # noqa: B905
+        yield from frames
+
+
+async def _ask(
+    stage: Stage, settings: VqaConfig, frame: Keyframe, convention: Convention, seed: int
+) -> dict[str, Any] | None:
+    kind = question_type(
+        settings.types, seed=seed, frame=frame, episode_index=stage.episode.episode_index
+    )
+    coordinates = CoordinateFrame(convention, frame.width, frame.height)
+    where = f"{kind} {frame.camera} {frame.frame_index}"
+    answer = await stage.vlm.ask(
+        name=where,
+        prompt=f"vqa_{kind}",
+        reply=VQA_REPLIES[kind],
+        system=stage.system,
+        media=[stage.picture(frame)],
+        text=stage.prompts.render(
+            f"vqa_{kind}",
+            time_s=frame.timestamp_s,
+            camera=frame.camera,
+            task=stage.episode.task,
+            type=kind,
+            coordinates=coordinates.describe(),
+        ),
+    )
+    if answer.value is None:
+        stage.warn(f"vqa: no usable reply for {where}; no pair is written there")
+        return None
+    value = _in_source_pixels(kind, answer.value.answer, coordinates)
+    if value is None:
+        stage.warn(f"vqa: the answer for {where} lies outside the frame; no pair is written there")
+        return None
+    return {
+        "frame_index": frame.frame_index,
+        "camera": frame.camera,
+        "type": kind,
+        "question": answer.value.question,
+        "answer": value,
+    }
+
+
+def _in_source_pixels(
+    kind: str, answer: BaseModel, coordinates: CoordinateFrame
+) -> dict[str, Any] | None:
+    """The answer as it is written; None where no coordinate of it lies in the frame."""
+    value = answer.model_dump(exclude_none=True)
+    if kind == "bbox":
+        boxes = [
+            {**detection, "bbox": box}
+            for detection in value["detections"]
+            if (box := coordinates.box(detection["bbox"])) is not None
+        ]
+        return {"detections": boxes} if boxes else None
+    if kind == "keypoint":
+        point = coordinates.point(value["point"])
+        return None if point is None else {**value, "point": point}
+    return value

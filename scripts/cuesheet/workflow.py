@@ -1,0 +1,248 @@
+"""What the Snakefile knows while it is parsed: the configuration and the datasets it names.
+
+Only metadata is read here. Paths in the results folder are relative to the working directory.
+"""
+
+import functools
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cuesheet.config import Config
+from cuesheet.config_checks import check_cameras, check_episodes
+from cuesheet.config_errors import load_config
+from cuesheet.dataset import Dataset, Episode, read_dataset
+from cuesheet.errors import CuesheetError
+from cuesheet.offline_vlm import MODEL_ID as OFFLINE_MODEL
+
+# Part of the rerun trigger: raised when the answers of the stages change by our code.
+ANSWER_VERSION = 1
+
+STAGES = ("plan", "interjections", "vqa")
+
+
+@dataclass(frozen=True)
+class RunDataset:
+    """One dataset of a run and the files that the run makes of it."""
+
+    name: str
+    source: Dataset
+    selected: Sequence[int]  # episode indices to work on
+    default_camera: str | None  # None: the dataset has no camera
+    vqa_cameras: Sequence[str]
+    left_out: frozenset[int] = frozenset()  # failed before, and on_missing: leave_unannotated
+
+    @property
+    def root(self) -> Path:
+        return self.source.root
+
+    @property
+    def results(self) -> Path:
+        return Path("results") / self.name
+
+    @property
+    def cameras(self) -> list[str]:
+        return list(self.source.cameras)
+
+    def episode(self, episode_index: int) -> Episode:
+        return self.source.episode(episode_index)
+
+    @functools.cached_property
+    def metadata_files(self) -> list[str]:
+        meta = self.root / "meta"
+        found = [meta / "info.json", *sorted((meta / "episodes").rglob("*.parquet"))]
+        tasks = meta / "tasks.parquet"
+        return [str(path) for path in [*found, *([tasks] if tasks.exists() else [])]]
+
+    @functools.cached_property
+    def source_files(self) -> list[str]:
+        """Data and video files. Those that are not there are left to the index to complain of."""
+        files = dict.fromkeys(self.source.data_files)
+        for episode in self.source.episodes:
+            files.update(dict.fromkeys(video.file for video in episode.videos.values()))
+        paths = (self.root / file for file in files)
+        return [str(path) for path in paths if path.exists()]
+
+    def picture_file(self, episode_index: int, camera: str) -> str:
+        """The video file, or for a camera whose pictures are in the data files that data file."""
+        episode = self.episode(episode_index)
+        self.source.camera(camera)
+        video = episode.videos.get(camera)
+        return str(self.root / (video.file if video else episode.data_file))
+
+    def picture_files(self, episode_index: int) -> list[str]:
+        files = (self.picture_file(episode_index, camera) for camera in self.cameras)
+        return list(dict.fromkeys(files))
+
+    def clip_source(self, episode_index: int, camera: str) -> dict[str, Any]:
+        """What `extract_clip` needs to know of its episode; changes when the episode does."""
+        episode = self.episode(episode_index)
+        video = episode.videos.get(camera)
+        first = self.source.data_files[episode.data_file][0].dataset_from_index
+        return {
+            "kind": self.source.camera(camera).kind,
+            "file": self.picture_file(episode_index, camera),
+            "from_s": video.from_s if video else None,
+            "to_s": video.to_s if video else None,
+            "length": episode.length,
+            "fps": self.source.fps,
+            "row_from": episode.dataset_from_index - first,
+            "row_to": episode.dataset_to_index - first,
+            "fingerprint": episode.fingerprint,
+        }
+
+    @property
+    def clips(self) -> list[str]:
+        return [
+            str(self.results / "clips" / camera / f"episode_{index:06d}.mp4")
+            for camera in self.cameras
+            for index in self.worked_on
+        ]
+
+    @property
+    def keyframe_folders(self) -> list[str]:
+        return [str(self.results / "keyframes" / f"{index:06d}") for index in self.worked_on]
+
+    @property
+    def worked_on(self) -> list[int]:
+        """The chosen episodes, those left out apart."""
+        return [index for index in self.selected if index not in self.left_out]
+
+    def validations(self, episodes: Iterable[int]) -> list[str]:
+        return [str(self.results / "validation" / f"{index:06d}.json") for index in episodes]
+
+    def selected_in(self, data_file: str) -> list[int]:
+        """The chosen episodes of one data file of the source, those left out apart."""
+        chosen = set(self.selected) - self.left_out
+        return [index for index in self._episodes_in(data_file) if index in chosen]
+
+    def others_in(self, data_file: str) -> list[int]:
+        """Episodes of a data file that are not chosen now but were annotated before: they stay."""
+        chosen = set(self.selected)
+        return [
+            index
+            for index in self._episodes_in(data_file)
+            if index not in chosen and Path(*self.validations([index])).is_file()
+        ]
+
+    @property
+    def annotated_data_files(self) -> list[str]:
+        return [str(self.results / "annotated" / file) for file in self.source.data_files]
+
+    def _episodes_in(self, data_file: str) -> list[int]:
+        try:
+            return [episode.episode_index for episode in self.source.data_files[data_file]]
+        except KeyError:
+            raise CuesheetError(
+                f"{self.name}: the dataset has no data file {data_file}; it has "
+                f"{', '.join(list(self.source.data_files)[:5])}"
+            ) from None
+
+
+@dataclass(frozen=True)
+class Run:
+    config: Config
+    datasets: dict[str, RunDataset]
+    prompts_dir: Path
+
+    @property
+    def stages(self) -> list[str]:
+        """The annotation stages that are switched on."""
+        return [stage for stage in STAGES if getattr(self.config, stage).enabled]
+
+    @property
+    def model(self) -> str:
+        """The model that is asked, as its server lists it."""
+        return self.config.vlm.model or OFFLINE_MODEL
+
+    @property
+    def shared_folder(self) -> str | None:
+        """Folder of media that are sent as file URLs; None where they are sent as data URLs."""
+        if self.config.vlm.images.transport == "data_url":
+            return None
+        return str(Path(self.config.vlm.cache_dir) / "media")
+
+    def server_settings(self) -> dict[str, Any]:
+        """What the supervisor needs to know."""
+        vlm = self.config.vlm
+        names = (
+            "serve",
+            "base_urls",
+            "api_key_env",
+            "api_key_file",
+            "concurrency",
+            "timeout_s",
+            "max_attempts",
+            "max_restarts",
+            "ready_timeout_s",
+            "replicas",
+            "cache_dir",
+        )
+        return {
+            **{name: getattr(vlm, name) for name in names},
+            "model": self.model,
+            "results_dir": "results",
+            "totals": self.totals(),
+        }
+
+    def totals(self) -> dict[str, dict[str, list[str]]]:
+        """Episodes to be done by dataset, as the progress line wants them."""
+        return {
+            name: {"episodes": [f"{index:06d}" for index in dataset.selected]}
+            for name, dataset in self.datasets.items()
+        }
+
+
+def load_run(raw: dict[str, Any], repository: Path) -> Run:
+    """Check the configuration against itself and against the datasets it names.
+
+    Raises CuesheetError with one clear line a mistake.
+    """
+    config = load_config(raw)
+    datasets = {}
+    for name, entry in config.dataset_entries().items():
+        source = read_dataset(_resolve(entry.path, repository), name)
+        cameras = list(source.cameras)
+        known = [episode.episode_index for episode in source.episodes]
+        if entry.episodes is not None:
+            check_episodes(name, entry.episodes, known)
+        default_camera = cameras[0] if cameras else None
+        if entry.default_camera is not None:
+            check_cameras("default_camera", [entry.default_camera], cameras)
+            default_camera = entry.default_camera
+        vqa_cameras = config.vqa.cameras
+        if isinstance(vqa_cameras, list):
+            check_cameras("vqa.cameras", vqa_cameras, cameras)
+        elif vqa_cameras == "default":
+            vqa_cameras = [default_camera] if default_camera else []
+        else:
+            vqa_cameras = cameras
+        selected = known if entry.episodes is None else entry.episodes
+        left_out = frozenset()
+        if config.output.on_missing == "leave_unannotated":
+            left_out = _failed_before(Path("results") / name, selected)
+        datasets[name] = RunDataset(name, source, selected, default_camera, vqa_cameras, left_out)
+        for notice in source.notices:
+            print(f"Cuesheet: {name}: {notice}", file=sys.stderr)
+    prompts_dir = _resolve(config.prompts_dir, repository)
+    return Run(config, datasets, prompts_dir)
+
+
+def _resolve(path: str, repository: Path) -> Path:
+    """A relative path counts from the working directory, else from the workflow's folder."""
+    given = Path(path).expanduser()
+    if given.is_absolute() or given.exists():
+        return given
+    inside = repository / given
+    return inside if inside.exists() else given
+
+
+def _failed_before(results: Path, episodes: Iterable[int]) -> frozenset[int]:
+    """Episodes of which a job failed when it was last tried (see `cuesheet.joblog`)."""
+    failed = results / "failed"
+    if not failed.is_dir():
+        return frozenset()
+    names = {path.stem for path in failed.rglob("*.json")}
+    return frozenset(index for index in episodes if f"{index:06d}" in names)

@@ -1,0 +1,48 @@
+"""Completes the annotated dataset and checks it.
+
+In: the source dataset and the merged data files. Out: `annotated/`: metadata copied and extended,
+videos linked or copied (params.videos), other files of the source; then every file is opened and
+compared with the source.
+"""
+
+import functools
+from pathlib import Path
+
+from tqdm import tqdm
+
+from cuesheet import joblog
+from cuesheet.dataset import read_dataset
+from cuesheet.finalize import finalize_dataset
+from cuesheet.self_check import check_dataset
+
+
+def main(snakemake) -> None:
+    with joblog.to_file(snakemake.log[0]) as log:
+        info = Path(snakemake.output.info)
+        annotated = info.parent.parent
+        dataset = read_dataset(snakemake.params.root, annotated.parent.name)
+        placed = finalize_dataset(
+            dataset,
+            annotated,
+            snakemake.params.videos,
+            functools.partial(tqdm, desc="files", unit="file", mininterval=2.0),
+        )
+        for notice in placed.notices:
+            log.warning(notice)
+        log.info("files: %s", ", ".join(f"{n} {way}" for way, n in placed.counts.items()))
+        try:
+            check_dataset(
+                dataset,
+                annotated,
+                functools.partial(tqdm, desc="check", unit="file", mininterval=2.0),
+            )
+        except Exception:
+            info.unlink(missing_ok=True)
+            raise
+        log.info(
+            "checked: %d data files, %d episodes", len(dataset.data_files), len(dataset.episodes)
+        )
+
+
+if "snakemake" in globals():
+    main(snakemake)

@@ -1,0 +1,33 @@
+"""Counts what was made of one dataset.
+
+In: the finished dataset and its annotation and validation files. Out: the summary as JSON and as
+text: where the dataset is, episodes, rows by style, calls, tokens, model, warnings.
+"""
+
+import functools
+from pathlib import Path
+
+from tqdm import tqdm
+
+from cuesheet import files, joblog
+from cuesheet.dataset import read_dataset
+from cuesheet.summary import as_text, summarize
+
+
+def main(snakemake) -> None:
+    with joblog.to_file(snakemake.log[0]):
+        results = Path(snakemake.params.results)
+        annotated = read_dataset(results / "annotated", results.name)
+        summary = summarize(
+            results,
+            [episode.episode_index for episode in annotated.episodes],
+            snakemake.params.get("left_out") or (),
+            functools.partial(tqdm, desc="episodes", unit="episode", mininterval=2.0),
+        )
+        print(as_text(summary))
+        files.write_json(snakemake.output.json, summary)
+        files.write_text(snakemake.output.text, as_text(summary))
+
+
+if "snakemake" in globals():
+    main(snakemake)

@@ -1,0 +1,67 @@
+"""Checks the annotations of one episode before they may be merged.
+
+In: the episode's keyframes folder and its plan, interjections and VQA files (a stage that is
+switched off has none). Out: the findings and the number of rows by style, as JSON and as text.
+An episode with errors fails: the report is then in the log.
+"""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from cuesheet import files, joblog
+from cuesheet.errors import CuesheetError
+from cuesheet.stage_files import STAGES, read_keyframes_file, read_stage_file
+from cuesheet.validation import Report, validate_episode
+
+
+def make_report(
+    keyframes: Path, stage_paths: Mapping[str, Path], cameras: Collection[str]
+) -> Report:
+    """The report on one episode. A file that is no annotation file is an error of its stage."""
+    frames = read_keyframes_file(keyframes)
+    stages = {}
+    broken: list[tuple[str, str]] = []
+    for stage, path in stage_paths.items():
+        try:
+            stages[stage] = read_stage_file(path, stage)
+        except CuesheetError as error:
+            broken.append((stage, str(error)))
+    if not broken:
+        return validate_episode(frames, stages, cameras)
+    report = Report(frames.episode_index)
+    for stage, message in broken:
+        report.error("stage_file", stage, message)
+    return report
+
+
+def write_report(report: Report, json_path: Path, text_path: Path) -> None:
+    """Writes both forms of a report.
+
+    Raises:
+        CuesheetError: the report has errors; nothing is written then.
+    """
+    print(report.as_text())
+    if report.errors:
+        first = report.errors[0]
+        more = f" (and {len(report.errors) - 1} more)" if len(report.errors) > 1 else ""
+        raise CuesheetError(
+            f"episode {report.episode_index}: {first.code} at {first.where}: "
+            f"{first.message}{more}. All findings are in the log."
+        )
+    files.write_text(text_path, report.as_text())
+    files.write_json(json_path, report.as_json())
+
+
+def main(snakemake) -> None:
+    with joblog.to_file(snakemake.log[0]):
+        paths = {stage: snakemake.input.get(stage) for stage in STAGES}
+        report = make_report(
+            Path(snakemake.input.keyframes),
+            {stage: Path(path) for stage, path in paths.items() if path},
+            list(snakemake.params.cameras),
+        )
+        write_report(report, Path(snakemake.output.json), Path(snakemake.output.text))
+
+
+if "snakemake" in globals():
+    main(snakemake)

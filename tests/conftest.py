@@ -1,0 +1,41 @@
+"""Shared fixtures: the demo dataset of the repository and the larger sets with ground truth."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+TEST_DATA = Path(os.environ.get("CUESHEET_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+
+
+def _test_data(relative: str) -> Path:
+    path = TEST_DATA / relative
+    if not path.exists():
+        pytest.skip(f"{path} is not there; set CUESHEET_TEST_DATA to the folder that holds it")
+    return path
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def demo_v3() -> Path:
+    return REPOSITORY / "data" / "demo_v3"
+
+
+@pytest.fixture(scope="session")
+def dev_v3() -> Path:
+    return _test_data("dev_v3")
+
+
+@pytest.fixture(scope="session")
+def ground_truth() -> Callable[[str], dict]:
+    def load(name: str) -> dict:
+        return json.loads(_test_data(f"ground_truth/{name}.json").read_text())
+
+    return load

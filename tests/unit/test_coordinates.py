@@ -1,0 +1,65 @@
+import pytest
+from cuesheet.coordinates import CoordinateFrame, convention_of, qwen25_size
+
+
+@pytest.mark.parametrize(
+    ("model", "convention"),
+    [
+        ("Qwen/Qwen2.5-VL-7B-Instruct", "resized_pixels"),
+        ("Qwen/Qwen3-VL-30B-A3B-Instruct", "thousandths"),
+        ("Qwen/Qwen2-VL-7B-Instruct", "thousandths"),
+        ("OpenGVLab/InternVL3-8B", "thousandths"),
+        ("cuesheet-offline-1", "pixels"),
+        ("some/unknown-vlm", "pixels"),
+    ],
+)
+def test_families_have_their_convention(model, convention):
+    assert convention_of(model, "auto") == convention
+
+
+def test_a_configured_convention_wins():
+    assert convention_of("Qwen/Qwen3-VL-8B", "pixels") == "pixels"
+
+
+def test_pixels_stay_as_they_are():
+    frame = CoordinateFrame("pixels", 640, 480)
+    assert frame.box([10, 20, 30.04, 40]) == [10, 20, 30, 40]
+    assert frame.point([639, 479]) == [639, 479]
+    assert "640 x 480" in frame.describe()
+
+
+def test_thousandths_scale_each_axis_by_itself():
+    frame = CoordinateFrame("thousandths", 640, 480)
+    assert frame.box([500, 500, 1000, 1000]) == [320, 240, 640, 480]
+    assert frame.point([250, 250]) == [160, 120]
+    assert "0 to 1000" in frame.describe()
+
+
+def test_qwen25_answers_in_pixels_of_the_resized_image():
+    assert qwen25_size(640, 480) == (644, 476)
+    frame = CoordinateFrame("resized_pixels", 640, 480)
+    assert frame.box([0, 0, 644, 476]) == [0, 0, 640, 480]
+    assert frame.point([322, 238]) == [320, 240]
+    assert "644 x 476" in frame.describe()
+
+
+def test_qwen25_resizing_stays_within_its_pixel_limits():
+    for size in ((20, 20), (4000, 3000), (10000, 5000), (100, 3000)):
+        width, height = qwen25_size(*size)
+        assert width % 28 == 0
+        assert height % 28 == 0
+        assert 4 * 28 * 28 <= width * height <= 16384 * 28 * 28
+
+
+def test_boxes_are_ordered_and_cut_to_the_frame():
+    frame = CoordinateFrame("pixels", 100, 50)
+    assert frame.box([90, 40, 10, 5]) == [10, 5, 90, 40]
+    assert frame.box([-5, -5, 120, 70]) == [0, 0, 100, 50]
+
+
+def test_boxes_and_points_outside_the_frame_are_refused():
+    frame = CoordinateFrame("pixels", 100, 50)
+    assert frame.box([120, 10, 140, 20]) is None
+    assert frame.box([10, 10, 10.4, 40]) is None
+    assert frame.point([100, 10]) is None
+    assert frame.point([-1, 10]) is None
