@@ -31,7 +31,7 @@ FIND_PYTHON = found= ; for name in $(PYTHON); do \
 
 .PHONY: help
 help:  ## List the commands
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 .PHONY: demo
 demo: $(VENV)/.workflow-installed  ## Annotate the demo dataset: results/demo_v3/annotated
@@ -70,8 +70,8 @@ lock: .venv-lock/.installed  ## Pin envs/*.in with hashes into envs/*.lock.txt
 	done
 
 .PHONY: clean
-clean:  ## Remove environments, results and caches; paid answers in .cache stay
-	rm -rf .venv .venv-* results .snakemake .cuesheet .pytest_cache .ruff_cache .hypothesis
+clean:  ## Remove environments, caches and the demo's results; other results and .cache/vlm stay
+	rm -rf .venv .venv-* results/demo_v3 .cuesheet .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment is complete when its stamp is there; one without is made from scratch, so that an

@@ -13,20 +13,20 @@ rule annotate_plan:
         prompts=prompts_of(*prompt_files.PLAN),
     output:
         json="results/{dataset}/plan/{episode}.json",
+    log:
+        "results/{dataset}/logs/annotate_plan/{episode}.log",
+    benchmark:
+        "results/{dataset}/benchmarks/annotate_plan/{episode}.tsv"
+    conda:
+        "../envs/annotate.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
     params:
         answers=ANSWERS,
         plan=CONFIG.plan.model_dump(),
         camera=lambda wildcards: of(wildcards).default_camera,
         per_second=CONFIG.keyframes.per_second,
-    log:
-        "results/{dataset}/logs/annotate_plan/{episode}.log",
-    benchmark:
-        "results/{dataset}/benchmarks/annotate_plan/{episode}.tsv"
-    threads: 1
-    resources:
-        mem_mb=1000,
-    conda:
-        "../envs/annotate.yaml"
     script:
         "../scripts/annotate_plan.py"
 
@@ -38,6 +38,15 @@ rule annotate_interjections:
         prompts=prompts_of(*prompt_files.INTERJECTIONS),
     output:
         json="results/{dataset}/interjections/{episode}.json",
+    log:
+        "results/{dataset}/logs/annotate_interjections/{episode}.log",
+    benchmark:
+        "results/{dataset}/benchmarks/annotate_interjections/{episode}.tsv"
+    conda:
+        "../envs/annotate.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
     params:
         answers=ANSWERS,
         interjections=CONFIG.interjections.model_dump(),
@@ -45,15 +54,6 @@ rule annotate_interjections:
         camera=lambda wildcards: of(wildcards).default_camera,
         per_second=CONFIG.keyframes.per_second,
         seed=CONFIG.seed,
-    log:
-        "results/{dataset}/logs/annotate_interjections/{episode}.log",
-    benchmark:
-        "results/{dataset}/benchmarks/annotate_interjections/{episode}.tsv"
-    threads: 1
-    resources:
-        mem_mb=1000,
-    conda:
-        "../envs/annotate.yaml"
     script:
         "../scripts/annotate_interjections.py"
 
@@ -64,20 +64,20 @@ rule annotate_vqa:
         prompts=prompts_of(*prompt_files.VQA),
     output:
         json="results/{dataset}/vqa/{episode}.json",
+    log:
+        "results/{dataset}/logs/annotate_vqa/{episode}.log",
+    benchmark:
+        "results/{dataset}/benchmarks/annotate_vqa/{episode}.tsv"
+    conda:
+        "../envs/annotate.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
     params:
         answers=ANSWERS,
         vqa=CONFIG.vqa.model_dump(),
         cameras=lambda wildcards: of(wildcards).vqa_cameras,
         coordinates=CONFIG.vlm.coordinates,
         seed=CONFIG.seed,
-    log:
-        "results/{dataset}/logs/annotate_vqa/{episode}.log",
-    benchmark:
-        "results/{dataset}/benchmarks/annotate_vqa/{episode}.tsv"
-    threads: 1
-    resources:
-        mem_mb=1000,
-    conda:
-        "../envs/annotate.yaml"
     script:
         "../scripts/annotate_vqa.py"

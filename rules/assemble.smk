@@ -10,17 +10,17 @@ rule validate_episode:
     output:
         json="results/{dataset}/validation/{episode}.json",
         text="results/{dataset}/validation/{episode}.txt",
-    params:
-        cameras=lambda wildcards: of(wildcards).cameras,
     log:
         "results/{dataset}/logs/validate_episode/{episode}.log",
     benchmark:
         "results/{dataset}/benchmarks/validate_episode/{episode}.tsv"
+    conda:
+        "../envs/annotate.yaml"
     threads: 1
     resources:
         mem_mb=500,
-    conda:
-        "../envs/annotate.yaml"
+    params:
+        cameras=lambda wildcards: of(wildcards).cameras,
     script:
         "../scripts/validate_episode.py"
 
@@ -32,23 +32,23 @@ rule merge_language:
         index=ancient("results/{dataset}/episodes.parquet"),
     output:
         data="results/{dataset}/annotated/{data_file}.parquet",
-    params:
-        root=lambda wildcards: str(of(wildcards).root),
-        results=lambda wildcards: f"results/{wildcards.dataset}",
-        episodes=selected_in_data_file,
-        others=others_in_data_file,
-        stages=RUN.stages,
     log:
         "results/{dataset}/logs/merge_language/{data_file}.log",
     benchmark:
         "results/{dataset}/benchmarks/merge_language/{data_file}.tsv"
     wildcard_constraints:
         data_file=r"data/.+",
+    conda:
+        "../envs/assemble.yaml"
     threads: 1
     resources:
         mem_mb=2000,
-    conda:
-        "../envs/assemble.yaml"
+    params:
+        root=lambda wildcards: str(of(wildcards).root),
+        results=lambda wildcards: f"results/{wildcards.dataset}",
+        episodes=selected_in_data_file,
+        others=others_in_data_file,
+        stages=RUN.stages,
     script:
         "../scripts/merge_language.py"
 
@@ -59,18 +59,18 @@ rule finalize_dataset:
         data=annotated_data_files,
     output:
         info="results/{dataset}/annotated/meta/info.json",
-    params:
-        root=lambda wildcards: str(of(wildcards).root),
-        annotated=lambda wildcards: f"results/{wildcards.dataset}/annotated",
-        videos=CONFIG.output.videos,
     log:
         "results/{dataset}/logs/finalize_dataset.log",
     benchmark:
         "results/{dataset}/benchmarks/finalize_dataset.tsv"
+    conda:
+        "../envs/assemble.yaml"
     threads: 1
     resources:
         mem_mb=1000,
-    conda:
-        "../envs/assemble.yaml"
+    params:
+        root=lambda wildcards: str(of(wildcards).root),
+        annotated=lambda wildcards: f"results/{wildcards.dataset}/annotated",
+        videos=CONFIG.output.videos,
     script:
         "../scripts/finalize_dataset.py"

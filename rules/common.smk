@@ -115,9 +115,7 @@ def all_keyframes(wildcards):
 
 def all_validations(wildcards):
     return [
-        file
-        for dataset in RUN.datasets.values()
-        for file in dataset.validations(dataset.worked_on)
+        file for dataset in RUN.datasets.values() for file in dataset.validations(dataset.worked_on)
     ]
 
 

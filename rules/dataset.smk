@@ -9,16 +9,16 @@ rule index_episodes:
         files=source_files,
     output:
         index="results/{dataset}/episodes.parquet",
-    params:
-        root=lambda wildcards: str(of(wildcards).root),
     log:
         "results/{dataset}/logs/index_episodes.log",
     benchmark:
         "results/{dataset}/benchmarks/index_episodes.tsv"
+    conda:
+        "../envs/media.yaml"
     threads: 1
     resources:
         mem_mb=2000,
-    conda:
-        "../envs/media.yaml"
+    params:
+        root=lambda wildcards: str(of(wildcards).root),
     script:
         "../scripts/index_episodes.py"

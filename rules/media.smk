@@ -12,18 +12,18 @@ rule extract_clip:
         index=ancient("results/{dataset}/episodes.parquet"),
     output:
         clip="results/{dataset}/clips/{camera}/episode_{episode}.mp4",
-    params:
-        source=clip_source,
-        clip=CONFIG.media.model_dump(),
     log:
         "results/{dataset}/logs/extract_clip/{camera}/{episode}.log",
     benchmark:
         "results/{dataset}/benchmarks/extract_clip/{camera}/{episode}.tsv"
+    conda:
+        "../envs/media.yaml"
     threads: 1
     resources:
         mem_mb=1000,
-    conda:
-        "../envs/media.yaml"
+    params:
+        source=clip_source,
+        clip=CONFIG.media.model_dump(),
     script:
         "../scripts/extract_clip.py"
 
@@ -34,6 +34,15 @@ rule decode_keyframes:
         index=ancient("results/{dataset}/episodes.parquet"),
     output:
         keyframes=directory("results/{dataset}/keyframes/{episode}"),
+    log:
+        "results/{dataset}/logs/decode_keyframes/{episode}.log",
+    benchmark:
+        "results/{dataset}/benchmarks/decode_keyframes/{episode}.tsv"
+    conda:
+        "../envs/media.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
     params:
         root=lambda wildcards: str(of(wildcards).root),
         fingerprint=lambda wildcards: episode_of(wildcards).fingerprint,
@@ -42,14 +51,5 @@ rule decode_keyframes:
         per_second=CONFIG.keyframes.per_second,
         vqa_hz=CONFIG.vqa.hz if CONFIG.vqa.enabled else None,
         vqa_frames=CONFIG.vqa.frames,
-    log:
-        "results/{dataset}/logs/decode_keyframes/{episode}.log",
-    benchmark:
-        "results/{dataset}/benchmarks/decode_keyframes/{episode}.tsv"
-    threads: 1
-    resources:
-        mem_mb=1000,
-    conda:
-        "../envs/media.yaml"
     script:
         "../scripts/decode_keyframes.py"

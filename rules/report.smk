@@ -9,17 +9,17 @@ rule summarize_dataset:
     output:
         json="results/{dataset}/summary.json",
         text="results/{dataset}/summary.txt",
-    params:
-        results=lambda wildcards: f"results/{wildcards.dataset}",
-        left_out=lambda wildcards: sorted(of(wildcards).left_out),
     log:
         "results/{dataset}/logs/summarize_dataset.log",
     benchmark:
         "results/{dataset}/benchmarks/summarize_dataset.tsv"
+    conda:
+        "../envs/assemble.yaml"
     threads: 1
     resources:
         mem_mb=500,
-    conda:
-        "../envs/assemble.yaml"
+    params:
+        results=lambda wildcards: f"results/{wildcards.dataset}",
+        left_out=lambda wildcards: sorted(of(wildcards).left_out),
     script:
         "../scripts/summarize_dataset.py"

@@ -4,6 +4,7 @@
 # starts the model server at the first call that the cache cannot answer, and ends by itself when
 # Snakemake dies without reaching these hooks.
 
+
 onstart:
     start_server()
 

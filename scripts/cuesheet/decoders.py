@@ -9,6 +9,7 @@ Frames are found by exact pts, never by a time that a decoder would round, and t
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import av
@@ -75,21 +76,10 @@ def _by_one_ffmpeg(
     episode: EpisodeFrames, chosen: Sequence[int], wanted: dict[int, int]
 ) -> Iterator[RgbFrame]:
     source = episode.source
-    start = decoding_runs(source, set(chosen))[0][0]
-    arguments = ["-threads", "1"]
-    if not (start == 0 and source.starts_file):
-        # Half a tick late, so that rounding to microseconds cannot lead to the keyframe before.
-        seek_s = float((source.packets[start].dts + 0.5) * source.time_base)
-        arguments += ["-seek_timestamp", "1", "-noaccurate_seek", "-ss", f"{seek_s:.6f}"]
-    groups = (
-        "+".join(f"eq(pts,{pts})" for pts in chosen[i : i + _TERMS])
-        for i in range(0, len(chosen), _TERMS)
-    )
-    select = "+".join(f"({group})" for group in groups)
-    arguments += ["-copyts", "-noautorotate", "-i", str(source.path), "-map", "0:v:0"]
+    arguments = [*ffmpeg_input(source, set(chosen)), *passthrough_options()]
+    select = any_pts(chosen)
     arguments += ["-filter_threads", "1", "-vf", f"select='{select}',scale=flags=bicubic"]
-    arguments += [*passthrough_options(), "-frames:v", str(len(chosen))]
-    arguments += ["-pix_fmt", "rgb24", "-f", "rawvideo", "-"]
+    arguments += ["-frames:v", str(len(chosen)), "-pix_fmt", "rgb24", "-f", "rawvideo", "-"]
     width, height = source.width, source.height
     frames = read_frames(arguments, width * height * 3, episode.where)
     for pts, data in zip(chosen, frames, strict=False):
@@ -98,6 +88,29 @@ def _by_one_ffmpeg(
         raise CuesheetError(
             f"{episode.where}: ffmpeg gave more bytes than {len(chosen)} frames of {width}x{height}"
         )
+
+
+def ffmpeg_input(source: PacketRange, wanted: set[int]) -> list[str]:
+    """Options that make ffmpeg read the video from the keyframe before the first wanted pts.
+
+    The frames keep their pts; some frames before the first wanted one may come as well.
+    """
+    options = ["-threads", "1"]
+    start = decoding_runs(source, wanted)[0][0]
+    if start > 0 or not source.starts_file:
+        # Half a tick late, so that rounding to microseconds cannot lead to the keyframe before.
+        seek_s = float((source.packets[start].dts + Fraction(1, 2)) * source.time_base)
+        options += ["-seek_timestamp", "1", "-noaccurate_seek", "-ss", f"{seek_s:.6f}"]
+    return [*options, "-copyts", "-noautorotate", "-i", str(source.path), "-map", "0:v:0"]
+
+
+def any_pts(chosen: Sequence[int]) -> str:
+    """The ffmpeg expression that is not 0 for a frame of any of these pts."""
+    groups = (
+        "+".join(f"eq(pts,{pts})" for pts in chosen[begin : begin + _TERMS])
+        for begin in range(0, len(chosen), _TERMS)
+    )
+    return "+".join(f"({group})" for group in groups)
 
 
 def _by_pyav(episode: EpisodeFrames, wanted: dict[int, int]) -> Iterator[RgbFrame]:
@@ -111,7 +124,7 @@ def _by_pyav(episode: EpisodeFrames, wanted: dict[int, int]) -> Iterator[RgbFram
             codec.thread_count = 1
             runs = decoding_runs(source, set(wanted))
             first = source.packets[runs[0][0]]
-            packets = demux_from(container, stream, first.pts, episode.where)
+            packets = demux_from(container, stream, first.pts, source.first_dts)
             position = None
             for begin, end in runs:
                 decoded: dict[int, av.VideoFrame] = {}

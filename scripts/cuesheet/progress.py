@@ -89,8 +89,9 @@ class Progress:
         self._stats = stats
         self._out = out if out is not None else sys.stderr
         self._clock = clock
-        self._first: tuple[float, int] | None = None
-        self._recent: deque[tuple[float, int]] = deque()
+        began = clock()
+        self._began = began, count_done(results, totals).finished
+        self._recent: deque[tuple[float, int]] = deque([(began, 0)])
         self._printed: tuple[Any, ...] | None = None
 
     def every_s(self) -> float | None:
@@ -109,8 +110,6 @@ class Progress:
         stats = self._stats()
         done = count_done(self._results, self._totals)
         calls = int(stats["calls"])
-        if self._first is None:
-            self._first = (now, done.finished)
         self._recent.append((now, calls))
         while len(self._recent) > 2 and now - self._recent[0][0] > RATE_WINDOW_S:
             self._recent.popleft()
@@ -150,8 +149,7 @@ class Progress:
         return (after - before) / (end - begin) if end > begin else 0.0
 
     def _left_s(self, now: float, done: Done) -> float | None:
-        assert self._first is not None
-        began, at_first = self._first
+        began, at_first = self._began
         made = done.finished - at_first
         if made <= 0 or done.left <= 0:
             return None

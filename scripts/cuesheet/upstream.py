@@ -18,7 +18,8 @@ import openai
 # Statuses that may go away by themselves: request timeout, too early, too many requests.
 RETRIED_STATUSES = frozenset({408, 425, 429})
 FAILURES_BEFORE_REST = 3
-LONGEST_REST_S = 30.0
+FIRST_REST_S = 5.0
+LONGEST_REST_S = 60.0
 
 
 class CallFailedError(Exception):
@@ -142,7 +143,9 @@ class Upstream:
         self._failures_in_row += 1
         beyond = self._failures_in_row - (1 if refused else FAILURES_BEFORE_REST)
         if beyond >= 0:
-            self._rests_until = time.monotonic() + min(LONGEST_REST_S, 2.0 ** min(beyond, 10))
+            self._rests_until = time.monotonic() + min(
+                LONGEST_REST_S, FIRST_REST_S * 2.0 ** min(beyond, 10)
+            )
 
     def without_key(self, text: str) -> str:
         return text.replace(self._api_key, "***") if self._api_key else text

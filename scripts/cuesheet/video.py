@@ -37,13 +37,18 @@ class PacketRange:
 
     path: Path
     time_base: Fraction
+    first_dts: int  # of the file's first packet
     origin_pts: int  # of the file's first frame
-    starts_file: bool  # the stretch begins with the file's first packet
     packets: tuple[Packet, ...]
     width: int
     height: int
     codec: str  # FFmpeg's name of the coding, e.g. "h264", "av1"
     pixel_format: str
+
+    @property
+    def starts_file(self) -> bool:
+        """Whether the stretch begins with the file's first packet."""
+        return self.packets[0].dts <= self.first_dts
 
     def seconds(self, pts: int) -> float:
         """Time of a pts in seconds from the file's first frame."""
@@ -129,22 +134,21 @@ def read_packets(path: Path | str, from_s: float, to_s: float, label: str) -> Pa
         with av.open(str(path)) as container:
             stream = video_stream(container, label)
             time_base = stream.time_base
-            origin = _first_pts(container, stream, label)
+            first_dts, origin = _file_start(container, stream, label)
             begin = origin + int(from_s / time_base)
             end = origin + int(to_s / time_base) + 1
             packets: list[Packet] = []
-            for raw in demux_from(container, stream, begin, label):
+            for raw in demux_from(container, stream, begin, first_dts):
                 packet = _packet(raw, label)
                 packets.append(packet)
                 if packet.dts > end:
                     break
-            first = packets[0].dts if packets else 0
             codec = stream.codec_context
             return PacketRange(
                 path=Path(path),
                 time_base=time_base,
+                first_dts=first_dts,
                 origin_pts=origin,
-                starts_file=first <= _first_dts(container, stream),
                 packets=tuple(packets),
                 width=codec.width,
                 height=codec.height,
@@ -164,9 +168,7 @@ def unreadable(label: str, error: Exception) -> CuesheetError:
     )
 
 
-def video_stream(
-    container: av.container.InputContainer, label: str
-) -> av.video.stream.VideoStream:
+def video_stream(container: av.container.InputContainer, label: str) -> av.video.stream.VideoStream:
     """The first video stream. Raises CuesheetError where there is none."""
     if not container.streams.video:
         raise CuesheetError(f"{label}: the file has no video stream; expected one")
@@ -177,25 +179,25 @@ def demux_from(
     container: av.container.InputContainer,
     stream: av.video.stream.VideoStream,
     pts: int,
-    label: str,
+    first_dts: int,
 ) -> Iterator[av.Packet]:
     """Yield packets in decoding order, from the last keyframe that is shown at or before `pts`.
 
     A seek finds keyframes by their decoding time, which may be earlier than when they are shown:
-    so it is repeated farther back until the keyframe found is early enough.
+    so it is repeated farther back until the keyframe found is early enough, at most to the
+    file's start, `first_dts`.
     """
     step = max(1, int(_FIRST_STEP_S / stream.time_base))
     target = pts
-    start = _first_dts(container, stream)
     while True:
-        container.seek(max(target, start), stream=stream, backward=True)
+        container.seek(max(target, first_dts), stream=stream, backward=True)
         packets = (packet for packet in container.demux(stream) if packet.size)
         first = next(packets, None)
         if first is None:
             return
         if first.is_keyframe and first.pts is not None and first.pts <= pts:
             break
-        if target <= start:
+        if target <= first_dts:
             break
         target -= step
         step *= 2
@@ -203,30 +205,25 @@ def demux_from(
     yield from packets
 
 
-def _first_dts(
-    container: av.container.InputContainer, stream: av.video.stream.VideoStream
-) -> int:
-    entries = stream.index_entries
-    if len(entries):
-        return entries[0].timestamp
-    return stream.start_time or 0
-
-
-def _first_pts(
+def _file_start(
     container: av.container.InputContainer, stream: av.video.stream.VideoStream, label: str
-) -> int:
-    first: int | None = None
+) -> tuple[int, int]:
+    """Decoding time of the file's first packet, and pts of the first frame that is shown."""
+    first_dts: int | None = None
+    first_pts: int | None = None
     for raw in container.demux(stream):
         if not raw.size:
             continue
         packet = _packet(raw, label)
-        if first is not None and packet.dts > first:
+        if first_dts is None:
+            first_dts = packet.dts
+        if first_pts is not None and packet.dts > first_pts:
             break
-        if packet.shown and (first is None or packet.pts < first):
-            first = packet.pts
-    if first is None:
+        if packet.shown and (first_pts is None or packet.pts < first_pts):
+            first_pts = packet.pts
+    if first_dts is None or first_pts is None:
         raise CuesheetError(f"{label}: the video holds no frames")
-    return first
+    return first_dts, first_pts
 
 
 def _packet(raw: av.Packet, label: str) -> Packet:

@@ -3,9 +3,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from cuesheet import contact_sheet
 from cuesheet.episode import Keyframe
-from PIL import Image
 
 GRAY = (90, 120, 150)
 

@@ -1,4 +1,5 @@
 import pytest
+
 from cuesheet.coordinates import CoordinateFrame, convention_of, qwen25_size
 
 

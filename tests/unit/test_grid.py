@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from cuesheet.grid import grid_indices, keyframe_indices, nearest_index, vqa_ticks
 
 

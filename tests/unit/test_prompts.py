@@ -1,6 +1,7 @@
 import hashlib
 
 import pytest
+
 from cuesheet import prompts
 from cuesheet.errors import CuesheetError
 from cuesheet.prompts import Prompts

@@ -1,6 +1,8 @@
+import itertools
 import random
 
 import pytest
+
 from cuesheet.episode import Episode
 from cuesheet.subtasks import (
     Subtask,
@@ -113,7 +115,7 @@ def test_any_spans_whatever_give_a_cover_within_the_limits(episode):
             continue
         assert cover[0].start_frame == window.start_frame
         assert cover[-1].end_frame == window.end_frame
-        assert all(a.end_frame == b.start_frame for a, b in zip(cover, cover[1:], strict=False))
+        assert all(a.end_frame == b.start_frame for a, b in itertools.pairwise(cover))
         assert len(cover) <= 4
         seconds = [part.end_s(episode) - part.start_s(episode) for part in cover]
         assert len(cover) == 1 or min(seconds) >= 1.5 - 1e-6

@@ -13,8 +13,13 @@ from cuesheet.offline_vlm.moments import Moments
 _WEIGHTS = np.array([0.6, 1.0, 1.0], np.float32)
 # Distance (weighted Lab) from which a pixel counts as another one, and within which as the same.
 CHANGED, SAME = 14.0, 8.5
-# Share of the moving pixels whose colors are taken for the arm's.
-ARM_MASS = 0.5
+# A color is the arm's if it moves in this share of the frames in which anything moves, and in this
+# share of the places where it is seen at all.
+ARM_PRESENCE, ARM_RATIO = 0.6, 0.15
+# A changed region of which more than this share has the arm's colors is the arm in another pose.
+ARM_SHARE = 0.4
+# Share of the picture that changes from frame to frame where the camera itself moves.
+CAMERA_MOVES = 0.4
 # Mean absolute change (0 to 255, per second) below which nothing moves in the picture.
 STILL = 0.6
 
@@ -64,18 +69,18 @@ def _lasting(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     count = len(frames)
     lab = np.stack([colors.to_lab(frame) for frame in frames]) * _WEIGHTS
+    steps = np.linalg.norm(np.diff(lab, axis=0), axis=-1)
+    changed = np.zeros(lab.shape[1:3], bool)
+    votes = np.zeros(count - 1)
+    fastest = np.sort((steps > SAME).mean(axis=(1, 2)))[-max(1, len(steps) // 4) :]
+    if fastest.mean() > CAMERA_MOVES:
+        return votes, changed
     ends = 2 if count > 6 else 1
     first = np.median(lab[:ends], axis=0)
     last = np.median(lab[-ends:], axis=0)
-    changed = np.linalg.norm(first - last, axis=-1) > CHANGED
-    arm = _arm(lab)
+    arm = _arm(lab, steps > CHANGED)
     hidden = arm[:ends].any(axis=0) | arm[-ends:].any(axis=0)
-    changed &= ~hidden
-    # Crumbs along edges come from shading and compression; things are blobs.
-    changed = cv2.morphologyEx(
-        changed.astype(np.uint8), cv2.MORPH_OPEN, np.ones((2, 2), np.uint8)
-    ).astype(bool)
-    votes = np.zeros(count - 1)
+    changed = _things(np.linalg.norm(first - last, axis=-1) > CHANGED, hidden)
     if not changed.any():
         return votes, changed
     pixels = lab[:, changed]
@@ -86,31 +91,44 @@ def _lasting(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     agreement = before + after
     best = agreement.max(axis=0)
     likely = agreement == best
-    # A pixel that was hidden for long cannot tell when it changed: its vote is thin.
-    weight = np.clip((best / count - 0.6) / 0.4, 0, 1) / likely.sum(axis=0) ** 1.5
+    # A pixel that was hidden for long cannot tell when it changed: its vote hardly counts.
+    weight = np.clip((best / count - 0.6) / 0.4, 0, 1) / likely.sum(axis=0).astype(float) ** 3
     return (likely * weight).sum(axis=1), changed
 
 
-def _arm(lab: np.ndarray) -> np.ndarray:
-    """N x H x W: pixels with the colors that most of the moving pixels have, in most frames.
+def _things(changed: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+    """The regions of `changed` that are things, without those that are the arm in another pose."""
+    # Crumbs along edges come from shading and compression; things are blobs.
+    blobs = cv2.morphologyEx(changed.astype(np.uint8), cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))
+    count, parts = cv2.connectedComponents(cv2.dilate(blobs, np.ones((3, 3), np.uint8)))
+    blobs = blobs.astype(bool)
+    area = np.bincount(parts[blobs], minlength=count)
+    arms = np.bincount(parts[blobs & hidden], minlength=count)
+    keep = arms <= ARM_SHARE * area
+    keep[0] = False
+    return blobs & keep[parts] & ~hidden
 
-    What moves in every frame is the robot; what is moved by it is smaller and moves for a while.
+
+def _arm(lab: np.ndarray, stepped: np.ndarray) -> np.ndarray:
+    """N x H x W: pixels with the colors that move in most of the frames.
+
+    What moves in every frame is the robot; what it moves, moves for a while. `stepped` says which
+    pixels change in each interval: those that change before and after a frame are moving in it.
     """
-    away = np.linalg.norm(lab - np.median(lab, axis=0), axis=-1) > CHANGED
+    moving = np.zeros(lab.shape[:3], bool)
+    moving[1:-1] = stepped[:-1] & stepped[1:]
     bins = np.floor(lab / np.array([7.0, 10.0, 10.0], np.float32)).astype(np.int32) + 20
-    keys = (bins[..., 0] * 64 + bins[..., 1]) * 64 + bins[..., 2]
-    names, index = np.unique(keys, return_inverse=True)
-    index = index.reshape(keys.shape)
-    moving = np.bincount(index[away], minlength=len(names)).astype(np.float64)
-    total = np.bincount(index.ravel(), minlength=len(names))
+    names, index = np.unique(
+        (bins[..., 0] * 64 + bins[..., 1]) * 64 + bins[..., 2], return_inverse=True
+    )
+    index = index.reshape(moving.shape)
+    moved = np.bincount(index[moving], minlength=len(names))
+    total = np.bincount(index[1:-1].ravel(), minlength=len(names))
+    active = np.flatnonzero(moving.mean(axis=(1, 2)) > 0.002)
     present = np.zeros(len(names))
-    for frame, mask in zip(index, away, strict=True):
-        present[np.unique(frame[mask])] += 1
-    weight = moving * present * (moving > 0.15 * total)
-    if not weight.any():
-        return np.zeros(keys.shape, bool)
-    order = np.argsort(-weight, kind="stable")
-    covered = np.cumsum(weight[order]) / weight.sum()
-    chosen = np.zeros(len(names), bool)
-    chosen[order[: int(np.searchsorted(covered, ARM_MASS)) + 1]] = True
+    for frame in active:
+        present[np.unique(index[frame][moving[frame]])] += 1
+    if not len(active):
+        return np.zeros(moving.shape, bool)
+    chosen = (present >= ARM_PRESENCE * len(active)) & (moved > ARM_RATIO * total)
     return chosen[index]

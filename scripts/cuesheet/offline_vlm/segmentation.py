@@ -5,7 +5,6 @@ one act of the robot; the lull of the arm before it is where it takes hold, the 
 where it lets go and leaves. Where no lasting change can be seen, the lulls alone must do.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,15 +12,17 @@ import numpy as np
 from cuesheet.offline_vlm.labels import Role
 from cuesheet.offline_vlm.motion import Motion
 
-# A burst is what reaches this share of the strongest interval; pauses up to JOIN_S belong to it.
-BURST_SHARE = 0.3
+# A burst is what reaches this share of the strongest interval; bursts with a smaller share of all
+# changes, and changes of fewer pixels than MIN_CHANGE altogether, are noise.
+BURST_SHARE, ACT_SHARE, MIN_CHANGE = 0.25, 0.2, 6.0
+# Acts this close to each other (s) are one.
 JOIN_S = 1.0
-# Bursts with less than this share of all changes are no act of their own.
-ACT_SHARE = 0.2
-# Right at the ends the arm itself appears and disappears, at the cost of what it uncovers.
+# Right at the ends of the window the arm itself appears and disappears (s).
 EDGE_S = 1.0
 # The arm works slowly where its speed is below this share of its highest speed near by.
 LULL_SHARE = 0.5
+# It leaves where its speed has risen by this factor from the lowest since the act.
+LEAVE_RISE = 1.5
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class _Edge:
     time_s: float
     weight: float
     role: Role
+    act: int
 
 
 def segment(
@@ -53,8 +55,13 @@ def segment(
     for edge in sorted(edges, key=lambda edge: (-edge.weight, edge.time_s)):
         if len(chosen) + 1 >= max_segments:
             break
+        if any((other.act, other.role) == (edge.act, edge.role) for other in chosen):
+            continue
         marks = [start_s, end_s, *(other.time_s for other in chosen)]
-        if start_s < edge.time_s < end_s and min(abs(edge.time_s - m) for m in marks) >= min_s:
+        if (
+            start_s < edge.time_s < end_s
+            and min(abs(edge.time_s - m) for m in marks) >= min_s - 1e-9
+        ):
             chosen.append(edge)
     chosen.sort(key=lambda edge: edge.time_s)
     if not chosen:
@@ -70,18 +77,20 @@ def segment(
 def _edges(motion: Motion, start_s: float, end_s: float) -> list[_Edge]:
     times, speed = motion.times_s, motion.speed
     acts = _bursts(motion, start_s, end_s)
+    if not acts:
+        return _longest_lull(motion, start_s, end_s)
     edges = []
     for number, (first, last) in enumerate(acts):
         floor = acts[number - 1][1] + 1 if number else 0
         ceiling = acts[number + 1][0] if number + 1 < len(acts) else len(speed)
-        edges.append(_Edge(float(times[first]), 1.0, "act"))
+        edges.append(_Edge(float(times[first]), 1.0, "act", number))
+        edges.append(_Edge(float(times[last + 1]), 0.9, "leave", number))
+        leave = _rise_after(speed, max(last, first + 1), ceiling)
+        if leave is not None:
+            edges.append(_Edge(float(times[leave]), 0.8, "leave", number))
         begin = _lull_before(speed, floor, first)
         if floor < begin < first:
-            edges.append(_Edge(float(times[begin]), 0.7, "contact"))
-        leave = _lull_after(speed, last + 1, ceiling)
-        edges.append(_Edge(float(times[leave]), 0.8, "leave"))
-        if leave > last + 1:
-            edges.append(_Edge(float(times[last + 1]), 0.6, "leave"))
+            edges.append(_Edge(float(times[begin]), 0.7, "contact", number))
     return edges
 
 
@@ -91,7 +100,7 @@ def _bursts(motion: Motion, start_s: float, end_s: float) -> list[tuple[int, int
     middle = (times[:-1] + times[1:]) / 2
     inner = (middle > start_s + EDGE_S) & (middle < end_s - EDGE_S)
     changes = np.where(inner, motion.changes, 0.0)
-    if changes.sum() <= 1.0:
+    if changes.sum() < MIN_CHANGE:
         return []
     found: list[list[int]] = []
     for index in np.flatnonzero(changes > BURST_SHARE * changes.max()).tolist():
@@ -103,19 +112,48 @@ def _bursts(motion: Motion, start_s: float, end_s: float) -> list[tuple[int, int
     return [(a, b) for a, b in found if changes[a : b + 1].sum() >= ACT_SHARE * total]
 
 
-def _lull_before(speed: Sequence[float], floor: int, first: int) -> int:
+def _lull_before(speed: np.ndarray, floor: int, first: int) -> int:
+    """The interval from which on the arm is slow until `first`; `first` where it is not."""
     if first <= floor:
         return first
-    limit = LULL_SHARE * max(speed[floor:first])
+    limit = LULL_SHARE * speed[floor:first].max()
     while first > floor and speed[first - 1] < limit:
         first -= 1
     return first
 
 
-def _lull_after(speed: Sequence[float], begin: int, ceiling: int) -> int:
-    if begin >= ceiling:
-        return min(begin, len(speed))
-    limit = LULL_SHARE * max(speed[begin:ceiling])
-    while begin < ceiling - 1 and speed[begin] < limit:
-        begin += 1
-    return begin
+def _rise_after(speed: np.ndarray, begin: int, ceiling: int) -> int | None:
+    """The interval in which the arm, slow after an act, becomes fast again."""
+    lowest = np.inf
+    for index in range(begin, ceiling):
+        if lowest < 0.6 * _high(speed) and speed[index] > LEAVE_RISE * lowest:
+            return index
+        lowest = min(lowest, speed[index])
+    return None
+
+
+def _longest_lull(motion: Motion, start_s: float, end_s: float) -> list[_Edge]:
+    """The edges of the longest slow stretch inside the window: there the arm works on something."""
+    times, speed = motion.times_s, motion.speed
+    slow = speed < LULL_SHARE * _high(speed)
+    best = (0, 0)
+    begin = None
+    for index, is_slow in enumerate([*slow.tolist(), False]):
+        if is_slow and begin is None:
+            begin = index
+        elif not is_slow and begin is not None:
+            inside = times[begin] >= start_s + EDGE_S and times[index] <= end_s - EDGE_S
+            if inside and times[index] - times[begin] > times[best[1]] - times[best[0]]:
+                best = begin, index
+            begin = None
+    if best == (0, 0):
+        return []
+    return [
+        _Edge(float(times[best[0]]), 0.8, "act", 0),
+        _Edge(float(times[best[1]]), 0.7, "leave", 0),
+    ]
+
+
+def _high(speed: np.ndarray) -> float:
+    """The speed of the fastest fifth of the intervals."""
+    return float(np.sort(speed)[-max(1, len(speed) // 5) :].mean())

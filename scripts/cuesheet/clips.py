@@ -1,0 +1,190 @@
+"""Cuts an episode out of its video file: H.264, yuv420p, no sound, exactly the episode's frames.
+
+The frames keep their distances in time. The index (moov) precedes the pictures, so that a browser
+can begin to play before it has the whole file. H.264 in yuv420p needs even sizes: a picture of odd
+width or height gets its last column or row once more.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+
+from cuesheet.decoders import RgbFrame, any_pts, ffmpeg_input
+from cuesheet.errors import CuesheetError
+from cuesheet.ffmpeg import passthrough_options, run_ffmpeg, write_frames
+from cuesheet.files import atomic_path
+from cuesheet.video import EpisodeFrames, demux_from, unreadable, video_stream
+
+
+@dataclass(frozen=True, slots=True)
+class ClipSettings:
+    """How clips are coded. `copy` allows a stream copy where it gives exactly the same frames."""
+
+    preset: str = "ultrafast"
+    crf: int = 23
+    copy: bool = True
+
+
+def write_clip(clip: Path | str, episode: EpisodeFrames, settings: ClipSettings) -> str:
+    """Write the clip of an episode that lies in a video file; return "copied" or "encoded".
+
+    Raises CuesheetError where the source cannot be read or the clip has another count of frames.
+    """
+    with atomic_path(clip) as temporary:
+        if settings.copy and can_copy(episode):
+            try:
+                _copy(temporary, episode)
+                _verify(temporary, len(episode.pts), episode.where)
+                way = "copied"
+            except (CuesheetError, av.FFmpegError):
+                # Such as packets that mp4 does not take as they are: encoding always works.
+                way = "encoded"
+        else:
+            way = "encoded"
+        if way == "encoded":
+            _encode(temporary, episode, settings)
+            _verify(temporary, len(episode.pts), episode.where)
+    return way
+
+
+def write_clip_of_images(
+    clip: Path | str,
+    frames: Iterable[RgbFrame],
+    *,
+    length: int,
+    width: int,
+    height: int,
+    fps: float,
+    settings: ClipSettings,
+    where: str,
+) -> None:
+    """Write the clip of an image camera, `length` frames at `fps`.
+
+    Raises CuesheetError where frames are missing or differ in size.
+    """
+    arguments = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-video_size", f"{width}x{height}"]
+    arguments += ["-framerate", str(Fraction(fps).limit_denominator(100_000)), "-i", "-"]
+    with atomic_path(clip) as temporary:
+        write_frames(
+            [*arguments, *_encoding(width, height, "", settings), str(temporary)],
+            (_sized(frame, width, height, where) for frame in frames),
+            where,
+        )
+        _verify(temporary, length, where)
+
+
+def can_copy(episode: EpisodeFrames) -> bool:
+    """Whether the episode's packets can be taken as they are.
+
+    They can where the source is H.264 yuv420p, the episode starts on a keyframe, its packets
+    follow each other in decoding order with nothing between, and so none needs a frame outside.
+    """
+    source = episode.source
+    if source.codec != "h264" or source.pixel_format != "yuv420p":
+        return False
+    positions = {packet.pts: i for i, packet in enumerate(source.packets) if packet.shown}
+    first = positions[episode.pts[0]]
+    inside = source.packets[first : first + len(episode.pts)]
+    return (
+        source.packets[first].keyframe
+        and all(packet.shown for packet in inside)
+        and sorted(packet.pts for packet in inside) == list(episode.pts)
+    )
+
+
+def count_frames(clip: Path | str, where: str) -> int:
+    """Frames that a player shows of a file, counted without decoding.
+
+    Raises CuesheetError where the file cannot be read.
+    """
+    try:
+        with av.open(str(clip)) as container:
+            stream = video_stream(container, where)
+            packets = container.demux(stream)
+            return sum(1 for packet in packets if packet.size and not packet.is_discard)
+    except (av.FFmpegError, OSError) as error:
+        raise unreadable(f"{where}: {clip}", error) from error
+
+
+def _copy(target: Path, episode: EpisodeFrames) -> None:
+    source = episode.source
+    first_pts = episode.pts[0]
+    with (
+        av.open(str(source.path)) as container,
+        av.open(str(target), "w", format="mp4", options={"movflags": "+faststart"}) as output,
+    ):
+        stream = video_stream(container, episode.where)
+        copied = output.add_stream_from_template(stream)
+        remaining = len(episode.pts)
+        for packet in demux_from(container, stream, first_pts, source.first_dts):
+            if remaining == len(episode.pts) and packet.pts != first_pts:
+                continue
+            packet.pts -= first_pts
+            packet.dts -= first_pts
+            packet.stream = copied
+            output.mux(packet)
+            remaining -= 1
+            if remaining == 0:
+                break
+
+
+def _encode(target: Path, episode: EpisodeFrames, settings: ClipSettings) -> None:
+    source = episode.source
+    first, last = episode.pts[0], episode.pts[-1]
+    select = f"between(pts,{first},{last})"
+    chosen = set(episode.pts)
+    between = {
+        packet.pts for packet in source.packets if packet.shown and first < packet.pts < last
+    }
+    if others := sorted(between - chosen):
+        select += f"*not({any_pts(others)})"
+    filters = f"select='{select}',setpts=PTS-STARTPTS"
+    base = source.time_base
+    run_ffmpeg(
+        [
+            *("-y", *ffmpeg_input(source, chosen), *passthrough_options()),
+            *("-frames:v", str(len(episode.pts))),
+            # Without it times are rounded to whole frame periods.
+            *("-enc_time_base", f"{base.numerator}/{base.denominator}"),
+            *_encoding(source.width, source.height, filters, settings),
+            str(target),
+        ],
+        f"{episode.where}: encoding the clip",
+    )
+
+
+def _encoding(width: int, height: int, filters: str, settings: ClipSettings) -> list[str]:
+    """Output options: even size, libx264, nothing but the pictures, index first, one thread."""
+    chain = [filters] if filters else []
+    if width % 2 or height % 2:
+        right, bottom = width % 2, height % 2
+        chain.append(f"pad={width + right}:{height + bottom}")
+        chain.append(f"fillborders=right={right}:bottom={bottom}:mode=smear")
+    return [
+        *("-filter_threads", "1", *(("-vf", ",".join(chain)) if chain else ())),
+        *("-map_metadata", "-1", "-an", "-sn", "-dn"),
+        *("-c:v", "libx264", "-preset", settings.preset, "-crf", str(settings.crf)),
+        *("-pix_fmt", "yuv420p", "-threads", "1"),
+        *("-fflags", "+bitexact", "-flags:v", "+bitexact", "-movflags", "+faststart", "-f", "mp4"),
+    ]
+
+
+def _sized(frame: RgbFrame, width: int, height: int, where: str) -> bytes:
+    if (frame.width, frame.height) != (width, height):
+        raise CuesheetError(
+            f"{where}: frame {frame.frame_index} is {frame.width}x{frame.height}, frame 0 is "
+            f"{width}x{height}; a camera's pictures must have one size in an episode"
+        )
+    return frame.data
+
+
+def _verify(clip: Path, length: int, where: str) -> None:
+    found = count_frames(clip, where)
+    if found != length:
+        raise CuesheetError(
+            f"{where}: the clip came out with {found} frames, the episode has {length}; the video "
+            "may be cut off or damaged: compare it with the original and copy it again"
+        )

@@ -1,0 +1,235 @@
+"""The index of a dataset: episodes.parquet, one row an episode, made from checked metadata.
+
+Columns: episode_index, task, tasks, length (frames), fps, data_file (relative to the dataset's
+root), row_from and row_to (rows of the data file, end exclusive), timestamps (float32 s, one a
+frame), cameras (key, kind, file, from_s, to_s, width and height in pixels, codec). Row groups hold
+64 episodes, so that a job which needs one episode reads little.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cuesheet.dataset import Dataset, Episode, describe_range
+from cuesheet.errors import CuesheetError
+from cuesheet.files import atomic_path
+from cuesheet.index_checks import (
+    DataRows,
+    Problem,
+    VideoFileCheck,
+    check_data_file,
+    check_metadata,
+    check_video_file,
+)
+
+_ROW_GROUP = 64
+_SHOWN_PROBLEMS = 30
+
+SCHEMA = pa.schema(
+    [
+        pa.field("episode_index", pa.int64(), nullable=False),
+        pa.field("task", pa.string()),
+        pa.field("tasks", pa.list_(pa.field("element", pa.string()))),
+        pa.field("length", pa.int64()),
+        pa.field("fps", pa.float64()),
+        pa.field("data_file", pa.string()),
+        pa.field("row_from", pa.int64()),
+        pa.field("row_to", pa.int64()),
+        pa.field("timestamps", pa.list_(pa.field("element", pa.float32()))),
+        pa.field(
+            "cameras",
+            pa.list_(
+                pa.field(
+                    "element",
+                    pa.struct(
+                        [
+                            pa.field("camera", pa.string()),
+                            pa.field("kind", pa.string()),
+                            pa.field("file", pa.string()),
+                            pa.field("from_s", pa.float64()),
+                            pa.field("to_s", pa.float64()),
+                            pa.field("width", pa.int32()),
+                            pa.field("height", pa.int32()),
+                            pa.field("codec", pa.string()),
+                        ]
+                    ),
+                )
+            ),
+        ),
+    ]
+)
+
+Progress = Callable[[Sequence[Any]], Iterator[Any]]
+
+
+@dataclass(frozen=True)
+class IndexedCamera:
+    """A camera of an episode. `file`, `from_s`, `to_s` are None for kind "image"."""
+
+    camera: str
+    kind: str
+    file: str | None
+    from_s: float | None
+    to_s: float | None
+    width: int
+    height: int
+    codec: str
+
+
+@dataclass(frozen=True)
+class IndexedEpisode:
+    """A row of the index."""
+
+    episode_index: int
+    task: str
+    tasks: list[str]
+    length: int
+    fps: float
+    data_file: str
+    row_from: int
+    row_to: int
+    timestamps: list[float]
+    cameras: list[IndexedCamera]
+
+    def camera(self, key: str) -> IndexedCamera:
+        """The camera of that key. Raises CuesheetError where there is none."""
+        for camera in self.cameras:
+            if camera.camera == key:
+                return camera
+        names = ", ".join(camera.camera for camera in self.cameras) or "none"
+        raise CuesheetError(f"episode {self.episode_index} has no camera {key!r}; it has {names}.")
+
+
+def build_index(dataset: Dataset, progress: Progress = iter) -> tuple[pa.Table, list[str]]:
+    """The index of a dataset, and notices for the person who runs the workflow.
+
+    Args:
+        dataset: the metadata.
+        progress: wraps the data and video files to show progress, as `tqdm` does.
+
+    Raises:
+        CuesheetError: metadata and files disagree; names every file and episode concerned (the
+            first thirty problems).
+    """
+    problems = check_metadata(dataset)
+    rows: dict[int, DataRows] = {}
+    checks: dict[str, VideoFileCheck] = {}
+    videos = _video_files(dataset)
+    pictures = [camera.key for camera in dataset.cameras.values() if camera.kind == "image"]
+    for file in progress([*dataset.data_files, *videos]):
+        if file in videos:
+            camera, episodes = videos[file]
+            checks[file] = check_video_file(dataset.root, file, camera, episodes, dataset.fps)
+            problems += checks[file].problems
+        else:
+            data = check_data_file(dataset.root, file, dataset.data_files[file], pictures)
+            rows |= data.rows
+            problems += data.problems
+    if problems:
+        raise CuesheetError(_problem_text(dataset, problems))
+    entries = [_entry(dataset, e, rows[e.episode_index], checks) for e in dataset.episodes]
+    return pa.Table.from_pylist(entries, schema=SCHEMA), _notices(dataset, videos, checks)
+
+
+def _video_files(dataset: Dataset) -> dict[str, tuple[str, list[Episode]]]:
+    files: dict[str, tuple[str, list[Episode]]] = {}
+    for episode in dataset.episodes:
+        for camera, lies in episode.videos.items():
+            files.setdefault(lies.file, (camera, []))[1].append(episode)
+    return dict(sorted(files.items()))
+
+
+def _problem_text(dataset: Dataset, problems: list[Problem]) -> str:
+    concerned = {p.episode_index for p in problems if p.episode_index is not None}
+    shown = "\n  ".join(str(problem) for problem in problems[:_SHOWN_PROBLEMS])
+    more = len(problems) - _SHOWN_PROBLEMS
+    rest = f"\n  and {more} more" if more > 0 else ""
+    which = f" ({describe_range(concerned)})" if concerned else ""
+    return (
+        f"{dataset.name}: the metadata and the files at {dataset.root} disagree, "
+        f"{len(problems)} problem{'s' if len(problems) > 1 else ''}{which}:\n  {shown}{rest}\n"
+        "Nothing was indexed. Copy or download the dataset again, or repair these files."
+    )
+
+
+def _entry(
+    dataset: Dataset, episode: Episode, rows: DataRows, checks: dict[str, VideoFileCheck]
+) -> dict[str, Any]:
+    cameras = []
+    for camera in dataset.cameras.values():
+        lies = episode.videos.get(camera.key)
+        check = checks[lies.file] if lies else None
+        width, height = (check and check.size) or (camera.width, camera.height)
+        cameras.append(
+            {
+                "camera": camera.key,
+                "kind": camera.kind,
+                "file": lies.file if lies else None,
+                "from_s": lies.from_s if lies else None,
+                "to_s": lies.to_s if lies else None,
+                "width": width,
+                "height": height,
+                "codec": check.codec if check else camera.codec,
+            }
+        )
+    return {
+        "episode_index": episode.episode_index,
+        "task": episode.task,
+        "tasks": list(episode.tasks),
+        "length": episode.length,
+        "fps": dataset.fps,
+        "data_file": episode.data_file,
+        "row_from": rows.row_from,
+        "row_to": rows.row_to,
+        "timestamps": rows.timestamps,
+        "cameras": cameras,
+    }
+
+
+def _notices(
+    dataset: Dataset,
+    videos: dict[str, tuple[str, list[Episode]]],
+    checks: dict[str, VideoFileCheck],
+) -> list[str]:
+    notices = list(dataset.notices)
+    for file, (key, _) in videos.items():
+        camera, size = dataset.cameras[key], checks[file].size
+        if size and camera.width and size != (camera.width, camera.height):
+            notices.append(
+                f"{file}: frames are {size[0]} x {size[1]} pixels; meta/info.json says "
+                f"{camera.width} x {camera.height}. The video counts."
+            )
+    return notices
+
+
+def write_index(table: pa.Table, path: Path | str) -> None:
+    """Writes the index atomically, in row groups of 64 episodes."""
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, row_group_size=_ROW_GROUP, compression="snappy")
+
+
+def read_indexed_episode(path: Path | str, episode_index: int) -> IndexedEpisode:
+    """One episode of the index; reads only the row group that holds it.
+
+    Raises:
+        CuesheetError: the index cannot be read or has no such episode.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                bounds = file.metadata.row_group(group).column(0).statistics
+                if bounds is None or bounds.min <= episode_index <= bounds.max:
+                    table = file.read_row_group(group)
+                    for row in table.filter(
+                        pc.equal(table.column("episode_index"), episode_index)
+                    ).to_pylist():
+                        cameras = [IndexedCamera(**camera) for camera in row.pop("cameras")]
+                        return IndexedEpisode(**row, cameras=cameras)
+    except (OSError, pa.ArrowException) as error:
+        raise CuesheetError(f"{path} cannot be read ({error}); delete it and run again.") from None
+    raise CuesheetError(f"{path} has no episode {episode_index}; delete it and run again.")

@@ -1,0 +1,89 @@
+"""Frames of image cameras: encoded pictures inside the data files, struct{bytes, path}."""
+
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from PIL import Image, UnidentifiedImageError
+
+from cuesheet.decoders import RgbFrame
+from cuesheet.errors import CuesheetError
+
+_MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "YCbCr")
+
+
+def read_images(
+    data_file: Path | str,
+    *,
+    root: Path | str,
+    camera: str,
+    row_from: int,
+    frame_indices: Sequence[int],
+    where: str,
+) -> Iterator[RgbFrame]:
+    """Yield the pictures of `frame_indices` (sorted, distinct): rows `row_from` + index.
+
+    A picture without bytes is read from its path, relative to `root`. Transparency is dropped.
+    Raises CuesheetError where the column, a row or a picture is missing or cannot be read.
+    """
+    label = f"{where}, {data_file}"
+    wanted = [row_from + index for index in frame_indices]
+    for row, cell in _read_cells(Path(data_file), camera, wanted, label):
+        index = row - row_from
+        yield _decode(cell, Path(root), index, f"{label}: frame {index}")
+
+
+def _read_cells(
+    data_file: Path, camera: str, rows: Sequence[int], label: str
+) -> Iterator[tuple[int, dict]]:
+    """Read only the row groups that hold wanted rows, and of them only the camera's column."""
+    try:
+        file = pq.ParquetFile(data_file)
+    except (OSError, ValueError) as error:
+        raise CuesheetError(f"{label}: the data file cannot be read ({error})") from error
+    with file:
+        if camera not in file.schema_arrow.names:
+            raise CuesheetError(
+                f"{label}: there is no column {camera!r}; expected the camera's pictures there. "
+                f"The columns are: {', '.join(file.schema_arrow.names)}"
+            )
+        if rows and rows[-1] >= file.metadata.num_rows:
+            raise CuesheetError(
+                f"{label}: the file has {file.metadata.num_rows} rows, row {rows[-1]} was "
+                "expected; the metadata and the data file do not agree"
+            )
+        begin = 0
+        remaining = list(rows)
+        for group in range(file.metadata.num_row_groups):
+            end = begin + file.metadata.row_group(group).num_rows
+            inside = [row for row in remaining if row < end]
+            if inside:
+                column = file.read_row_group(group, columns=[camera]).column(0)
+                for row in inside:
+                    yield row, column[row - begin].as_py()
+                remaining = remaining[len(inside) :]
+            begin = end
+
+
+def _decode(cell: dict | None, root: Path, frame_index: int, label: str) -> RgbFrame:
+    data = (cell or {}).get("bytes")
+    path = (cell or {}).get("path")
+    if data is None:
+        if not path:
+            raise CuesheetError(f"{label} has no picture: neither bytes nor a path")
+        try:
+            data = (root / path).read_bytes()
+        except OSError as error:
+            raise CuesheetError(f"{label}: the picture cannot be read ({error})") from error
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.mode not in _MODES:
+                raise CuesheetError(
+                    f"{label} is a picture of mode {image.mode}; expected 8 bits a channel. "
+                    "Depth cameras are not annotated: leave the camera out"
+                )
+            rgb = image.convert("RGB")
+            return RgbFrame(frame_index, rgb.width, rgb.height, rgb.tobytes())
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise CuesheetError(f"{label}: the picture cannot be decoded ({error})") from error

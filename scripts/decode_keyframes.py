@@ -1,0 +1,47 @@
+"""Decode the keyframes of one episode, every camera, to PNG.
+
+Needs  input.index: episodes.parquet; params.root: the dataset's folder; params.cameras: keys of
+       the cameras to decode; params.decoder, params.per_second, params.vqa_hz (or None),
+       params.vqa_frames: which frames, and how
+Makes  output: folder `keyframes/{episode}` with {camera}/{frame_index:06d}.png and keyframes.json
+       (times in seconds, sizes in pixels)
+"""
+
+import time
+
+from cuesheet import joblog
+from cuesheet.episode_index import read_indexed_episode
+from cuesheet.grid import keyframe_indices
+from cuesheet.keyframes import write_keyframes
+
+
+def main(snakemake) -> None:
+    with joblog.to_file(snakemake.log[0]) as log:
+        params = snakemake.params
+        begin_s = time.monotonic()
+        row = read_indexed_episode(snakemake.input.index, int(snakemake.wildcards.episode))
+        indices = keyframe_indices(
+            row.timestamps, params.per_second, params.vqa_hz or None, params.vqa_frames
+        )
+        written = write_keyframes(
+            snakemake.output[0],
+            row,
+            dataset=snakemake.wildcards.dataset,
+            root=params.root,
+            cameras=list(params.cameras),
+            frame_indices=indices,
+            decoder=params.decoder,
+        )
+        log.info(
+            "episode %d: %d of %d frames from each of %d cameras, decoded by %s in %.2f s",
+            row.episode_index,
+            len(indices),
+            row.length,
+            len(written["cameras"]),
+            params.decoder,
+            time.monotonic() - begin_s,
+        )
+
+
+if "snakemake" in globals():
+    main(snakemake)

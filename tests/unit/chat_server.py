@@ -1,0 +1,109 @@
+"""A real HTTP server that answers chat requests as a test tells it to, and counts them."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+KEY = "upstream-key-3b8e1f"
+
+
+def completion(
+    content: str | None, finish_reason: str = "stop", model: str = "test-model", **extra: Any
+) -> dict[str, Any]:
+    """A chat completion as an OpenAI-compatible server writes it."""
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": model,
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": content},
+                "finish_reason": finish_reason,
+            }
+        ],
+        "usage": {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110},
+        **extra,
+    }
+
+
+def refusal(status: int, message: str, **headers: str) -> web.Response:
+    return web.json_response(
+        {"error": {"message": message, "type": "invalid_request_error", "code": None}},
+        status=status,
+        headers={name.replace("_", "-"): value for name, value in headers.items()},
+    )
+
+
+def question_of(body: dict[str, Any]) -> str:
+    """The text of the last user message."""
+    content = [m for m in body["messages"] if m["role"] == "user"][-1]["content"]
+    return content if isinstance(content, str) else content[-1]["text"]
+
+
+@dataclass
+class ChatServer:
+    """`behave(body, number)` returns a reply, a response, None (the connection is cut), or waits.
+
+    `number` counts requests from 0.
+    """
+
+    behave: Callable[[dict[str, Any], int], Any]
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    in_flight: int = 0
+    peak: int = 0
+    url: str = ""
+
+    @property
+    def calls(self) -> int:
+        return len(self.bodies)
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        if request.headers.get("Authorization") != f"Bearer {KEY}":
+            got = request.headers.get("Authorization")
+            return refusal(401, f"Incorrect API key provided: {got}")
+        body = json.loads(await request.read())
+        number = len(self.bodies)
+        self.bodies.append(body)
+        self.in_flight += 1
+        self.peak = max(self.peak, self.in_flight)
+        try:
+            answer = self.behave(body, number)
+            if asyncio.iscoroutine(answer):
+                answer = await answer
+        finally:
+            self.in_flight -= 1
+        if answer is None:
+            request.transport.abort()
+            return web.Response()
+        if isinstance(answer, web.StreamResponse):
+            return answer
+        return web.json_response(answer)
+
+    async def models(self, _: web.Request) -> web.Response:
+        return web.json_response(
+            {"object": "list", "data": [{"id": "test-model", "object": "model"}]}
+        )
+
+
+@asynccontextmanager
+async def serving(behave: Callable[[dict[str, Any], int], Any]) -> AsyncIterator[ChatServer]:
+    """Run a ChatServer on a free port of 127.0.0.1."""
+    server = ChatServer(behave)
+    app = web.Application(client_max_size=2**28)
+    app.router.add_post("/v1/chat/completions", server.chat)
+    app.router.add_get("/v1/models", server.models)
+    http = TestServer(app, host="127.0.0.1")
+    await http.start_server(shutdown_timeout=0.1)
+    server.url = str(http.make_url("/v1"))
+    try:
+        yield server
+    finally:
+        await http.close()

@@ -1,0 +1,78 @@
+"""A gateway on a real port in front of given servers, for tests."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiohttp.test_utils import TestServer
+from chat_server import KEY
+
+from cuesheet.asking import Asker, Counters
+from cuesheet.call_cache import CallCache
+from cuesheet.gateway import Gateway
+from cuesheet.run_link import RunLink
+from cuesheet.upstream import Backend, ExternalBackend
+
+GATEWAY_KEY = "gateway-key-77aa"
+
+
+@dataclass
+class Running:
+    """A gateway that runs; `naps` are the seconds that its retries would have waited."""
+
+    gateway: Gateway
+    link: RunLink
+    naps: list[float]
+
+    @property
+    def counters(self) -> Counters:
+        return self.gateway.asker.counters
+
+    async def ask(self, body: dict[str, Any], group: str = "") -> tuple[int, dict[str, Any]]:
+        return await self.link.post("/chat/completions", body, {"X-Cuesheet-Group": group})
+
+
+@asynccontextmanager
+async def gateway_before(
+    folder: Path,
+    *urls: str,
+    backend: Backend | None = None,
+    concurrency: int = 8,
+    max_attempts: int = 3,
+    timeout_s: float = 20.0,
+) -> AsyncIterator[Running]:
+    """Run a gateway with its cache in `folder`/cache and a server.json for jobs in `folder`."""
+    naps: list[float] = []
+
+    async def nap(seconds: float) -> None:
+        naps.append(seconds)
+
+    backend = backend or ExternalBackend(urls, KEY, "test-model", timeout_s)
+    asker = Asker(backend, concurrency, max_attempts, Counters(), sleep=nap)
+    gateway = Gateway(asker, CallCache(folder / "cache"), GATEWAY_KEY)
+    http = TestServer(gateway.application(), host="127.0.0.1")
+    await http.start_server(shutdown_timeout=0.1)
+    server_file = folder / "server.json"
+    url = str(http.make_url("/v1"))
+    server_file.write_text(
+        json.dumps({"state": "ready", "url": url, "api_key": GATEWAY_KEY, "logs": {}})
+    )
+    try:
+        yield Running(gateway, RunLink(url, GATEWAY_KEY, server_file), naps)
+    finally:
+        await gateway.close()
+        await http.close()
+        await backend.close()
+
+
+def chat(text: str, **more: Any) -> dict[str, Any]:
+    """A chat request with one question."""
+    content = [{"type": "text", "text": text}]
+    messages = [
+        {"role": "system", "content": "Look closely."},
+        {"role": "user", "content": content},
+    ]
+    return {"model": "test-model", "messages": messages, "max_tokens": 64, **more}

@@ -1,0 +1,220 @@
+"""Reading a dataset's metadata."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cuesheet.dataset import describe_range, read_dataset
+from cuesheet.errors import CuesheetError
+
+FRONT, WRIST = "observation.images.front", "observation.images.wrist"
+
+
+@pytest.fixture
+def copied(demo_v3: Path, tmp_path: Path) -> Path:
+    root = tmp_path / "copied"
+    shutil.copytree(demo_v3, root)
+    return root
+
+
+def edit_info(root: Path, **changes) -> None:
+    path = root / "meta/info.json"
+    info = json.loads(path.read_text())
+    for key, value in changes.items():
+        if value is None:
+            info.pop(key)
+        else:
+            info[key] = value
+    path.write_text(json.dumps(info))
+
+
+def edit_episodes(root: Path, change) -> None:
+    path = root / "meta/episodes/chunk-000/file-000.parquet"
+    pq.write_table(change(pq.read_table(path)), path)
+
+
+def replaced(table: pa.Table, column: str, row: int, value) -> pa.Table:
+    values = table.column(column).to_pylist()
+    values[row] = value
+    at = table.schema.get_field_index(column)
+    return table.set_column(
+        at, table.schema.field(at), pa.array(values, table.schema.field(at).type)
+    )
+
+
+def fingerprints(root: Path) -> dict[int, str]:
+    return {e.episode_index: e.fingerprint for e in read_dataset(root, "d").episodes}
+
+
+def test_demo_dataset_is_read_as_its_files_say(demo_v3, ground_truth):
+    dataset = read_dataset(demo_v3, "demo_v3")
+    truth = ground_truth("demo_v3")
+    assert dataset.fps == truth["fps"]
+    assert list(dataset.cameras) == [FRONT, WRIST]
+    assert dataset.camera(FRONT).width == dataset.camera(FRONT).height == 224
+    assert [e.length for e in dataset.episodes] == [e["n_frames"] for e in truth["episodes"]]
+    assert [e.task for e in dataset.episodes] == [e["task"] for e in truth["episodes"]]
+    third = dataset.episode(3)
+    assert third.data_file == "data/chunk-000/file-000.parquet"
+    assert (third.dataset_from_index, third.dataset_to_index) == (197, 269)
+    assert third.videos[FRONT].from_s == pytest.approx(19.7)
+    assert third.videos[WRIST].file == f"videos/{WRIST}/chunk-000/file-000.mp4"
+
+
+def test_episodes_are_grouped_by_data_file_in_frame_order(dev_v3):
+    dataset = read_dataset(dev_v3, "dev_v3")
+    groups = {f: [e.episode_index for e in es] for f, es in dataset.data_files.items()}
+    assert groups == {
+        "data/chunk-000/file-000.parquet": [0, 1, 2, 3, 4],
+        "data/chunk-000/file-001.parquet": [5, 6, 7, 8],
+        "data/chunk-000/file-002.parquet": [9, 10, 11],
+    }
+
+
+def test_fingerprints_differ_between_episodes_and_stay_when_episodes_are_appended(copied):
+    before = fingerprints(copied)
+    assert len(set(before.values())) == 4
+
+    def append(table):
+        new = replaced(table.slice(3, 1), "episode_index", 0, 4)
+        new = replaced(new, "length", 0, 10)
+        return pa.concat_tables([table, new])
+
+    edit_episodes(copied, append)
+    after = fingerprints(copied)
+    assert {index: after[index] for index in before} == before
+    assert after[4] not in before.values()
+
+
+def test_fingerprints_do_not_depend_on_places_in_files(copied):
+    before = fingerprints(copied)
+    edit_episodes(copied, lambda t: replaced(t, "data/file_index", 3, 7))
+    edit_episodes(copied, lambda t: replaced(t, f"videos/{FRONT}/from_timestamp", 2, 99.0))
+    edit_episodes(copied, lambda t: replaced(t, "dataset_from_index", 1, 1000))
+    edit_episodes(copied, lambda t: t.take([3, 1, 0, 2]))
+    assert fingerprints(copied) == before
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("length", 71), ("tasks", ["Do something else"]), ("stats/action/mean", [0.5, 0, 0, 0])],
+)
+def test_a_rerecorded_episode_changes_its_fingerprint_alone(copied, column, value):
+    before = fingerprints(copied)
+    edit_episodes(copied, lambda t: replaced(t, column, 3, value))
+    changed = {index for index, value in fingerprints(copied).items() if value != before[index]}
+    assert changed == {3}
+
+
+def test_missing_statistics_of_one_episode_leave_the_others_fingerprints(copied):
+    before = fingerprints(copied)
+    edit_episodes(copied, lambda t: replaced(t, "stats/action/mean", 1, None))
+    changed = {index for index, value in fingerprints(copied).items() if value != before[index]}
+    assert changed == {1}
+
+
+def test_depth_cameras_are_left_out_with_a_notice(copied):
+    info = json.loads((copied / "meta/info.json").read_text())
+    info["features"][WRIST]["info"]["video.is_depth_map"] = True
+    (copied / "meta/info.json").write_text(json.dumps(info))
+    dataset = read_dataset(copied, "d")
+    assert list(dataset.cameras) == [FRONT]
+    assert any(WRIST in notice and "depth" in notice for notice in dataset.notices)
+
+
+def test_image_cameras_have_no_video(copied):
+    info = json.loads((copied / "meta/info.json").read_text())
+    info["features"]["side"] = {"dtype": "image", "shape": [3, 48, 64], "names": None}
+    (copied / "meta/info.json").write_text(json.dumps(info))
+    dataset = read_dataset(copied, "d")
+    camera = dataset.camera("side")
+    assert (camera.kind, camera.width, camera.height) == ("image", 64, 48)
+    assert "side" not in dataset.episode(0).videos
+
+
+@pytest.mark.parametrize("version", ["v2.1", "v9.0"])
+def test_another_format_version_is_refused_by_name(copied, version):
+    edit_info(copied, codebase_version=version)
+    with pytest.raises(CuesheetError, match=rf"{version}.*supported: v3\.0"):
+        read_dataset(copied, "d")
+
+
+@pytest.mark.parametrize("key", ["fps", "features", "codebase_version"])
+def test_a_missing_key_is_named(copied, key):
+    edit_info(copied, **{key: None})
+    with pytest.raises(CuesheetError, match=key):
+        read_dataset(copied, "d")
+
+
+@pytest.mark.parametrize("fps", [0, -1, "10", True])
+def test_an_impossible_frame_rate_is_refused(copied, fps):
+    edit_info(copied, fps=fps)
+    with pytest.raises(CuesheetError, match="fps"):
+        read_dataset(copied, "d")
+
+
+def test_wrong_places_say_what_was_expected(copied, tmp_path):
+    with pytest.raises(CuesheetError, match="nothing at"):
+        read_dataset(tmp_path / "absent", "d")
+    with pytest.raises(CuesheetError, match="is a file"):
+        read_dataset(copied / "meta/info.json", "d")
+    with pytest.raises(CuesheetError, match=r"not a LeRobot dataset.*Did you mean .*copied"):
+        read_dataset(tmp_path, "d")
+
+
+def test_broken_metadata_names_the_file(copied):
+    (copied / "meta/info.json").write_text('{"fps": 10,')
+    with pytest.raises(CuesheetError, match=r"info\.json is not valid JSON"):
+        read_dataset(copied, "d")
+
+
+def test_broken_episode_metadata_names_the_file(copied):
+    path = copied / "meta/episodes/chunk-000/file-000.parquet"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(CuesheetError, match=r"file-000\.parquet is not a readable parquet"):
+        read_dataset(copied, "d")
+    path.unlink()
+    with pytest.raises(CuesheetError, match="no parquet file"):
+        read_dataset(copied, "d")
+
+
+def test_a_missing_column_is_named(copied):
+    edit_episodes(copied, lambda t: t.drop_columns(["dataset_to_index"]))
+    with pytest.raises(CuesheetError, match="no column 'dataset_to_index'"):
+        read_dataset(copied, "d")
+
+
+def test_an_episode_listed_twice_is_refused(copied):
+    edit_episodes(copied, lambda t: replaced(t, "episode_index", 3, 2))
+    with pytest.raises(CuesheetError, match=r"episode 2 .*twice"):
+        read_dataset(copied, "d")
+
+
+@pytest.mark.parametrize(
+    "template", ["/etc/{chunk_index}/{file_index}", "../x/{file_index}.parquet"]
+)
+def test_paths_that_lead_out_of_the_dataset_are_refused(copied, template):
+    edit_info(copied, data_path=template)
+    with pytest.raises(CuesheetError, match="out of the dataset"):
+        read_dataset(copied, "d")
+
+
+def test_wrong_camera_and_episode_name_the_right_ones(demo_v3):
+    dataset = read_dataset(demo_v3, "demo_v3")
+    with pytest.raises(CuesheetError, match=f"Did you mean '{WRIST}'"):
+        dataset.camera("observation.image.wrist")
+    with pytest.raises(CuesheetError, match=f"Did you mean '{FRONT}'"):
+        dataset.camera("front")
+    with pytest.raises(CuesheetError, match=r"no episode 4.*episodes 0 to 3"):
+        dataset.episode(4)
+
+
+def test_ranges_of_episodes_in_words():
+    assert describe_range([3, 1, 2]) == "episodes 1 to 3"
+    assert describe_range([5]) == "episode 5"
+    assert describe_range([0, 1, 4]) == "episodes 0-1, 4"
+    assert describe_range([]) == "no episodes"

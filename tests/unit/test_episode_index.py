@@ -1,0 +1,196 @@
+"""The index agrees with files that agree, and names file and episode where they do not."""
+
+import json
+import shutil
+from pathlib import Path
+
+import av
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cuesheet.dataset import read_dataset
+from cuesheet.episode_index import SCHEMA, build_index, read_indexed_episode, write_index
+from cuesheet.errors import CuesheetError
+
+DATA = "data/chunk-000/file-000.parquet"
+EPISODES = "meta/episodes/chunk-000/file-000.parquet"
+FRONT = "observation.images.front"
+VIDEO = f"videos/{FRONT}/chunk-000/file-000.mp4"
+
+
+@pytest.fixture
+def copied(demo_v3: Path, tmp_path: Path) -> Path:
+    root = tmp_path / "copied"
+    shutil.copytree(demo_v3, root)
+    return root
+
+
+def set_values(path: Path, column: str, values: dict[int, object]) -> None:
+    """Overwrites some values of a column of a parquet file."""
+    table = pq.read_table(path)
+    at = table.schema.get_field_index(column)
+    column_values = table.column(column).to_pylist()
+    for row, value in values.items():
+        column_values[row] = value
+    field = table.schema.field(at)
+    pq.write_table(table.set_column(at, field, pa.array(column_values, field.type)), path)
+
+
+def problems(root: Path) -> str:
+    with pytest.raises(CuesheetError) as caught:
+        build_index(read_dataset(root, "demo"))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["demo_v3", "dev_v3"])
+def test_index_rows_are_the_episodes_rows_of_the_data_files(name, request, tmp_path):
+    root = request.getfixturevalue(name)
+    table, notices = build_index(read_dataset(root, name))
+    assert notices == []
+    write_index(table, tmp_path / "episodes.parquet")
+    assert pq.read_schema(tmp_path / "episodes.parquet").equals(SCHEMA)
+    for number in range(table.num_rows):
+        episode = read_indexed_episode(tmp_path / "episodes.parquet", number)
+        frames = pq.read_table(root / episode.data_file).slice(
+            episode.row_from, episode.row_to - episode.row_from
+        )
+        assert set(frames.column("episode_index").to_pylist()) == {number}
+        assert frames.column("timestamp").to_pylist() == episode.timestamps
+        assert len(episode.timestamps) == episode.length
+
+
+def test_index_knows_size_and_coding_of_the_videos(dev_v3):
+    table, _ = build_index(read_dataset(dev_v3, "dev_v3"))
+    for cameras in table.column("cameras").to_pylist():
+        for camera in cameras:
+            with av.open(str(dev_v3 / camera["file"])) as container:
+                stream = container.streams.video[0]
+                assert (camera["width"], camera["height"]) == (stream.width, stream.height)
+            assert camera["codec"] == "av1"
+
+
+def test_row_groups_hold_64_episodes(demo_v3, tmp_path):
+    table, _ = build_index(read_dataset(demo_v3, "demo"))
+    many = pa.concat_tables([table] * 40)
+    numbers = pa.array(np.arange(160), pa.int64())
+    many = many.set_column(0, SCHEMA.field(0), numbers)
+    write_index(many, tmp_path / "episodes.parquet")
+    file = pq.ParquetFile(tmp_path / "episodes.parquet")
+    assert [file.metadata.row_group(i).num_rows for i in range(3)] == [64, 64, 32]
+    assert read_indexed_episode(tmp_path / "episodes.parquet", 130).length == 76
+    with pytest.raises(CuesheetError, match="no episode 160"):
+        read_indexed_episode(tmp_path / "episodes.parquet", 160)
+
+
+def test_missing_files_are_named_with_their_episodes(copied):
+    (copied / DATA).unlink()
+    (copied / VIDEO).unlink()
+    text = problems(copied)
+    assert f"{DATA}: the file is not there (episodes 0, 1, 2, 3)" in text
+    assert f"{VIDEO}: the file is not there (episodes 0, 1, 2, 3)" in text
+    assert "2 problems" in text
+
+
+def test_truncated_data_file_is_named(copied):
+    path = copied / DATA
+    path.write_bytes(path.read_bytes()[:3000])
+    assert f"{DATA}: the parquet file cannot be read" in problems(copied)
+
+
+def test_truncated_video_is_named(copied):
+    path = copied / VIDEO
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert f"{VIDEO}" in problems(copied)
+
+
+def test_a_count_that_disagrees_names_file_and_episode(copied):
+    table = pq.read_table(copied / DATA)
+    pq.write_table(table.slice(0, table.num_rows - 2), copied / DATA)
+    text = problems(copied)
+    assert f"episode 3, {DATA}: the metadata says 72 frames; the file has 70" in text
+
+
+def test_missing_rows_of_a_whole_episode_are_named(copied):
+    table = pq.read_table(copied / DATA)
+    pq.write_table(table.slice(0, 197), copied / DATA)
+    assert f"episode 3, {DATA}: the file has no rows" in problems(copied)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (float("nan"), "frame 5 has the timestamp nan"),
+        (float("inf"), "frame 5 has the timestamp inf"),
+        (0.4, "timestamps do not increase: frame 4"),
+        (0.1, "timestamps do not increase: frame 4"),
+    ],
+)
+def test_wrong_timestamps_name_file_episode_and_frame(copied, value, words):
+    set_values(copied / DATA, "timestamp", {75 + 5: value})
+    text = problems(copied)
+    assert f"episode 1, {DATA}: " in text
+    assert words in text
+
+
+def test_wrong_frame_index_is_named(copied):
+    set_values(copied / DATA, "frame_index", {75 + 7: 8})
+    assert f"episode 1, {DATA}: row 7 of it has frame_index 8; expected 7" in problems(copied)
+
+
+def test_wrong_episode_index_is_named(copied):
+    set_values(copied / DATA, "episode_index", dict.fromkeys(range(75, 121), 9))
+    text = problems(copied)
+    assert f"episode 9, {DATA}: the metadata places this episode elsewhere" in text
+    assert f"episode 1, {DATA}: the file has no rows" in text
+
+
+def test_a_video_range_shorter_than_its_frames_is_named(copied):
+    set_values(copied / EPISODES, f"videos/{FRONT}/to_timestamp", {2: 19.3})
+    text = problems(copied)
+    assert f"episode 2, {VIDEO}: the episode has 76 frames, but the video holds 72" in text
+
+
+def test_a_video_that_ends_early_is_named(copied):
+    for column, add in (("from_timestamp", 0.5), ("to_timestamp", 0.5)):
+        values = pq.read_table(copied / EPISODES).column(f"videos/{FRONT}/{column}").to_pylist()
+        set_values(copied / EPISODES, f"videos/{FRONT}/{column}", {3: values[3] + add})
+    assert f"episode 3, {VIDEO}: the episode has 72 frames, but" in problems(copied)
+
+
+def test_half_a_frame_of_drift_in_a_range_is_no_problem(copied):
+    set_values(copied / EPISODES, f"videos/{FRONT}/from_timestamp", {3: 19.74})
+    set_values(copied / EPISODES, f"videos/{FRONT}/to_timestamp", {3: 26.94})
+    table, _ = build_index(read_dataset(copied, "demo"))
+    assert table.num_rows == 4
+
+
+def test_overlapping_video_ranges_name_the_episode(copied):
+    set_values(copied / EPISODES, f"videos/{FRONT}/from_timestamp", {2: 11.5})
+    text = problems(copied)
+    assert f"episode 2, {VIDEO}: starts at 11.500000 s, inside the range of episode 1" in text
+
+
+def test_overlapping_rows_name_the_episode(copied):
+    set_values(copied / EPISODES, "dataset_from_index", {2: 120})
+    set_values(copied / EPISODES, "dataset_to_index", {2: 196})
+    assert "episode 2, meta/episodes: starts at frame 120" in problems(copied)
+
+
+def test_totals_that_disagree_are_named(copied):
+    path = copied / "meta/info.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"total_frames": 270}))
+    assert "meta/info.json: total_frames is 270; meta/episodes adds up to 269" in problems(copied)
+
+
+def test_all_problems_come_together_and_the_list_is_bounded(copied):
+    set_values(copied / DATA, "timestamp", {5: float("nan")})
+    set_values(copied / DATA, "frame_index", {80: 0})
+    (copied / VIDEO).unlink()
+    text = problems(copied)
+    assert "3 problems" in text
+    assert "episode 0," in text
+    assert "episode 1," in text
+    assert VIDEO in text
+    assert len(text.splitlines()) < 40

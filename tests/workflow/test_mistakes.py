@@ -1,0 +1,171 @@
+"""A person's mistakes and broken input: one clear message, early, and nothing lost."""
+
+import json
+
+import pytest
+from dataset_variants import copy, edit_info, remove_cameras, truncate_video
+
+pytestmark = pytest.mark.workflow
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["datset=/nowhere"], "did you mean dataset?"),
+        (["dataset=/nowhere"], "/nowhere"),
+        (["episodes=[0,9]"], "no episode 9; it has 0-3"),
+        (["default_camera=observation.images.frnt"], "did you mean observation.images.front?"),
+        (["plan={max_subtask: 4}"], "did you mean max_subtasks?"),
+        (["plan={max_subtasks: many}"], "plan.max_subtasks"),
+        (["vqa={hz: -1}"], "vqa.hz"),
+        (["keyframes={decoder: pyavv}"], "pyav"),
+        (["vlm={serve: external}"], "base_urls"),
+        (["prompts_dir=/no/prompts"], "/no/prompts"),
+    ],
+)
+def test_a_wrong_setting_is_said_before_anything_starts(workdir, demo_v3, arguments, message):
+    workdir.configure(dataset=str(demo_v3))
+    done = workdir.run("--config", *arguments, check=False)
+    assert done.returncode != 0
+    assert message in done.output
+    assert "Traceback" not in done.output
+    assert not (workdir.path / "results").exists()
+    assert not (workdir.path / ".cuesheet").exists()
+
+
+def test_a_dry_run_makes_nothing_and_starts_no_server(workdir, demo_v3):
+    workdir.configure(dataset=str(demo_v3))
+    done = workdir.run("-n")
+    assert done.jobs["annotate_plan"] == 4
+    assert not (workdir.path / "results").exists()
+    assert not (workdir.path / ".cuesheet").exists()
+
+
+def test_a_truncated_video_names_its_file_and_leaves_no_half_output(workdir, demo_v3, tmp_path):
+    source = copy(demo_v3, tmp_path / "broken")
+    broken = truncate_video(source, "observation.images.front")
+    workdir.configure(dataset=str(source))
+    done = workdir.run(check=False)
+    assert done.returncode != 0
+    assert str(broken) in done.output
+    results = workdir.path / "results/broken"
+    assert not (results / "annotated").exists()
+    assert not list(results.rglob("*.partial"))
+
+
+def test_a_dataset_of_an_unknown_version_is_refused(workdir, demo_v3, tmp_path):
+    source = copy(demo_v3, tmp_path / "future")
+    edit_info(source, codebase_version="v9.9")
+    workdir.configure(dataset=str(source))
+    done = workdir.run("-n", check=False)
+    assert done.returncode != 0
+    assert "v9.9" in done.output
+
+
+def test_without_a_camera_nothing_is_invented(workdir, demo_v3, tmp_path):
+    source = copy(demo_v3, tmp_path / "blind")
+    remove_cameras(source)
+    workdir.configure(dataset=str(source))
+    workdir.run()
+    plan = workdir.json("results/blind/plan/000000.json")
+    assert plan["subtasks"] == []
+    assert {row["style"] for row in plan["persistent"]} == {"task_aug"}
+    assert any("no camera" in warning for warning in plan["warnings"])
+    assert workdir.json("results/blind/vqa/000000.json")["events"] == []
+    events = workdir.json("results/blind/interjections/000000.json")["events"]
+    assert [event["style"] for event in events] == [None]
+    text = (workdir.path / "results/blind/summary.txt").read_text()
+    assert "no camera" in text
+
+
+def reply(content: str) -> tuple[int, bytes]:
+    message = {"role": "assistant", "content": content}
+    body = {
+        "id": "x",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "cuesheet-offline-1",
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+    }
+    return 200, json.dumps(body).encode()
+
+
+@pytest.fixture
+def external(workdir, counting_server, demo_v3):
+    def configure(**values):
+        workdir.configure(
+            dataset=str(demo_v3),
+            **values,
+            vlm={
+                "serve": "external",
+                "model": "cuesheet-offline-1",
+                "base_urls": [counting_server.base_url],
+                "max_attempts": 2,
+            },
+        )
+
+    workdir.configure_external = configure
+    return workdir
+
+
+def test_garbage_for_one_episode_fails_that_episode_alone(external, counting_server):
+    def garbage(request):
+        spoiled = request["response_format"]["json_schema"]["name"] == "Segmentation"
+        return reply("the robot dances") if spoiled and "drawer" in str(request) else None
+
+    counting_server.answer_instead = garbage
+    external.configure_external(vqa={"enabled": False})
+    done = external.run(check=False)
+    assert done.returncode != 0
+    assert "demo_v3/000001" in done.output
+    assert "no usable segmentation" in done.output
+    results = external.path / "results/demo_v3"
+    assert {path.stem for path in (results / "plan").iterdir()} == {"000000", "000002", "000003"}
+    assert len(list((results / "validation").glob("*.json"))) == 3
+    assert not (results / "annotated/data").exists()
+
+    external.configure_external(vqa={"enabled": False}, output={"on_missing": "leave_unannotated"})
+    external.run()
+    summary = external.json("results/demo_v3/summary.json")
+    assert summary["episodes"]["annotated"] == 3
+    assert summary["episodes"]["left_out"] == [1]
+
+    counting_server.answer_instead = lambda request: None
+    external.configure_external(vqa={"enabled": False})
+    external.run()
+    assert external.json("results/demo_v3/summary.json")["episodes"]["annotated"] == 4
+
+
+def test_one_reply_that_cannot_be_used_is_corrected(external, counting_server):
+    spoiled = []
+
+    def once(request):
+        name = request["response_format"]["json_schema"]["name"]
+        if name == "Segmentation" and not spoiled:
+            spoiled.append(name)
+            return reply('<think>hm</think> ```json\n{"subtasks": "none"}\n```')
+        return None
+
+    counting_server.answer_instead = once
+    external.configure_external(episodes=[1], vqa={"enabled": False})
+    external.run()
+    calls = external.json("results/demo_v3/plan/000001.json")["provenance"]["calls"]
+    outcomes = {call["name"].split()[0]: call["outcome"] for call in calls}
+    assert outcomes["segment"] == "repaired"
+
+
+def test_a_vqa_answer_that_is_given_up_costs_that_pair_alone(external, counting_server):
+    def garbage(request):
+        name = request["response_format"]["json_schema"]["name"]
+        return reply("no") if name == "CountQA" else None
+
+    counting_server.answer_instead = garbage
+    external.configure_external(episodes=[0])
+    external.run()
+    data = external.json("results/demo_v3/vqa/000000.json")
+    given_up = [c for c in data["provenance"]["calls"] if c["outcome"] == "given_up"]
+    assert given_up
+    assert len(data["pairs"]) == len(data["provenance"]["calls"]) - len(given_up)
+    assert "count" not in {pair["type"] for pair in data["pairs"]}
+    assert len(data["warnings"]) == len(given_up)

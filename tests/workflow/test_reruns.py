@@ -1,0 +1,218 @@
+"""What is done again, and what is asked again, after a change; counted at the model server."""
+
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+from dataset_variants import copy, keep_episodes, set_task
+
+pytestmark = pytest.mark.workflow
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DATA = "annotated/data/chunk-000/file-000.parquet"
+
+
+@pytest.fixture
+def external(workdir, counting_server, demo_v3):
+    """A working directory whose calls go to the counting server, and a way to configure it."""
+
+    def configure(**values):
+        workdir.configure(
+            **{
+                "dataset": str(demo_v3),
+                "episodes": [0, 1],
+                "prompts_dir": str(workdir.path / "prompts"),
+                "vlm": {
+                    "serve": "external",
+                    "model": "cuesheet-offline-1",
+                    "base_urls": [counting_server.base_url],
+                },
+                **values,
+            }
+        )
+
+    shutil.copytree(REPOSITORY / "config/prompts", workdir.path / "prompts")
+    configure()
+    workdir.configure_external = configure
+    return workdir
+
+
+def rows_of(path: Path, episode: int) -> list:
+    table = pq.read_table(path, columns=["episode_index", "language_persistent", "language_events"])
+    return [row for row in table.to_pylist() if row["episode_index"] == episode]
+
+
+def test_editing_one_prompt_reruns_its_stage_and_asks_only_the_changed_calls(
+    external, counting_server
+):
+    external.run()
+    assert set(counting_server.kinds()) >= {"Description", "Segmentation", "Interjection"}
+    counting_server.asked.clear()
+    prompt = external.path / "prompts/interjections_acknowledge.md"
+    prompt.write_text(prompt.read_text() + "\nKeep it under ten words.\n")
+    done = external.run()
+    assert counting_server.kinds() == ["Acknowledgement"] * 2
+    assert done.jobs == {
+        "annotate_interjections": 2,
+        "validate_episode": 2,
+        "merge_language": 1,
+        "finalize_dataset": 1,
+        "summarize_dataset": 1,
+    }
+    assert "Nothing to be done" in external.run().output
+
+
+def test_a_deleted_file_is_made_again_without_asking(external, counting_server):
+    external.run()
+    before = external.json("results/demo_v3/plan/000001.json")
+    counting_server.asked.clear()
+    (external.path / "results/demo_v3/plan/000001.json").unlink()
+    external.run("results/demo_v3/plan/000001.json")
+    assert counting_server.asked == []
+    after = external.json("results/demo_v3/plan/000001.json")
+    assert after["persistent"] == before["persistent"]
+    assert all(call["cache_hit"] for call in after["provenance"]["calls"])
+
+
+def test_a_lost_results_folder_costs_no_call(external, counting_server):
+    external.run()
+    dataset = external.path / "results/demo_v3"
+    before = pq.read_table(dataset / DATA)
+    counting_server.asked.clear()
+    shutil.rmtree(dataset)
+    external.run()
+    assert counting_server.asked == []
+    assert pq.read_table(dataset / DATA).equals(before)
+
+
+def test_a_dataset_that_grew_is_asked_about_its_new_episodes_alone(
+    external, counting_server, demo_v3, tmp_path
+):
+    source = copy(demo_v3, tmp_path / "grows")
+    keep_episodes(source, 2)
+    external.configure_external(dataset=str(source), episodes="all")
+    external.run()
+    old = external.path / "results/grows"
+    before = [rows_of(old / DATA, episode) for episode in (0, 1)]
+    counting_server.asked.clear()
+    for relative in ("meta", "data"):
+        shutil.copytree(demo_v3 / relative, source / relative, dirs_exist_ok=True)
+    done = external.run()
+    assert done.jobs["annotate_plan"] == 2
+    assert done.jobs["decode_keyframes"] == 2
+    assert done.jobs["annotate_vqa"] == 2
+    asked = len(counting_server.asked)
+    assert asked > 0
+    assert [rows_of(old / DATA, episode) for episode in (0, 1)] == before
+    calls = [
+        call
+        for stage in ("plan", "interjections", "vqa")
+        for episode in (2, 3)
+        for call in external.json(f"results/grows/{stage}/{episode:06d}.json")["provenance"][
+            "calls"
+        ]
+    ]
+    # A question without pictures may be the same for two episodes; it is asked once.
+    assert asked == len({call["key"] for call in calls if not call["cache_hit"]})
+    assert "Nothing to be done" in external.run().output
+
+
+def test_a_changed_source_episode_is_noticed(external, counting_server, demo_v3, tmp_path):
+    source = copy(demo_v3, tmp_path / "changes")
+    external.configure_external(dataset=str(source))
+    external.run()
+    counting_server.asked.clear()
+    set_task(source, 1, "Pull the drawer out all the way")
+    done = external.run()
+    assert done.jobs["annotate_plan"] == 1
+    plan = external.json("results/changes/plan/000001.json")
+    assert plan["task"]["text"] == "Pull the drawer out all the way"
+    assert "Pull the drawer out all the way" in str(counting_server.asked)
+    assert "Open a drawer" not in str(counting_server.asked)
+
+
+def test_other_episodes_stay_as_they_are(external, counting_server):
+    external.configure_external(episodes=[0])
+    external.run()
+    path = external.path / "results/demo_v3" / DATA
+    first = rows_of(path, 0)
+    assert first[0]["language_persistent"]
+    assert not any(row["language_persistent"] for row in rows_of(path, 2))
+    external.configure_external(episodes=["2-2"])
+    external.run()
+    assert rows_of(path, 0) == first
+    assert all(row["language_persistent"] for row in rows_of(path, 2))
+    assert not any(row["language_persistent"] for row in rows_of(path, 1))
+    assert pq.read_table(path).num_rows == 269
+
+
+def test_operational_settings_rerun_nothing(external, counting_server):
+    external.run()
+    vlm = {
+        "serve": "external",
+        "model": "cuesheet-offline-1",
+        "base_urls": [counting_server.base_url],
+        "concurrency": 3,
+        "timeout_s": 17,
+    }
+    external.configure_external(vlm=vlm)
+    assert "Nothing to be done" in external.run().output
+
+
+def test_sampling_is_part_of_an_answer(external, counting_server):
+    external.configure_external(episodes=[1], vqa={"enabled": False})
+    external.run()
+    asked = len(counting_server.asked)
+    vlm = {
+        "serve": "external",
+        "model": "cuesheet-offline-1",
+        "base_urls": [counting_server.base_url],
+        "sampling": {"seed": 7},
+    }
+    external.configure_external(episodes=[1], vqa={"enabled": False}, vlm=vlm)
+    external.run()
+    assert len(counting_server.asked) == 2 * asked
+    assert counting_server.asked[-1]["seed"] == 7
+
+
+def ours(work) -> list[psutil.Process]:
+    """Processes that belong to a working directory."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        line = " ".join(process.info["cmdline"] or [])
+        if str(work.path) in line and "pytest" not in line:
+            found.append(process)
+    return found
+
+
+def test_a_killed_run_goes_on_where_it_was_and_pays_nothing_twice(external, counting_server):
+    counting_server.delay_s = 0.3
+    process = external.start()
+    deadline = time.monotonic() + 120
+    while len(counting_server.asked) < 6:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    # Jobs that were running may end by themselves; the supervisor and its gateway must.
+    while ours(external):
+        assert time.monotonic() < deadline, [p.cmdline() for p in ours(external)]
+        time.sleep(0.1)
+    counting_server.delay_s = 0.0
+    external.run("--unlock")
+    external.run()
+    summary = external.json("results/demo_v3/summary.json")
+    assert summary["episodes"]["annotated"] == 2
+    bodies = [str(sorted(request.items())) for request in counting_server.asked]
+    # Calls that were in flight at the kill have no kept answer and are asked again, no others.
+    assert len(bodies) - len(set(bodies)) <= 32
+    counting_server.asked.clear()
+    shutil.rmtree(external.path / "results")
+    external.run()
+    assert counting_server.asked == []

@@ -1,0 +1,152 @@
+"""Settings that change what is asked or written; each through the whole workflow."""
+
+import json
+import shutil
+
+import pyarrow.parquet as pq
+import pytest
+
+pytestmark = pytest.mark.workflow
+
+
+def test_many_datasets_in_one_run(workdir, demo_v3):
+    workdir.configure(
+        dataset={
+            "first": str(demo_v3),
+            "second": {"path": str(demo_v3), "episodes": [3]},
+        },
+        episodes=[1],
+        vqa={"enabled": False},
+    )
+    workdir.run()
+    assert [path.name for path in (workdir.path / "results/first/plan").iterdir()] == [
+        "000001.json"
+    ]
+    second = workdir.path / "results/second/plan"
+    assert [path.name for path in second.iterdir()] == ["000003.json"]
+    assert (workdir.path / "results/second/annotated/meta/info.json").exists()
+
+
+def test_a_single_file_can_be_asked_for(workdir, demo_v3):
+    workdir.configure(dataset=str(demo_v3))
+    workdir.run("results/demo_v3/plan/000003.json")
+    results = workdir.path / "results/demo_v3"
+    assert [path.name for path in (results / "plan").iterdir()] == ["000003.json"]
+    assert not (results / "vqa").exists()
+    assert not (results / "annotated").exists()
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        {"mode": "single_frames"},
+        {"mode": "clip"},
+        {"mode": "contact_sheets", "max_frames_per_call": 6, "per_sheet": 4, "columns": 2},
+        {"mode": "clip", "max_frames_per_call": 6},
+    ],
+    ids=lambda frames: "-".join(map(str, frames.values())),
+)
+def test_every_way_to_show_frames_gives_a_valid_episode(workdir, demo_v3, frames):
+    workdir.configure(
+        dataset=str(demo_v3), episodes=[0], plan={"frames": frames}, vqa={"enabled": False}
+    )
+    workdir.run()
+    plan = workdir.json("results/demo_v3/plan/000000.json")
+    assert workdir.json("results/demo_v3/validation/000000.json")["errors"] == []
+    described = [c for c in plan["provenance"]["calls"] if c["prompt"] == "plan_describe"]
+    # 7.5 s at 2 frames a second are 16 frames: one window of 60, or three of 6.
+    assert len(described) == (3 if "max_frames_per_call" in frames else 1)
+    assert plan["subtasks"][0]["start_frame"] == 0
+    assert plan["subtasks"][-1]["end_frame"] == 75
+
+
+def test_relabel_axes_and_derived_task(workdir, demo_v3):
+    workdir.configure(
+        dataset=str(demo_v3),
+        episodes=[1],
+        plan={"relabel": True, "derive_task": "always", "rephrasings": {"mode": "axes"}},
+        vqa={"enabled": False},
+    )
+    workdir.run()
+    plan = workdir.json("results/demo_v3/plan/000001.json")
+    prompts = [call["prompt"] for call in plan["provenance"]["calls"]]
+    assert prompts.count("plan_relabel") == len(plan["subtasks"])
+    assert prompts.count("plan_rephrase_axes") == 1
+    assert plan["task"]["source"] == "video"
+    task_rows = [row for row in plan["persistent"] if row["style"] == "task_aug"]
+    assert task_rows[0]["content"] == plan["task"]["text"]
+    assert 2 <= len(task_rows) <= 13
+
+
+def test_stages_can_be_switched_off(workdir, demo_v3):
+    workdir.configure(
+        dataset=str(demo_v3),
+        episodes=[1],
+        plan={"enabled": False},
+        interjections={"enabled": False},
+        vqa={"cameras": "default", "types": ["bbox"], "hz": 2, "frames": 2},
+    )
+    workdir.run()
+    results = workdir.path / "results/demo_v3"
+    assert not (results / "plan").exists()
+    pairs = workdir.json("results/demo_v3/vqa/000001.json")["pairs"]
+    assert {pair["type"] for pair in pairs} == {"bbox"}
+    assert {pair["camera"] for pair in pairs} == {"observation.images.front"}
+    # 4.6 s at 10 frames a second: ticks at 0, 0.5, ... 4.5, two frames each, the last has one.
+    assert len(pairs) == 19
+    table = pq.read_table(results / "annotated/data/chunk-000/file-000.parquet")
+    assert not any(table["language_persistent"].to_pylist()[0])
+
+
+def test_pictures_may_be_png_and_go_as_files_on_a_shared_disk(workdir, demo_v3):
+    workdir.configure(
+        dataset=str(demo_v3),
+        episodes=[1],
+        vlm={"images": {"format": "png", "transport": "file_url"}},
+    )
+    workdir.run()
+    media = list((workdir.path / ".cache/vlm/media").rglob("*.png"))
+    assert media
+    entries = [json.loads(p.read_text()) for p in (workdir.path / ".cache/vlm").glob("??/*.json")]
+    calls = [
+        call
+        for stage in ("plan", "vqa")
+        for call in workdir.json(f"results/demo_v3/{stage}/000001.json")["provenance"]["calls"]
+    ]
+    assert all(call["outcome"] == "ok" for call in calls)
+    assert len(entries) >= len({call["key"] for call in calls})
+
+
+def test_videos_can_be_symlinks_or_copies(workdir, demo_v3):
+    for way in ("symlink", "copy", "hardlink"):
+        workdir.configure(
+            dataset=str(demo_v3),
+            episodes=[1],
+            vqa={"enabled": False},
+            output={"videos": way},
+        )
+        workdir.run()
+        videos = list((workdir.path / "results/demo_v3/annotated/videos").rglob("*.mp4"))
+        assert len(videos) == 2
+        for video in videos:
+            source = demo_v3 / video.relative_to(workdir.path / "results/demo_v3/annotated")
+            assert video.is_symlink() == (way == "symlink")
+            assert video.read_bytes() == source.read_bytes()
+            if way == "copy":
+                assert video.stat().st_ino != source.stat().st_ino
+
+
+def test_a_users_own_ffmpeg_wins(workdir, demo_v3, tmp_path, monkeypatch):
+    real = shutil.which("ffmpeg")
+    if real is None:
+        import imageio_ffmpeg
+
+        real = imageio_ffmpeg.get_ffmpeg_exe()
+    wrapper = tmp_path / "bin" / "ffmpeg"
+    wrapper.parent.mkdir()
+    wrapper.write_text(f'#!/bin/sh\necho used >> {tmp_path}/used\nexec {real} "$@"\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{wrapper.parent}:{shutil.os.environ['PATH']}")
+    workdir.configure(dataset=str(demo_v3), episodes=[1])
+    workdir.run("media")
+    assert (tmp_path / "used").read_text().count("used") >= 2
