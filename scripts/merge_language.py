@@ -85,6 +85,12 @@ def merge_data_file(
             f"{data_file} does not hold the episodes {strangers}, whose annotations belong there."
         )
 
+    if dataset.root.resolve() in output.resolve().parents:
+        raise CuesheetError(
+            f"{output} lies in the source dataset {dataset.root}, which is only read. Choose "
+            "another folder for the results, or remove the link that leads there."
+        )
+
     def annotations(episode_index: int) -> EpisodeRows | None:
         if episode_index in episodes:
             return read_rows(results, present[episode_index], stages, required=True)

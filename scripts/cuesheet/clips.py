@@ -1,8 +1,8 @@
 """Cuts an episode out of its video file: H.264, yuv420p, no sound, exactly the episode's frames.
 
-The frames keep their distances in time. The index (moov) precedes the pictures, so that a browser
-can begin to play before it has the whole file. H.264 in yuv420p needs even sizes: a picture of odd
-width or height gets its last column or row once more.
+The frames keep their distances in time (a clip of pictures has a constant rate). The index (moov)
+precedes the pictures, so that a browser can begin to play before it has the whole file. H.264 in
+yuv420p needs even sizes: a picture of odd width or height gets its last column or row once more.
 """
 
 from collections.abc import Iterable
@@ -65,11 +65,13 @@ def write_clip_of_images(
 
     Raises CuesheetError where frames are missing or differ in size.
     """
-    arguments = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-video_size", f"{width}x{height}"]
-    arguments += ["-framerate", str(Fraction(fps).limit_denominator(100_000)), "-i", "-"]
+    rate = Fraction(fps).limit_denominator(100_000)
+    arguments = ["-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-video_size", f"{width}x{height}"]
+    arguments += ["-framerate", str(rate), "-i", "-"]
+    arguments += _encoding(width, height, "", settings, 1 / rate, fps)
     with atomic_path(clip) as temporary:
         write_frames(
-            [*arguments, *_encoding(width, height, "", settings), str(temporary)],
+            [*arguments, str(temporary)],
             (_sized(frame, width, height, where) for frame in frames),
             where,
         )
@@ -147,18 +149,29 @@ def _encode(target: Path, episode: EpisodeFrames, settings: ClipSettings) -> Non
         [
             *("-y", *ffmpeg_input(source, chosen), *passthrough_options()),
             *("-frames:v", str(len(episode.pts))),
-            # Without it times are rounded to whole frame periods.
-            *("-enc_time_base", f"{base.numerator}/{base.denominator}"),
-            *_encoding(source.width, source.height, filters, settings),
+            *_encoding(source.width, source.height, filters, settings, base, episode.fps),
             str(target),
         ],
         f"{episode.where}: encoding the clip",
     )
 
 
-def _encoding(width: int, height: int, filters: str, settings: ClipSettings) -> list[str]:
-    """Output options: even size, libx264, nothing but the pictures, index first, one thread."""
+def _encoding(
+    width: int,
+    height: int,
+    filters: str,
+    settings: ClipSettings,
+    time_base: Fraction,
+    fps: float,
+) -> list[str]:
+    """Output options: even size, libx264, nothing but the pictures, index first, one thread.
+
+    The encoder's time base is given, or times would be rounded to whole frame periods; and so is
+    the duration, which some releases of ffmpeg write as 0 for the last frame, so that players
+    leave it out.
+    """
     chain = [filters] if filters else []
+    duration = max(1, round(1 / (fps * time_base)))
     if width % 2 or height % 2:
         right, bottom = width % 2, height % 2
         chain.append(f"pad={width + right}:{height + bottom}")
@@ -168,6 +181,8 @@ def _encoding(width: int, height: int, filters: str, settings: ClipSettings) -> 
         *("-map_metadata", "-1", "-an", "-sn", "-dn"),
         *("-c:v", "libx264", "-preset", settings.preset, "-crf", str(settings.crf)),
         *("-pix_fmt", "yuv420p", "-threads", "1"),
+        *("-enc_time_base", f"{time_base.numerator}/{time_base.denominator}"),
+        *("-bsf:v", f"setts=duration={duration}"),
         *("-fflags", "+bitexact", "-flags:v", "+bitexact", "-movflags", "+faststart", "-f", "mp4"),
     ]
 

@@ -1,7 +1,7 @@
 """The ffmpeg program: which one is used, and how it is run.
 
 The order is: the environment variable CUESHEET_FFMPEG, an `ffmpeg` on the PATH, the program that
-the package imageio-ffmpeg ships.
+the package imageio-ffmpeg ships. Release 4.4 or later is needed.
 """
 
 import contextlib

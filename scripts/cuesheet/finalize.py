@@ -56,6 +56,7 @@ def finalize_dataset(
             f"The source {source} and the output {target} lie in one another; nothing may be "
             "written into the source. Choose another folder for the results."
         )
+    _remove_linked_folders(target)
     placed = Placed()
     kept: set[Path] = {Path(data_file) for data_file in dataset.data_files}
     linked: list[Path] = []
@@ -184,6 +185,15 @@ def _make(real: Path, target: Path, way: str) -> None:
     finally:
         # Renaming a hard link onto another name of the same file does nothing and leaves it.
         temporary.unlink(missing_ok=True)
+
+
+def _remove_linked_folders(target: Path) -> None:
+    """Removes links to folders, below which a file made here would lie somewhere else."""
+    for directory, names, _ in os.walk(target):
+        for name in names:
+            path = Path(directory) / name
+            if path.is_symlink():
+                path.unlink()
 
 
 def _remove_others(target: Path, kept: set[Path]) -> None:

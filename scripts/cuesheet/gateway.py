@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from cuesheet.asking import Asker, Outcome
+from cuesheet.asking import Asker
 from cuesheet.call_cache import CallCache, is_complete, request_key
 from cuesheet.upstream import Backend, BackendFailedError, CallFailedError
 
@@ -43,6 +43,15 @@ METRICS = {
 }
 
 
+@dataclass(frozen=True)
+class _Found:
+    """A reply, how it was had when it was asked, and whether that was an earlier call."""
+
+    reply: dict[str, Any]
+    asked: dict[str, Any]
+    hit: bool
+
+
 @dataclass
 class Gateway:
     """The HTTP application. `api_key` is the run's own random key, not a model server's."""
@@ -52,7 +61,7 @@ class Gateway:
     api_key: str
 
     def __post_init__(self) -> None:
-        self._asking: dict[str, asyncio.Task[Outcome]] = {}
+        self._asking: dict[str, asyncio.Task[_Found]] = {}
         self._started = time.monotonic()
 
     @property
@@ -111,32 +120,48 @@ class Gateway:
         task = self._asking.get(key)
         joined = task is not None
         if task is None:
-            entry = await asyncio.to_thread(self.cache.get, key)
-            if entry is not None:
-                self.asker.counters.cache_hits += 1
-                return entry["reply"], _about(key, entry["reply"], entry, hit=True)
-            # Another request may have come as far as this while the file was looked for.
-            task = self._asking.get(key)
-            joined = task is not None
-        if task is None:
             # A task of its own: a job that goes away does not cancel what is already paid for.
-            task = asyncio.create_task(self._ask_and_keep(key, body, group))
+            task = asyncio.create_task(self._find_or_ask(key, body, group))
             self._asking[key] = task
-            task.add_done_callback(lambda _: self._asking.pop(key, None))
-        outcome = await asyncio.shield(task)
-        if joined:
-            self.asker.counters.joined += 1
-        return outcome.reply, _about(key, outcome.reply, asdict(outcome), hit=joined)
+            task.add_done_callback(lambda done: self._forget(key, done))
+        found = await asyncio.shield(task)
+        self.asker.counters.cache_hits += found.hit
+        self.asker.counters.joined += joined and not found.hit
+        hit = found.hit or joined
+        about = {
+            "key": key,
+            "cache_hit": hit,
+            "attempts": 0 if hit else found.asked["attempts"],
+            "upstream": found.asked.get("upstream"),
+            "model": found.reply.get("model"),
+            "prompt_tokens": found.asked.get("prompt_tokens", 0),
+            "completion_tokens": found.asked.get("completion_tokens", 0),
+        }
+        return found.reply, about
 
-    async def _ask_and_keep(self, key: str, body: dict[str, Any], group: str) -> Outcome:
+    async def _find_or_ask(self, key: str, body: dict[str, Any], group: str) -> "_Found":
+        entry = await asyncio.to_thread(self.cache.get, key)
+        if entry is not None:
+            return _Found(entry["reply"], entry, hit=True)
         begun = time.monotonic()
         outcome = await self.asker.complete(body, group)
+        asked = {
+            "upstream": outcome.upstream,
+            "attempts": outcome.attempts,
+            "latency_s": round(time.monotonic() - begun, 4),
+            "prompt_tokens": outcome.prompt_tokens,
+            "completion_tokens": outcome.completion_tokens,
+        }
         if outcome.keep and is_complete(outcome.reply):
-            asked = {name: value for name, value in asdict(outcome).items() if name not in _INNER}
-            asked["latency_s"] = round(time.monotonic() - begun, 4)
             kept = await asyncio.to_thread(self.cache.put, key, body, outcome.reply, asked)
             self.asker.counters.cache_write_failures += not kept
-        return outcome
+        return _Found(outcome.reply, asked, hit=False)
+
+    def _forget(self, key: str, task: "asyncio.Task[_Found]") -> None:
+        del self._asking[key]
+        if not task.cancelled():
+            # Marks the exception as seen where no job waits for it any more.
+            task.exception()
 
     async def models(self, _: web.Request) -> web.Response:
         listed = [{"id": name, "object": "model"} for name in await self.backend.models()]
@@ -144,8 +169,9 @@ class Gateway:
 
     async def health(self, _: web.Request) -> web.Response:
         state = self.backend.state()
-        status = 503 if state == "failed" else 200
-        return web.json_response({"status": "ok", "server": state}, status=status)
+        failed = state == "failed"
+        answer = {"status": "failed" if failed else "ok", "server": state}
+        return web.json_response(answer, status=503 if failed else 200)
 
     async def stats(self, _: web.Request) -> web.Response:
         return web.json_response(self.snapshot())
@@ -168,21 +194,6 @@ class Gateway:
         ):
             return _error(401, "wrong or missing API key of the run's gateway", "unauthorized")
         return await handler(request)
-
-
-_INNER = ("reply", "keep")
-
-
-def _about(key: str, reply: dict[str, Any], asked: dict[str, Any], hit: bool) -> dict[str, Any]:
-    return {
-        "key": key,
-        "cache_hit": hit,
-        "attempts": 0 if hit else asked["attempts"],
-        "upstream": asked.get("upstream"),
-        "model": reply.get("model"),
-        "prompt_tokens": asked.get("prompt_tokens", 0),
-        "completion_tokens": asked.get("completion_tokens", 0),
-    }
 
 
 def _group(request: web.Request) -> str:

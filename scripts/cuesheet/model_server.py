@@ -175,7 +175,7 @@ class Replica:
             async with http.get(f"{root}/v1/models") as response:
                 if response.status != 200:
                     return f"/v1/models answers {response.status}"
-                models = [model["id"] for model in (await response.json())["data"]]
+                models = [model["id"] for model in (await response.json(content_type=None))["data"]]
         except (aiohttp.ClientError, TimeoutError) as error:
             return f"no answer ({type(error).__name__})"
         except (ValueError, KeyError, TypeError) as error:

@@ -127,11 +127,20 @@ def main(arguments: list[str] | None = None) -> int:
     for chatty in ("httpx", "httpx2", "httpcore", "httpcore2", "openai", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     # Only here, in the process of its own: these imports cost half a CPU second.
-    import asyncio
+    try:
+        import asyncio
 
-    from cuesheet.supervisor import supervise
+        from cuesheet.supervisor import supervise
 
-    config = json.loads(options.config.read_bytes())
+        config = json.loads(options.config.read_bytes())
+    except Exception as error:
+        logging.exception("the supervisor cannot start")
+        cause = f"the gateway cannot start: {type(error).__name__}: {error}"
+        failed = {"state": "failed", "url": None, "api_key": None, "pid": os.getpid()}
+        failed |= {"parent_pid": options.parent_pid, "error": cause}
+        failed["logs"] = {"supervisor": str(run_dir / "supervisor.log")}
+        files.write_json(run_dir / "server.json", failed, mode=0o600)
+        return 1
     return asyncio.run(supervise(config, run_dir, options.parent_pid))
 
 

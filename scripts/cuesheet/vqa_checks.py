@@ -53,6 +53,8 @@ def check_vqa(
                 f"a second pair for frame {pair.frame_index} of {pair.camera}; at most one.",
             )
         listed.setdefault(key, pair)
+    # A row that is on no frame is an error of its own; its partner is not one more.
+    all_placed = all(event.frame_index is not None for event in events)
     for (frame_index, camera), placed in _by_frame_and_camera(events).items():
         where, at = placed[0].where, f"frame {frame_index} of {camera}"
         if camera is None:
@@ -61,24 +63,25 @@ def check_vqa(
             report.error(
                 "vqa_frame_not_decoded", where, f"{at} was not decoded, so no model has seen it."
             )
+        pair = listed.pop((frame_index, camera), None)
         roles = [item.row.role for item in placed]
         if roles.count("user") > 1 or roles.count("assistant") > 1:
             report.error("vqa_pair_twice", placed[-1].where, f"{at} has more than one pair.")
             continue
         if len(placed) == 1:
             missing = "answer" if roles == ["user"] else "question"
-            report.error("vqa_unpaired", where, f"{at} has no {missing} to this row.")
+            if all_placed:
+                report.error("vqa_unpaired", where, f"{at} has no {missing} to this row.")
             continue
         question = next((item for item in placed if item.row.role == "user"), None)
         answer = next((item for item in placed if item.row.role == "assistant"), None)
         if question is None or answer is None:
             continue  # reported as a wrong role
-        pair = listed.pop((frame_index, camera), None)
         if pair is None:
             report.error("vqa_pairs_disagree", where, f"{at} is not in the file's list of pairs.")
         else:
             _check_pair(report, question, answer, pair, frames)
-    for pair in listed.values():
+    for pair in listed.values() if all_placed else ():
         report.error(
             "vqa_pairs_disagree",
             "vqa pairs",

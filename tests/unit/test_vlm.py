@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 from cuesheet.call_cache import CallCache
 from cuesheet.errors import CuesheetError
 from cuesheet.reply_text import UnusableReplyError, parse_reply
-from cuesheet.vlm import Clip, Image, Vlm, VlmError, VlmSettings
+from cuesheet.vlm import Clip, Image, Vlm, VlmError
 
 PROMPTS = {"plan_relabel": "0" * 64}
 SETTINGS = {"model": "test-model", "temperature": 0.2, "max_tokens": 64, "seed": 5}
@@ -165,7 +165,7 @@ async def test_the_request_is_system_then_media_then_question_with_the_schema(tm
 
 
 async def test_the_record_of_a_call_says_what_it_took(tmp_path):
-    async with model(tmp_path, lambda body, n: completion(GOOD)) as (_server, vlm):
+    async with model(tmp_path, lambda body, n: completion(GOOD)) as (__, vlm):
         answer = await vlm.ask(**question())
         await vlm.ask(**question())
         first, second = vlm.calls
@@ -273,7 +273,7 @@ async def test_records_are_in_the_order_of_asking_not_of_answering(tmp_path):
             second_done.set()
         return completion(GOOD)
 
-    async with model(tmp_path, behave) as (_server, vlm):
+    async with model(tmp_path, behave) as (__, vlm):
         await asyncio.gather(
             vlm.ask(**question("first", name="one")), vlm.ask(**question("second", name="two"))
         )
@@ -308,7 +308,7 @@ async def test_records_are_in_the_order_of_asking_not_of_answering(tmp_path):
     ids=["401", "404", "gave up", "400", "context", "context of vLLM"],
 )
 async def test_no_reply_at_all_is_an_error_that_says_what_to_do(tmp_path, response, says):
-    async with model(tmp_path, lambda body, n: response()) as (_server, vlm):
+    async with model(tmp_path, lambda body, n: response()) as (__, vlm):
         with pytest.raises(VlmError, match=rf"(?s)'where' \(demo/000003\).*{says}") as caught:
             await vlm.ask(**question())
         assert isinstance(caught.value, CuesheetError)
@@ -320,7 +320,7 @@ async def test_a_correction_that_does_not_fit_the_context_is_given_up(tmp_path):
             return completion("hm")
         return refusal(400, "This model's maximum context length is 512 tokens.")
 
-    async with model(tmp_path, behave) as (_server, vlm):
+    async with model(tmp_path, behave) as (__, vlm):
         answer = await vlm.ask(**question())
     assert answer.value is None
     assert answer.call["outcome"] == "given_up"
@@ -358,21 +358,23 @@ async def test_a_run_that_is_not_there_is_said_so(tmp_path, state, says):
 
 
 async def test_a_job_waits_for_the_gateway_to_be_ready(tmp_path):
-    async with serving(lambda body, n: completion(GOOD)) as server:
-        async with gateway_before(tmp_path, server.url):
-            ready = (tmp_path / "server.json").read_text()
-            (tmp_path / "server.json").write_text('{"state": "starting", "pid": null, "logs": {}}')
+    async def ask():
+        async with connect(tmp_path) as vlm:
+            return await vlm.ask(**question())
 
-            async def ask():
-                async with connect(tmp_path) as vlm:
-                    return await vlm.ask(**question())
-
-            asking = asyncio.create_task(ask())
-            await asyncio.sleep(0.2)
-            assert not asking.done()
-            (tmp_path / "replacement").write_text(ready)
-            (tmp_path / "replacement").replace(tmp_path / "server.json")
-            assert (await asking).value is not None
+    server_file = tmp_path / "server.json"
+    async with (
+        serving(lambda body, n: completion(GOOD)) as server,
+        gateway_before(tmp_path, server.url),
+    ):
+        ready = server_file.read_text()
+        server_file.write_text('{"state": "starting", "pid": null, "logs": {}}')
+        asking = asyncio.create_task(ask())
+        await asyncio.sleep(0.2)
+        assert not asking.done()
+        (tmp_path / "replacement").write_text(ready)
+        (tmp_path / "replacement").replace(server_file)
+        assert (await asking).value is not None
 
 
 async def test_a_gateway_that_goes_away_is_an_error_not_a_hang(tmp_path):
@@ -385,12 +387,9 @@ async def test_a_gateway_that_goes_away_is_an_error_not_a_hang(tmp_path):
 
 
 async def test_a_dataset_name_in_any_script_is_a_valid_group(tmp_path):
-    async with serving(lambda body, n: completion(GOOD)) as server:
-        async with gateway_before(tmp_path, server.url):
-            name = "données été\r\nX-Evil: 1/000001"
-            path = tmp_path / "server.json"
-            async with Vlm.connect(path, VlmSettings(), name, PROMPTS) as vlm:
-                answer = await vlm.ask(**question())
+    async with model(tmp_path, lambda body, n: completion(GOOD)) as (_, vlm):
+        vlm.group = "données été\r\nX-Evil: 1/000001"
+        answer = await vlm.ask(**question())
     assert answer.value is not None
 
 

@@ -150,7 +150,7 @@ def test_the_summary_adds_up(finished_demo, frames):
     assert summary["rows"]["vqa"] == 2 * pairs
     assert summary["episodes"]["annotated"] == 4
     text = (finished_demo.path / "results/demo_v3/summary.txt").read_text()
-    assert "no language model" in text
+    assert "not a language model" in text
 
 
 def test_a_second_run_has_nothing_to_do_and_starts_no_server(finished_demo, tmp_path):

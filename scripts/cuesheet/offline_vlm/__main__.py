@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from cuesheet.offline_vlm import MODEL_ID, server
+from cuesheet.offline_vlm import MODEL_ID
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -47,6 +47,11 @@ def main(argv: list[str] | None = None) -> int:
                 file=sys.stderr,
             )
             return 2
+    # Before numpy is imported: one thread a call, concurrency comes from the calls.
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    from cuesheet.offline_vlm import server
+
     try:
         return server.serve(
             host=options.host,

@@ -14,10 +14,10 @@ from cuesheet.offline_vlm.question import Question, SheetLayout
 
 # Width (px) at which motion is looked at.
 WORK_WIDTH = 96
-# The burned-in time stands in the lower left corner: these shares of a tile's height and width are
-# not looked at, in any tile.
+# The burned-in time stands in the lower left corner, as in "12.50s": these shares of a tile's height
+# (the width for each sign) are not looked at, in any tile.
 PLATE_HEIGHT = 0.18
-PLATE_WIDTH = 0.48
+PLATE_WIDTH_PER_SIGN = 0.096
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ def moments(question: Question, media: Media) -> Moments:
         [cv2.resize(by_time[time], size, interpolation=cv2.INTER_AREA) for time in times]
     )
     if tiled:
-        frames[
-            :, math.floor((1 - PLATE_HEIGHT) * size[1]) :, : math.ceil(PLATE_WIDTH * size[0])
-        ] = 0
+        signs = len(f"{times[-1]:.2f}s")
+        top = math.floor((1 - PLATE_HEIGHT) * size[1])
+        frames[:, top:, : math.ceil(PLATE_WIDTH_PER_SIGN * signs * size[1])] = 0
     return Moments(frames, np.array(times))
 
 

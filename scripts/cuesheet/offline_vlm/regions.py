@@ -152,6 +152,7 @@ def _join(lab: np.ndarray, pieces: np.ndarray, count: int) -> np.ndarray:
 
 def _neighbors(pieces: np.ndarray) -> list[tuple[int, int]]:
     """Pairs of regions that touch, also across a seam of up to two unassigned pixels."""
+    base = int(pieces.max()) + 1
     pairs = []
     for step in (1, 2, 3):
         for first, second in (
@@ -160,9 +161,9 @@ def _neighbors(pieces: np.ndarray) -> list[tuple[int, int]]:
         ):
             touching = (first != second) & (first > 0) & (second > 0)
             a, b = first[touching], second[touching]
-            pairs.append(np.stack([np.minimum(a, b), np.maximum(a, b)], axis=1))
-    edges, counts = np.unique(np.concatenate(pairs), axis=0, return_counts=True)
-    return [(int(a), int(b)) for (a, b), seen in zip(edges, counts, strict=True) if seen >= 3]
+            pairs.append(np.minimum(a, b) * base + np.maximum(a, b))
+    edges, counts = np.unique(np.concatenate(pairs), return_counts=True)
+    return [divmod(int(edge), base) for edge in edges[counts >= 3]]
 
 
 def _one_thing(first: np.ndarray, second: np.ndarray) -> bool:
@@ -177,27 +178,31 @@ def _describe(
     small: np.ndarray, lab: np.ndarray, pieces: np.ndarray, scale: tuple[float, float]
 ) -> list[Region]:
     found = []
-    numbers, counts = np.unique(pieces, return_counts=True)
-    for number, count in zip(numbers, counts, strict=True):
+    counts = np.bincount(pieces.ravel())
+    in_row = np.zeros((len(counts), pieces.shape[0]), bool)
+    in_column = np.zeros((len(counts), pieces.shape[1]), bool)
+    in_row[pieces, np.arange(pieces.shape[0])[:, None]] = True
+    in_column[pieces, np.arange(pieces.shape[1])] = True
+    for number, count in enumerate(counts.tolist()):
         share = count / pieces.size
         if number == 0 or not MIN_SHARE <= share <= MAX_SHARE:
             continue
-        mask = pieces == number
-        rows = np.flatnonzero(mask.any(axis=1))
-        columns = np.flatnonzero(mask.any(axis=0))
+        rows, columns = np.flatnonzero(in_row[number]), np.flatnonzero(in_column[number])
         top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
         reach = 4
         window = np.s_[max(0, top - reach) : bottom + reach, max(0, left - reach) : right + reach]
-        inside = mask[window].astype(np.uint8)
+        inside = (pieces[window] == number).astype(np.uint8)
         ring = cv2.dilate(inside, np.ones((2 * reach - 1, 2 * reach - 1), np.uint8)) - inside
         ring = ring.astype(bool)
         if not ring.any():
             continue
-        own = np.median(lab[mask], axis=0)
+        inside = inside.astype(bool)
+        own = np.median(lab[window][inside], axis=0)
         around = lab[window][ring]
         contrast = float(np.median(np.linalg.norm(around - own, axis=1)))
         if contrast < MIN_CONTRAST:
             continue
+        mask = pieces == number
         solidity = count / ((bottom - top) * (right - left))
         border = (mask[0].sum() + mask[-1].sum() + mask[:, 0].sum() + mask[:, -1].sum()) / max(
             1.0, 2.0 * np.sqrt(count)
@@ -205,7 +210,7 @@ def _describe(
         saliency = (
             contrast
             * (0.35 + min(1.0, float(np.hypot(own[1], own[2])) / 60.0))
-            * min(1.0, (share / 0.003)) ** 0.5
+            * min(1.0, (share / 0.01)) ** 0.5
             * (0.4 + 0.6 * min(1.0, solidity / 0.6))
             * max(0.1, 1.0 - float(border))
         )
@@ -217,7 +222,7 @@ def _describe(
                     float(right * scale[0]),
                     float(bottom * scale[1]),
                 ),
-                color=colors.name_of(np.median(small[mask], axis=0)),
+                color=colors.name_of(np.median(small[window][inside], axis=0)),
                 shape=_outline(mask[top:bottom, left:right]),
                 share=float(share),
                 saliency=float(saliency),

@@ -8,7 +8,8 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "grasp": ("grasp", "grab", "pick", "take", "lift", "hold", "fetch", "get", "raise", "grip"),
     "place": (
         "place", "put", "set", "drop", "lay", "stack", "insert", "plug", "return", "deposit",
-        "leave", "bring", "carry", "move", "transfer", "deliver", "hang", "load", "store", "throw", "toss",
+        "leave", "bring", "carry", "move", "transfer", "deliver", "hang", "load", "store",
+        "throw", "toss",
     ),
     "push": ("push", "slide", "sweep", "shove", "nudge", "wipe", "drag", "pull", "roll", "clean"),
     "open": ("open", "unlock", "uncover", "unfold"),
@@ -179,8 +180,8 @@ _IRREGULAR = {
     "lay": "laid", "leave": "left", "let": "let", "make": "made", "put": "put", "set": "set",
     "shut": "shut", "spin": "spun", "sweep": "swept", "take": "took", "throw": "threw",
     "shake": "shook", "do": "did", "stand": "stood", "slide": "slid", "feed": "fed",
-    "stick": "stuck", "draw": "drew", "drive": "drove", "tear": "tore", "hide": "hid", "catch": "caught",
-    "see": "saw",
+    "stick": "stuck", "draw": "drew", "drive": "drove", "tear": "tore", "hide": "hid",
+    "catch": "caught", "see": "saw",
 }  # fmt: skip
 _DOUBLED = {"grab", "drop", "grip", "tap", "flip", "drag", "stop", "wrap", "zip", "unzip", "plug",
             "unplug", "stir", "scrub", "dip", "snap", "strip", "swap", "clip", "pin"}  # fmt: skip

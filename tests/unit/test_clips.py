@@ -1,0 +1,285 @@
+"""Clips hold exactly their episode's frames, in a form that every browser plays."""
+
+import io
+import struct
+from pathlib import Path
+
+import av
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from media_sources import (
+    H264,
+    Source,
+    full_decode,
+    joined,
+    reencoded,
+    run,
+    say,  # noqa: F401 - a fixture
+    single,
+    sources,
+)
+from PIL import Image
+
+from cuesheet.clips import ClipSettings, write_clip, write_clip_of_images
+from cuesheet.errors import CuesheetError
+from cuesheet.ffmpeg import passthrough_options
+from cuesheet.images import read_images
+from cuesheet.video import EpisodeFrames, locate_episode
+
+ENCODE = ClipSettings(copy=False)
+
+
+def located(case: Source, **changes) -> EpisodeFrames:
+    place = {
+        "from_s": case.camera.from_s,
+        "to_s": case.camera.to_s,
+        "timestamps_s": case.episode.timestamps,
+        "fps": case.episode.fps,
+        "where": f"episode {case.episode.episode_index}",
+    }
+    return locate_episode(case.file, **(place | changes))
+
+
+def boxes(file: Path) -> list[str]:
+    """Names of an mp4's outer boxes, in order."""
+    data, names, position = file.read_bytes(), [], 0
+    while position < len(data):
+        size, name = struct.unpack(">I4s", data[position : position + 8])
+        names.append(name.decode())
+        position += size if size > 1 else struct.unpack(">Q", data[position + 8 :][:8])[0]
+    return names
+
+
+def assert_plays_in_a_browser(clip: Path, length_s: float) -> None:
+    names = boxes(clip)
+    assert names.index("moov") < names.index("mdat")
+    with av.open(str(clip)) as container:
+        assert [stream.type for stream in container.streams] == ["video"]
+        codec = container.streams.video[0].codec_context
+        assert (codec.name, codec.pix_fmt) == ("h264", "yuv420p")
+        assert container.duration / 1e6 == pytest.approx(length_s, abs=0.02)
+
+
+def error_by_offset(clip: np.ndarray, whole: np.ndarray, first: int) -> dict[int, float]:
+    """Mean absolute error of a clip against its episode's place in the file, and beside it."""
+    errors = {}
+    for offset in (-1, 0, 1):
+        frames = [i for i in range(len(clip)) if 0 <= first + i + offset < len(whole)]
+        errors[offset] = float(
+            np.mean(
+                [
+                    np.abs(clip[i].astype(np.int16) - whole[first + i + offset]).mean()
+                    for i in frames
+                ]
+            )
+        )
+    return errors
+
+
+@pytest.mark.parametrize("name", ["demo_v3", "dev_v3"])
+def test_clips_have_exactly_the_episodes_frames(request, name, tmp_path, say):  # noqa: F811
+    clips = mismatches = 0
+    for case in sources(request.getfixturevalue(name)):
+        clip = tmp_path / f"{case.camera.camera}-{case.episode.episode_index}.mp4"
+        assert write_clip(clip, located(case), ClipSettings()) == "encoded"
+        width, height = case.camera.width, case.camera.height
+        decoded = full_decode(clip, width, height)
+        clips += 1
+        mismatches += len(decoded) != case.length
+        assert_plays_in_a_browser(clip, case.length / case.episode.fps)
+        whole = full_decode(case.file, width, height)
+        errors = error_by_offset(decoded, whole, case.first_frame)
+        assert errors[0] < 4
+        assert errors[0] == min(errors.values())
+        for i in (0, case.length - 1):
+            difference = np.abs(decoded[i].astype(np.int16) - whole[case.first_frame + i])
+            assert difference.mean() < 5
+    say(f"clips, {name} (AV1), encoded: {{'counted': {clips}, 'mismatches': {mismatches}}}")
+    assert mismatches == 0
+
+
+@pytest.mark.parametrize("name", H264)
+def test_copied_clips_have_the_sources_very_pixels(demo_v3, name, tmp_path, say):  # noqa: F811
+    root = reencoded(demo_v3, tmp_path / name, H264[name])
+    counts = {"copied": 0, "encoded": 0, "mismatches": 0}
+    for case in sources(root):
+        clip = tmp_path / "clip.mp4"
+        way = write_clip(clip, located(case), ClipSettings(copy=True))
+        decoded = full_decode.__wrapped__(clip, 224, 224)
+        counts[way] += 1
+        counts["mismatches"] += len(decoded) != case.length
+        assert_plays_in_a_browser(clip, case.length / 10)
+        whole = full_decode(case.file, 224, 224)
+        if way == "copied":
+            expected = whole[case.first_frame : case.first_frame + case.length]
+            assert np.array_equal(decoded, expected)
+        else:
+            errors = error_by_offset(decoded, whole, case.first_frame)
+            assert errors[0] == min(errors.values())
+    say(f"clips, demo_v3 (H.264, {name}): {counts}")
+    assert counts["mismatches"] == 0
+    assert counts["copied"] > 0 or name != "gop2"
+    assert counts["encoded"] > 0
+
+
+def test_clips_of_joined_clips_with_b_frames_are_copies_of_their_parts(demo_v3, tmp_path, say):  # noqa: F811
+    counts = {"copied": 0, "encoded": 0, "mismatches": 0}
+    for case in joined(demo_v3, tmp_path / "parts"):
+        clip = tmp_path / "clip.mp4"
+        way = write_clip(clip, located(case), ClipSettings(copy=True))
+        decoded = full_decode.__wrapped__(clip, 224, 224)
+        counts[way] += 1
+        counts["mismatches"] += len(decoded) != case.length
+        whole = full_decode(case.file, 224, 224)
+        expected = whole[case.first_frame : case.first_frame + case.length]
+        assert way == "copied"
+        assert np.array_equal(decoded, expected)
+    say(f"clips, demo_v3 (joined H.264 clips with B-frames): {counts}")
+    assert counts["mismatches"] == 0
+
+
+def test_the_settings_decide_whether_a_stream_is_copied_and_how_it_is_coded(demo_v3, tmp_path):
+    root = reencoded(demo_v3, tmp_path / "h264", H264["gop2"])
+    case = sources(root)[0]
+    assert write_clip(tmp_path / "a.mp4", located(case), ClipSettings()) == "copied"
+    assert write_clip(tmp_path / "b.mp4", located(case), ENCODE) == "encoded"
+    small = ClipSettings(preset="medium", crf=40, copy=False)
+    assert write_clip(tmp_path / "c.mp4", located(case), small) == "encoded"
+    sizes = {name: (tmp_path / f"{name}.mp4").stat().st_size for name in "abc"}
+    assert sizes["c"] < sizes["b"] / 3
+    # This preset codes frames in another order; still every one is shown, from time 0 on.
+    assert len(full_decode.__wrapped__(tmp_path / "c.mp4", 224, 224)) == case.length
+    assert_plays_in_a_browser(tmp_path / "c.mp4", case.length / 10)
+
+
+def test_the_last_column_and_row_of_odd_sizes_are_shown_twice(demo_v3, tmp_path):
+    original = next(iter(demo_v3.glob("videos/**/*.mp4")))
+    file = tmp_path / "odd.mp4"
+    chain = "scale=221:223,format=yuv444p"
+    run("-i", original, "-frames:v", "40", "-vf", chain, "-c:v", "libx264", file)
+    clip = tmp_path / "clip.mp4"
+    write_clip(clip, located(single(file, 40, 10.0, 221, 223)), ENCODE)
+    decoded = full_decode(clip, 222, 224).astype(np.int16)
+    truth = full_decode(file, 221, 223).astype(np.int16)
+    assert len(decoded) == 40
+    assert np.abs(decoded[:, :223, :221] - truth).mean() < 5
+    assert np.abs(decoded[:, :223, 221] - truth[:, :, 220]).mean() < 8
+    assert np.abs(decoded[:, 223, :221] - truth[:, 222]).mean() < 8
+    assert_plays_in_a_browser(clip, 4.0)
+
+
+@pytest.mark.parametrize("copy", [True, False])
+def test_frames_keep_their_distances_in_time(demo_v3, copy, tmp_path):
+    original = next(iter(demo_v3.glob("videos/**/*.mp4")))
+    file = tmp_path / "variable.mp4"
+    chain = "select='lt(n,100)*(mod(n,7)-3)'"
+    run("-i", original, "-vf", chain, *passthrough_options(), *H264["gop2"], file)
+    kept = [n for n in range(100) if n % 7 != 3]
+    times = np.array([n / 10 for n in kept], np.float32).tolist()
+    episode = located(single(file, 100, 10.0, 224, 224), timestamps_s=times)
+    clip = tmp_path / "clip.mp4"
+    way = write_clip(clip, episode, ClipSettings(copy=copy))
+    assert way == ("copied" if copy else "encoded")
+    with av.open(str(clip)) as container:
+        shown = sorted(
+            float(packet.pts * packet.time_base) for packet in container.demux() if packet.size
+        )
+    assert shown == pytest.approx([n / 10 for n in kept], abs=1e-4)
+
+
+def test_frames_that_no_timestamp_names_are_left_out(demo_v3, tmp_path):
+    case = sources(demo_v3)[1]
+    kept = [i for i in range(case.length) if i not in (5, 20, 21)]
+    times = [case.episode.timestamps[i] for i in kept]
+    clip = tmp_path / "clip.mp4"
+    write_clip(clip, located(case, timestamps_s=times), ClipSettings())
+    decoded = full_decode(clip, 224, 224).astype(np.int16)
+    expected = full_decode(case.file, 224, 224)[[case.first_frame + i for i in kept]]
+    assert len(decoded) == len(kept)
+    assert np.abs(decoded - expected).mean(axis=(1, 2, 3)).max() < 5
+
+
+def test_a_clip_of_a_damaged_video_is_an_error_and_leaves_nothing(demo_v3, tmp_path):
+    case = sources(demo_v3)[0]
+    file = tmp_path / "damaged.mp4"
+    run("-i", case.file, "-c", "copy", file)
+    episode = located(single(file, 75, 10.0, 224, 224))
+    data = bytearray(file.read_bytes())
+    data[2000:60_000] = bytes(58_000)
+    file.write_bytes(data)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(CuesheetError, match=r"episode 7.*damaged\.mp4"):
+        write_clip(tmp_path / "out/clip.mp4", episode, ENCODE)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.fixture
+def pictures(tmp_path) -> tuple[Path, np.ndarray]:
+    """A data file of two episodes of an image camera; picture 12 is a file of its own."""
+    truth = np.zeros((30, 45, 61, 3), np.uint8)
+    for i, picture in enumerate(truth):
+        picture[:, :] = (8 * i, 255 - 8 * i, 40)
+        picture[10:20, i : i + 20] = (250, 250, 250)
+    cells = []
+    for i, picture in enumerate(truth):
+        data = io.BytesIO()
+        Image.fromarray(picture).save(data, "PNG")
+        cells.append({"bytes": data.getvalue(), "path": f"frame-{i:06d}.png"})
+    file = tmp_path / "data/chunk-000/file-000.parquet"
+    file.parent.mkdir(parents=True)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/twelve.png").write_bytes(cells[12]["bytes"])
+    cells[12] = {"bytes": None, "path": "images/twelve.png"}
+    kind = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+    table = pa.table({"observation.images.top": pa.array(cells, kind), "index": list(range(30))})
+    pq.write_table(table, file, row_group_size=8)
+    return file, truth
+
+
+def read(file: Path, indices, row_from: int = 10, camera: str = "observation.images.top"):
+    return read_images(
+        file,
+        root=file.parents[2],
+        camera=camera,
+        row_from=row_from,
+        frame_indices=indices,
+        where="episode 1",
+    )
+
+
+def test_pictures_in_data_files_come_out_as_they_are(pictures):
+    file, truth = pictures
+    frames = [*read(file, [0, 2, 5, 6, 19])]
+    assert [frame.frame_index for frame in frames] == [0, 2, 5, 6, 19]
+    for frame in frames:
+        assert (frame.width, frame.height) == (61, 45)
+        assert frame.data == truth[10 + frame.frame_index].tobytes()
+
+
+def test_pictures_become_a_clip_of_even_size(pictures, tmp_path):
+    file, truth = pictures
+    clip = tmp_path / "clip.mp4"
+    arguments = {"width": 61, "height": 45, "fps": 29.97, "settings": ENCODE, "where": "episode 1"}
+    write_clip_of_images(clip, read(file, range(20)), length=20, **arguments)
+    decoded = full_decode(clip, 62, 46).astype(np.int16)
+    assert len(decoded) == 20
+    assert np.abs(decoded[:, :45, :61] - truth[10:]).mean(axis=(1, 2, 3)).max() < 6
+    assert_plays_in_a_browser(clip, 20 / 29.97)
+    with pytest.raises(CuesheetError, match="came out with 20 frames, the episode has 21"):
+        write_clip_of_images(clip, read(file, range(20)), length=21, **arguments)
+
+
+def test_missing_and_broken_pictures_are_named(pictures, tmp_path):
+    file, _ = pictures
+    with pytest.raises(CuesheetError, match=r"episode 1.*no column 'wrist'.*observation\.images"):
+        next(read(file, [0], camera="wrist"))
+    with pytest.raises(CuesheetError, match=r"episode 1.*has 30 rows, row 30 was expected"):
+        [*read(file, [0, 20])]
+    (tmp_path / "images/twelve.png").write_bytes(b"no picture")
+    with pytest.raises(CuesheetError, match="episode 1.*frame 2: the picture cannot be decoded"):
+        [*read(file, [2])]
+    (tmp_path / "images/twelve.png").unlink()
+    with pytest.raises(CuesheetError, match="episode 1.*frame 2: the picture cannot be read"):
+        [*read(file, [2])]

@@ -1,0 +1,357 @@
+"""The merged data file equals a plain row-by-row reference; the source's columns do not change."""
+
+import hashlib
+import json
+import runpy
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cuesheet.dataset import read_dataset
+from cuesheet.errors import CuesheetError
+from cuesheet.language import LANGUAGE_COLUMNS
+from cuesheet.language_arrow import EVENTS_TYPE, PERSISTENT_TYPE
+from cuesheet.merge import EpisodeRows, annotated_schema, merge_file
+
+FILE = "data/chunk-000/file-000.parquet"
+CAMERA = "observation.images.front"
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "merge_language.py"
+KEYS = ("role", "content", "style", "timestamp", "camera", "tool_calls")
+
+
+def row(style, role, content, timestamp, camera=None, tool_calls=None) -> dict:
+    return dict(zip(KEYS, (role, content, style, timestamp, camera, tool_calls), strict=True))
+
+
+def shortest(timestamp: float) -> float:
+    return float(str(np.float32(timestamp)))
+
+
+def make_rows(timestamps: list[float], seed: int) -> EpisodeRows:
+    """Rows of every style at random frames, in random order."""
+    draw = np.random.default_rng(seed)
+    times = [shortest(t) for t in timestamps]
+    say = [{"type": "function", "function": {"name": "say", "arguments": {"text": f"hi {seed}"}}}]
+    persistent = [row("task_aug", "user", f"task {n}", times[0]) for n in range(3)]
+    for t in sorted(draw.choice(times, 5, replace=False)):
+        persistent += [
+            row("subtask", "assistant", f"do {t}", t),
+            row("memory", "assistant", f"did {t}", t),
+            row("plan", "assistant", f"1. do {t}\n2. rest ü", t),
+        ]
+    events = [row(None, "assistant", None, times[0], None, say)]
+    for t in draw.choice(times, 8, replace=False):
+        events += [
+            row("vqa", "assistant", '{"count": 1, "label": "x"}', t, CAMERA),
+            row("vqa", "user", "How many?", t, CAMERA),
+            row("vqa", "user", "Where?", t, "observation.images.arm"),
+            row("interjection", "user", "Now?", t),
+            row(None, "assistant", None, t, None, say),
+        ]
+    draw.shuffle(persistent)
+    draw.shuffle(events)
+    return EpisodeRows(list(persistent), list(events))
+
+
+def reference(table: pa.Table, rows: dict[int, EpisodeRows]) -> tuple[list, list]:
+    """Both columns as plain Python lists, made frame by frame."""
+    persistent, events = [], []
+    for frame in table.select(["episode_index", "timestamp"]).to_pylist():
+        found = rows.get(frame["episode_index"], EpisodeRows([], []))
+        persistent.append(
+            [
+                r | {"timestamp": float(np.float32(r["timestamp"]))}
+                for r in sorted(
+                    found.persistent, key=lambda r: (r["timestamp"], r["style"] or "", r["role"])
+                )
+            ]
+        )
+        here = [r for r in found.events if np.float32(r["timestamp"]) == frame["timestamp"]]
+        here.sort(key=lambda r: (r["style"] or "", r["role"], r["camera"] or ""))
+        events.append([{k: v for k, v in r.items() if k != "timestamp"} for r in here])
+    return persistent, events
+
+
+def rows_for(source: Path, episodes: list[int]) -> dict[int, EpisodeRows]:
+    table = pq.read_table(source, columns=["episode_index", "timestamp"])
+    numbers = table.column("episode_index").to_numpy()
+    times = table.column("timestamp").to_numpy()
+    return {n: make_rows(times[numbers == n].tolist(), n) for n in episodes}
+
+
+def lengths(source: Path) -> dict[int, int]:
+    numbers = pq.read_table(source, columns=["episode_index"]).column(0).to_numpy()
+    return {int(n): int((numbers == n).sum()) for n in dict.fromkeys(numbers.tolist())}
+
+
+def merge(source: Path, output: Path, rows: dict[int, EpisodeRows]):
+    return merge_file(source, output, rows.get, lengths(source))
+
+
+@pytest.mark.parametrize(
+    ("number", "episodes"),
+    [(0, [0, 1, 2, 3, 4]), (0, [1, 3]), (1, [8]), (2, [])],
+    ids=["all", "some", "the last", "none"],
+)
+def test_merged_file_equals_the_row_by_row_reference(dev_v3, tmp_path, number, episodes):
+    source = dev_v3 / f"data/chunk-000/file-{number:03d}.parquet"
+    rows = rows_for(source, episodes)
+    merged = merge(source, tmp_path / "out.parquet", rows)
+    assert list(merged.annotated) == episodes
+    table = pq.read_table(tmp_path / "out.parquet")
+    persistent, events = reference(pq.read_table(source), rows)
+    assert table.column("language_persistent").to_pylist() == persistent
+    assert table.column("language_events").to_pylist() == events
+
+
+def test_source_columns_are_unchanged_bit_by_bit(dev_v3, tmp_path):
+    source = dev_v3 / FILE
+    merge(source, tmp_path / "out.parquet", rows_for(source, [0, 2]))
+    before, after = pq.read_table(source), pq.read_table(tmp_path / "out.parquet")
+    assert after.schema.names == [*before.schema.names, *LANGUAGE_COLUMNS]
+    assert after.select(before.schema.names).equals(before)
+    assert after.select(before.schema.names).schema.equals(before.schema)
+    for name in ("observation.state", "action"):
+        values = [t.column(name).combine_chunks().flatten().to_numpy() for t in (before, after)]
+        assert values[0].tobytes() == values[1].tobytes()
+
+
+def test_types_are_explicit_in_every_file_annotated_or_not(dev_v3, tmp_path):
+    schemas = []
+    for number, episodes in ((0, [0]), (1, []), (2, [9, 10, 11])):
+        source = dev_v3 / f"data/chunk-000/file-{number:03d}.parquet"
+        output = tmp_path / f"file-{number:03d}.parquet"
+        merge(source, output, rows_for(source, episodes))
+        schemas.append(pq.read_schema(output))
+    assert schemas[0].field("language_persistent").type == PERSISTENT_TYPE
+    assert schemas[0].field("language_events").type == EVENTS_TYPE
+    assert all(schema.equals(schemas[0]) for schema in schemas)
+    item = schemas[0].field("language_persistent").type.value_type
+    assert [field.name for field in item] == list(KEYS)
+    assert item.field("timestamp").type == pa.float32()
+    assert [field.name for field in item if not field.nullable] == ["role", "timestamp"]
+    event = schemas[0].field("language_events").type.value_type
+    assert [field.name for field in event] == [key for key in KEYS if key != "timestamp"]
+
+
+def test_one_snappy_row_group_an_episode_whatever_the_sources_row_groups(dev_v3, tmp_path):
+    table = pq.read_table(dev_v3 / FILE)
+    source = tmp_path / "source.parquet"
+    for size in (table.num_rows, 100, 7):
+        pq.write_table(table, source, row_group_size=size)
+        merge(source, tmp_path / "out.parquet", rows_for(source, [1]))
+        metadata = pq.ParquetFile(tmp_path / "out.parquet").metadata
+        groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+        assert [group.num_rows for group in groups] == list(lengths(source).values())
+        assert {group.column(0).compression for group in groups} == {"SNAPPY"}
+        assert pq.read_table(tmp_path / "out.parquet").select(table.schema.names).equals(table)
+
+
+def test_frames_without_rows_have_empty_lists_not_nulls(dev_v3, tmp_path):
+    source = dev_v3 / FILE
+    merge(source, tmp_path / "out.parquet", rows_for(source, [0]))
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert [table.column(name).null_count for name in LANGUAGE_COLUMNS] == [0, 0]
+    assert table.column("language_persistent")[-1].as_py() == []
+
+
+def test_stale_and_earlier_columns_are_replaced(dev_v3, tmp_path):
+    table = pq.read_table(dev_v3 / FILE)
+    ones = pa.array([1] * table.num_rows)
+    source = tmp_path / "source.parquet"
+    with_stale = table.append_column("language_events", pa.nulls(table.num_rows))
+    for name in ("subtask_index", "tools"):
+        with_stale = with_stale.append_column(name, ones)
+    pq.write_table(with_stale.append_column("extra", ones), source)
+    merge(source, tmp_path / "out.parquet", rows_for(source, [0]))
+    names = pq.read_schema(tmp_path / "out.parquet").names
+    assert names == [*table.schema.names, "extra", *LANGUAGE_COLUMNS]
+
+
+def test_a_sources_own_language_rows_stay_where_nothing_new_is_written(dev_v3, tmp_path):
+    source, once, twice = dev_v3 / FILE, tmp_path / "once.parquet", tmp_path / "twice.parquet"
+    first = rows_for(source, [0, 1, 2])
+    merge(source, once, first)
+    # As other writers leave it: timestamps as double, no declared nullability.
+    table = pq.read_table(once)
+    loose = pa.array(table.column("language_persistent").to_pylist())
+    at = table.schema.get_field_index("language_persistent")
+    pq.write_table(table.set_column(at, "language_persistent", loose), once)
+    new = {1: make_rows(pq.read_table(source).column("timestamp").to_pylist()[118:322], 99)}
+    merged = merge(once, twice, new)
+    assert (merged.annotated, merged.kept_from_source, merged.empty) == ((1,), (0, 2), (3, 4))
+    result = pq.read_table(twice)
+    persistent, events = reference(pq.read_table(source), first | new)
+    assert result.column("language_persistent").to_pylist() == persistent
+    assert result.column("language_events").to_pylist() == events
+    assert result.schema.field("language_persistent").type == PERSISTENT_TYPE
+
+
+def test_nan_and_null_of_the_source_survive(dev_v3, tmp_path):
+    table = pq.read_table(dev_v3 / FILE)
+    odd = np.full(table.num_rows, np.uint32(0x7FC01234)).view(np.float32)  # NaN with a payload
+    nulls = pa.array([None, 1] * (table.num_rows // 2), pa.int16())
+    source = tmp_path / "source.parquet"
+    pq.write_table(table.append_column("odd", pa.array(odd)).append_column("nulls", nulls), source)
+    merge(source, tmp_path / "out.parquet", {})
+    result = pq.read_table(tmp_path / "out.parquet")
+    assert result.column("odd").to_numpy().tobytes() == odd.tobytes()
+    assert result.column("nulls").to_pylist() == nulls.to_pylist()
+
+
+def test_hub_metadata_describes_exactly_the_files_columns(dev_v3, tmp_path):
+    source = dev_v3 / FILE
+    merge(source, tmp_path / "out.parquet", rows_for(source, [0]))
+    schema = pq.read_schema(tmp_path / "out.parquet")
+    before = json.loads(pq.read_schema(source).metadata[b"huggingface"])
+    after = json.loads(schema.metadata[b"huggingface"])
+    features = after["info"]["features"]
+    assert list(features) == schema.names
+    assert features["action"] == before["info"]["features"]["action"]
+    item = features["language_persistent"]["feature"]
+    assert {k: v.get("dtype") for k, v in item.items()} == {
+        "role": "string",
+        "content": "string",
+        "style": "string",
+        "timestamp": "float32",
+        "camera": "string",
+        "tool_calls": None,
+    }
+
+
+def test_metadata_in_the_older_hub_form_and_of_pandas_is_kept_in_step():
+    text = {"dtype": "string", "_type": "Value"}
+    hub = {"info": {"features": {"a": {"feature": text, "_type": "Sequence"}, "tools": text}}}
+    pandas = {"columns": [{"name": "a"}, {"name": "tools"}], "index_columns": []}
+    metadata = {b"huggingface": json.dumps(hub), b"pandas": json.dumps(pandas), b"other": b"x"}
+    source = pa.schema([("a", pa.list_(pa.string())), ("tools", pa.string())], metadata=metadata)
+    schema = annotated_schema(source)
+    features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+    assert list(features) == schema.names == ["a", *LANGUAGE_COLUMNS]
+    assert isinstance(features["language_events"], list)
+    assert json.loads(schema.metadata[b"pandas"])["columns"] == [{"name": "a"}]
+    assert schema.metadata[b"other"] == b"x"
+
+
+def test_merging_twice_gives_the_same_bytes(dev_v3, tmp_path):
+    source = dev_v3 / FILE
+    digests = set()
+    for name in ("one", "two"):
+        merge(source, tmp_path / name, rows_for(source, [0, 1]))
+        digests.add(hashlib.sha256((tmp_path / name).read_bytes()).hexdigest())
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize("column", ["persistent", "events"])
+def test_a_row_on_no_frame_names_episode_and_time_and_leaves_no_file(dev_v3, tmp_path, column):
+    source = dev_v3 / FILE
+    lost = [row("vqa", "user", "?", 1.234, CAMERA)]
+    rows = {2: EpisodeRows(lost, []) if column == "persistent" else EpisodeRows([], lost)}
+    output = tmp_path / "out.parquet"
+    output.write_bytes(b"earlier")
+    with pytest.raises(CuesheetError, match=r"episode 2: .* at 1\.234 s .*run again"):
+        merge(source, output, rows)
+    assert output.read_bytes() == b"earlier"
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_a_file_that_differs_from_the_metadata_is_refused(dev_v3, tmp_path):
+    source = dev_v3 / FILE
+    output = tmp_path / "out.parquet"
+    right = lengths(source)
+    for wrong in (right | {4: 5}, {0: right[0]}, right | {17: 3}):
+        with pytest.raises(CuesheetError, match="metadata"):
+            merge_file(source, output, {}.get, wrong)
+    assert not output.exists()
+
+
+def write_stage_files(results: Path, episode: int, rows: EpisodeRows, length: int) -> None:
+    for stage in ("plan", "interjections", "vqa"):
+        data = {
+            "format": 1,
+            "stage": stage,
+            "dataset": results.name,
+            "episode_index": episode,
+            "persistent": rows.persistent if stage == "plan" else [],
+            "events": rows.events if stage == "vqa" else [],
+        }
+        if stage == "plan":
+            span = {"start_frame": 0, "start_s": 0.0, "end_s": 1.0, "label": "all"}
+            data["subtasks"] = [span | {"end_frame": length}]
+        path = results / stage / f"{episode:06d}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(data))
+
+
+@pytest.fixture
+def script() -> SimpleNamespace:
+    return SimpleNamespace(**runpy.run_path(str(SCRIPT)))
+
+
+@pytest.fixture
+def results(dev_v3, tmp_path) -> Path:
+    folder = tmp_path / "dev_v3"
+    for episode, rows in rows_for(dev_v3 / FILE, [0, 1, 2]).items():
+        write_stage_files(folder, episode, rows, lengths(dev_v3 / FILE)[episode])
+    return folder
+
+
+def run(script, dev_v3, results, episodes, others=(), stages=("plan", "interjections", "vqa")):
+    dataset = read_dataset(dev_v3, "dev_v3")
+    output = results / "annotated" / FILE
+    merged = script.merge_data_file(
+        dataset, FILE, results, output, set(episodes), set(others), stages
+    )
+    return merged, pq.read_table(output)
+
+
+def test_the_script_merges_chosen_and_earlier_episodes(script, dev_v3, results):
+    merged, table = run(script, dev_v3, results, [1], others=[0])
+    assert merged.annotated == (0, 1)
+    rows = rows_for(dev_v3 / FILE, [0, 1])
+    persistent, events = reference(pq.read_table(dev_v3 / FILE), rows)
+    assert table.column("language_persistent").to_pylist() == persistent
+    assert table.column("language_events").to_pylist() == events
+
+
+def test_the_script_reads_only_stages_that_are_switched_on(script, dev_v3, results):
+    (results / "plan/000001.json").unlink()
+    _, table = run(script, dev_v3, results, [1], stages=["vqa"])
+    assert table.column("language_persistent").combine_chunks().flatten().to_pylist() == []
+    with pytest.raises(CuesheetError, match=r"plan/000001\.json is not there"):
+        run(script, dev_v3, results, [1])
+
+
+def test_the_script_refuses_annotations_of_an_earlier_recording(script, dev_v3, results):
+    rows = EpisodeRows([row("subtask", "assistant", "all", 0.0)], [])
+    write_stage_files(results, 1, rows, length=100)
+    with pytest.raises(CuesheetError, match="episode of 100 frames; episode 1 has 204"):
+        run(script, dev_v3, results, [1])
+
+
+def test_the_script_refuses_episodes_of_other_files(script, dev_v3, results):
+    with pytest.raises(CuesheetError, match=r"file-000\.parquet does not hold the episodes \[7\]"):
+        run(script, dev_v3, results, [1, 7])
+
+
+def test_the_script_never_writes_into_the_source(script, dev_v3, results, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(dev_v3, source)
+    (results / "annotated").mkdir()
+    (results / "annotated/data").symlink_to(source / "data")
+    before = (source / FILE).read_bytes()
+    with pytest.raises(CuesheetError, match="which is only read"):
+        run(script, source, results, [1])
+    assert (source / FILE).read_bytes() == before
+
+
+def test_the_script_finds_the_data_file_of_a_path(script, dev_v3, tmp_path):
+    dataset = read_dataset(dev_v3, "dev_v3")
+    assert script.find_data_file(dataset, dev_v3 / FILE) == FILE
+    with pytest.raises(CuesheetError, match="not a data file"):
+        script.find_data_file(dataset, tmp_path)

@@ -1,0 +1,98 @@
+"""The progress line: what it counts, when it is printed."""
+
+import io
+import json
+
+from cuesheet.progress import Progress, count_done
+
+TOTALS = {"a": {"episodes": ["000000", "000001"]}, "b": {"episodes": ["000005"]}}
+
+
+def finish(results, dataset, stage, episode):
+    if stage == "keyframes":
+        path = results / dataset / stage / episode / "keyframes.json"
+    else:
+        path = results / dataset / stage / f"{episode}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("{}")
+
+
+def stats(**changes):
+    return {
+        "calls": 0,
+        "cache_hits": 0,
+        "prompt_tokens": 0,
+        "completion_tokens": 0,
+        "server": "idle",
+        **changes,
+    }
+
+
+def test_only_finished_files_of_wanted_episodes_count(tmp_path):
+    finish(tmp_path, "a", "plan", "000000")
+    finish(tmp_path, "a", "plan", "000009")
+    finish(tmp_path, "b", "plan", "000005")
+    finish(tmp_path, "a", "keyframes", "000001")
+    (tmp_path / "a" / "keyframes" / "000000").mkdir()
+    (tmp_path / "a" / "plan" / ".000001.tmp.json").write_text("")
+    done = count_done(tmp_path, TOTALS)
+    assert done.episodes == 3
+    assert done.stages == {
+        "keyframes": 1,
+        "plan": 2,
+        "interjections": 0,
+        "vqa": 0,
+        "validation": 0,
+    }
+    assert done.left == 12
+
+
+def test_the_line_says_what_is_done_how_fast_and_what_is_left(tmp_path):
+    now = [100.0]
+    counts = stats()
+    progress = Progress(tmp_path, TOTALS, lambda: counts, io.StringIO(), clock=lambda: now[0])
+    assert progress.line() is None
+    for episode in ("000000", "000001"):
+        for stage in ("keyframes", "plan", "interjections"):
+            finish(tmp_path, "a", stage, episode)
+    finish(tmp_path, "a", "vqa", "000000")
+    finish(tmp_path, "a", "validation", "000000")
+    counts = stats(
+        calls=123, cache_hits=20, prompt_tokens=45_000, completion_tokens=123, server="ready"
+    )
+    now[0] = 110.0
+    # 8 files in 10 s; 7 are left.
+    assert progress.line() == (
+        "cuesheet: episodes 1/3 | keyframes 2 plan 2 interjections 2 vqa 1 | "
+        "12.3 calls/s, 20 cached | 45.1k tokens | left 0:00:09"
+    )
+    assert progress.line() is None
+
+
+def test_what_was_there_before_the_run_does_not_make_it_look_fast(tmp_path):
+    for stage in ("keyframes", "plan", "interjections", "vqa", "validation"):
+        finish(tmp_path, "a", stage, "000000")
+        finish(tmp_path, "a", stage, "000001")
+    now = [0.0]
+    progress = Progress(tmp_path, TOTALS, stats, io.StringIO(), clock=lambda: now[0])
+    finish(tmp_path, "b", "keyframes", "000005")
+    now[0] = 60.0
+    assert progress.line().endswith("left 0:04:00")
+
+
+def test_how_often_is_up_to_the_user(tmp_path, monkeypatch):
+    progress = Progress(tmp_path, TOTALS, stats, io.StringIO())
+    for wish, seconds in {"off": None, "0.5": 0.5, "": 15.0, "nonsense": 15.0}.items():
+        monkeypatch.setenv("CUESHEET_PROGRESS", wish)
+        assert progress.every_s() == seconds
+
+
+def test_a_terminal_that_is_gone_ends_the_line_not_the_run(tmp_path):
+    out = io.StringIO()
+    progress = Progress(tmp_path, TOTALS, lambda: stats(calls=1), out)
+    out.close()
+    assert progress.print() is False
+
+
+def test_totals_of_a_config_file_are_plain_json(tmp_path):
+    assert count_done(tmp_path, json.loads(json.dumps(TOTALS))).finished == 0
