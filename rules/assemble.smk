@@ -29,7 +29,6 @@ rule merge_language:
     input:
         data=data_file_of,
         validation=validations_of_data_file,
-        index=ancient("results/{dataset}/episodes.parquet"),
     output:
         data="results/{dataset}/annotated/{data_file}.parquet",
     log:
@@ -45,6 +44,7 @@ rule merge_language:
         mem_mb=2000,
     params:
         root=lambda wildcards: str(of(wildcards).root),
+        source=data_file_state,
         results=lambda wildcards: f"results/{wildcards.dataset}",
         episodes=selected_in_data_file,
         others=others_in_data_file,
@@ -70,7 +70,7 @@ rule finalize_dataset:
         mem_mb=1000,
     params:
         root=lambda wildcards: str(of(wildcards).root),
-        annotated=lambda wildcards: f"results/{wildcards.dataset}/annotated",
+        source=metadata_state,
         videos=CONFIG.output.videos,
     script:
         "../scripts/finalize_dataset.py"

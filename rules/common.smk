@@ -12,6 +12,7 @@ sys.path.insert(0, str(REPOSITORY / "scripts"))
 from cuesheet import prompts as prompt_files
 from cuesheet import server
 from cuesheet.errors import CuesheetError
+from cuesheet.index_state import file_state
 from cuesheet.run_link import SERVER_FILE_VARIABLE
 from cuesheet.workflow import ANSWER_VERSION, load_run
 
@@ -37,18 +38,9 @@ def of(wildcards):
     return RUN.datasets[wildcards.dataset]
 
 
-def episode_of(wildcards):
-    return of(wildcards).episode(int(wildcards.episode))
-
-
 def metadata_files(wildcards):
     """Files of the source that describe its episodes."""
     return of(wildcards).metadata_files
-
-
-def source_files(wildcards):
-    """Data and video files of the source that hold any episode."""
-    return of(wildcards).source_files
 
 
 def source_videos(wildcards):
@@ -63,6 +55,18 @@ def source_video(wildcards):
 
 def clip_source(wildcards):
     return of(wildcards).clip_source(int(wildcards.episode), wildcards.camera)
+
+
+def keyframes_source(wildcards):
+    return of(wildcards).keyframes_source(int(wildcards.episode))
+
+
+def data_file_state(wildcards):
+    return file_state(data_file_of(wildcards))
+
+
+def metadata_state(wildcards):
+    return [file_state(path) for path in metadata_files(wildcards)]
 
 
 def prompts_of(*names):
@@ -125,6 +129,15 @@ def all_datasets(wildcards):
 
 def all_summaries(wildcards):
     return [f"results/{name}/summary.txt" for name in RUN.datasets]
+
+
+def refresh_indexes():
+    """Make the indexes anew that no longer fit their source, before any job starts."""
+    try:
+        for dataset in RUN.datasets.values():
+            dataset.refresh_index()
+    except CuesheetError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def start_server():

@@ -3,7 +3,7 @@
 # Steps  cut every episode out of its file; decode the frames that the stages look at
 #
 # The index is an ancient input: when the source gains episodes it is made anew, and only what
-# changed of an episode (its fingerprint, its files) makes the episode's own files anew.
+# changed of an episode (its fingerprint, its video files) makes the episode's own files anew.
 
 
 rule extract_clip:
@@ -45,7 +45,7 @@ rule decode_keyframes:
         mem_mb=1000,
     params:
         root=lambda wildcards: str(of(wildcards).root),
-        fingerprint=lambda wildcards: episode_of(wildcards).fingerprint,
+        source=keyframes_source,
         cameras=lambda wildcards: of(wildcards).cameras,
         decoder=CONFIG.keyframes.decoder,
         per_second=CONFIG.keyframes.per_second,

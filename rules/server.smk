@@ -6,6 +6,7 @@
 
 
 onstart:
+    refresh_indexes()
     start_server()
 
 

@@ -1,8 +1,8 @@
 """Makes the index of a dataset from its metadata, checked against its files.
 
-In: the dataset's folder. Out: episodes.parquet, one row an episode: task, length, rows of the data
-file, timestamps (s), and per camera the video file and its range (s). Fails with the list of all
-problems where metadata and files disagree.
+In: the dataset's folder, the episodes that are to be worked on. Out: episodes.parquet, one row an
+episode: task, length, rows of the data file, timestamps (s), and per camera the video file and its
+range (s). Fails with the list of all problems where metadata and files of such an episode disagree.
 """
 
 import functools
@@ -11,19 +11,21 @@ from tqdm import tqdm
 
 from cuesheet import joblog
 from cuesheet.dataset import read_dataset
-from cuesheet.episode_index import build_index, write_index
+from cuesheet.episode_index import make_index
 
 
 def main(snakemake) -> None:
     with joblog.to_file(snakemake.log[0]) as log:
         dataset = read_dataset(snakemake.params.root, snakemake.wildcards.dataset)
         log.info("%s: %d episodes at %s", dataset.name, len(dataset.episodes), dataset.root)
-        table, notices = build_index(
-            dataset, functools.partial(tqdm, desc="files", unit="file", mininterval=2.0)
+        notices = make_index(
+            snakemake.output.index,
+            dataset,
+            snakemake.params.selected,
+            functools.partial(tqdm, desc="files", unit="file", mininterval=2.0),
         )
         for notice in notices:
             log.warning(notice)
-        write_index(table, snakemake.output.index)
 
 
 if "snakemake" in globals():

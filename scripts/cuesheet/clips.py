@@ -182,7 +182,7 @@ def _encoding(
         *("-c:v", "libx264", "-preset", settings.preset, "-crf", str(settings.crf)),
         *("-pix_fmt", "yuv420p", "-threads", "1"),
         *("-enc_time_base", f"{time_base.numerator}/{time_base.denominator}"),
-        *("-bsf:v", f"setts=duration={duration}"),
+        *("-bsf:v", f"setts=pts=PTS:dts=DTS:duration={duration}"),
         *("-fflags", "+bitexact", "-flags:v", "+bitexact", "-movflags", "+faststart", "-f", "mp4"),
     ]
 

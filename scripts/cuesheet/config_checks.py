@@ -8,22 +8,10 @@ from cuesheet.nearest import nearest
 
 
 def check_folder(where: str, path: str | Path) -> None:
-    """Raise CuesheetError unless `path` is the folder of a LeRobot dataset (meta/info.json)."""
+    """Raise CuesheetError, with the nearest folder that is there, where `path` is not."""
     folder = Path(path).expanduser()
-    if (folder / "meta" / "info.json").is_file():
-        return
     if not folder.exists():
         raise CuesheetError(f"config: {where}: there is no folder {path}{_near_folder(folder)}")
-    if not folder.is_dir():
-        raise CuesheetError(f"config: {where}: {path} is a file, expected a dataset's folder")
-    if folder.name in ("meta", "data", "videos") and (folder.parent / "meta/info.json").is_file():
-        hint = f"; did you mean the folder above it, {folder.parent}?"
-    else:
-        inside = sorted(found.parent.parent for found in folder.glob("*/meta/info.json"))
-        hint = f"; did you mean {inside[0]}?" if inside else ""
-    raise CuesheetError(
-        f"config: {where}: {path} is no LeRobot dataset, it has no meta/info.json{hint}"
-    )
 
 
 def _near_folder(folder: Path) -> str:

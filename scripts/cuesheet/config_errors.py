@@ -96,12 +96,12 @@ def _unknown_key(model: type[BaseModel], key: str, above: str) -> str:
         if path == wanted:
             return f"{line}; keys are nested: {_nested(path)}"
     if wanted in model.model_fields:
-        return f"{line}; did you mean {above}{wanted}?"
+        return f"{line}; did you mean {wanted}?"
     if wanted in by_name:
         return f"{line} here; it exists as {' and '.join(by_name[wanted])}"
     near = nearest(wanted, model.model_fields)
     if near:
-        return f"{line}; did you mean {above}{near}?"
+        return f"{line}; did you mean {near}?"
     near = nearest(wanted, by_name, cutoff=0.75)
     if near:
         return f"{line}; did you mean {' or '.join(by_name[near])}?"

@@ -116,7 +116,7 @@ def any_pts(chosen: Sequence[int]) -> str:
 def _by_pyav(episode: EpisodeFrames, wanted: dict[int, int]) -> Iterator[RgbFrame]:
     """Decode only from the keyframes before wanted frames up to them."""
     source = episode.source
-    to_rgb = _RgbConverter()
+    to_rgb = _RgbConverter(source.time_base)
     try:
         with av.open(str(source.path)) as container:
             stream = video_stream(container, episode.where)
@@ -130,7 +130,7 @@ def _by_pyav(episode: EpisodeFrames, wanted: dict[int, int]) -> Iterator[RgbFram
                 decoded: dict[int, av.VideoFrame] = {}
                 for packet in packets:
                     if position is None:
-                        if (packet.dts, packet.pts) != (first.dts, first.pts):
+                        if packet.pts != first.pts:
                             continue
                         position = runs[0][0]
                     current, position = position, position + 1
@@ -155,7 +155,8 @@ def _keep(
 class _RgbConverter:
     """FFmpeg's scaler with its default flags, set up at the first frame."""
 
-    def __init__(self) -> None:
+    def __init__(self, time_base: Fraction) -> None:
+        self._time_base = time_base
         self._shape: tuple[int, int, str] | None = None
 
     def __call__(self, frame: av.VideoFrame, frame_index: int) -> RgbFrame:
@@ -167,15 +168,14 @@ class _RgbConverter:
         rgb = self._graph.pull()
         return RgbFrame(frame_index, rgb.width, rgb.height, _tight_bytes(rgb))
 
-    @staticmethod
-    def _set_up(frame: av.VideoFrame) -> av.filter.Graph:
+    def _set_up(self, frame: av.VideoFrame) -> av.filter.Graph:
         graph = av.filter.Graph()
         graph.threads = 1
         source = graph.add_buffer(
             width=frame.width,
             height=frame.height,
             format=frame.format,
-            time_base=frame.time_base,
+            time_base=self._time_base,
         )
         graph.link_nodes(
             source,

@@ -6,7 +6,7 @@ frame), cameras (key, kind, file, from_s, to_s, width and height in pixels, code
 64 episodes, so that a job which needs one episode reads little.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from cuesheet.index_checks import (
     check_metadata,
     check_video_file,
 )
+from cuesheet.index_state import STATE_KEY, source_state
 
 _ROW_GROUP = 64
 _SHOWN_PROBLEMS = 30
@@ -105,11 +106,15 @@ class IndexedEpisode:
         raise CuesheetError(f"episode {self.episode_index} has no camera {key!r}; it has {names}.")
 
 
-def build_index(dataset: Dataset, progress: Progress = iter) -> tuple[pa.Table, list[str]]:
+def build_index(
+    dataset: Dataset, progress: Progress = iter, selected: Collection[int] | None = None
+) -> tuple[pa.Table, list[str]]:
     """The index of a dataset, and notices for the person who runs the workflow.
 
     Args:
         dataset: the metadata.
+        selected: the episodes that are to be worked on (None: all). An episode that is not and has
+            problems is left out of the index, with a notice.
         progress: wraps the data and video files to show progress, as `tqdm` does.
 
     Raises:
@@ -130,10 +135,19 @@ def build_index(dataset: Dataset, progress: Progress = iter) -> tuple[pa.Table, 
             data = check_data_file(dataset.root, file, dataset.data_files[file], pictures)
             rows |= data.rows
             problems += data.problems
-    if problems:
-        raise CuesheetError(_problem_text(dataset, problems))
-    entries = [_entry(dataset, e, rows[e.episode_index], checks) for e in dataset.episodes]
-    return pa.Table.from_pylist(entries, schema=SCHEMA), _notices(dataset, videos, checks)
+    unneeded = set() if selected is None else set(rows) - set(selected)
+    errors = [problem for problem in problems if problem.episode_index not in unneeded]
+    if errors:
+        raise CuesheetError(_problem_text(dataset, errors))
+    broken = {problem.episode_index for problem in problems}
+    entries = [
+        _entry(dataset, episode, rows[episode.episode_index], checks)
+        for episode in dataset.episodes
+        if episode.episode_index not in broken
+    ]
+    notices = _notices(dataset, videos, checks)
+    notices += [f"left out of the index: {problem}" for problem in problems]
+    return pa.Table.from_pylist(entries, schema=SCHEMA), notices
 
 
 def _video_files(dataset: Dataset) -> dict[str, tuple[str, list[Episode]]]:
@@ -204,6 +218,16 @@ def _notices(
                 f"{file}: frames are {size[0]} x {size[1]} pixels; meta/info.json says "
                 f"{camera.width} x {camera.height}. The video counts."
             )
+    return notices
+
+
+def make_index(
+    path: Path | str, dataset: Dataset, selected: Collection[int], progress: Progress = iter
+) -> list[str]:
+    """Builds and writes the index; returns notices. Raises CuesheetError, see `build_index`."""
+    state = source_state(dataset)
+    table, notices = build_index(dataset, progress, selected)
+    write_index(table.replace_schema_metadata({STATE_KEY: state}), path)
     return notices
 
 

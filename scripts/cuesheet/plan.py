@@ -1,6 +1,7 @@
 """Stage plan: what is visible, the subtasks, and the rows that follow from them."""
 
 import asyncio
+import itertools
 import math
 import re
 from collections.abc import Awaitable, Callable, Sequence
@@ -321,7 +322,7 @@ async def _write_memory(
 ) -> None:
     """A chain: each memory is made from the one before and frames of the span that just ended."""
     memory = ""
-    for finished, starting in zip(subtasks, subtasks[1:], strict=False):
+    for finished, starting in itertools.pairwise(subtasks):
         media, words = stage.sheets(_frames_of(grid, finished, layout.columns), layout)
         start_s = starting.start_s(stage.episode)
         answer = await stage.vlm.ask(

@@ -29,10 +29,11 @@ RATE_WINDOW_S = 20.0
 
 @dataclass(frozen=True)
 class Done:
-    """How many episodes each stage has finished, of how many."""
+    """How many episodes each stage has finished; `wanted` is the sum of what all will finish."""
 
     episodes: int
     stages: Mapping[str, int]
+    wanted: int
 
     @property
     def finished(self) -> int:
@@ -40,22 +41,26 @@ class Done:
 
     @property
     def left(self) -> int:
-        return self.episodes * len(self.stages) - self.finished
+        return self.wanted - self.finished
 
 
 def count_done(results: Path, totals: Mapping[str, Mapping[str, Any]]) -> Done:
     """Count finished files below `results` for the episodes of `totals`.
 
     `totals` maps a dataset to {"episodes": ["000003", …]}; other episodes' files do not count.
+    With "stages": ["plan", …] beside it, only those stages do; otherwise all.
     """
-    counts = dict.fromkeys(STAGES, 0)
-    episodes = 0
-    for dataset, wanted in totals.items():
-        names = set(wanted["episodes"])
+    counts: dict[str, int] = {}
+    episodes, wanted = 0, 0
+    for dataset, run in totals.items():
+        names = set(run["episodes"])
         episodes += len(names)
         for stage, inner in STAGES.items():
-            counts[stage] += _count(results / dataset / stage, names, inner)
-    return Done(episodes, counts)
+            if stage in run.get("stages", STAGES):
+                found = _count(results / dataset / stage, names, inner)
+                counts[stage] = counts.get(stage, 0) + found
+                wanted += len(names)
+    return Done(episodes, counts, wanted)
 
 
 def _count(folder: Path, episodes: set[str], inner: str | None) -> int:
@@ -118,10 +123,12 @@ class Progress:
         if says == self._printed or (self._printed is None and not calls and not done.finished):
             return None
         self._printed = says
-        stages = " ".join(f"{stage} {done.stages[stage]}" for stage in SHOWN)
+        stages = " ".join(
+            f"{stage} {done.stages[stage]}" for stage in SHOWN if stage in done.stages
+        )
         tokens = stats["prompt_tokens"] + stats["completion_tokens"]
         parts = [
-            f"episodes {done.stages['validation']}/{done.episodes}",
+            f"episodes {done.stages.get('validation', 0)}/{done.episodes}",
             stages,
             f"{self._calls_per_s():.1f} calls/s, {stats['cache_hits']} cached",
             f"{_short(tokens)} tokens",
@@ -131,7 +138,7 @@ class Progress:
         left_s = self._left_s(now, done)
         if left_s is not None:
             parts.append(f"left {_clock_time(left_s)}")
-        return "cuesheet: " + " | ".join(parts)
+        return "cuesheet: " + " | ".join(part for part in parts if part)
 
     def print(self) -> bool:
         """Print the line if there is a new one; False once the terminal is gone."""

@@ -110,9 +110,10 @@ class Upstream:
         await self._client.close()
 
     async def _send(self, body: Mapping[str, Any]) -> bytes:
-        rest = {name: body[name] for name in body if name not in ("model", "messages")}
+        # The whole request goes as extra_body, which overrides the two required arguments: openai
+        # walks every message through its type hints otherwise, a quarter of a call's CPU time.
         response = await self._client.chat.completions.with_raw_response.create(
-            model=body["model"], messages=body["messages"], extra_body=rest
+            model=body["model"], messages=(), extra_body=body
         )
         return response.content
 

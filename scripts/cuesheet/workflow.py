@@ -5,7 +5,7 @@ Only metadata is read here. Paths in the results folder are relative to the work
 
 import functools
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ from typing import Any
 from cuesheet.config import Config
 from cuesheet.config_checks import check_cameras, check_episodes
 from cuesheet.config_errors import load_config
-from cuesheet.dataset import Dataset, Episode, read_dataset
+from cuesheet.dataset import Dataset, Episode, describe_range, read_dataset
 from cuesheet.errors import CuesheetError
+from cuesheet.index_state import file_state, is_current
 from cuesheet.offline_vlm import MODEL_ID as OFFLINE_MODEL
 
 # Part of the rerun trigger: raised when the answers of the stages change by our code.
@@ -56,15 +57,6 @@ class RunDataset:
         tasks = meta / "tasks.parquet"
         return [str(path) for path in [*found, *([tasks] if tasks.exists() else [])]]
 
-    @functools.cached_property
-    def source_files(self) -> list[str]:
-        """Data and video files. Those that are not there are left to the index to complain of."""
-        files = dict.fromkeys(self.source.data_files)
-        for episode in self.source.episodes:
-            files.update(dict.fromkeys(video.file for video in episode.videos.values()))
-        paths = (self.root / file for file in files)
-        return [str(path) for path in paths if path.exists()]
-
     def picture_file(self, episode_index: int, camera: str) -> str:
         """The video file, or for a camera whose pictures are in the data files that data file."""
         episode = self.episode(episode_index)
@@ -84,6 +76,7 @@ class RunDataset:
         return {
             "kind": self.source.camera(camera).kind,
             "file": self.picture_file(episode_index, camera),
+            "file_state": self._picture_state(episode_index, camera),
             "from_s": video.from_s if video else None,
             "to_s": video.to_s if video else None,
             "length": episode.length,
@@ -92,6 +85,55 @@ class RunDataset:
             "row_to": episode.dataset_to_index - first,
             "fingerprint": episode.fingerprint,
         }
+
+    def keyframes_source(self, episode_index: int) -> dict[str, Any]:
+        """What changes when an episode's pictures or times do."""
+        return {
+            "fingerprint": self.episode(episode_index).fingerprint,
+            "files": [self._picture_state(episode_index, camera) for camera in self.cameras],
+        }
+
+    def _picture_state(self, episode_index: int, camera: str) -> str:
+        return self._file_state(self.picture_file(episode_index, camera))
+
+    @functools.cached_property
+    def _file_state(self) -> Callable[[str], str]:
+        return functools.cache(file_state)
+
+    def refresh_index(self) -> None:
+        """Make the index anew if there is one that no longer fits the source.
+
+        Raises CuesheetError where the source's files disagree with its metadata; the index that
+        was there stays.
+        """
+        path = self.results / "episodes.parquet"
+        if path.exists() and not is_current(path, self.source, self.worked_on):
+            from cuesheet.episode_index import make_index  # imports a video library
+
+            print(f"Cuesheet: {self.name}: the source changed; checking it", file=sys.stderr)
+            notices = make_index(path, self.source, self.worked_on)
+            for notice in notices:
+                print(f"Cuesheet: {self.name}: {notice}", file=sys.stderr)
+
+    def check_files(self) -> None:
+        """Raise CuesheetError for files of the episodes to be worked on that are not there."""
+        needed: dict[str, list[int]] = {}
+        for index in self.worked_on:
+            episode = self.episode(index)
+            for file in {episode.data_file, *(video.file for video in episode.videos.values())}:
+                needed.setdefault(file, []).append(index)
+        missing = [file for file in sorted(needed) if not (self.root / file).is_file()]
+        if missing:
+            lines = [
+                f"  {self.root / file}, needed by {describe_range(needed[file])}"
+                for file in missing[:20]
+            ]
+            raise CuesheetError(
+                f"{self.name}: {len(missing)} files that meta/ names are not there:\n"
+                + "\n".join(lines)
+                + "\nCopy or download the dataset again, or leave these episodes out "
+                "(episodes: [...])."
+            )
 
     @property
     def clips(self) -> list[str]:
@@ -223,7 +265,9 @@ def load_run(raw: dict[str, Any], repository: Path) -> Run:
         left_out = frozenset()
         if config.output.on_missing == "leave_unannotated":
             left_out = _failed_before(Path("results") / name, selected)
-        datasets[name] = RunDataset(name, source, selected, default_camera, vqa_cameras, left_out)
+        dataset = RunDataset(name, source, selected, default_camera, vqa_cameras, left_out)
+        dataset.check_files()
+        datasets[name] = dataset
         for notice in source.notices:
             print(f"Cuesheet: {name}: {notice}", file=sys.stderr)
     prompts_dir = _resolve(config.prompts_dir, repository)

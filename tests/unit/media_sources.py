@@ -174,7 +174,8 @@ def joined(root: Path, target: Path) -> list[Source]:
             begin, end = source.first_frame, source.first_frame + source.length
             part = target / f"{key}-{source.episode.episode_index}.mp4"
             keep = f"select='between(n,{begin},{end - 1})',setpts=N/({source.episode.fps}*TB)"
-            run("-i", source.file, "-vf", keep, *H264["gop250_b_frames"], part)
+            rate = ("-r", source.episode.fps)
+            run("-i", source.file, "-vf", keep, *rate, *H264["gop250_b_frames"], part)
             duration_s = source.length / source.episode.fps
             camera = replace(
                 source.camera, file=whole.name, from_s=start_s, to_s=start_s + duration_s

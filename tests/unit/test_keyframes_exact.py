@@ -156,7 +156,7 @@ def test_a_folder_of_keyframes_appears_whole_or_not_at_all(demo_v3, tmp_path):
     case = sources(demo_v3)[0]
     target = tmp_path / "000000"
     arguments = {"dataset": "demo_v3", "root": demo_v3, "decoder": "ffmpeg"}
-    with pytest.raises(CuesheetError, match="no camera 'observation.images.top'"):
+    with pytest.raises(CuesheetError, match=r"no camera 'observation\.images\.top'"):
         write_keyframes(
             target,
             case.episode,
@@ -192,7 +192,7 @@ def test_times_in_keyframes_json_are_the_shortest_decimals_of_their_float32():
 
 def test_an_unknown_decoder_is_refused_by_name(demo_v3):
     case = sources(demo_v3)[0]
-    with pytest.raises(CuesheetError, match="'opencv'.*ffmpeg, pyav, torchcodec"):
+    with pytest.raises(CuesheetError, match=r"'opencv'.*ffmpeg, pyav, torchcodec"):
         next(decode_frames(_located(case), [0], "opencv"))
 
 

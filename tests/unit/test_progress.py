@@ -47,6 +47,15 @@ def test_only_finished_files_of_wanted_episodes_count(tmp_path):
     assert done.left == 12
 
 
+def test_a_stage_that_is_turned_off_is_not_waited_for(tmp_path):
+    totals = {"a": {"episodes": ["000000"], "stages": ["keyframes", "plan", "validation"]}}
+    finish(tmp_path, "a", "plan", "000000")
+    finish(tmp_path, "a", "vqa", "000000")
+    assert count_done(tmp_path, totals).left == 2
+    line = Progress(tmp_path, totals, lambda: stats(calls=1), io.StringIO()).line()
+    assert "| keyframes 0 plan 1 |" in line
+
+
 def test_the_line_says_what_is_done_how_fast_and_what_is_left(tmp_path):
     now = [100.0]
     counts = stats()

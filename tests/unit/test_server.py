@@ -195,6 +195,31 @@ def test_a_killed_supervisor_leaves_no_model_server(run):
     eventually(lambda: processes_of(server_file) == [])
 
 
+OWNER = """
+import asyncio, sys
+from pathlib import Path
+from cuesheet.model_server import Launch, Replica
+launch = Launch([sys.executable, "-c", "import time; time.sleep(3600)", sys.argv[1]], {}, "key", 9)
+replica = Replica("r", lambda name: launch, Path(sys.argv[1]) / "log", "m", 3600.0, 5.0)
+asyncio.run(replica.start())
+"""
+
+
+def test_a_server_that_does_not_watch_its_parent_dies_with_it_too(tmp_path):
+    marker = tmp_path / "run" / "server.json"
+    marker.parent.mkdir()
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(marker.parent)],
+        env={**os.environ, "PYTHONPATH": str(Path(server.__file__).parents[1])},
+    )
+    try:
+        eventually(lambda: len(processes_of(marker)) == 2)
+    finally:
+        owner.kill()
+        owner.wait()
+    eventually(lambda: processes_of(marker) == [])
+
+
 PARENT = """
 import json, sys, time
 from pathlib import Path

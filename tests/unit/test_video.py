@@ -97,7 +97,7 @@ def test_two_timestamps_on_one_frame_are_an_error(demo_v3):
     case = sources(demo_v3)[0]
     times = list(case.episode.timestamps)
     times[11] = times[10] + 0.02
-    with pytest.raises(CuesheetError, match="frames 10 and 11 .* both fall on"):
+    with pytest.raises(CuesheetError, match=r"frames 10 and 11 .* both fall on"):
         locate(case, timestamps_s=times)
 
 
@@ -205,7 +205,7 @@ def test_the_users_ffmpeg_wins_over_the_packaged_one(tmp_path, monkeypatch):
             ffmpeg.run_ffmpeg(["-version"], "reading")
         ffmpeg.find_ffmpeg.cache_clear()
         monkeypatch.setenv("CUESHEET_FFMPEG", str(tmp_path / "nowhere"))
-        with pytest.raises(CuesheetError, match="CUESHEET_FFMPEG is .*nowhere"):
+        with pytest.raises(CuesheetError, match=r"CUESHEET_FFMPEG is .*nowhere"):
             ffmpeg.find_ffmpeg()
     finally:
         ffmpeg.find_ffmpeg.cache_clear()

@@ -5,6 +5,7 @@ changed yet), `contact` (it works slowly where something is about to change), `a
 itself changes), `leave` (the arm lets go and moves off), `whole` (nothing could be told apart).
 """
 
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -90,8 +91,9 @@ def _act(task: Task, act: int, acts: int) -> str:
     if same:
         return f"{said[0].verb} and {said[1].imperative()}"
     label = " and ".join(parts)
-    if len(said) == 1 and said[0].thing in ("it", "them") and task.thing:
-        label = label.replace(f" {said[0].thing}", f" {task.thing}", 1)
+    # Each label stands alone: what "it" is must be said.
+    if len(said) == 1 and task.thing and task.thing not in ("it", "them"):
+        label = re.sub(r"\b(?:it|them)\b", task.thing, label, count=1)
     return label
 
 

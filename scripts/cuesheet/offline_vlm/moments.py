@@ -14,8 +14,8 @@ from cuesheet.offline_vlm.question import Question, SheetLayout
 
 # Width (px) at which motion is looked at.
 WORK_WIDTH = 96
-# The burned-in time stands in the lower left corner, as in "12.50s": these shares of a tile's height
-# (the width for each sign) are not looked at, in any tile.
+# The burned-in time stands in the lower left corner, as in "12.50s": these shares of a tile's
+# height (the width for each sign) are not looked at, in any tile.
 PLATE_HEIGHT = 0.18
 PLATE_WIDTH_PER_SIGN = 0.096
 

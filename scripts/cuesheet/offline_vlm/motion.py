@@ -64,8 +64,8 @@ def _lasting(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """How many pixels change for good in each interval, and which pixels these are.
 
     A pixel has changed for good where it ends with another color than it began with. The moment is
-    the step that agrees with most frames: those before look like the first ones, those after like
-    the last ones; frames in which the arm hides the pixel agree with neither and do not matter.
+    the step that agrees with most frames: those before look like the first one, those after like
+    the last one; frames in which the arm hides the pixel agree with neither and do not matter.
     """
     count = len(frames)
     lab = np.stack([colors.to_lab(frame) for frame in frames]) * _WEIGHTS
@@ -75,11 +75,9 @@ def _lasting(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     fastest = np.sort((steps > SAME).mean(axis=(1, 2)))[-max(1, len(steps) // 4) :]
     if fastest.mean() > CAMERA_MOVES:
         return votes, changed
-    ends = 2 if count > 6 else 1
-    first = np.median(lab[:ends], axis=0)
-    last = np.median(lab[-ends:], axis=0)
+    first, last = lab[0], lab[-1]
     arm = _arm(lab, steps > CHANGED)
-    hidden = arm[:ends].any(axis=0) | arm[-ends:].any(axis=0)
+    hidden = arm[0] | arm[-1]
     changed = _things(np.linalg.norm(first - last, axis=-1) > CHANGED, hidden)
     if not changed.any():
         return votes, changed
@@ -124,7 +122,8 @@ def _arm(lab: np.ndarray, stepped: np.ndarray) -> np.ndarray:
     index = index.reshape(moving.shape)
     moved = np.bincount(index[moving], minlength=len(names))
     total = np.bincount(index[1:-1].ravel(), minlength=len(names))
-    active = np.flatnonzero(moving.mean(axis=(1, 2)) > 0.002)
+    busy = stepped.mean(axis=(1, 2)) > 0.002
+    active = 1 + np.flatnonzero(busy[:-1] & busy[1:])
     present = np.zeros(len(names))
     for frame in active:
         present[np.unique(index[frame][moving[frame]])] += 1

@@ -109,7 +109,19 @@ def _bursts(motion: Motion, start_s: float, end_s: float) -> list[tuple[int, int
         else:
             found.append([index, index])
     total = changes.sum()
-    return [(a, b) for a, b in found if changes[a : b + 1].sum() >= ACT_SHARE * total]
+    kept = [(a, b) for a, b in found if changes[a : b + 1].sum() >= ACT_SHARE * total]
+    return _carried_on(kept, motion.speed)
+
+
+def _carried_on(bursts: list[tuple[int, int]], speed: np.ndarray) -> list[tuple[int, int]]:
+    """Join bursts between which the arm never pauses: what left one place arrives at another."""
+    acts: list[tuple[int, int]] = []
+    for first, last in bursts:
+        if acts and speed[acts[-1][1] + 1 : first].min() >= LULL_SHARE * _high(speed):
+            acts[-1] = acts[-1][0], last
+        else:
+            acts.append((first, last))
+    return acts
 
 
 def _lull_before(speed: np.ndarray, floor: int, first: int) -> int:

@@ -1,0 +1,263 @@
+"""What the embedded default says of drawn pictures is what was drawn."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from cuesheet import replies
+from cuesheet.offline_vlm import answers, question
+from cuesheet.offline_vlm.colors import name_of
+from cuesheet.offline_vlm.media import Media
+from cuesheet.offline_vlm.moments import moments
+from cuesheet.offline_vlm.motion import measure
+from cuesheet.offline_vlm.question import parse
+from cuesheet.offline_vlm.request import ChatRequest
+from cuesheet.offline_vlm.segmentation import segment
+
+RED, GREEN, BLUE, YELLOW = (210, 20, 20), (20, 180, 30), (20, 40, 210), (230, 210, 20)
+TABLE = (150, 140, 130)
+
+
+def table(height: int = 200, width: int = 240) -> np.ndarray:
+    # A grain like wood: a background need not be of one color.
+    noise = np.random.default_rng(3).integers(-6, 7, (height, width, 1))
+    return np.clip(np.array(TABLE) + noise, 0, 255).astype(np.uint8)
+
+
+def draw(picture: np.ndarray, box: tuple[int, int, int, int], color) -> np.ndarray:
+    x0, y0, x1, y1 = box
+    picture[y0:y1, x0:x1] = color
+    return picture
+
+
+def answer(reply: type[replies.Reply], text: str, *pictures: np.ndarray):
+    request = ChatRequest((text,), text, (), reply.__name__, reply.model_json_schema(), None)
+    return reply.model_validate_json(answers.reply_text(request, Media(list(pictures))))
+
+
+def test_box_and_point_lie_on_the_thing_that_was_drawn():
+    picture = draw(table(), (60, 80, 96, 110), GREEN)
+    detection = answer(replies.BboxQA, "Task: x", picture).answer.detections[0]
+    assert detection.label == "green object"
+    assert np.allclose(detection.bbox, (60, 80, 96, 110), atol=1.5)
+    point = answer(replies.KeypointQA, "Task: x", picture).answer.point
+    assert np.allclose(point, (78, 95), atol=1.5)
+
+
+def test_the_point_of_a_ring_lies_on_the_ring():
+    picture = table()
+    rows, columns = np.mgrid[:200, :240]
+    radius = np.hypot(rows - 100, columns - 120)
+    picture[(radius > 25) & (radius < 40)] = BLUE
+    x, y = answer(replies.KeypointQA, "Task: x", picture).answer.point
+    assert tuple(picture[int(y), int(x)]) == BLUE
+
+
+def test_coordinates_are_those_that_the_line_asks_for():
+    picture = draw(table(200, 400), (100, 50, 200, 100), RED)
+    line = "Coordinates: 0 to 1000 of width and height"
+    box = answer(replies.BboxQA, line, picture).answer.detections[0].bbox
+    assert np.allclose(box, (250, 250, 500, 500), atol=8)
+    line = "Coordinates: pixels of the image, origin top left, 800 x 400"
+    box = answer(replies.BboxQA, line, picture).answer.detections[0].bbox
+    assert np.allclose(box, (200, 100, 400, 200), atol=6)
+
+
+def test_a_thing_whose_color_the_task_names_comes_first():
+    picture = draw(draw(table(), (20, 20, 80, 80), RED), (150, 120, 180, 150), BLUE)
+    for color in ("red", "blue"):
+        found = answer(replies.BboxQA, f"Task: Push the {color} block", picture)
+        assert found.answer.detections[0].label.startswith(color)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_the_count_is_how_many_were_drawn(count):
+    picture = table()
+    for index in range(count):
+        draw(picture, (10 + 55 * index, 60, 40 + 55 * index, 90), BLUE)
+    found = answer(replies.CountQA, "Task: x", picture).answer
+    assert "blue" in found.label
+    assert found.count == count
+
+
+@pytest.mark.parametrize(
+    ("color", "name"),
+    [(RED, "red"), (GREEN, "green"), (BLUE, "blue"), (YELLOW, "yellow"), ((0, 205, 205), "cyan")],
+)
+def test_the_color_is_the_color_of_the_pixels(color, name):
+    found = answer(replies.AttributeQA, "Task: x", draw(table(), (90, 70, 130, 110), color)).answer
+    assert (found.attribute, found.value) == ("color", name)
+
+
+def test_plain_colors_have_their_plain_names():
+    known = {
+        (0, 0, 0): "black", (128, 128, 128): "gray", (255, 255, 255): "white",
+        (255, 0, 0): "red", (255, 140, 0): "orange", (110, 70, 35): "brown",
+        (255, 255, 0): "yellow", (0, 128, 0): "green", (0, 255, 255): "cyan",
+        (0, 0, 255): "blue", (128, 0, 160): "purple", (255, 150, 190): "pink",
+    }  # fmt: skip
+    assert {rgb: name_of(np.array(rgb)) for rgb in known} == known
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "relation"),
+    [
+        ((20, 80, 50, 110), (150, 80, 180, 110), "left_of"),
+        ((150, 80, 180, 110), (20, 80, 50, 110), "right_of"),
+        ((100, 10, 130, 40), (100, 140, 130, 170), "above"),
+        ((100, 140, 130, 170), (100, 10, 130, 40), "below"),
+    ],
+)
+def test_the_relation_is_how_they_were_drawn(first, second, relation):
+    picture = draw(draw(table(), first, RED), second, BLUE)
+    found = answer(replies.SpatialQA, "Task: push the red block", picture).answer
+    assert (found.subject, found.relation, found.object) == ("red object", relation, "blue object")
+
+
+@pytest.mark.parametrize("reply", replies.VQA_REPLIES.values())
+@pytest.mark.parametrize("size", [(1, 1), (9, 300), (64, 64)])
+def test_a_picture_where_nothing_stands_out_still_gets_a_true_answer(reply, size):
+    found = answer(reply, "Task: x", np.full((*size, 3), 90, np.uint8)).answer
+    if reply is replies.CountQA:
+        assert found.count == 0
+    if reply is replies.BboxQA:
+        assert found.detections[0].bbox == [0, 0, size[1], size[0]]
+    if reply is replies.AttributeQA:
+        assert found.value == "gray"
+
+
+def sheet(frames: list[np.ndarray], columns: int, plate: int = 0) -> np.ndarray:
+    """Frames in rows of `columns`; `plate` paints a changing plate in the lower left."""
+    tiles = []
+    for index, frame in enumerate(frames):
+        tile = frame.copy()
+        if plate:
+            tile[-plate:, : 3 * plate] = 0
+            tile[-plate + 3 : -3, 3 : 3 + 2 * (index % plate)] = 255
+        tiles.append(tile)
+    while len(tiles) % columns:
+        tiles.append(np.zeros_like(frames[0]))
+    rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
+    return np.concatenate(rows)
+
+
+def carried(times: np.ndarray, grasp_s: float, place_s: float) -> list[np.ndarray]:
+    """A dark arm reaches a red block, carries it to the right, and goes back without it."""
+    frames = []
+    for time in times:
+        picture = table(112, 160)
+        if time < grasp_s:
+            hand = np.interp(time, (0, grasp_s), (150, 30))
+        elif time < place_s:
+            hand = np.interp(time, (grasp_s, place_s), (30, 110))
+        else:
+            hand = np.interp(time, (place_s, place_s + 3), (110, 150))
+        block = 30 if time < grasp_s else min(hand, 110) if time < place_s else 110
+        draw(picture, (int(block) - 8, 60, int(block) + 8, 76), RED)
+        draw(picture, (int(hand) - 5, 0, int(hand) + 5, 60), (40, 40, 60))
+        frames.append(picture)
+    return frames
+
+
+def ask_segments(times: np.ndarray, frames: list[np.ndarray], limits: str, per_sheet: int = 20):
+    sheets = [frames[i : i + per_sheet] for i in range(0, len(frames), per_sheet)]
+    lines = [f"Images: {len(sheets)} contact sheets, 5 columns, read row by row."]
+    for index in range(len(sheets)):
+        part = times[index * per_sheet : (index + 1) * per_sheet]
+        lines.append(f"Sheet {index + 1}: " + " ".join(f"{time:.2f}" for time in part))
+    end = times[-1] + 0.5
+    lines += ["Task: Put the block on the mat", f"Window: 0.00 to {end:.2f} s", limits]
+    text = "\n".join(lines)
+    pictures = [sheet(part, 5, plate=18) for part in sheets]
+    return end, answer(replies.Segmentation, text, *pictures).subtasks
+
+
+@pytest.mark.parametrize(("grasp_s", "place_s"), [(3.0, 6.0), (2.5, 5.0), (4.0, 8.0)])
+def test_boundaries_are_where_the_block_begins_and_ceases_to_move(grasp_s, place_s):
+    times = np.arange(0, place_s + 4, 0.5)
+    _, spans = ask_segments(
+        times, carried(times, grasp_s, place_s), "Limits: at most 8 subtasks, each at least 1.50 s."
+    )
+    starts = [span.start_s for span in spans[1:]]
+    assert len(starts) == 2
+    assert abs(starts[0] - grasp_s) <= 0.5
+    assert abs(starts[1] - place_s) <= 0.5
+
+
+def test_limits_are_kept_and_the_window_is_covered():
+    times = np.arange(0, 14, 0.5)
+    frames = carried(times, 3, 7)
+    for limits in (
+        "Limits: at most 1 subtasks, each at least 1.50 s long.",
+        "Limits: at most 2 subtasks, each at least 0.50 s long.",
+        "Limits: at most 8 subtasks, each at least 5.00 s long.",
+        "",
+    ):
+        end, spans = ask_segments(times, frames, limits)
+        most = parse(limits).max_subtasks or answers.DEFAULT_MAX_SUBTASKS
+        least = parse(limits).min_subtask_s or answers.DEFAULT_MIN_SUBTASK_S
+        assert 1 <= len(spans) <= most
+        assert spans[0].start_s == 0
+        assert spans[-1].end_s == pytest.approx(end)
+        for before, after in pairwise(spans):
+            assert before.end_s == after.start_s
+        assert all(span.end_s - span.start_s >= least - 1e-6 for span in spans)
+
+
+def test_a_scene_that_stands_still_is_one_subtask_that_is_not_idle():
+    times = np.arange(0, 8, 0.5)
+    _, spans = ask_segments(times, [table(112, 160)] * len(times), "")
+    assert len(spans) == 1
+    assert spans[0].label == "put the block on the mat"
+
+
+def test_labels_neither_idle_nor_repeat():
+    times = np.arange(0, 14, 0.5)
+    _, spans = ask_segments(times, carried(times, 3, 7), "")
+    labels = [span.label for span in spans]
+    assert all(a != b for a, b in pairwise(labels))
+    words = {word for label in labels for word in label.split()}
+    assert not words & {"wait", "idle", "pause", "nothing", "still"}
+    assert "block" in words
+
+
+def test_the_burned_in_time_is_not_taken_for_motion():
+    times = np.arange(0, 10, 0.5)
+    picture = sheet([table(112, 160)] * len(times), 5, plate=18)
+    asked = question.Question(sheets=question.SheetLayout(5, (tuple(times.tolist()),)))
+    motion = measure(moments(asked, Media([picture])))
+    assert not motion.moves
+
+
+def test_a_camera_that_moves_gives_no_lasting_changes():
+    wide = np.random.default_rng(1).integers(0, 255, (112, 600, 3)).astype(np.uint8)
+    wide = np.repeat(np.repeat(wide[::16, ::16], 16, axis=0), 16, axis=1)
+    times = np.arange(0, 10, 0.5)
+    frames = [wide[:, int(20 * t) : int(20 * t) + 160] for t in times]
+    asked = question.Question(image_times_s=dict(enumerate(times.tolist(), 1)))
+    motion = measure(moments(asked, Media(frames)))
+    assert motion.changes.sum() == 0
+    spans = segment(motion, 0, 10, max_segments=8, min_s=1.5)
+    assert spans[0].start_s == 0
+    assert spans[-1].end_s == 10
+
+
+def test_one_picture_and_many_like_it_are_no_error():
+    for count in (1, 2, 3):
+        frames = [table(50, 60)] * count
+        times = "\n".join(f"Image {i + 1}: {0.5 * i:.2f} s" for i in range(count))
+        spans = answer(replies.Segmentation, f"{times}\nTask: x", *frames).subtasks
+        assert len(spans) == 1
+        assert answer(replies.Description, times, *frames).events == []
+
+
+def test_a_description_tells_colors_and_when_it_begins_to_change():
+    times = np.arange(0, 10, 0.5)
+    frames = carried(times, 3, 6)
+    lines = "\n".join(f"Image {i + 1}: {time:.2f} s" for i, time in enumerate(times))
+    told = answer(replies.Description, f"{lines}\nWindow: 0.00 to 10.00 s", *frames)
+    assert "red" in told.scene
+    assert any(abs(event.at_s - 3) <= 0.5 for event in told.events)
+    task = answer(replies.TaskFromVideo, lines, *frames).task
+    assert task == "Move the red object"

@@ -1,0 +1,65 @@
+"""The requirement files in envs/: pinned, hashed, and saying the same."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", re.MULTILINE)
+HASHED = ("workflow", "test")
+CONDA = ("media", "annotate", "assemble")
+ONLY_CONDA = {"python", "ffmpeg", "pip"}
+
+
+def plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def pins(repository: Path, name: str) -> dict[str, str]:
+    text = (repository / f"envs/{name}.lock.txt").read_text()
+    return {plain(package): version for package, version in PIN.findall(text)}
+
+
+def wanted(repository: Path, name: str) -> list[str]:
+    lines = (repository / f"envs/{name}.in").read_text().splitlines()
+    return [plain(re.split(r"[=<>~ ]", line)[0]) for line in lines if line[:1].isalnum()]
+
+
+@pytest.mark.parametrize("name", [*HASHED, "torchcodec"])
+def test_every_requirement_is_pinned(repository, name):
+    assert set(wanted(repository, name)) <= set(pins(repository, name))
+
+
+@pytest.mark.parametrize("name", HASHED)
+def test_every_pin_has_hashes(repository, name):
+    text = (repository / f"envs/{name}.lock.txt").read_text()
+    for entry in re.split(r"\n(?=[A-Za-z0-9])", text)[1:]:
+        assert "--hash=sha256:" in entry, entry.splitlines()[0]
+
+
+@pytest.mark.parametrize("name", [*HASHED, "torchcodec"])
+def test_no_lock_names_an_index_or_a_path(repository, name):
+    text = (repository / f"envs/{name}.lock.txt").read_text()
+    assert not re.search(r"://|--(extra-)?index-url|--find-links|^/|file:", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["test", "torchcodec"])
+def test_locks_agree_on_what_they_share(repository, name):
+    workflow, other = pins(repository, "workflow"), pins(repository, name)
+    shared = workflow.keys() & other.keys()
+    assert {package: other[package] for package in shared} == {
+        package: workflow[package] for package in shared
+    }
+
+
+@pytest.mark.parametrize("name", CONDA)
+def test_a_conda_environment_has_the_versions_of_the_lock(repository, name):
+    locked = pins(repository, "workflow")
+    dependencies = yaml.safe_load((repository / f"envs/{name}.yaml").read_text())["dependencies"]
+    from_pip = [line for item in dependencies if isinstance(item, dict) for line in item["pip"]]
+    for line in [item for item in dependencies if isinstance(item, str)] + from_pip:
+        package, version = re.fullmatch(r"([a-z0-9._-]+?)(?:==?([0-9.]+))?", line).groups()
+        if package in ONLY_CONDA:
+            continue
+        assert f"{locked[package]}.".startswith(f"{version}."), line
