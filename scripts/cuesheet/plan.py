@@ -256,10 +256,13 @@ async def _segment(stage: Stage, settings: PlanConfig, view: View, task: str) ->
             if answer.value is None
             else f"none of its {len(spans)} spans lies within the window"
         )
+        key = answer.call["key"]
+        kept = f"{key[:2]}/{key}.json"
         raise CuesheetError(
             f"episode {stage.episode.name}: the model gave no usable segmentation of {start_s:.2f} "
-            f"to {end_s:.2f} s: {found}. Look at the reply in the call cache, then try another "
-            "prompt, seed or model."
+            f"to {end_s:.2f} s: {found}. Its reply is kept in the call cache (vlm.cache_dir) as "
+            f"{kept}. Look at it, then change the prompt, the sampling or the model; to ask the "
+            "same once more, delete that file."
         )
     return cover
 

@@ -230,9 +230,12 @@ class Run:
         }
 
     def totals(self) -> dict[str, dict[str, list[str]]]:
-        """Episodes to be done by dataset, as the progress line wants them."""
+        """Episodes and stages to be done by dataset, as the progress line wants them."""
         return {
-            name: {"episodes": [f"{index:06d}" for index in dataset.selected]}
+            name: {
+                "episodes": [f"{index:06d}" for index in dataset.worked_on],
+                "stages": ["keyframes", *self.stages],
+            }
             for name, dataset in self.datasets.items()
         }
 

@@ -1,6 +1,8 @@
 """The requirement files in envs/: pinned, hashed, and saying the same."""
 
+import ast
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", re.MULTILINE)
 HASHED = ("workflow", "test")
 CONDA = ("media", "annotate", "assemble")
 ONLY_CONDA = {"python", "ffmpeg", "pip"}
+PACKAGE_OF_MODULE = {"PIL": "pillow", "cv2": "opencv-python-headless", "yaml": "pyyaml"}
 
 
 def plain(name: str) -> str:
@@ -24,6 +27,28 @@ def pins(repository: Path, name: str) -> dict[str, str]:
 def wanted(repository: Path, name: str) -> list[str]:
     lines = (repository / f"envs/{name}.in").read_text().splitlines()
     return [plain(re.split(r"[=<>~ ]", line)[0]) for line in lines if line[:1].isalnum()]
+
+
+def imported(folder: Path) -> set[str]:
+    """Packages that the Python files below a folder import, other than its own modules."""
+    files = list(folder.rglob("*.py"))
+    own = {path.stem for path in files} | {path.name for path in folder.iterdir()}
+    modules = set()
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                modules |= {name.name.partition(".")[0] for name in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                modules.add(node.module.partition(".")[0])
+    modules -= own | set(sys.stdlib_module_names) | {"cuesheet", "torchcodec"}
+    return {plain(PACKAGE_OF_MODULE.get(module, module)) for module in modules}
+
+
+def test_every_package_that_is_imported_is_required_and_no_other(repository):
+    required = set(wanted(repository, "workflow"))
+    assert imported(repository / "scripts") <= required
+    assert required - imported(repository / "scripts") == {"snakemake"}
+    assert imported(repository / "tests") <= required | set(wanted(repository, "test"))
 
 
 @pytest.mark.parametrize("name", [*HASHED, "torchcodec"])

@@ -1,6 +1,7 @@
 """A person's mistakes and broken input: one clear message, early, and nothing lost."""
 
 import json
+import re
 
 import pytest
 from dataset_variants import copy, edit_info, remove_cameras, truncate_video
@@ -47,7 +48,9 @@ def test_a_truncated_video_names_its_file_and_leaves_no_half_output(workdir, dem
     workdir.configure(dataset=str(source))
     done = workdir.run(check=False)
     assert done.returncode != 0
-    assert str(broken) in done.output
+    assert str(source) in done.output
+    assert str(broken.relative_to(source)) in done.output
+    assert "episode 3" in done.output
     results = workdir.path / "results/broken"
     assert not (results / "annotated").exists()
     assert not list(results.rglob("*.partial"))
@@ -131,8 +134,15 @@ def test_garbage_for_one_episode_fails_that_episode_alone(external, counting_ser
     assert summary["episodes"]["annotated"] == 3
     assert summary["episodes"]["left_out"] == [1]
 
+    # The bad reply was paid for: it is kept, named, and not asked again by itself.
     counting_server.answer_instead = lambda request: None
     external.configure_external(vqa={"enabled": False})
+    asked = len(counting_server.asked)
+    again = external.run(check=False)
+    assert again.returncode != 0
+    assert len(counting_server.asked) == asked
+    kept = re.search(r"as ([0-9a-f]{2}/[0-9a-f]{64}\.json)", again.output)[1]
+    (external.path / ".cache/vlm" / kept).unlink()
     external.run()
     assert external.json("results/demo_v3/summary.json")["episodes"]["annotated"] == 4
 
