@@ -12,7 +12,13 @@ PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", re.MULTILINE)
 HASHED = ("workflow", "test")
 CONDA = ("media", "annotate", "assemble")
 ONLY_CONDA = {"python", "ffmpeg", "pip"}
-PACKAGE_OF_MODULE = {"PIL": "pillow", "cv2": "opencv-python-headless", "yaml": "pyyaml"}
+PACKAGE_OF_MODULE = {
+    "PIL": "pillow",
+    "cv2": "opencv-python-headless",
+    "yaml": "pyyaml",
+    "pydantic_core": "pydantic",
+    "annotated_types": "pydantic",
+}
 
 
 def plain(name: str) -> str:
