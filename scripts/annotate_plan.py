@@ -10,6 +10,7 @@ from typing import Any
 
 from cuesheet import files, joblog, plan
 from cuesheet.config import PlanConfig
+from cuesheet.episode import Episode
 from cuesheet.stage import open_stage
 
 
@@ -23,16 +24,18 @@ async def annotate(
     clip: str | None,
 ) -> dict[str, Any]:
     """The content of the plan file."""
-    cut = None
-    if clip:
-        from cuesheet.clips import cut_clip
-
-        cut = cut_clip(clip)
     async with open_stage("plan", keyframes=keyframes, prompts=prompts, answers=answers) as stage:
+        cut = _cutter(clip, stage.episode) if clip else None
         parts = await plan.annotate(
             stage, settings, camera=camera, per_second=per_second, cut_clip=cut
         )
         return stage.result(**parts)
+
+
+def _cutter(clip: str, episode: Episode) -> plan.CutClip:
+    from cuesheet.clips import ClipCutter  # imports a video library, which most runs do not need
+
+    return ClipCutter(clip, length=episode.length, end_s=episode.end_s, fps=episode.fps).cut
 
 
 def main(snakemake) -> None:

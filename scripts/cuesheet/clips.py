@@ -5,6 +5,8 @@ precedes the pictures, so that a browser can begin to play before it has the who
 yuv420p needs even sizes: a picture of odd width or height gets its last column or row once more.
 """
 
+import dataclasses
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,7 +18,7 @@ from cuesheet.decoders import RgbFrame, any_pts, ffmpeg_input
 from cuesheet.errors import CuesheetError
 from cuesheet.ffmpeg import passthrough_options, run_ffmpeg, write_frames
 from cuesheet.files import atomic_path
-from cuesheet.video import EpisodeFrames, demux_from, unreadable, video_stream
+from cuesheet.video import EpisodeFrames, demux_from, locate_range, unreadable, video_stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,31 @@ def write_clip(clip: Path | str, episode: EpisodeFrames, settings: ClipSettings)
             _encode(temporary, episode, settings)
             _verify(temporary, len(episode.pts), episode.where)
     return way
+
+
+class ClipCutter:
+    """Cuts stretches of frames out of an episode's clip at `path`."""
+
+    def __init__(self, path: Path | str, *, length: int, end_s: float, fps: float) -> None:
+        self._path = Path(path)
+        self._frames = locate_range(
+            path, from_s=0.0, to_s=end_s, length=length, fps=fps, where="clip"
+        )
+        if self._frames is None:
+            raise CuesheetError(
+                f"{path} has more than the {length} frames of its episode; delete it and run again"
+            )
+
+    def cut(self, start_frame: int, end_frame: int) -> bytes:
+        """The frames [start_frame, end_frame) as an H.264 clip; the clip itself where all are."""
+        frames = self._frames
+        if (start_frame, end_frame) == (0, len(frames.pts)):
+            return self._path.read_bytes()
+        part = dataclasses.replace(frames, pts=frames.pts[start_frame:end_frame])
+        with tempfile.TemporaryDirectory(prefix="cuesheet-") as folder:
+            target = Path(folder) / "part.mp4"
+            write_clip(target, part, ClipSettings(copy=False))
+            return target.read_bytes()
 
 
 def write_clip_of_images(

@@ -27,8 +27,8 @@ from cuesheet.vlm import Media
 
 _PLACEHOLDERS = {"debug", "test", "tbd", "todo", "n/a", "na", "untitled", "default"}
 
-# Gives the bytes of the H.264 clip of [start_s, end_s) of the episode.
-CutClip = Callable[[float, float], bytes]
+# Gives the H.264 clip of the frames [start_frame, end_frame) of the episode.
+CutClip = Callable[[int, int], bytes]
 
 
 @dataclass(frozen=True)
@@ -200,9 +200,8 @@ def _view(
             f"episode {stage.episode.name}: plan.frames.mode is clip but there is no clip"
         )
     start_s, end_s = _times(stage, window)
-    return View(
-        window, [stage.clip(cut_clip(start_s, end_s))], f"Clip: {start_s:.2f} to {end_s:.2f} s"
-    )
+    clip = stage.clip(cut_clip(window.start_frame, window.end_frame), layout.clip_fps)
+    return View(window, [clip], f"Clip: {start_s:.2f} to {end_s:.2f} s")
 
 
 def _times(stage: Stage, window: Window) -> tuple[float, float]:

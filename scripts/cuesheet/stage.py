@@ -65,9 +65,9 @@ class Stage:
         ]
         return media, contact_sheet.describe_layout(sheets)
 
-    def clip(self, data: bytes) -> Clip:
-        """An H.264 clip."""
-        return Clip(data, url=self._file_url(data, "mp4"))
+    def clip(self, data: bytes, fps: float) -> Clip:
+        """An H.264 clip, of which the server is to sample `fps` frames a second."""
+        return Clip(data, url=self._file_url(data, "mp4"), fps=fps)
 
     def _image(self, data: bytes, mime: str) -> Image:
         return Image(data, mime, url=self._file_url(data, mime.rpartition("/")[2]))

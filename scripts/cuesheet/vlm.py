@@ -58,11 +58,12 @@ class Image:
 
 @dataclass(frozen=True)
 class Clip:
-    """An H.264 clip as it is."""
+    """An H.264 clip as it is; `fps` frames a second are to be sampled from it, if given."""
 
     data: bytes
     mime: str = "video/mp4"
     url: str | None = None
+    fps: float | None = None
 
     def part(self) -> dict[str, Any]:
         return {"type": "video_url", "video_url": {"url": self.url or _data_url(self)}}
@@ -171,16 +172,19 @@ class Vlm:
             )
         call = _new_record(name, prompt)
         self._calls.append(call)
+        # How densely a clip is sampled is the processor's matter; what is configured for it wins.
+        rates = [item.fps for item in media if isinstance(item, Clip) and item.fps is not None]
+        sampled = {"fps": rates[0]} if rates else {}
         content = [*(item.part() for item in media), {"type": "text", "text": text}]
         messages = [{"role": "system", "content": system}, {"role": "user", "content": content}]
-        first = await self._post(messages, reply, call, max_tokens)
+        first = await self._post(messages, reply, call, max_tokens, sampled=sampled)
         try:
             value = parse_reply(first, reply)
             call["outcome"] = "ok"
             return Answer(value, first, call)
         except UnusableReplyError as error:
             call["error"] = _with_cut(str(error), call)
-        return await self._correct(messages, first, reply, call, max_tokens)
+        return await self._correct(messages, first, reply, call, max_tokens, sampled)
 
     async def _correct(
         self,
@@ -189,6 +193,7 @@ class Vlm:
         reply: type[Reply],
         call: dict[str, Any],
         max_tokens: int | None,
+        sampled: Mapping[str, Any],
     ) -> Answer[Reply]:
         shown = first[:SHOWN_REPLY_CHARS] or "(empty)"
         correction = (
@@ -201,7 +206,9 @@ class Vlm:
             {"role": "user", "content": [{"type": "text", "text": correction}]},
         ]
         try:
-            second = await self._post(dialogue, reply, call, max_tokens, correcting=True)
+            second = await self._post(
+                dialogue, reply, call, max_tokens, sampled=sampled, correcting=True
+            )
             value = parse_reply(second, reply)
         except _NoRoomError as error:
             call["outcome"] = "given_up"
@@ -220,6 +227,7 @@ class Vlm:
         reply: type[Reply],
         call: dict[str, Any],
         max_tokens: int | None,
+        sampled: Mapping[str, Any],
         correcting: bool = False,
     ) -> str:
         body = {
@@ -229,6 +237,8 @@ class Vlm:
         }
         if self.settings.model:
             body["model"] = self.settings.model
+        if sampled:
+            body["mm_processor_kwargs"] = {**sampled, **(body.get("mm_processor_kwargs") or {})}
         if max_tokens is not None:
             body["max_tokens"] = max_tokens
         headers = {"X-Cuesheet-Group": quote(self.group)}
