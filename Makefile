@@ -88,9 +88,12 @@ $(VENV)/.test-installed: envs/test.lock.txt $(VENV)/.workflow-installed
 	@$(BIN)/python $(INSTALL) --force-reinstall --require-hashes --requirement envs/test.lock.txt
 	@touch $@
 
-# Only for the tests of the decoder torchcodec, which brings torch along.
+# The decoder torchcodec brings torch along (large), so its tests have an environment of their own.
+# It finds the shared libraries of FFmpeg inside PyAV's package.
 .PHONY: torchcodec
-torchcodec: .venv-torchcodec/.installed  ## Set up the decoder torchcodec, for its tests
+torchcodec: .venv-torchcodec/.installed  ## Run the tests of the decoder torchcodec
+	@eval "$$(PYTHONPATH=scripts .venv-torchcodec/bin/python -m cuesheet.shared_ffmpeg)"; \
+	.venv-torchcodec/bin/python -m pytest -m torchcodec tests/unit/test_keyframes_exact.py $(PYTEST)
 
 .venv-torchcodec/.installed: envs/torchcodec.lock.txt
 	@$(FIND_PYTHON); \

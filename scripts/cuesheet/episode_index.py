@@ -167,7 +167,8 @@ def _problem_text(dataset: Dataset, problems: list[Problem]) -> str:
     return (
         f"{dataset.name}: the metadata and the files at {dataset.root} disagree, "
         f"{len(problems)} problem{'s' if len(problems) > 1 else ''}{which}:\n  {shown}{rest}\n"
-        "Nothing was indexed. Copy or download the dataset again, or repair these files."
+        "Nothing was indexed. Copy or download the dataset again, repair these files, or leave the "
+        "episodes out (episodes: [0, 3, 5-9] lists those to work on)."
     )
 
 

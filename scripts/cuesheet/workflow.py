@@ -234,7 +234,7 @@ class Run:
         return {
             name: {
                 "episodes": [f"{index:06d}" for index in dataset.worked_on],
-                "stages": ["keyframes", *self.stages],
+                "stages": ["keyframes", *self.stages, "validation"],
             }
             for name, dataset in self.datasets.items()
         }

@@ -2,17 +2,17 @@
 
 Colors are grouped (k-means in Lab), connected pieces of one group are regions, neighbors of one hue
 are sides of one thing and are joined. What stands out is told by the contrast to the ring of pixels
-around it, by its color being far from gray, and by lying inside the picture. Nothing here knows
-which robot or which table it looks at.
+around it, by its color being far from gray, and by lying inside the picture; what seems to be part
+of the robot comes later (`robot`). Nothing here knows which robot or which table it looks at.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import cv2
 import numpy as np
 
-from cuesheet.offline_vlm import colors
+from cuesheet.offline_vlm import colors, robot
 
 # Longer side (px) at which regions are looked for; boxes are scaled back.
 WORK_SIDE = 256
@@ -29,7 +29,8 @@ class Region:
     """A region in pixels of the picture as it was sent.
 
     `box` = (x_min, y_min, x_max, y_max), x_max and y_max exclusive; `mask` is H x W bool at the
-    size that was looked at, `scale` turns its pixels into those of the picture.
+    size that was looked at, `scale` turns its pixels into those of the picture. `saliency` is how
+    much it stands out, `rank` the same less what seems to be part of the robot.
     """
 
     box: tuple[float, float, float, float]
@@ -37,6 +38,7 @@ class Region:
     shape: str
     share: float
     saliency: float
+    rank: float
     mask: np.ndarray
     scale: tuple[float, float]
 
@@ -65,7 +67,7 @@ class Region:
 
 
 def find(picture: np.ndarray) -> list[Region]:
-    """Regions of `picture` (H x W x 3 uint8 RGB) that stand out, the most striking one first."""
+    """Regions of `picture` (H x W x 3 uint8 RGB) that stand out, highest rank first."""
     height, width = picture.shape[:2]
     factor = min(1.0, WORK_SIDE / max(height, width))
     size = (max(4, round(width * factor)), max(4, round(height * factor)))
@@ -177,7 +179,8 @@ def _one_thing(first: np.ndarray, second: np.ndarray) -> bool:
 def _describe(
     small: np.ndarray, lab: np.ndarray, pieces: np.ndarray, scale: tuple[float, float]
 ) -> list[Region]:
-    found = []
+    found: dict[int, Region] = {}
+    outlines: dict[int, robot.Outline] = {}
     counts = np.bincount(pieces.ravel())
     in_row = np.zeros((len(counts), pieces.shape[0]), bool)
     in_column = np.zeros((len(counts), pieces.shape[1]), bool)
@@ -204,9 +207,8 @@ def _describe(
             continue
         mask = pieces == number
         solidity = count / ((bottom - top) * (right - left))
-        border = (mask[0].sum() + mask[-1].sum() + mask[:, 0].sum() + mask[:, -1].sum()) / max(
-            1.0, 2.0 * np.sqrt(count)
-        )
+        edges = int(mask[0].sum() + mask[-1].sum() + mask[:, 0].sum() + mask[:, -1].sum())
+        border = edges / max(1.0, 2.0 * np.sqrt(count))
         saliency = (
             contrast
             * (0.35 + min(1.0, float(np.hypot(own[1], own[2])) / 60.0))
@@ -214,23 +216,31 @@ def _describe(
             * (0.4 + 0.6 * min(1.0, solidity / 0.6))
             * max(0.1, 1.0 - float(border))
         )
-        found.append(
-            Region(
-                box=(
-                    float(left * scale[0]),
-                    float(top * scale[1]),
-                    float(right * scale[0]),
-                    float(bottom * scale[1]),
-                ),
-                color=colors.name_of(np.median(small[window][inside], axis=0)),
-                shape=_outline(mask[top:bottom, left:right]),
-                share=float(share),
-                saliency=float(saliency),
-                mask=mask,
-                scale=scale,
-            )
+        outlines[number] = robot.Outline(
+            area=count,
+            border=edges,
+            color=own,
+            around=np.bincount(pieces[window][ring]),
+            mask=mask,
         )
-    return sorted(found, key=lambda region: (-region.saliency, region.box))
+        found[number] = Region(
+            box=(
+                float(left * scale[0]),
+                float(top * scale[1]),
+                float(right * scale[0]),
+                float(bottom * scale[1]),
+            ),
+            color=colors.name_of(np.median(small[window][inside], axis=0)),
+            shape=_outline(mask[top:bottom, left:right]),
+            share=float(share),
+            saliency=float(saliency),
+            rank=float(saliency),
+            mask=mask,
+            scale=scale,
+        )
+    for number, weight in robot.weights(outlines).items():
+        found[number] = replace(found[number], rank=found[number].saliency * weight)
+    return sorted(found.values(), key=lambda region: (-region.rank, region.box))
 
 
 def _outline(mask: np.ndarray) -> str:
