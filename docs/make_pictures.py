@@ -9,11 +9,12 @@ gets it, with the subtasks below it on a time axis.
 import json
 from pathlib import Path
 
+from PIL import Image, ImageDraw, ImageFont
+
 from cuesheet import contact_sheet
 from cuesheet.config import Config
 from cuesheet.episode import read_episode
 from cuesheet.grid import grid_indices
-from PIL import Image, ImageDraw, ImageFont
 
 RESULTS = Path("results/demo_v3")
 EPISODE = "000000"

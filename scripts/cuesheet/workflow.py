@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cuesheet.config import Config
-from cuesheet.config_checks import check_cameras, check_episodes
+from cuesheet.config_checks import check_cameras, check_episodes, check_folder
 from cuesheet.config_errors import load_config
 from cuesheet.dataset import Dataset, Episode, describe_range, read_dataset
 from cuesheet.errors import CuesheetError
@@ -248,7 +248,9 @@ def load_run(raw: dict[str, Any], repository: Path) -> Run:
     config = load_config(raw)
     datasets = {}
     for name, entry in config.dataset_entries().items():
-        source = read_dataset(_resolve(entry.path, repository), name)
+        root = _resolve(entry.path, repository)
+        check_folder("dataset", root)
+        source = read_dataset(root, name)
         cameras = list(source.cameras)
         known = [episode.episode_index for episode in source.episodes]
         if entry.episodes is not None:

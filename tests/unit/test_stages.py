@@ -1,6 +1,7 @@
 """The choices that stages make before they ask."""
 
 import pytest
+
 from cuesheet.episode import Keyframe
 from cuesheet.interjections import choose_moments
 from cuesheet.plan import is_short, split_windows
