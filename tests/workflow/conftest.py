@@ -1,100 +1,14 @@
-"""Runs of the real workflow, and a model server that counts what it is asked."""
+"""Fixtures of the tests that run the workflow."""
 
-import dataclasses
-import json
 import os
-import shutil
 import subprocess
 import sys
-import threading
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-@dataclasses.dataclass
-class Finished:
-    """A Snakemake process that ended."""
-
-    returncode: int
-    output: str
-
-    @property
-    def jobs(self) -> dict[str, int]:
-        """Jobs by rule, from the table that Snakemake prints before it starts."""
-        counts = {}
-        _, _, table = self.output.partition("Job stats:")
-        for line in table.splitlines()[3:]:
-            words = line.split()
-            if len(words) != 2 or not words[1].isdigit():
-                break
-            counts[words[0]] = int(words[1])
-        counts.pop("total", None)
-        counts.pop("all", None)
-        return counts
-
-
-class Workdir:
-    """A working directory with its own configuration, results and cache."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def command(self, *arguments: str) -> list[str]:
-        return [
-            *(sys.executable, "-m", "snakemake"),
-            *("--snakefile", str(REPOSITORY / "Snakefile")),
-            *("--directory", str(self.path)),
-            *("--cores", "2"),
-            *arguments,
-        ]
-
-    def configure(self, **values: object) -> None:
-        folder = self.path / "config"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(yaml.safe_dump(values))
-
-    def environment(self) -> dict[str, str]:
-        return {**os.environ, "CUESHEET_PROGRESS": "off", "PYTHONUNBUFFERED": "1"}
-
-    def run(self, *arguments: str, check: bool = True) -> Finished:
-        done = subprocess.run(
-            self.command(*arguments),
-            env=self.environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=600,
-        )
-        if check and done.returncode:
-            pytest.fail(f"snakemake {' '.join(arguments)} failed:\n{done.stdout[-6000:]}")
-        return Finished(done.returncode, done.stdout)
-
-    def start(self, *arguments: str) -> subprocess.Popen:
-        return subprocess.Popen(
-            self.command(*arguments),
-            env=self.environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-
-    def json(self, relative: str) -> dict:
-        return json.loads((self.path / relative).read_text())
-
-    def copy_to(self, target: Path) -> "Workdir":
-        shutil.copytree(self.path, target, symlinks=True)
-        return Workdir(target)
+from workflow_runs import REPOSITORY, CountingServer, Workdir
 
 
 @pytest.fixture
@@ -109,68 +23,6 @@ def finished_demo(tmp_path_factory: pytest.TempPathFactory, demo_v3: Path) -> Wo
     work.configure(dataset=str(demo_v3))
     work.run()
     return work
-
-
-class CountingServer:
-    """Passes everything to a real model server; counts chat requests; can be told to misbehave."""
-
-    def __init__(self, upstream: str) -> None:
-        self.asked: list[dict] = []
-        self.answer_instead: Callable[[dict], tuple[int, bytes] | None] = lambda body: None
-        self.delay_s = 0.0
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                self._pass(None)
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                request = json.loads(body)
-                server.asked.append(request)
-                time.sleep(server.delay_s)
-                instead = server.answer_instead(request)
-                if instead is not None:
-                    self._reply(*instead)
-                else:
-                    self._pass(body)
-
-            def _pass(self, body: bytes | None) -> None:
-                headers = {"Content-Type": "application/json"}
-                request = urllib.request.Request(upstream + self.path, body, headers)
-                try:
-                    with urllib.request.urlopen(request, timeout=60) as reply:
-                        self._reply(reply.status, reply.read())
-                except urllib.error.HTTPError as error:
-                    self._reply(error.code, error.read())
-
-            def _reply(self, status: int, body: bytes) -> None:
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *arguments: object) -> None:
-                pass
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        threading.Thread(target=self._http.serve_forever, daemon=True).start()
-
-    @property
-    def base_url(self) -> str:
-        return f"http://127.0.0.1:{self._http.server_address[1]}/v1"
-
-    def kinds(self) -> list[str]:
-        """The reply classes asked for so far."""
-        return [request["response_format"]["json_schema"]["name"] for request in self.asked]
-
-    def close(self) -> None:
-        self._http.shutdown()
-        self._http.server_close()
 
 
 @pytest.fixture(scope="session")

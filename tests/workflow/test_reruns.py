@@ -10,10 +10,10 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 from dataset_variants import copy, keep_episodes, set_task
+from workflow_runs import REPOSITORY
 
 pytestmark = pytest.mark.workflow
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 DATA = "annotated/data/chunk-000/file-000.parquet"
 
 

@@ -13,15 +13,16 @@ import numpy as np
 
 # A region that runs along the border for longer than this many times the root of its area is a
 # strip at the border (a wall, the edge of a table) and does not reach into the picture.
-MAX_ALONG_BORDER = 2.0
+MIN_ALONG_BORDER, MAX_ALONG_BORDER = 0.25, 2.0
 # Area against that of what it is mounted on.
 MAX_TIP = 0.25
 # Share of the outline that touches what it is mounted on: less is chance, more lies on top of it.
-MIN_TOUCH, MAX_TOUCH = 0.1, 0.75
-HOPS = 2
+MIN_TOUCH, MAX_TOUCH = 0.2, 0.75
+HOPS = 1
+MIN_LINK = 0.25
 SEAM = 0.03
 MIN_CHROMA, MIN_COSINE = 22.0, 0.97
-REACHING, MOUNTED = 0.4, 0.25
+REACHING, MOUNTED = 0.4, 0.15
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def weights(outlines: dict[int, Outline]) -> dict[int, float]:
     reaching = [
         number
         for number, outline in outlines.items()
-        if outline.border > 0 and outline.border <= MAX_ALONG_BORDER * np.sqrt(outline.area)
+        if MIN_ALONG_BORDER <= outline.border / np.sqrt(outline.area) <= MAX_ALONG_BORDER
     ]
     found = dict.fromkeys(reaching, REACHING)
     for start in reaching:
@@ -67,10 +68,16 @@ def weights(outlines: dict[int, Outline]) -> dict[int, float]:
 
 def _links(start: int, outlines: dict[int, Outline]) -> set[int]:
     """Regions of one hue with region `start` behind a narrow seam: the next links of an arm."""
-    alike = {n for n, outline in outlines.items() if _one_hue(outlines[start].color, outline.color)}
-    alike.discard(start)
+    first = outlines[start]
+    alike = {
+        number
+        for number, outline in outlines.items()
+        if number != start
+        and outline.area >= MIN_LINK * first.area
+        and _one_hue(first.color, outline.color)
+    }
     links: set[int] = set()
-    mask = outlines[start].mask.astype(np.uint8)
+    mask = first.mask.astype(np.uint8)
     reach = 2 * max(2, round(SEAM * max(mask.shape))) + 1
     while alike:
         near = cv2.dilate(mask, np.ones((reach, reach), np.uint8)).astype(bool)
