@@ -16,9 +16,10 @@ for the question asks for one thing and the words do not always tell which role 
 are scored in the same way, for the same frames: a box in the middle of the picture with the mean
 size of the true boxes of that camera, and one in the middle with the answered box's own size.
 
-Points. The distance (px) from an answered point to the nearest center of a true box of a role other
-than the gripper, and to the nearest true box (0 inside); the guess is the middle of the picture.
-Frames in which only the gripper is visible are left out, and counted.
+Points. The distance (px) from an answered point to the nearest center of a true box, and to the
+nearest true box (0 inside); the guess is the middle of the picture. Once for all visible roles but
+the gripper (frames in which nothing else is visible are left out, and counted), and once for all
+visible roles.
 """
 
 import argparse
@@ -154,13 +155,16 @@ def boxes(vqa: dict[int, dict], episodes: dict[int, dict], cameras: dict) -> dic
     return {**by_camera(rows, ("camera", "role")), "gain_iou": paired(gain)}
 
 
-def points(vqa: dict[int, dict], episodes: dict[int, dict], cameras: dict) -> dict:
-    """The comparison of points: one row a point."""
+def points(
+    vqa: dict[int, dict], episodes: dict[int, dict], cameras: dict, *, with_gripper: bool = False
+) -> dict:
+    """The comparison of points: one row a point. `left_out` counts frames without a true box."""
     rows, skipped = [], 0
     for index, pair in pairs(vqa, "keypoint"):
         camera = pair["camera"]
         roles = visible(episodes[index], camera, pair["frame_index"])
-        roles.pop("gripper", None)
+        if not with_gripper:
+            roles.pop("gripper", None)
         if not roles:
             skipped += 1
             continue
@@ -179,7 +183,7 @@ def points(vqa: dict[int, dict], episodes: dict[int, dict], cameras: dict) -> di
     return {
         **by_camera(rows, ("camera",)),
         "gain_px": paired(gain),
-        "only_gripper_visible": skipped,
+        "left_out": skipped,
     }
 
 
@@ -245,9 +249,15 @@ def show(report: dict) -> str:
                 f"  {row['iou_centered_mean_size']:19.3f}  {row['iou_centered_own_size']:8.3f}"
             )
     lines.append(f"  {_gain('gain over the better guess', report['boxes']['gain_iou'], 'IoU')}")
-    lines += ["", "Points, distance in px to the nearest visible thing (gripper left out)"]
+    lines += ["", *_points("gripper left out", report["points"])]
+    lines += ["", *_points("gripper included", report["points_with_gripper"])]
+    return "\n".join(lines)
+
+
+def _points(which: str, part: dict) -> list[str]:
+    lines = [f"Points, distance in px to the nearest visible thing ({which})"]
     lines.append("  camera                          count  to center  middle  to box  middle")
-    for name, row in report["points"]["groups"].items():
+    for name, row in part["groups"].items():
         if row["count"]:
             lines.append(
                 f"  {name:30s}  {row['count']:5d}  {row['to_center_px']:9.1f}"
@@ -255,10 +265,10 @@ def show(report: dict) -> str:
                 f"  {row['to_box_px']:6.1f}  {row['middle_to_box_px']:6.1f}"
             )
     lines.append(
-        f"  {_gain('gain', report['points']['gain_px'], 'px')}; "
-        f"{report['points']['only_gripper_visible']} points left out (only the gripper visible)"
+        f"  {_gain('gain', part['gain_px'], 'px')}; "
+        f"{part['left_out']} points left out (no such thing visible)"
     )
-    return "\n".join(lines)
+    return lines
 
 
 def _boundary_row(row: dict) -> str:
@@ -288,6 +298,7 @@ def compare(results: Path, ground_truth: Path) -> dict:
         "boundaries": boundaries(plans, episodes),
         "boxes": boxes(vqa, episodes, truth["cameras"]),
         "points": points(vqa, episodes, truth["cameras"]),
+        "points_with_gripper": points(vqa, episodes, truth["cameras"], with_gripper=True),
     }
 
 

@@ -256,6 +256,8 @@ class VlmConfig(Section):
     @classmethod
     def _urls_have_a_scheme(cls, urls: list[str]) -> list[str]:
         for url in urls:
+            if "@" in url.partition("://")[2].partition("/")[0]:
+                raise ValueError("a URL holds a name or a password; use api_key_env or api_key_file")
             if not re.match(r"https?://[^/]", url):
                 raise ValueError(
                     f"{url!r} does not begin with http:// or https://; write for example "
@@ -274,7 +276,12 @@ class VlmConfig(Section):
         return name
 
     @model_validator(mode="after")
-    def _external_has_urls(self) -> "VlmConfig":
+    def _keys_agree(self) -> "VlmConfig":
+        if self.serve == "offline" and (self.model or self.base_urls):
+            raise ValueError(
+                "model and base_urls are for other servers, but serve is offline, which has a "
+                "model of its own; set serve to external or leave them out"
+            )
         if self.serve == "external" and not self.base_urls:
             raise ValueError(
                 "serve is external but base_urls is empty; name at least one, for example "

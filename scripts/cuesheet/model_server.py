@@ -29,7 +29,6 @@ log = logging.getLogger(__name__)
 POLL_S = 0.1
 PROBE_TIMEOUT_S = 5.0
 STOP_GRACE_S = 5.0
-OFFLINE_MODEL = "cuesheet-offline-1"
 OFFLINE_KEY_ENV = "CUESHEET_MODEL_SERVER_KEY"
 _PR_SET_PDEATHSIG = 1
 

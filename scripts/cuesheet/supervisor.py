@@ -21,7 +21,8 @@ from cuesheet.asking import Asker, Counters
 from cuesheet.call_cache import CallCache
 from cuesheet.errors import CuesheetError
 from cuesheet.gateway import Gateway
-from cuesheet.model_server import OFFLINE_MODEL, ManagedBackend, Replica, offline_launch
+from cuesheet.model_server import ManagedBackend, Replica, offline_launch
+from cuesheet.offline_vlm import MODEL_ID as OFFLINE_MODEL
 from cuesheet.progress import Progress
 from cuesheet.upstream import Backend, ExternalBackend
 

@@ -88,10 +88,21 @@ def test_boxes_are_compared_with_boxes_in_the_middle(benchmark, run):
 def test_points_are_compared_with_the_middle_and_the_gripper_does_not_count(benchmark, run):
     points = benchmark.compare(*run)["points"]
     row = points["groups"]["all"]
-    assert points["only_gripper_visible"] == 1
+    assert points["left_out"] == 1
     assert (row["to_center_px"], row["to_box_px"]) == (14, 4)
     assert row["middle_to_center_px"] == pytest.approx(math.hypot(30, 30))
     assert row["middle_to_box_px"] == pytest.approx(math.hypot(20, 20))
+
+
+def test_points_are_compared_with_the_gripper_as_well(benchmark, run):
+    points = benchmark.compare(*run)["points_with_gripper"]
+    row = points["groups"]["all"]
+    assert (points["left_out"], row["count"]) == (0, 2)
+    # The second point lies in the middle of the gripper's box, the first nearer to the object.
+    assert (row["to_center_px"], row["to_box_px"]) == (7, 2)
+    # From (50, 50): 10, 10 to the gripper's box, 20, 20 to its middle, in both frames.
+    assert row["middle_to_center_px"] == pytest.approx(math.hypot(20, 20))
+    assert row["middle_to_box_px"] == pytest.approx(math.hypot(10, 10))
 
 
 def test_one_command_prints_all_comparisons(benchmark, run, capsys, monkeypatch):
@@ -101,7 +112,8 @@ def test_one_command_prints_all_comparisons(benchmark, run, capsys, monkeypatch)
     text = capsys.readouterr().out
     assert "Subtask boundaries" in text
     assert "Boxes, IoU" in text
-    assert "Points" in text
+    assert "(gripper left out)" in text
+    assert "(gripper included)" in text
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--json", "-"])
     benchmark.main()
     assert json.loads(capsys.readouterr().out)["boundaries"]["better_than_uniform"] == 1

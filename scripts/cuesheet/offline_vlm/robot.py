@@ -11,24 +11,29 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-# A region that runs along the border for longer than this many times the root of its area is a
-# strip at the border (a wall, the edge of a table) and does not reach into the picture.
-MIN_ALONG_BORDER, MAX_ALONG_BORDER = 0.25, 2.0
+# Pixels on the border of the picture against the root of the area. A region with more runs along
+# the border (a wall, the edge of a table) instead of reaching in; one with less only grazes it.
+MIN_ALONG_BORDER, MAX_ALONG_BORDER = 0.33, 2.0
 # Area against that of what it is mounted on.
-MAX_TIP = 0.25
+MAX_MOUNTED = 0.25
 # Share of the outline that touches what it is mounted on: less is chance, more lies on top of it.
-MIN_TOUCH, MAX_TOUCH = 0.2, 0.75
-HOPS = 1
-MIN_LINK = 0.25
-SEAM = 0.03
+MIN_TOUCH, MAX_TOUCH = 0.1, 0.6
+# Links of one arm: area against that of the first, and the seam between them against the longer
+# side of the picture. Colors are of one hue from this chroma (Lab) and cosine of their angle on.
+MIN_LINK, SEAM = 0.25, 0.03
 MIN_CHROMA, MIN_COSINE = 22.0, 0.97
+# What reaches in may be a thing as well, so it is set back less than what sits at its end.
 REACHING, MOUNTED = 0.4, 0.15
 
 
 @dataclass(frozen=True)
 class Outline:
-    """A region: `area` and `border` (pixels on the border of the picture), its `color` (Lab), and
-    how many pixels around it belong to each region (by number, 0: to none)."""
+    """What of a region is looked at here.
+
+    `area` and `border` (how much of it lies on the border of the picture) in pixels, `color` its
+    Lab, `around` how many pixels of a ring around it belong to each region (by number, 0: to
+    none), `mask` H x W bool.
+    """
 
     area: int
     border: int
@@ -43,7 +48,7 @@ class Outline:
 
 
 def weights(outlines: dict[int, Outline]) -> dict[int, float]:
-    """Weights (0 to 1) of those regions that seem to be parts of the robot."""
+    """Weights (0 to 1) of those regions that seem to be parts of the robot, by their number."""
     reaching = [
         number
         for number, outline in outlines.items()
@@ -54,15 +59,10 @@ def weights(outlines: dict[int, Outline]) -> dict[int, float]:
         links = _links(start, outlines)
         found.update(dict.fromkeys(links, REACHING))
         parts = {start, *links}
-        for _ in range(HOPS):
-            area = sum(outlines[number].area for number in parts)
-            added = {
-                number
-                for number, outline in outlines.items()
-                if number not in found and _mounted(outline, parts, area)
-            }
-            parts |= added
-            found.update(dict.fromkeys(added, MOUNTED))
+        area = sum(outlines[number].area for number in parts)
+        for number, outline in outlines.items():
+            if number not in found and _mounted(outline, parts, area):
+                found[number] = MOUNTED
     return found
 
 
@@ -92,9 +92,12 @@ def _links(start: int, outlines: dict[int, Outline]) -> set[int]:
 
 
 def _one_hue(first: np.ndarray, second: np.ndarray) -> bool:
-    chroma = np.hypot(*first[1:]) * np.hypot(*second[1:])
-    return bool(chroma >= MIN_CHROMA**2 and first[1:] @ second[1:] >= MIN_COSINE * chroma)
+    """Whether two Lab colors differ in little but lightness, and neither is gray."""
+    chroma = np.hypot(*first[1:]), np.hypot(*second[1:])
+    cosine_by_chroma = first[1:] @ second[1:]
+    return bool(min(chroma) >= MIN_CHROMA and cosine_by_chroma >= MIN_COSINE * np.prod(chroma))
 
 
 def _mounted(outline: Outline, parts: set[int], area: int) -> bool:
-    return outline.area <= MAX_TIP * area and MIN_TOUCH <= outline.touch(parts) <= MAX_TOUCH
+    """Whether a region is a small one that sits at the side or the end of the regions `parts`."""
+    return outline.area <= MAX_MOUNTED * area and MIN_TOUCH <= outline.touch(parts) <= MAX_TOUCH
