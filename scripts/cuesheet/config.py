@@ -257,7 +257,9 @@ class VlmConfig(Section):
     def _urls_have_a_scheme(cls, urls: list[str]) -> list[str]:
         for url in urls:
             if "@" in url.partition("://")[2].partition("/")[0]:
-                raise ValueError("a URL holds a name or a password; use api_key_env or api_key_file")
+                raise ValueError(
+                    "a URL holds a name or a password; use api_key_env or api_key_file"
+                )
             if not re.match(r"https?://[^/]", url):
                 raise ValueError(
                     f"{url!r} does not begin with http:// or https://; write for example "

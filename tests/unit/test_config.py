@@ -163,6 +163,11 @@ MISTAKES = [
     ("episodes: -1", "episodes: '-1' is neither an episode number nor a range"),
     ("episodes: 0-99999999999", "beyond 10000000, the largest episode number"),
     # settings that do not go together
+    ("vlm: {model: some-model}", "vlm: model and base_urls are for other servers"),
+    (
+        "vlm: {serve: external, model: m, base_urls: ['https://user:secret@host/v1']}",
+        "a URL holds a name or a password; use api_key_env or api_key_file",
+    ),
     ("vlm: {serve: external}", "vlm: serve is external but base_urls is empty"),
     (
         "vlm: {serve: external, base_urls: [localhost:80]}",
