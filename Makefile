@@ -41,7 +41,8 @@ demo: $(VENV)/.workflow-installed  ## Annotate the demo dataset: results/demo_v3
 	  echo "Nothing to be done: the demo is annotated and up to date."; \
 	  cat results/demo_v3/summary.txt; \
 	else \
-	  $(RUN) --cores $(CORES) --quiet all $(DEMO); \
+	  $(RUN) --cores $(CORES) --quiet all $(DEMO) || \
+	    { echo "Failed; without --quiet it says more: $(BIN)/snakemake --cores $(CORES) $(DEMO)" >&2; exit 1; }; \
 	fi
 
 .PHONY: test

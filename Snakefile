@@ -41,6 +41,9 @@ rule all:
     default_target: True
     input:
         all_clips,
+        all_keyframes,
+        all_annotations,
+        all_datasets,
         all_summaries,
 
 
@@ -52,7 +55,7 @@ rule media:
 
 rule annotations:
     input:
-        all_validations,
+        all_annotations,
 
 
 rule datasets:

@@ -29,6 +29,7 @@ rule merge_language:
     input:
         data=data_file_of,
         validation=validations_of_data_file,
+        annotations=stage_files_of_data_file,
     output:
         data="results/{dataset}/annotated/{data_file}.parquet",
     log:
@@ -48,7 +49,7 @@ rule merge_language:
         results=lambda wildcards: f"results/{wildcards.dataset}",
         episodes=selected_in_data_file,
         others=others_in_data_file,
-        stages=RUN.stages,
+        data_file=lambda wildcards: f"{wildcards.data_file}.parquet",
     script:
         "../scripts/merge_language.py"
 

@@ -2,9 +2,11 @@
 
 import os
 import sys
+import time
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.settings.types import Quietness
 
 REPOSITORY = Path(workflow.current_basedir).parent
 sys.path.insert(0, str(REPOSITORY / "scripts"))
@@ -13,13 +15,23 @@ from cuesheet import prompts as prompt_files
 from cuesheet import server
 from cuesheet.errors import CuesheetError
 from cuesheet.index_state import file_state
-from cuesheet.run_link import SERVER_FILE_VARIABLE
+from cuesheet.run_link import SERVER_FILE_VARIABLE, SHARED_FOLDER_VARIABLE
 from cuesheet.workflow import ANSWER_VERSION, load_run
+
+PARSED_AT = time.time()
+
+
+def mistake(error):
+    """What to raise for a person's mistake; `--quiet all` would swallow its message."""
+    if Quietness.ALL in (workflow.output_settings.quiet or ()):
+        print(f"Cuesheet: {error}", file=sys.stderr)
+    return WorkflowError(str(error))
+
 
 try:
     RUN = load_run(config, REPOSITORY)
 except CuesheetError as error:
-    raise WorkflowError(str(error)) from None
+    raise mistake(error) from None
 CONFIG = RUN.config
 
 # What determines an answer of the model, whichever stage asks.
@@ -29,13 +41,25 @@ ANSWERS = {
     "model": RUN.model,
     "sampling": CONFIG.vlm.sampling.model_dump(),
     "images": CONFIG.vlm.images.model_dump(exclude={"transport"}),
-    "shared_folder": RUN.shared_folder,
 }
 
 
+def plain(function):
+    """`function` with a person's mistake shown as one line instead of a traceback."""
+
+    def wrapped(*arguments):
+        try:
+            return function(*arguments)
+        except CuesheetError as error:
+            raise mistake(error) from None
+
+    return wrapped
+
+
+@plain
 def of(wildcards):
     """The dataset that a job belongs to."""
-    return RUN.datasets[wildcards.dataset]
+    return RUN.dataset(wildcards.dataset)
 
 
 def metadata_files(wildcards):
@@ -43,20 +67,24 @@ def metadata_files(wildcards):
     return of(wildcards).metadata_files
 
 
+@plain
 def source_videos(wildcards):
     """Files that hold the pictures of one episode."""
     return of(wildcards).picture_files(int(wildcards.episode))
 
 
+@plain
 def source_video(wildcards):
     """File that holds one camera's pictures of one episode."""
     return of(wildcards).picture_file(int(wildcards.episode), wildcards.camera)
 
 
+@plain
 def clip_source(wildcards):
     return of(wildcards).clip_source(int(wildcards.episode), wildcards.camera)
 
 
+@plain
 def keyframes_source(wildcards):
     return of(wildcards).keyframes_source(int(wildcards.episode))
 
@@ -89,16 +117,22 @@ def stage_files(wildcards):
     }
 
 
+@plain
 def selected_in_data_file(wildcards):
     return of(wildcards).selected_in(f"{wildcards.data_file}.parquet")
 
 
+@plain
 def others_in_data_file(wildcards):
     return of(wildcards).others_in(f"{wildcards.data_file}.parquet")
 
 
 def validations_of_data_file(wildcards):
     return of(wildcards).validations(selected_in_data_file(wildcards))
+
+
+def stage_files_of_data_file(wildcards):
+    return of(wildcards).stage_files(selected_in_data_file(wildcards), RUN.stages)
 
 
 def data_file_of(wildcards):
@@ -117,43 +151,62 @@ def all_keyframes(wildcards):
     return [folder for dataset in RUN.datasets.values() for folder in dataset.keyframe_folders]
 
 
-def all_validations(wildcards):
+def all_annotations(wildcards):
+    """Stage files and validations: asked for by name, so that one that was deleted is made again."""
     return [
-        file for dataset in RUN.datasets.values() for file in dataset.validations(dataset.worked_on)
+        file
+        for dataset in RUN.datasets.values()
+        for file in (
+            *dataset.stage_files(dataset.worked_on, RUN.stages),
+            *dataset.validations(dataset.worked_on),
+        )
     ]
 
 
 def all_datasets(wildcards):
-    return [f"results/{name}/annotated/meta/info.json" for name in RUN.datasets]
+    """Data files, metadata and index of every annotated dataset."""
+    return [
+        file
+        for dataset in RUN.datasets.values()
+        for file in (
+            *dataset.annotated_data_files,
+            str(dataset.results / "annotated" / "meta" / "info.json"),
+            str(dataset.results / "episodes.parquet"),
+        )
+    ]
 
 
 def all_summaries(wildcards):
     return [f"results/{name}/summary.txt" for name in RUN.datasets]
 
 
-def refresh_indexes():
-    """Make the indexes anew that no longer fit their source, before any job starts."""
-    try:
-        for dataset in RUN.datasets.values():
-            dataset.refresh_index()
-    except CuesheetError as error:
-        raise WorkflowError(str(error)) from None
-
-
-def start_server():
-    """Start the run's supervisor; the jobs find its gateway through the environment."""
+def open_run():
+    """Check the sources that changed, then start the run's server; jobs find it by environment."""
+    if not workflow.is_main_process:
+        return
+    for dataset in RUN.datasets.values():
+        plain(dataset.refresh_index)()
     server_file = server.start(RUN.server_settings(), Path(".cuesheet") / "runs")
     os.environ[SERVER_FILE_VARIABLE] = str(server_file.resolve())
+    if RUN.shared_folder is not None:
+        os.environ[SHARED_FOLDER_VARIABLE] = RUN.shared_folder
 
 
-def stop_server():
+def close_run(finished):
     server_file = os.environ.pop(SERVER_FILE_VARIABLE, None)
-    if server_file:
+    if server_file and workflow.is_main_process:
         server.stop(Path(server_file), timeout_s=30)
+        if not finished:
+            print(
+                "Cuesheet: the run is not finished. What is done is kept; the causes are above and in "
+                "results/*/logs. Run the same command to go on.",
+                file=sys.stderr,
+            )
 
 
 def show_summaries():
+    """Print the summaries that this run made."""
     for name in RUN.datasets:
         path = Path("results") / name / "summary.txt"
-        if path.is_file():
+        if workflow.is_main_process and path.is_file() and path.stat().st_mtime >= PARSED_AT:
             print(path.read_text(encoding="utf-8"), file=sys.stderr)

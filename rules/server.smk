@@ -2,18 +2,18 @@
 #
 # The supervisor is a process of its own. It serves the gateway that the stage scripts talk to,
 # starts the model server at the first call that the cache cannot answer, and ends by itself when
-# Snakemake dies without reaching these hooks.
+# Snakemake dies without reaching these hooks. A process that runs a single job for another one (a
+# remote job) starts nothing: it belongs to that one's run.
 
 
 onstart:
-    refresh_indexes()
-    start_server()
+    open_run()
 
 
 onsuccess:
-    stop_server()
+    close_run(finished=True)
     show_summaries()
 
 
 onerror:
-    stop_server()
+    close_run(finished=False)

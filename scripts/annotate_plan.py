@@ -12,6 +12,7 @@ from cuesheet import files, joblog, plan
 from cuesheet.config import PlanConfig
 from cuesheet.episode import Episode
 from cuesheet.stage import open_stage
+from cuesheet.windows import CutClip
 
 
 async def annotate(
@@ -32,7 +33,7 @@ async def annotate(
         return stage.result(**parts)
 
 
-def _cutter(clip: str, episode: Episode) -> plan.CutClip:
+def _cutter(clip: str, episode: Episode) -> CutClip:
     from cuesheet.clips import ClipCutter  # imports a video library, which most runs do not need
 
     return ClipCutter(clip, length=episode.length, end_s=episode.end_s, fps=episode.fps).cut

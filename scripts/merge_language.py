@@ -15,28 +15,31 @@ from cuesheet import joblog
 from cuesheet.dataset import Dataset, Episode, read_dataset
 from cuesheet.errors import CuesheetError
 from cuesheet.merge import EpisodeRows, Merged, merge_file
-from cuesheet.stage_files import STAGES, read_stage_file
+from cuesheet.stage_files import digest, read_stage_file, read_validation_file
 
 
-def read_rows(
-    results: Path, episode: Episode, stages: Collection[str], required: bool
-) -> EpisodeRows:
-    """The rows of an episode from its annotation files.
+def read_rows(results: Path, episode: Episode) -> EpisodeRows:
+    """The rows of an episode from the annotation files that its validation checked.
 
     Args:
-        results: the dataset's result folder, which holds plan/, interjections/ and vqa/.
+        results: the dataset's result folder, which holds plan/, interjections/, vqa/, validation/.
         episode: the episode.
-        stages: the stages whose files are read.
-        required: a missing file is an error; otherwise its rows are not there.
 
     Raises:
-        CuesheetError: a file is missing, broken, or of another episode or length.
+        CuesheetError: a file is missing, broken, not the one that was validated, or of another
+            episode or length.
     """
     persistent, events = [], []
-    for stage in stages:
-        path = results / stage / f"{episode.episode_index:06d}.json"
-        if not required and not path.exists():
-            continue
+    name = f"{episode.episode_index:06d}.json"
+    validation = results / "validation" / name
+    for stage, checked in read_validation_file(validation).stage_files.items():
+        path = results / stage / name
+        if digest(path) != checked:
+            raise CuesheetError(
+                f"{path} is not there, or not as it was when it was validated; a run of episode "
+                f"{episode.episode_index} was not finished. Run it again (episodes: "
+                f"[{episode.episode_index}]), or delete {validation} to leave it without rows."
+            )
         data = read_stage_file(path, stage)
         if data.episode_index != episode.episode_index:
             raise CuesheetError(
@@ -56,46 +59,30 @@ def read_rows(
 
 
 def merge_data_file(
-    dataset: Dataset,
-    data_file: str,
-    results: Path,
-    output: Path,
-    episodes: Collection[int],
-    others: Collection[int],
-    stages: Collection[str],
+    dataset: Dataset, data_file: str, results: Path, output: Path, annotated: Collection[int]
 ) -> Merged:
-    """Merges the annotations of `episodes` and `others` into one data file.
+    """Merges the annotations of the episodes `annotated` into one data file.
 
     Args:
         dataset: the source dataset.
         data_file: the file, relative to the dataset's root.
         results: the dataset's result folder.
         output: where the annotated file goes.
-        episodes: the episodes of this run; every stage of `stages` must have a file for them.
-        others: episodes annotated earlier, which keep what is there.
-        stages: the stages that are switched on.
+        annotated: the episodes of this run, and those that were annotated earlier.
 
     Raises:
         CuesheetError: an episode is not in the file, or its annotations do not fit.
     """
     present = {episode.episode_index: episode for episode in dataset.data_files[data_file]}
-    strangers = sorted({*episodes, *others} - set(present))
+    strangers = sorted(set(annotated) - set(present))
     if strangers:
         raise CuesheetError(
             f"{data_file} does not hold the episodes {strangers}, whose annotations belong there."
         )
 
-    if dataset.root.resolve() in output.resolve().parents:
-        raise CuesheetError(
-            f"{output} lies in the source dataset {dataset.root}, which is only read. Choose "
-            "another folder for the results, or remove the link that leads there."
-        )
-
     def annotations(episode_index: int) -> EpisodeRows | None:
-        if episode_index in episodes:
-            return read_rows(results, present[episode_index], stages, required=True)
-        if episode_index in others:
-            return read_rows(results, present[episode_index], STAGES, required=False)
+        if episode_index in annotated:
+            return read_rows(results, present[episode_index])
         return None
 
     return merge_file(
@@ -107,18 +94,6 @@ def merge_data_file(
     )
 
 
-def find_data_file(dataset: Dataset, path: Path) -> str:
-    """The data file, relative to the dataset's root, that lies at `path`.
-
-    Raises:
-        CuesheetError: the dataset's metadata names no such file.
-    """
-    for data_file in dataset.data_files:
-        if (dataset.root / data_file).resolve() == path.resolve():
-            return data_file
-    raise CuesheetError(f"{path} is not a data file of the dataset at {dataset.root}.")
-
-
 def main(snakemake) -> None:
     with joblog.to_file(snakemake.log[0]) as log:
         params = snakemake.params
@@ -126,12 +101,10 @@ def main(snakemake) -> None:
         dataset = read_dataset(params.root, results.name)
         merged = merge_data_file(
             dataset,
-            find_data_file(dataset, Path(snakemake.input.data)),
+            params.data_file,
             results,
             Path(snakemake.output.data),
-            set(params.episodes),
-            set(params.get("others") or ()),
-            list(params.get("stages") or STAGES),
+            {*params.episodes, *params.others},
         )
         log.info("%d episodes annotated, %d frames", len(merged.annotated), merged.frames)
         if merged.kept_from_source:

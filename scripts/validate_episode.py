@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cuesheet import files, joblog
 from cuesheet.errors import CuesheetError
-from cuesheet.stage_files import STAGES, read_keyframes_file, read_stage_file
+from cuesheet.stage_files import STAGES, digest, read_keyframes_file, read_stage_file
 from cuesheet.validation import Report, validate_episode
 
 
@@ -19,6 +19,7 @@ def make_report(
 ) -> Report:
     """The report on one episode. A file that is no annotation file is an error of its stage."""
     frames = read_keyframes_file(keyframes)
+    digests = {stage: digest(path) or "" for stage, path in stage_paths.items()}
     stages = {}
     broken: list[tuple[str, str]] = []
     for stage, path in stage_paths.items():
@@ -27,7 +28,9 @@ def make_report(
         except CuesheetError as error:
             broken.append((stage, str(error)))
     if not broken:
-        return validate_episode(frames, stages, cameras)
+        report = validate_episode(frames, stages, cameras)
+        report.stage_files = digests
+        return report
     report = Report(frames.episode_index)
     for stage, message in broken:
         report.error("stage_file", stage, message)

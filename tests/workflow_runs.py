@@ -102,6 +102,7 @@ class CountingServer:
 
     def __init__(self, upstream: str) -> None:
         self.asked: list[dict] = []
+        self.answered: list[dict] = []
         self.answer_instead: Callable[[dict], tuple[int, bytes] | None] = lambda body: None
         self.delay_s = 0.0
         server = self
@@ -122,6 +123,7 @@ class CountingServer:
                     self._reply(*instead)
                 else:
                     self._pass(body)
+                server.answered.append(request)
 
             def _pass(self, body: bytes | None) -> None:
                 headers = {"Content-Type": "application/json"}

@@ -62,11 +62,18 @@ def compose(
 
 
 def describe_layout(sheets: Sequence[Sheet]) -> str:
-    """The words that tell a model how to read the sheets, one line a sheet."""
+    """The words that tell a model how to read the sheets: their times, one line a sheet, and what
+    a sheet is.
+    """
     noun = "contact sheet" if len(sheets) == 1 else "contact sheets"
     lines = [f"Images: {len(sheets)} {noun}, {sheets[0].columns} columns, read row by row."]
     for number, sheet in enumerate(sheets, 1):
         lines.append(f"Sheet {number}: " + " ".join(f"{time:.2f}" for time in sheet.times_s))
+    lines += [
+        "A sheet is a grid of frames of one video in the order of time, from left to right, then",
+        "from top to bottom. The time of each frame, in seconds, is burned into its lower left",
+        "corner; tiles without a frame are black.",
+    ]
     return "\n".join(lines)
 
 

@@ -5,9 +5,11 @@ thousandths of width and height, Qwen2.5-VL in pixels of the image as its proces
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from cuesheet.errors import SurroundingsError
 
 Convention = Literal["pixels", "resized_pixels", "thousandths"]
 
@@ -28,14 +30,47 @@ _QWEN25_MAX_PIXELS = 16384 * 28 * 28
 
 
 @dataclass(frozen=True)
+class PixelLimits:
+    """Area (px) within which the processor of Qwen2.5-VL keeps the images that it resizes."""
+
+    min_pixels: int = _QWEN25_MIN_PIXELS
+    max_pixels: int = _QWEN25_MAX_PIXELS
+
+    @classmethod
+    def of(cls, mm_processor_kwargs: Mapping[str, Any] | None) -> "PixelLimits":
+        """The limits that a processor keeps which is given `mm_processor_kwargs`.
+
+        They are `min_pixels` and `max_pixels`, or `size: {shortest_edge, longest_edge}`, which in
+        spite of its names counts pixels too; where both are given the former win, as in the
+        processors and in vLLM. Raises SurroundingsError for what is no count of pixels.
+        """
+        given = mm_processor_kwargs or {}
+        size = given.get("size")
+        size = size if isinstance(size, Mapping) else {}
+        limits = {}
+        for name, edge in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
+            flat = given.get(name)
+            value = size.get(edge) if flat is None else flat
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 1:
+                key = name if flat is not None else f"size.{edge}"
+                raise SurroundingsError(
+                    f"vlm.sampling.mm_processor_kwargs.{key} is {value!r}; expected a count of "
+                    "pixels, for example 401408"
+                )
+            limits[name] = int(value)
+        return cls(**limits)
+
+
+@dataclass(frozen=True)
 class CoordinateFrame:
     """What the numbers of a model's reply count in, for one image of `width` x `height` px."""
 
     convention: Convention
     width: int
     height: int
-    min_pixels: int = _QWEN25_MIN_PIXELS
-    max_pixels: int = _QWEN25_MAX_PIXELS
+    limits: PixelLimits = PixelLimits()  # of Qwen2.5-VL's processor, for resized_pixels
 
     @property
     def extent(self) -> tuple[float, float]:
@@ -43,7 +78,7 @@ class CoordinateFrame:
         if self.convention == "thousandths":
             return 1000.0, 1000.0
         if self.convention == "resized_pixels":
-            return qwen25_size(self.width, self.height, self.min_pixels, self.max_pixels)
+            return qwen25_size(self.width, self.height, self.limits)
         return float(self.width), float(self.height)
 
     def describe(self) -> str:
@@ -101,8 +136,7 @@ def convention_of(model: str, configured: str) -> Convention:
 def qwen25_size(
     width: int,
     height: int,
-    min_pixels: int = _QWEN25_MIN_PIXELS,
-    max_pixels: int = _QWEN25_MAX_PIXELS,
+    limits: PixelLimits = PixelLimits(),
 ) -> tuple[float, float]:
     """Width and height (px) to which Qwen2.5-VL's processor resizes an image.
 
@@ -112,12 +146,12 @@ def qwen25_size(
     new_width = max(factor, round(width / factor) * factor)
     new_height = max(factor, round(height / factor) * factor)
     area = width * height
-    if new_width * new_height > max_pixels:
-        shrink = math.sqrt(area / max_pixels)
+    if new_width * new_height > limits.max_pixels:
+        shrink = math.sqrt(area / limits.max_pixels)
         new_width = max(factor, math.floor(width / shrink / factor) * factor)
         new_height = max(factor, math.floor(height / shrink / factor) * factor)
-    elif new_width * new_height < min_pixels:
-        grow = math.sqrt(min_pixels / area)
+    elif new_width * new_height < limits.min_pixels:
+        grow = math.sqrt(limits.min_pixels / area)
         new_width = math.ceil(width * grow / factor) * factor
         new_height = math.ceil(height * grow / factor) * factor
     return float(new_width), float(new_height)

@@ -7,7 +7,8 @@ picture is as stored: a display rotation is not applied.
 Frames are found by exact pts, never by a time that a decoder would round, and they are counted.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import collections
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -114,7 +115,10 @@ def any_pts(chosen: Sequence[int]) -> str:
 
 
 def _by_pyav(episode: EpisodeFrames, wanted: dict[int, int]) -> Iterator[RgbFrame]:
-    """Decode only from the keyframes before wanted frames up to them."""
+    """Decode only from the keyframes before wanted frames up to them.
+
+    A frame goes on as soon as it is decoded: a long group of pictures is never held.
+    """
     source = episode.source
     to_rgb = _RgbConverter(source.time_base)
     try:
@@ -127,7 +131,7 @@ def _by_pyav(episode: EpisodeFrames, wanted: dict[int, int]) -> Iterator[RgbFram
             packets = demux_from(container, stream, first.pts, source.first_dts)
             position = None
             for begin, end in runs:
-                decoded: dict[int, av.VideoFrame] = {}
+                order = _PtsOrder(p.pts for p in source.packets[begin : end + 1] if p.pts in wanted)
                 for packet in packets:
                     if position is None:
                         if packet.pts != first.pts:
@@ -135,21 +139,42 @@ def _by_pyav(episode: EpisodeFrames, wanted: dict[int, int]) -> Iterator[RgbFram
                         position = runs[0][0]
                     current, position = position, position + 1
                     if current >= begin:
-                        _keep(codec.decode(packet), wanted, decoded)
+                        for frame in order.ready(codec.decode(packet)):
+                            yield to_rgb(frame, wanted[frame.pts])
                     if current == end:
                         break
-                _keep(codec.decode(None), wanted, decoded)
+                for frame in order.rest(codec.decode(None)):
+                    yield to_rgb(frame, wanted[frame.pts])
                 codec.flush_buffers()
-                for pts in sorted(decoded):
-                    yield to_rgb(decoded[pts], wanted[pts])
     except (av.FFmpegError, OSError) as error:
         raise unreadable(episode.where, error) from error
 
 
-def _keep(
-    frames: Sequence[av.VideoFrame], wanted: dict[int, int], decoded: dict[int, av.VideoFrame]
-) -> None:
-    decoded.update({frame.pts: frame for frame in frames if frame.pts in wanted})
+class _PtsOrder:
+    """Puts decoded frames in the order of their pts and leaves out those that nobody wants.
+
+    Decoders give frames in that order as a rule, so hardly any wait here.
+    """
+
+    def __init__(self, wanted: Iterable[int]) -> None:
+        self._missing = set(wanted)
+        self._due = collections.deque(sorted(self._missing))
+        self._waiting: dict[int, av.VideoFrame] = {}
+
+    def ready(self, frames: Sequence[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+        """Those of `frames`, and of earlier ones, that no frame to come can precede."""
+        for frame in frames:
+            if frame.pts in self._missing:
+                self._missing.remove(frame.pts)
+                self._waiting[frame.pts] = frame
+            while self._due and self._due[0] in self._waiting:
+                yield self._waiting.pop(self._due.popleft())
+
+    def rest(self, frames: Sequence[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+        """The last frames and all that waited for a frame that never came."""
+        yield from self.ready(frames)
+        for pts in sorted(self._waiting):
+            yield self._waiting.pop(pts)
 
 
 class _RgbConverter:

@@ -135,11 +135,19 @@ def build_index(
             data = check_data_file(dataset.root, file, dataset.data_files[file], pictures)
             rows |= data.rows
             problems += data.problems
-    unneeded = set() if selected is None else set(rows) - set(selected)
-    errors = [problem for problem in problems if problem.episode_index not in unneeded]
+    holds = {file: episodes for file, (_, episodes) in videos.items()} | dataset.data_files
+
+    def concerned(problem: Problem) -> set[int]:
+        if problem.episode_index is not None:
+            return {problem.episode_index}
+        return {episode.episode_index for episode in holds.get(problem.file, ())}
+
+    every = {episode.episode_index for episode in dataset.episodes}
+    needed = every if selected is None else set(selected)
+    errors = [p for p in problems if concerned(p) & needed or not concerned(p) & every]
     if errors:
         raise CuesheetError(_problem_text(dataset, errors))
-    broken = {problem.episode_index for problem in problems}
+    broken = {index for problem in problems for index in concerned(problem)}
     entries = [
         _entry(dataset, episode, rows[episode.episode_index], checks)
         for episode in dataset.episodes

@@ -3,3 +3,7 @@
 
 class CuesheetError(Exception):
     """Says what was found, where, what was expected and what to do; shown without a traceback."""
+
+
+class SurroundingsError(CuesheetError):
+    """The run's surroundings failed (server, key, settings); it says nothing of the episode."""

@@ -1,5 +1,6 @@
 """Frames of image cameras: encoded pictures inside the data files, struct{bytes, path}."""
 
+import collections
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from cuesheet.decoders import RgbFrame
 from cuesheet.errors import CuesheetError
 
+_BATCH_BYTES = 4 << 20  # of pictures, read at once
 _MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "YCbCr")
 
 
@@ -37,9 +39,13 @@ def read_images(
 def _read_cells(
     data_file: Path, camera: str, rows: Sequence[int], label: str
 ) -> Iterator[tuple[int, dict]]:
-    """Read only the row groups that hold wanted rows, and of them only the camera's column."""
+    """Read only the row groups that hold wanted rows, and of them only the camera's column.
+
+    A row group may be an hour of pictures: a few are read at a time, up to the last wanted one.
+    """
     try:
-        file = pq.ParquetFile(data_file)
+        # By default, pyarrow loads the column of all row groups at once.
+        file = pq.ParquetFile(data_file, pre_buffer=False, buffer_size=1 << 20)
     except (OSError, ValueError) as error:
         raise CuesheetError(f"{label}: the data file cannot be read ({error})") from error
     with file:
@@ -53,17 +59,34 @@ def _read_cells(
                 f"{label}: the file has {file.metadata.num_rows} rows, row {rows[-1]} was "
                 "expected; the metadata and the data file do not agree"
             )
+        remaining = collections.deque(rows)
         begin = 0
-        remaining = list(rows)
-        for group in range(file.metadata.num_row_groups):
-            end = begin + file.metadata.row_group(group).num_rows
-            inside = [row for row in remaining if row < end]
-            if inside:
-                column = file.read_row_group(group, columns=[camera]).column(0)
-                for row in inside:
-                    yield row, column[row - begin].as_py()
-                remaining = remaining[len(inside) :]
-            begin = end
+        for group in range(file.num_row_groups):
+            group_rows = file.metadata.row_group(group).num_rows
+            if remaining and remaining[0] < begin + group_rows:
+                yield from _cells_of_group(file, group, begin, camera, remaining)
+            begin += group_rows
+
+
+def _cells_of_group(
+    file: pq.ParquetFile, group: int, begin: int, camera: str, remaining: collections.deque[int]
+) -> Iterator[tuple[int, dict]]:
+    """The wanted cells of the row group whose first row is `begin`; they leave `remaining`."""
+    end = begin + file.metadata.row_group(group).num_rows
+    size = _batch_rows(file.metadata.row_group(group), camera)
+    for batch in file.iter_batches(size, row_groups=[group], columns=[camera], use_threads=False):
+        while remaining and remaining[0] < begin + len(batch):
+            row = remaining.popleft()
+            yield row, batch.column(0)[row - begin].as_py()
+        if not remaining or remaining[0] >= end:
+            return
+        begin += len(batch)
+
+
+def _batch_rows(group: pq.RowGroupMetaData, camera: str) -> int:
+    chunks = [group.column(number) for number in range(group.num_columns)]
+    size = sum(c.total_uncompressed_size for c in chunks if c.path_in_schema.startswith(camera))
+    return max(1, min(1024, _BATCH_BYTES * group.num_rows // max(size, 1)))
 
 
 def _decode(cell: dict | None, root: Path, frame_index: int, label: str) -> RgbFrame:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from cuesheet.config import FramesConfig, InterjectionsConfig
 from cuesheet.episode import Keyframe
+from cuesheet.frame_choice import frames_around
 from cuesheet.grid import grid_indices
 from cuesheet.replies import Acknowledgement, Interjection
 from cuesheet.stage import Stage, row
@@ -66,19 +67,16 @@ async def _acknowledge(stage: Stage, task: str) -> None:
     if not task:
         stage.warn(f"episode {stage.episode.name} has no task: nothing to acknowledge")
         return
-    answer = await stage.vlm.ask(
-        name="acknowledge",
-        prompt="interjections_acknowledge",
-        reply=Acknowledgement,
-        system=stage.system,
-        media=[],
-        text=stage.prompts.render("interjections_acknowledge", task=task),
-        needs_media=False,
+    reply = await stage.ask_or_warn(
+        "acknowledge",
+        "interjections_acknowledge",
+        Acknowledgement,
+        None,
+        {"task": task},
+        otherwise="no usable acknowledgement of the task came back; none is written",
     )
-    if answer.value is None:
-        stage.warn("no usable acknowledgement of the task came back; none is written")
-        return
-    stage.add_speech(answer.value.speech, stage.episode.timestamps_s[0])
+    if reply is not None:
+        stage.add_speech(reply.speech, stage.episode.timestamps_s[0])
 
 
 async def _interject(
@@ -91,36 +89,26 @@ async def _interject(
     position: int,
 ) -> None:
     coming = subtasks[position]
-    media, words = stage.sheets(_around(grid, coming["start_frame"], settings.frames), layout)
-    answer = await stage.vlm.ask(
-        name=f"interject {coming['start_s']:.2f}",
-        prompt="interjections_interject",
-        reply=Interjection,
-        system=stage.system,
-        media=media,
-        text=stage.prompts.render(
-            "interjections_interject",
-            frames=words,
-            task=task,
-            last=subtasks[position - 1]["label"] if position else "none",
-            coming=coming["label"],
-            time_s=coming["start_s"],
-        ),
+    start_s = coming["start_s"]
+    frames = frames_around(grid, coming["start_frame"], settings.frames)
+    media, words = stage.sheets(frames, layout)
+    reply = await stage.ask_or_warn(
+        f"interject {start_s:.2f}",
+        "interjections_interject",
+        Interjection,
+        media,
+        {
+            "frames": words,
+            "task": task,
+            "last": subtasks[position - 1]["label"] if position else "none",
+            "coming": coming["label"],
+            "time_s": start_s,
+        },
+        otherwise=f"no usable interjection at {start_s:.2f} s; none is written there",
     )
-    if answer.value is None:
-        stage.warn(f"no usable interjection at {coming['start_s']:.2f} s; none is written there")
-        return
-    stage.events.append(row("interjection", "user", answer.value.interjection, coming["start_s"]))
-    stage.add_speech(answer.value.speech, coming["start_s"])
-
-
-def _around(grid: Sequence[Keyframe], frame_index: int, count: int) -> list[Keyframe]:
-    """The `count` frames nearest to a boundary, half before it and half from it on, in order."""
-    before = [frame for frame in grid if frame.frame_index < frame_index]
-    after = [frame for frame in grid if frame.frame_index >= frame_index]
-    take_after = min(len(after), count - min(len(before), count // 2))
-    take_before = min(len(before), count - take_after)
-    return [*before[len(before) - take_before :], *after[:take_after]]
+    if reply is not None:
+        stage.events.append(row("interjection", "user", reply.interjection, start_s))
+        stage.add_speech(reply.speech, start_s)
 
 
 def _complete_plans(stage: Stage, plan: dict) -> None:

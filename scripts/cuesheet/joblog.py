@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cuesheet.errors import CuesheetError
+from cuesheet.errors import CuesheetError, SurroundingsError
 from cuesheet.files import write_json
 
 
@@ -19,8 +19,9 @@ def to_file(path: Path | str) -> Iterator[logging.Logger]:
 
     The last lines of a failed job name the cause: a `CuesheetError` as its message alone, anything
     else with its traceback. The same message is repeated on the terminal, then the process exits
-    with 1. A failed job of an episode also leaves `failed/{rule}/{episode}.json` beside `logs/`,
-    until it succeeds: no output of the rule, so it outlives the failure.
+    with 1. A job that failed because of its episode also leaves `failed/{rule}/{episode}.json`
+    beside `logs/`, until it succeeds: no output of the rule, so it outlives the failure. Where the
+    run's surroundings failed (server, key, disk, our own bug) there is no such file.
     """
     target = Path(path)
     marker = _failure_marker(target)
@@ -46,9 +47,9 @@ def to_file(path: Path | str) -> Iterator[logging.Logger]:
     except Exception as error:
         if not isinstance(error, CuesheetError):
             traceback.print_exc()
-            error = CuesheetError(f"{type(error).__name__}: {error}")
+            error = SurroundingsError(f"{type(error).__name__}: {error}")
         print(f"ERROR: {error}", file=sys.stderr, flush=True)
-        if marker is not None:
+        if marker is not None and not isinstance(error, SurroundingsError):
             write_json(marker, {"error": str(error), "log": str(target)})
         print(f"ERROR: {error}\n       log: {target}", file=terminal, flush=True)
         sys.exit(1)

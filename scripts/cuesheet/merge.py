@@ -2,15 +2,14 @@
 
 One episode at a time goes through: the source's columns unchanged, the language columns last, one
 row group an episode. The persistent list is the same on every frame; it is built once for a few
-frames and those are written again and again, so that neither time nor memory grows with frames
-times rows.
+frames and those are written again and again, so that memory does not grow with frames times rows.
 """
 
-import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -33,10 +32,11 @@ from cuesheet.language_arrow import (
     PERSISTENT_TYPE,
     hub_features,
 )
+from cuesheet.source_rows import READ_OPTIONS, SourceLanguage, episode_tables, repeated
 
-_REPEATED_FRAMES = 64  # frames of persistent lists that are held in memory at once
-_BATCH_ROWS = 4096
-_BATCH_BYTES = 64 << 20  # of the source's columns, before they are decoded
+# Beyond its limit a dictionary is given up and every frame holds its strings in full: with the
+# default of 1 MiB, the persistent list of 300 subtasks makes some 40 GB of an hour.
+_DICTIONARY_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -78,14 +78,14 @@ def merge_file(
         CuesheetError: the file is not what the metadata says, or a row belongs to no frame.
     """
     try:
-        with pq.ParquetFile(source) as file:
+        with pq.ParquetFile(source, **READ_OPTIONS) as file:
             schema = annotated_schema(file.schema_arrow)
-            columns = [n for n in file.schema_arrow.names if n not in STALE_COLUMNS]
-            episodes = _episodes(file, columns, source)
+            plain = [name for name in schema.names if name not in LANGUAGE_COLUMNS]
+            own = SourceLanguage(file)
             with atomic_path(output) as temporary:
-                writer = pq.ParquetWriter(temporary, schema, compression="snappy")
-                with writer:
-                    return _write(writer, schema, episodes, annotations, expected, progress, source)
+                episodes = episode_tables(file, plain, source, temporary.parent)
+                with pq.ParquetWriter(temporary, schema, **_write_options(schema)) as writer:
+                    return _write(writer, episodes, annotations, own, expected, progress, source)
     except pa.ArrowInvalid as error:
         raise CuesheetError(f"{source} is not a readable parquet file: {error}") from None
     except FileNotFoundError:
@@ -94,9 +94,9 @@ def merge_file(
 
 def _write(
     writer: pq.ParquetWriter,
-    schema: pa.Schema,
     episodes: Iterator[tuple[int, pa.Table]],
     annotations: Callable[[int], EpisodeRows | None],
+    own: SourceLanguage,
     expected: Mapping[int, int],
     progress: Callable[[Sequence[int]], Iterator[int]],
     source: Path,
@@ -120,10 +120,9 @@ def _write(
             language = language_columns(rows, table.column("timestamp"), episode_index, source)
             done["annotated"].append(episode_index)
         else:
-            language, had_rows = _source_language(table)
+            language, had_rows = own.take(frames, frames + table.num_rows)
             done["kept" if had_rows else "empty"].append(episode_index)
-        plain = [table.column(n) for n in schema.names if n not in LANGUAGE_COLUMNS]
-        annotated = pa.table([*plain, *language], schema=schema)
+        annotated = pa.table([*table.columns, *language], schema=writer.schema)
         writer.write_table(annotated, row_group_size=annotated.num_rows)
         frames += annotated.num_rows
     extra = next(episodes, None)
@@ -132,6 +131,34 @@ def _write(
             f"{source}: rows of episode {extra[0]} that the metadata does not place in this file."
         )
     return Merged(tuple(done["annotated"]), tuple(done["kept"]), tuple(done["empty"]), frames)
+
+
+def _write_options(schema: pa.Schema) -> dict[str, Any]:
+    """How the columns are written: dictionaries for what repeats, small pages of pictures."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(schema.empty_table(), sink)
+    stored = pq.read_metadata(pa.BufferReader(sink.getvalue())).schema
+    leaves = [stored.column(number) for number in range(len(stored))]
+    # With room for much, the dictionary of what never repeats would only be held in memory.
+    unlike = {leaf.path for leaf in leaves if _is_picture(leaf) or _is_measured(leaf)}
+    options: dict[str, Any] = {
+        "compression": "snappy",
+        "use_dictionary": [leaf.path for leaf in leaves if leaf.path not in unlike],
+        "dictionary_pagesize_limit": _DICTIONARY_BYTES,
+    }
+    if any(_is_picture(leaf) for leaf in leaves):
+        # A page's size is looked at only after so many values; the default, 1024, may be gigabytes.
+        options["write_batch_size"] = 16
+    return options
+
+
+def _is_picture(leaf: pq.ColumnSchema) -> bool:
+    return leaf.physical_type == "BYTE_ARRAY" and leaf.logical_type.type == "NONE"
+
+
+def _is_measured(leaf: pq.ColumnSchema) -> bool:
+    of_language = leaf.path.split(".")[0] in LANGUAGE_COLUMNS
+    return leaf.physical_type in ("FLOAT", "DOUBLE") and not of_language
 
 
 def annotated_schema(source: pa.Schema) -> pa.Schema:
@@ -171,40 +198,6 @@ def _pandas_metadata(value: bytes, dropped: set[str]) -> bytes:
     return json.dumps(pandas).encode()
 
 
-def _episodes(
-    file: pq.ParquetFile, columns: list[str], source: Path
-) -> Iterator[tuple[int, pa.Table]]:
-    """The file's episodes in order, each as (episode_index, its rows)."""
-    for needed in ("episode_index", "timestamp"):
-        if needed not in columns:
-            raise CuesheetError(f"{source} has no column {needed!r}; expected LeRobot data.")
-    rows = max(file.metadata.num_rows, 1)
-    size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups))
-    batch_rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES * rows // max(size, 1)))
-    pending: list[pa.RecordBatch] = []
-    current: int | None = None
-    seen: set[int] = set()
-    for batch in file.iter_batches(batch_size=batch_rows, columns=columns):
-        numbers = batch.column("episode_index").to_numpy(zero_copy_only=False)
-        cuts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
-        for start, end in itertools.pairwise(cuts):
-            if start == end:
-                continue
-            number = int(numbers[start])
-            if number != current:
-                if pending:
-                    yield current, pa.Table.from_batches(pending)
-                if number in seen:
-                    raise CuesheetError(
-                        f"{source}: the rows of episode {number} are not in one piece."
-                    )
-                seen.add(number)
-                pending, current = [], number
-            pending.append(batch.slice(start, end - start))
-    if pending:
-        yield current, pa.Table.from_batches(pending)
-
-
 def language_columns(
     rows: EpisodeRows, timestamps: pa.ChunkedArray, episode_index: int, source: Path | str
 ) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
@@ -236,18 +229,7 @@ def language_columns(
             if name == "event":
                 by_frame.setdefault(frame_index, []).append(row)
     persistent = pa.array(sort_persistent(rows.persistent), type=PERSISTENT_ROW)
-    return _repeated(persistent, len(times)), _placed(by_frame, len(times))
-
-
-def _repeated(rows: pa.Array, frames: int) -> pa.ChunkedArray:
-    """`rows` as the list of every frame. The chunks share their memory."""
-    held = min(frames, _REPEATED_FRAMES)
-    values = rows.take(pa.array(np.tile(np.arange(len(rows)), held)))
-    offsets = pa.array(np.arange(held + 1, dtype=np.int32) * len(rows), type=pa.int32())
-    chunk = pa.ListArray.from_arrays(offsets, values, type=PERSISTENT_TYPE)
-    whole, rest = divmod(frames, held)
-    chunks = [chunk] * whole + ([chunk.slice(0, rest)] if rest else [])
-    return pa.chunked_array(chunks, type=PERSISTENT_TYPE)
+    return repeated(persistent, len(times), PERSISTENT_TYPE), _placed(by_frame, len(times))
 
 
 def _placed(by_frame: Mapping[int, list[Row]], frames: int) -> pa.ChunkedArray:
@@ -260,23 +242,3 @@ def _placed(by_frame: Mapping[int, list[Row]], frames: int) -> pa.ChunkedArray:
     values = pa.array(ordered, type=EVENT_ROW)
     lists = pa.ListArray.from_arrays(offsets, values, type=EVENTS_TYPE)
     return pa.chunked_array([lists], type=EVENTS_TYPE)
-
-
-def _source_language(table: pa.Table) -> tuple[tuple[pa.ChunkedArray, pa.ChunkedArray], bool]:
-    """The source's own language columns in the explicit types, empty where it has none."""
-    columns = []
-    had_rows = False
-    for name in LANGUAGE_COLUMNS:
-        column_type = COLUMN_TYPES[name]
-        if name not in table.column_names or pa.types.is_null(table.schema.field(name).type):
-            offsets = pa.array(np.zeros(table.num_rows + 1, dtype=np.int32))
-            values = pa.array([], type=column_type.value_type)
-            column = pa.ListArray.from_arrays(offsets, values, type=column_type)
-        elif (found := table.column(name)).type == column_type and not found.null_count:
-            column = pa.concat_arrays(found.chunks)
-        else:
-            rows = [row or [] for row in found.to_pylist()]
-            column = pa.array(rows, type=column_type)
-        had_rows = had_rows or len(column.flatten()) > 0
-        columns.append(pa.chunked_array([column], type=column_type))
-    return (columns[0], columns[1]), had_rows

@@ -114,13 +114,15 @@ class Progress:
         now = self._clock()
         stats = self._stats()
         done = count_done(self._results, self._totals)
-        calls = int(stats["calls"])
+        calls = int(stats["calls"]) - int(stats["in_flight"]) - int(stats["waiting"])
         self._recent.append((now, calls))
         while len(self._recent) > 2 and now - self._recent[0][0] > RATE_WINDOW_S:
             self._recent.popleft()
         server = stats.get("server")
-        says = (done, calls, server)
-        if says == self._printed or (self._printed is None and not calls and not done.finished):
+        says = (done, calls, server, stats["retries"], stats["failures"])
+        if says == self._printed or (
+            self._printed is None and not stats["calls"] and not done.finished
+        ):
             return None
         self._printed = says
         stages = " ".join(
@@ -133,6 +135,11 @@ class Progress:
             f"{self._calls_per_s():.1f} calls/s, {stats['cache_hits']} cached",
             f"{_short(tokens)} tokens",
         ]
+        if asked := int(stats["in_flight"]) + int(stats["waiting"]):
+            parts.append(f"{asked} asked")
+        for trouble in ("retries", "failures"):
+            if stats[trouble]:
+                parts.append(f"{stats[trouble]} {trouble}")
         if server in ("starting", "failed"):
             parts.append(f"model server {server}")
         left_s = self._left_s(now, done)

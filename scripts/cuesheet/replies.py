@@ -6,7 +6,7 @@ weak model would write for ever inside the schema; texts are stripped and never 
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 
 def _text(max_length: int) -> type[str]:
@@ -101,6 +101,11 @@ class CountAnswer(Reply):
     label: Label
     count: int = Field(ge=0, le=1000)
     note: Annotated[str, StringConstraints(strip_whitespace=True, max_length=200)] | None = None
+
+    @field_validator("note")
+    @classmethod
+    def _empty_is_none(cls, note: str | None) -> str | None:
+        return note or None
 
 
 class AttributeAnswer(Reply):

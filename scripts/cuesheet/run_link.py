@@ -14,16 +14,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from cuesheet.errors import CuesheetError
+from cuesheet.errors import SurroundingsError
 
 # Environment variable through which the jobs of a run find its server.json.
 SERVER_FILE_VARIABLE = "CUESHEET_SERVER_FILE"
+# And the folder for media that go as file URLs; not set where they go as data URLs.
+SHARED_FOLDER_VARIABLE = "CUESHEET_SHARED_FOLDER"
 
 POLL_S = 0.1
 LOG_TAIL_LINES = 15
 
 
-class GatewayGoneError(CuesheetError):
+class GatewayGoneError(SurroundingsError):
     """The run's gateway does not answer."""
 
 
@@ -96,21 +98,21 @@ async def wait_until_ready(server_file: Path | str, wait_s: float = 120.0) -> Ru
         if state["state"] == "ready":
             return RunLink(state["url"], state["api_key"], path)
         if state["state"] == "failed":
-            raise CuesheetError(
+            raise SurroundingsError(
                 f"the run's model server failed: {state.get('error')}\n{log_tails(state)}".rstrip()
             )
         if state["state"] == "stopped":
-            raise CuesheetError(
+            raise SurroundingsError(
                 f"the model server of {path} has stopped; it ends with the run that started it. "
                 "Start the workflow again"
             )
         if state.get("pid") and not _lives(state["pid"]):
-            raise CuesheetError(
+            raise SurroundingsError(
                 f"the process of the run's gateway (pid {state['pid']}, from {path}) is gone. "
                 f"{_log_hint(path)}"
             )
         if time.monotonic() > deadline:
-            raise CuesheetError(
+            raise SurroundingsError(
                 f"the run's gateway was not ready within {wait_s:g} s (state "
                 f"{state['state']!r} in {path}). {_log_hint(path)}"
             )
@@ -143,12 +145,14 @@ def _read_state(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise CuesheetError(
+        raise SurroundingsError(
             f"{path} is not there: this job was not started by a run of the workflow, or the run "
             "has been cleaned up. Start it with snakemake"
         ) from error
     except ValueError as error:
-        raise CuesheetError(f"{path} is not JSON ({error}); start the workflow again") from error
+        raise SurroundingsError(
+            f"{path} is not JSON ({error}); start the workflow again"
+        ) from error
 
 
 def _lives(pid: int) -> bool:

@@ -10,6 +10,7 @@ from cuesheet.dataset import Dataset, read_dataset
 from cuesheet.errors import CuesheetError
 from cuesheet.language import LANGUAGE_COLUMNS, PERSISTENT_COLUMN
 from cuesheet.language_arrow import COLUMN_TYPES
+from cuesheet.source_rows import LIST_BATCH_FRAMES, READ_OPTIONS, is_repeated
 
 Progress = Callable[[list[str]], Iterator[str]]
 
@@ -31,7 +32,10 @@ def check_dataset(source: Dataset, annotated: Path, progress: Progress = iter) -
     for data_file in progress(list(source.data_files)):
         path = annotated / data_file
         try:
-            with pq.ParquetFile(path) as file, pq.ParquetFile(source.root / data_file) as original:
+            with (
+                pq.ParquetFile(path, **READ_OPTIONS) as file,
+                pq.ParquetFile(source.root / data_file) as original,
+            ):
                 problems += [f"{path}: {p}" for p in _check_file(file, original, source, data_file)]
                 schema = file.schema_arrow
                 rows += file.metadata.num_rows
@@ -84,24 +88,17 @@ def _check_file(
 
 
 def _is_repeated(file: pq.ParquetFile, row_group: int) -> bool:
-    """Whether a row group has one persistent list on all its frames; read in small batches."""
+    """Whether a row group has one persistent list on all its frames; a few are read at a time."""
     first: pa.Array | None = None
-    batches = file.iter_batches(256, row_groups=[row_group], columns=[PERSISTENT_COLUMN])
-    for batch in batches:
+    for batch in file.iter_batches(
+        LIST_BATCH_FRAMES, row_groups=[row_group], columns=[PERSISTENT_COLUMN], use_threads=False
+    ):
         column = batch.column(0)
         if column.null_count:
             return False
-        frames = len(column)
-        values = column.flatten()
-        rows = len(values) // frames
-        first = values.slice(0, rows) if first is None else first
-        lengths = column.value_lengths().unique().to_pylist()
-        if lengths != [len(first)]:
-            return False
-        # Every list equals the one before it: one comparison for the whole batch.
-        if not values.slice(0, rows).equals(first) or not values.slice(rows).equals(
-            values.slice(0, len(values) - rows)
-        ):
+        if first is None:
+            first = column.slice(0, 1).flatten()
+        if not is_repeated(column, first):
             return False
     return True
 

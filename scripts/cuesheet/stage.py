@@ -7,16 +7,21 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel
 
 from cuesheet import contact_sheet
 from cuesheet.config import FramesConfig, ImagesConfig
 from cuesheet.episode import Episode, Keyframe, read_episode
-from cuesheet.errors import CuesheetError
+from cuesheet.errors import SurroundingsError
 from cuesheet.files import atomic_path
+from cuesheet.language import say
 from cuesheet.prompts import Prompts
-from cuesheet.run_link import SERVER_FILE_VARIABLE
-from cuesheet.vlm import Clip, Image, Media, Vlm
+from cuesheet.run_link import SERVER_FILE_VARIABLE, SHARED_FOLDER_VARIABLE
+from cuesheet.vlm import Answer, Clip, Image, Media, Vlm
+
+Reply = TypeVar("Reply", bound=BaseModel)
 
 
 @dataclass
@@ -83,13 +88,48 @@ class Stage:
                 temporary.write_bytes(data)
         return path.resolve().as_uri()
 
+    async def ask(
+        self,
+        name: str,
+        prompt: str,
+        reply: type[Reply],
+        media: Sequence[Media] | None,
+        values: Mapping[str, object],
+    ) -> Answer[Reply]:
+        """Ask with the prompt file `prompt` filled in with `values`; `media` None: words alone."""
+        return await self.vlm.ask(
+            name=name,
+            prompt=prompt,
+            reply=reply,
+            system=self.system,
+            media=media or [],
+            text=self.prompts.render(prompt, **values),
+            needs_media=media is not None,
+        )
+
+    async def ask_or_warn(
+        self,
+        name: str,
+        prompt: str,
+        reply: type[Reply],
+        media: Sequence[Media] | None,
+        values: Mapping[str, object],
+        *,
+        otherwise: str,
+    ) -> Reply | None:
+        """The reply, or None and the warning `otherwise` where no usable one came back."""
+        answer = await self.ask(name, prompt, reply, media, values)
+        if answer.value is None:
+            self.warn(otherwise)
+        return answer.value
+
     def add_persistent(self, style: str, role: str, content: str, timestamp_s: float) -> None:
         self.persistent.append(row(style, role, content, timestamp_s))
 
     def add_speech(self, text: str, timestamp_s: float) -> None:
         """The robot says `text`: an event without style or content, with a call of `say`."""
-        call = {"type": "function", "function": {"name": "say", "arguments": {"text": text}}}
-        self.events.append({**row(None, "assistant", None, timestamp_s), "tool_calls": [call]})
+        speech = row(None, "assistant", None, timestamp_s)
+        self.events.append({**speech, "tool_calls": say(text)})
 
     def result(self, **parts: Any) -> dict[str, Any]:
         """The stage's JSON file."""
@@ -142,19 +182,21 @@ async def open_stage(
     """A stage ready to ask.
 
     `answers` holds what all stages need to know of the model (see ANSWERS in rules/common.smk):
-    serve, model, sampling, images, shared_folder. The gateway is found through the environment
-    variable CUESHEET_SERVER_FILE, which the run sets. Raises CuesheetError where it is not set.
+    serve, model, sampling, images. The run sets the environment variables CUESHEET_SERVER_FILE,
+    through which the gateway is found, and CUESHEET_SHARED_FOLDER where media are sent as file
+    URLs. Raises SurroundingsError where the former is not set.
     """
     server_file = os.environ.get(SERVER_FILE_VARIABLE)
     if not server_file:
-        raise CuesheetError(
+        raise SurroundingsError(
             f"{SERVER_FILE_VARIABLE} is not set: this job does not belong to a run that started a "
             "model server; run it through Snakemake"
         )
     episode = read_episode(keyframes)
     texts = Prompts(prompts)
     settings = {"model": answers["model"], **answers["sampling"]}
-    shared = answers["shared_folder"]
+    # How media travel does not change an answer, so it is no param, or it would trigger reruns.
+    shared = os.environ.get(SHARED_FOLDER_VARIABLE)
     async with Vlm.connect(server_file, settings, group=episode.name, prompts=texts.hashes) as vlm:
         yield Stage(
             name=name,

@@ -3,6 +3,7 @@
 They may have been edited by hand or cut off, so they are read through typed models.
 """
 
+import hashlib
 import json
 import struct
 from pathlib import Path
@@ -124,7 +125,7 @@ class KeyframesFile(_File):
 
 
 class ValidationFile(_File):
-    """What the summary needs of validation/{episode}.json."""
+    """What the merge and the summary need of validation/{episode}.json."""
 
     class Finding(_File):
         code: str
@@ -136,6 +137,7 @@ class ValidationFile(_File):
     errors: list[Finding]
     warnings: list[Finding]
     counts: dict[str, int]
+    stage_files: dict[str, str]
 
 
 def read_stage_file(path: Path | str, stage: str) -> StageFile:
@@ -151,6 +153,14 @@ def read_stage_file(path: Path | str, stage: str) -> StageFile:
     if data.stage != stage:
         raise CuesheetError(f"{path} is of the stage {data.stage!r}; expected {stage!r}. {advice}")
     return data
+
+
+def digest(path: Path | str) -> str | None:
+    """The sha256 of a stage's file, which says that it is the very one that was checked."""
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except FileNotFoundError:
+        return None
 
 
 def read_keyframes_file(folder: Path | str) -> KeyframesFile:

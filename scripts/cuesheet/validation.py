@@ -43,6 +43,7 @@ class Report:
     errors: list[Finding] = field(default_factory=list)
     warnings: list[Finding] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
+    stage_files: dict[str, str] = field(default_factory=dict)  # sha256 of what was checked
 
     def error(self, code: str, where: str, message: str) -> None:
         self.errors.append(Finding(code, where, message))
@@ -57,6 +58,7 @@ class Report:
             "errors": [vars(finding) for finding in self.errors],
             "warnings": [vars(finding) for finding in self.warnings],
             "counts": self.counts,
+            "stage_files": self.stage_files,
         }
 
     def as_text(self) -> str:

@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel
 
-from cuesheet.errors import CuesheetError
+from cuesheet.errors import CuesheetError, SurroundingsError
 from cuesheet.reply_text import UnusableReplyError, parse_reply
 from cuesheet.run_link import RunLink, wait_until_ready
 
@@ -42,6 +42,10 @@ _TOKENS = re.compile(r"\d{2,}")
 
 class VlmError(CuesheetError):
     """A call has no answer and will not get one by asking again."""
+
+
+class VlmUnavailableError(VlmError, SurroundingsError):
+    """No call gets an answer: the server, its address, its model or its key are not right."""
 
 
 @dataclass(frozen=True)
@@ -285,7 +289,8 @@ class Vlm:
                 "vlm.model and vlm.base_urls (which end in /v1)"
             )
         advice = advice or "the server refused the request"
-        return VlmError(f"{where}: {advice}: {status} {message}")
+        kind = VlmError if status in (400, 413, 422) else VlmUnavailableError
+        return kind(f"{where}: {advice}: {status} {message}")
 
 
 class _NoRoomError(VlmError):

@@ -9,11 +9,12 @@ from typing import Any
 from pydantic import BaseModel
 
 from cuesheet.config import VqaConfig
-from cuesheet.coordinates import Convention, CoordinateFrame
+from cuesheet.coordinates import Convention, CoordinateFrame, PixelLimits
 from cuesheet.episode import Keyframe
 from cuesheet.grid import vqa_ticks
 from cuesheet.replies import VQA_REPLIES
 from cuesheet.stage import Stage, row
+from cuesheet.tasks import is_placeholder
 
 # Pictures that are encoded and waiting for their answer at any time, in one episode's job: enough
 # to fill a server, few enough for an hour of three cameras in bounded memory.
@@ -40,11 +41,15 @@ async def annotate(
     `cameras` are asked at every tick. `progress`, where given, is called after every answer.
     """
     frames = _frames(stage, settings, cameras)
+    limits = PixelLimits()
+    if convention == "resized_pixels":
+        limits = PixelLimits.of(stage.sampling.get("mm_processor_kwargs"))
     pairs: list[dict[str, Any]] = []
 
     async def work() -> None:
         for frame in frames:
-            pair = await _ask(stage, settings, frame, convention, seed)
+            coordinates = CoordinateFrame(convention, frame.width, frame.height, limits)
+            pair = await _ask(stage, settings, frame, coordinates, seed)
             if pair is not None:
                 pairs.append(pair)
             if progress is not None:
@@ -75,32 +80,30 @@ def _frames(stage: Stage, settings: VqaConfig, cameras: Sequence[str]) -> Iterat
 
 
 async def _ask(
-    stage: Stage, settings: VqaConfig, frame: Keyframe, convention: Convention, seed: int
+    stage: Stage, settings: VqaConfig, frame: Keyframe, coordinates: CoordinateFrame, seed: int
 ) -> dict[str, Any] | None:
     kind = question_type(
         settings.types, seed=seed, frame=frame, episode_index=stage.episode.episode_index
     )
-    coordinates = CoordinateFrame(convention, frame.width, frame.height)
     where = f"{kind} {frame.camera} {frame.frame_index}"
-    answer = await stage.vlm.ask(
-        name=where,
-        prompt=f"vqa_{kind}",
-        reply=VQA_REPLIES[kind],
-        system=stage.system,
-        media=[stage.picture(frame)],
-        text=stage.prompts.render(
-            f"vqa_{kind}",
-            time_s=frame.timestamp_s,
-            camera=frame.camera,
-            task=stage.episode.task,
-            type=kind,
-            coordinates=coordinates.describe(),
-        ),
+    task = stage.episode.task
+    reply = await stage.ask_or_warn(
+        where,
+        f"vqa_{kind}",
+        VQA_REPLIES[kind],
+        [stage.picture(frame)],
+        {
+            "time_s": frame.timestamp_s,
+            "camera": frame.camera,
+            "task": "" if is_placeholder(task) else task,
+            "type": kind,
+            "coordinates": coordinates.describe(),
+        },
+        otherwise=f"vqa: no usable reply for {where}; no pair is written there",
     )
-    if answer.value is None:
-        stage.warn(f"vqa: no usable reply for {where}; no pair is written there")
+    if reply is None:
         return None
-    value = _in_source_pixels(kind, answer.value.answer, coordinates)
+    value = _in_source_pixels(kind, reply.answer, coordinates)
     if value is None:
         stage.warn(f"vqa: the answer for {where} lies outside the frame; no pair is written there")
         return None
@@ -108,7 +111,7 @@ async def _ask(
         "frame_index": frame.frame_index,
         "camera": frame.camera,
         "type": kind,
-        "question": answer.value.question,
+        "question": reply.question,
         "answer": value,
     }
 

@@ -5,17 +5,19 @@ Only metadata is read here. Paths in the results folder are relative to the work
 
 import functools
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cuesheet import prompts
 from cuesheet.config import Config
 from cuesheet.config_checks import check_cameras, check_episodes, check_folder
 from cuesheet.config_errors import load_config
 from cuesheet.dataset import Dataset, Episode, describe_range, read_dataset
 from cuesheet.errors import CuesheetError
 from cuesheet.index_state import file_state, is_current
+from cuesheet.nearest import nearest
 from cuesheet.offline_vlm import MODEL_ID as OFFLINE_MODEL
 
 # Part of the rerun trigger: raised when the answers of the stages change by our code.
@@ -129,7 +131,7 @@ class RunDataset:
                 for file in missing[:20]
             ]
             raise CuesheetError(
-                f"{self.name}: {len(missing)} files that meta/ names are not there:\n"
+                f"{self.name}: files that meta/ names are not there ({len(missing)}):\n"
                 + "\n".join(lines)
                 + "\nCopy or download the dataset again, or leave these episodes out "
                 "(episodes: [...])."
@@ -147,6 +149,10 @@ class RunDataset:
     def keyframe_folders(self) -> list[str]:
         return [str(self.results / "keyframes" / f"{index:06d}") for index in self.worked_on]
 
+    @functools.cached_property
+    def _chosen(self) -> frozenset[int]:
+        return frozenset(self.selected)
+
     @property
     def worked_on(self) -> list[int]:
         """The chosen episodes, those left out apart."""
@@ -155,18 +161,24 @@ class RunDataset:
     def validations(self, episodes: Iterable[int]) -> list[str]:
         return [str(self.results / "validation" / f"{index:06d}.json") for index in episodes]
 
+    def stage_files(self, episodes: Collection[int], stages: Collection[str]) -> list[str]:
+        return [
+            str(self.results / stage / f"{index:06d}.json")
+            for stage in stages
+            for index in episodes
+        ]
+
     def selected_in(self, data_file: str) -> list[int]:
         """The chosen episodes of one data file of the source, those left out apart."""
-        chosen = set(self.selected) - self.left_out
+        chosen = self._chosen - self.left_out
         return [index for index in self._episodes_in(data_file) if index in chosen]
 
     def others_in(self, data_file: str) -> list[int]:
         """Episodes of a data file that are not chosen now but were annotated before: they stay."""
-        chosen = set(self.selected)
         return [
             index
             for index in self._episodes_in(data_file)
-            if index not in chosen and Path(*self.validations([index])).is_file()
+            if index not in self._chosen and Path(*self.validations([index])).is_file()
         ]
 
     @property
@@ -193,6 +205,17 @@ class Run:
     def stages(self) -> list[str]:
         """The annotation stages that are switched on."""
         return [stage for stage in STAGES if getattr(self.config, stage).enabled]
+
+    def dataset(self, name: str) -> RunDataset:
+        """The dataset called `name`. Raises CuesheetError with the nearest name."""
+        if name not in self.datasets:
+            near = nearest(name, list(self.datasets))
+            hint = f"; did you mean {near}?" if near else "."
+            raise CuesheetError(
+                f"there is no dataset called {name} in this run{hint} It has "
+                f"{', '.join(self.datasets)} (the setting `dataset` names them)."
+            )
+        return self.datasets[name]
 
     @property
     def model(self) -> str:
@@ -250,6 +273,11 @@ def load_run(raw: dict[str, Any], repository: Path) -> Run:
     for name, entry in config.dataset_entries().items():
         root = _resolve(entry.path, repository)
         check_folder("dataset", root)
+        if Path.cwd().resolve().is_relative_to(root.resolve()):
+            raise CuesheetError(
+                f"{name}: the working directory {Path.cwd()} is inside the dataset {root}, which "
+                "is not written to; run from a folder of its own (snakemake --directory FOLDER ...)"
+            )
         source = read_dataset(root, name)
         cameras = list(source.cameras)
         known = [episode.episode_index for episode in source.episodes]
@@ -269,14 +297,38 @@ def load_run(raw: dict[str, Any], repository: Path) -> Run:
         selected = known if entry.episodes is None else entry.episodes
         left_out = frozenset()
         if config.output.on_missing == "leave_unannotated":
-            left_out = _failed_before(Path("results") / name, selected)
+            rules = {"extract_clip", "decode_keyframes", "validate_episode"}
+            rules |= {f"annotate_{stage}" for stage in STAGES if getattr(config, stage).enabled}
+            left_out = _failed_before(Path("results") / name, selected, rules)
+            if left_out and len(left_out) == len(selected):
+                raise CuesheetError(
+                    f"{name}: output.on_missing is leave_unannotated and all {len(selected)} "
+                    f"episodes failed when they were last tried; see results/{name}/failed. Set it "
+                    "to fail to try them again."
+                )
         dataset = RunDataset(name, source, selected, default_camera, vqa_cameras, left_out)
         dataset.check_files()
         datasets[name] = dataset
         for notice in source.notices:
             print(f"Cuesheet: {name}: {notice}", file=sys.stderr)
     prompts_dir = _resolve(config.prompts_dir, repository)
+    _check_prompts(prompts_dir, config)
     return Run(config, datasets, prompts_dir)
+
+
+def _check_prompts(folder: Path, config: Config) -> None:
+    names = dict.fromkeys(
+        name
+        for stage in STAGES
+        if getattr(config, stage).enabled
+        for name in getattr(prompts, stage.upper())
+    )
+    missing = [name for name in names if not (folder / f"{name}.md").is_file()]
+    if missing:
+        raise CuesheetError(
+            f"config: prompts_dir: {folder} has no {', '.join(f'{name}.md' for name in missing)}; "
+            "copy the files of config/prompts and change what you like"
+        )
 
 
 def _resolve(path: str, repository: Path) -> Path:
@@ -288,10 +340,12 @@ def _resolve(path: str, repository: Path) -> Path:
     return inside if inside.exists() else given
 
 
-def _failed_before(results: Path, episodes: Iterable[int]) -> frozenset[int]:
-    """Episodes of which a job failed when it was last tried (see `cuesheet.joblog`)."""
+def _failed_before(
+    results: Path, episodes: Iterable[int], rules: Collection[str]
+) -> frozenset[int]:
+    """Episodes of which a job of `rules` failed when it was last tried (see `cuesheet.joblog`)."""
     failed = results / "failed"
     if not failed.is_dir():
         return frozenset()
-    names = {path.stem for path in failed.rglob("*.json")}
+    names = {path.stem for rule in rules for path in (failed / rule).rglob("*.json")}
     return frozenset(index for index in episodes if f"{index:06d}" in names)

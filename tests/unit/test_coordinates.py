@@ -1,6 +1,7 @@
 import pytest
 
-from cuesheet.coordinates import CoordinateFrame, convention_of, qwen25_size
+from cuesheet.coordinates import CoordinateFrame, PixelLimits, convention_of, qwen25_size
+from cuesheet.errors import CuesheetError
 
 
 @pytest.mark.parametrize(
@@ -50,6 +51,42 @@ def test_qwen25_resizing_stays_within_its_pixel_limits():
         assert width % 28 == 0
         assert height % 28 == 0
         assert 4 * 28 * 28 <= width * height <= 16384 * 28 * 28
+
+
+@pytest.mark.parametrize(
+    ("given", "limits"),
+    [
+        (None, PixelLimits(3136, 12845056)),
+        ({"fps": 2}, PixelLimits(3136, 12845056)),
+        ({"max_pixels": 401408}, PixelLimits(3136, 401408)),
+        ({"min_pixels": 200704}, PixelLimits(200704, 12845056)),
+        ({"size": {"shortest_edge": 6272, "longest_edge": 401408}}, PixelLimits(6272, 401408)),
+        ({"size": {"longest_edge": 401408}, "max_pixels": 100352}, PixelLimits(3136, 100352)),
+    ],
+)
+def test_the_processors_limits_are_taken_from_what_it_is_given(given, limits):
+    assert PixelLimits.of(given) == limits
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"max_pixels": 0}, "max_pixels is 0"),
+        ({"size": {"longest_edge": "big"}}, r"size\.longest_edge is 'big'"),
+        ({"min_pixels": True}, "min_pixels is True"),
+    ],
+)
+def test_a_limit_that_is_no_count_of_pixels_is_refused(given, named):
+    with pytest.raises(CuesheetError, match=named):
+        PixelLimits.of(given)
+
+
+def test_a_lower_limit_changes_the_size_that_coordinates_count_in():
+    # sqrt(1280 * 720 / 401408) = 1.515: 844.8 x 475.2 px, down to multiples of 28.
+    limits = PixelLimits(max_pixels=401408)
+    assert qwen25_size(1280, 720, limits) == (840, 448)
+    frame = CoordinateFrame("resized_pixels", 1280, 720, limits)
+    assert frame.point([420, 224]) == [640, 360]
 
 
 def test_boxes_are_ordered_and_cut_to_the_frame():

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from split_dataset import split_dataset
 
 from cuesheet.dataset import describe_range, read_dataset
 from cuesheet.errors import CuesheetError
@@ -50,14 +51,13 @@ def fingerprints(root: Path) -> dict[int, str]:
     return {e.episode_index: e.fingerprint for e in read_dataset(root, "d").episodes}
 
 
-def test_demo_dataset_is_read_as_its_files_say(demo_v3, ground_truth):
+def test_demo_dataset_is_read_as_its_files_say(demo_v3):
     dataset = read_dataset(demo_v3, "demo_v3")
-    truth = ground_truth("demo_v3")
-    assert dataset.fps == truth["fps"]
+    assert dataset.fps == 10
     assert list(dataset.cameras) == [FRONT, WRIST]
     assert dataset.camera(FRONT).width == dataset.camera(FRONT).height == 224
-    assert [e.length for e in dataset.episodes] == [e["n_frames"] for e in truth["episodes"]]
-    assert [e.task for e in dataset.episodes] == [e["task"] for e in truth["episodes"]]
+    assert [e.length for e in dataset.episodes] == [75, 46, 76, 72]
+    assert dataset.episode(0).task == "Pick and place a puck to a goal"
     third = dataset.episode(3)
     assert third.data_file == "data/chunk-000/file-000.parquet"
     assert (third.dataset_from_index, third.dataset_to_index) == (197, 269)
@@ -65,8 +65,21 @@ def test_demo_dataset_is_read_as_its_files_say(demo_v3, ground_truth):
     assert third.videos[WRIST].file == f"videos/{WRIST}/chunk-000/file-000.mp4"
 
 
-def test_episodes_are_grouped_by_data_file_in_frame_order(dev_v3):
-    dataset = read_dataset(dev_v3, "dev_v3")
+def test_demo_dataset_is_what_its_ground_truth_says(demo_v3, ground_truth):
+    dataset = read_dataset(demo_v3, "demo_v3")
+    truth = ground_truth("demo_v3")
+    assert dataset.fps == truth["fps"]
+    assert [e.length for e in dataset.episodes] == [e["n_frames"] for e in truth["episodes"]]
+    assert [e.task for e in dataset.episodes] == [e["task"] for e in truth["episodes"]]
+
+
+@pytest.mark.parametrize("name", ["split demo_v3", "dev_v3"])
+def test_episodes_are_grouped_by_data_file_in_frame_order(request, demo_v3, tmp_path, name):
+    if name == "dev_v3":
+        root = request.getfixturevalue("dev_v3")
+    else:
+        root = split_dataset(demo_v3, tmp_path / "split_v3")
+    dataset = read_dataset(root, "split")
     groups = {f: [e.episode_index for e in es] for f, es in dataset.data_files.items()}
     assert groups == {
         "data/chunk-000/file-000.parquet": [0, 1, 2, 3, 4],

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from split_dataset import split_dataset
 
 from cuesheet import finalize
 from cuesheet.dataset import read_dataset
@@ -33,10 +34,18 @@ def hashes(root: Path) -> dict[str, tuple[str, int, int]]:
     }
 
 
+@pytest.fixture(scope="session", params=["split demo_v3", "dev_v3"])
+def original(request, demo_v3, tmp_path_factory) -> Path:
+    """A dataset of twelve episodes in three data files."""
+    if request.param == "dev_v3":
+        return request.getfixturevalue("dev_v3")
+    return split_dataset(demo_v3, tmp_path_factory.mktemp("split") / "split_v3")
+
+
 @pytest.fixture
-def source(dev_v3: Path, tmp_path: Path) -> Path:
+def source(original: Path, tmp_path: Path) -> Path:
     root = tmp_path / "source"
-    shutil.copytree(dev_v3, root, copy_function=shutil.copyfile)
+    shutil.copytree(original, root, copy_function=shutil.copyfile)
     (root / "README.md").write_text("# A dataset\n")
     (root / "images").mkdir()
     (root / "images/one.png").write_bytes(b"picture")
@@ -129,13 +138,13 @@ def test_nothing_is_written_through_links_that_are_there_already(source, annotat
 
 
 def test_a_download_of_links_into_a_cache_gives_links_to_the_files_themselves(
-    dev_v3, tmp_path, annotated
+    original, tmp_path, annotated
 ):
     blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshot"
     blobs.mkdir()
-    for number, path in enumerate(sorted(p for p in dev_v3.rglob("*") if p.is_file())):
+    for number, path in enumerate(sorted(p for p in original.rglob("*") if p.is_file())):
         shutil.copyfile(path, blobs / str(number))
-        link = snapshot / path.relative_to(dev_v3)
+        link = snapshot / path.relative_to(original)
         link.parent.mkdir(parents=True, exist_ok=True)
         os.symlink(os.path.relpath(blobs / str(number), link.parent), link)
     before = hashes(blobs)
@@ -272,7 +281,7 @@ def change_one_frame(annotated: Path) -> None:
     with pq.ParquetFile(path) as file:
         groups = [file.read_row_group(i) for i in range(file.num_row_groups)]
     lists = groups[2].column(LANGUAGE[0]).to_pylist()
-    lists[150][1]["content"] = "other"
+    lists[50][1]["content"] = "other"
     at = groups[2].schema.get_field_index(LANGUAGE[0])
     field = groups[2].schema.field(at)
     groups[2] = groups[2].set_column(at, field, pa.array(lists, field.type))
@@ -297,22 +306,25 @@ def wrong_total(annotated: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (drop_rows, "100 rows; the source has 817"),
+        (drop_rows, "100 rows; the source has {rows}"),
         (drop_file, "cannot be read"),
         (cut_file, "cannot be read"),
         (infer_types, "language_persistent has the type"),
         (change_other_type, "other columns or types"),
         (change_one_frame, "not the same on every frame of episode 7"),
         (drop_video, r"\.mp4 is not there"),
-        (wrong_total, "total_frames = 1; the dataset has 2271"),
+        (wrong_total, "total_frames = 1; the dataset has {frames}"),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
 def test_the_self_check_finds_damage_and_names_it(source, annotated, damage, words):
+    dataset = read_dataset(source, "dev")
+    frames = sum(episode.length for episode in dataset.episodes)
+    rows = sum(e.length for e in dataset.data_files["data/chunk-000/file-001.parquet"])
     finish(source, annotated)
     damage(annotated)
-    with pytest.raises(CuesheetError, match=words) as caught:
-        check_dataset(read_dataset(source, "dev"), annotated)
+    with pytest.raises(CuesheetError, match=words.format(rows=rows, frames=frames)) as caught:
+        check_dataset(dataset, annotated)
     assert "file-001" in str(caught.value) or damage in (drop_video, wrong_total)
 
 

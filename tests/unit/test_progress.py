@@ -23,6 +23,10 @@ def stats(**changes):
         "cache_hits": 0,
         "prompt_tokens": 0,
         "completion_tokens": 0,
+        "in_flight": 0,
+        "waiting": 0,
+        "retries": 0,
+        "failures": 0,
         "server": "idle",
         **changes,
     }
@@ -105,3 +109,11 @@ def test_a_terminal_that_is_gone_ends_the_line_not_the_run(tmp_path):
 
 def test_totals_of_a_config_file_are_plain_json(tmp_path):
     assert count_done(tmp_path, json.loads(json.dumps(TOTALS))).finished == 0
+
+
+def test_only_answered_calls_are_counted_and_trouble_is_said(tmp_path):
+    times = iter([0.0, 10.0])
+    hanging = stats(calls=20, in_flight=12, waiting=8, retries=3)
+    line = Progress(tmp_path, TOTALS, lambda: hanging, clock=lambda: next(times)).line()
+    assert "0.0 calls/s" in line
+    assert "20 asked | 3 retries" in line

@@ -4,9 +4,10 @@ import pytest
 
 from cuesheet.episode import Keyframe
 from cuesheet.interjections import choose_moments
-from cuesheet.plan import is_short, split_windows
 from cuesheet.subtasks import Window
+from cuesheet.tasks import is_placeholder, is_short
 from cuesheet.vqa import question_type
+from cuesheet.windows import split_windows
 
 TYPES = ["bbox", "keypoint", "count", "attribute", "spatial"]
 
@@ -22,6 +23,30 @@ def test_short_tasks_and_placeholders_say_too_little(task):
 @pytest.mark.parametrize("task", ["Open a drawer", "stack the red cups", "wipe table with sponge"])
 def test_three_words_are_a_task(task):
     assert not is_short(task)
+
+
+@pytest.mark.parametrize(
+    "task", ["把红色杯子放进碗里", "赤いカップを取る", "ยกแก้วสีแดง", "把杯子放进bowl里"]
+)
+def test_scripts_without_spaces_are_judged_by_characters(task):
+    assert not is_short(task)
+
+
+@pytest.mark.parametrize("task", ["测试", "取る", "テスト。", "ยก"])
+def test_a_word_of_a_script_without_spaces_says_too_little(task):
+    assert is_short(task)
+
+
+def test_korean_has_words():
+    assert is_short("컵을 들어")
+    assert not is_short("빨간 컵을 들어")
+
+
+@pytest.mark.parametrize(
+    ("task", "nothing"), [("", True), (" Test. ", True), ("pick cup", False), ("测试", False)]
+)
+def test_a_placeholder_says_nothing_a_short_task_something(task, nothing):
+    assert is_placeholder(task) == nothing
 
 
 def test_few_frames_are_one_window():

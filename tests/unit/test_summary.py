@@ -41,6 +41,7 @@ def results(tmp_path: Path) -> Path:
                 "errors": [],
                 "warnings": [warning] * index,
                 "counts": {"subtask": 3, "speech": 1, "vqa": 2},
+                "stage_files": {},
             },
         )
         for stage in ("plan", "vqa"):

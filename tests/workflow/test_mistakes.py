@@ -1,6 +1,7 @@
 """A person's mistakes and broken input: one clear message, early, and nothing lost."""
 
 import json
+import os
 import re
 
 import pytest
@@ -179,3 +180,58 @@ def test_a_vqa_answer_that_is_given_up_costs_that_pair_alone(external, counting_
     assert len(data["pairs"]) == len(data["provenance"]["calls"]) - len(given_up)
     assert "count" not in {pair["type"] for pair in data["pairs"]}
     assert len(data["warnings"]) == len(given_up)
+
+
+def test_an_outage_marks_no_episode_as_bad(external, counting_server):
+    counting_server.answer_instead = lambda request: (503, b'{"error": {"message": "away"}}')
+    external.configure_external(episodes=[0, 1], vqa={"enabled": False})
+    done = external.run(check=False)
+    assert done.returncode != 0
+    assert "away" in done.output
+    counting_server.answer_instead = lambda request: None
+    external.configure_external(
+        episodes=[0, 1], vqa={"enabled": False}, output={"on_missing": "leave_unannotated"}
+    )
+    external.run()
+    summary = external.json("results/demo_v3/summary.json")
+    assert summary["episodes"]["annotated"] == 2
+    assert summary["episodes"]["left_out"] == []
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("results/demo_v2/plan/000003.json", "did you mean demo_v3?"),
+        ("results/demo_v3/plan/000099.json", "no episode 99"),
+        ("results/demo_v3/clips/front/episode_000000.mp4", "observation.images.front"),
+    ],
+)
+def test_a_wrong_target_names_the_nearest(workdir, demo_v3, target, message):
+    workdir.configure(dataset=str(demo_v3))
+    done = workdir.run("-n", target, check=False)
+    assert done.returncode != 0
+    assert message in done.output
+    assert "KeyError" not in done.output
+
+
+def test_the_log_of_a_failed_job_ends_with_the_cause(external, counting_server):
+    counting_server.answer_instead = lambda request: (401, b'{"error": {"message": "bad key"}}')
+    external.configure_external(episodes=[1], vqa={"enabled": False})
+    done = external.run(check=False)
+    assert done.returncode != 0
+    log = external.path / "results/demo_v3/logs/annotate_plan/000001.log"
+    last = log.read_text().strip().splitlines()[-1]
+    assert last.startswith("ERROR: ")
+    assert "bad key" in last
+    assert last in done.output
+
+
+def test_progress_is_said_while_a_run_goes(external, monkeypatch):
+    monkeypatch.setattr(external, "environment", lambda: {**os.environ, "CUESHEET_PROGRESS": "0.2"})
+    external.configure_external(episodes=[0, 1])
+    output = external.run("--quiet", "all").output
+    lines = [line for line in output.splitlines() if line.startswith("cuesheet: episodes")]
+    assert len(lines) > 2
+    assert lines[-1].startswith("cuesheet: episodes 2/2 | keyframes 2 plan 2 interjections 2 vqa 2")
+    assert "calls/s" in lines[-1]
+    assert "tokens" in lines[-1]

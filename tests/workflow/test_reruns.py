@@ -1,5 +1,6 @@
 """What is done again, and what is asked again, after a change; counted at the model server."""
 
+import json
 import os
 import shutil
 import signal
@@ -11,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from dataset_variants import copy, keep_episodes, set_task
 from workflow_runs import REPOSITORY
+
+from cuesheet.call_cache import describe_request
 
 pytestmark = pytest.mark.workflow
 
@@ -204,15 +207,93 @@ def test_a_killed_run_goes_on_where_it_was_and_pays_nothing_twice(external, coun
     while ours(external):
         assert time.monotonic() < deadline, [p.cmdline() for p in ours(external)]
         time.sleep(0.1)
+    time.sleep(2 * counting_server.delay_s)
+    kept = {
+        json.dumps(json.loads(path.read_text())["request"]["messages"], sort_keys=True)
+        for path in (external.path / ".cache/vlm").glob("??/*.json")
+    }
+    assert kept
     counting_server.delay_s = 0.0
+    before = len(counting_server.asked)
     external.run("--unlock")
     external.run()
-    summary = external.json("results/demo_v3/summary.json")
-    assert summary["episodes"]["annotated"] == 2
-    bodies = [str(sorted(request.items())) for request in counting_server.asked]
-    # Calls that were in flight at the kill have no kept answer and are asked again, no others.
-    assert len(bodies) - len(set(bodies)) <= 32
+    assert external.json("results/demo_v3/summary.json")["episodes"]["annotated"] == 2
+    for request in counting_server.asked[before:]:
+        messages = describe_request(request)["messages"]
+        assert json.dumps(messages, sort_keys=True) not in kept
     counting_server.asked.clear()
     shutil.rmtree(external.path / "results")
     external.run()
     assert counting_server.asked == []
+
+
+def test_another_episode_whose_rerun_failed_is_not_merged_half(external, counting_server):
+    external.run()
+    results = external.path / "results/demo_v3"
+    (results / "plan/000001.json").unlink()
+    external.configure_external(episodes=[0], plan={"rephrasings": {"count": 4}})
+    done = external.run(check=False)
+    assert done.returncode != 0
+    assert "plan/000001.json is not there" in done.output
+    assert "episodes: [1]" in done.output
+    external.configure_external(episodes=[1])
+    external.run()
+    assert all(row["language_persistent"] for row in rows_of(results / DATA, 0))
+    assert all(row["language_persistent"] for row in rows_of(results / DATA, 1))
+
+
+def test_another_episode_that_was_changed_and_not_validated_is_not_merged(external):
+    external.run()
+    external.configure_external(plan={"max_subtasks": 1})
+    external.run("results/demo_v3/plan/000001.json")
+    external.configure_external(episodes=[0], plan={"rephrasings": {"count": 4}})
+    done = external.run(check=False)
+    assert done.returncode != 0
+    assert "not as it was when it was validated" in done.output
+
+
+def test_a_rewritten_video_is_looked_at_again_and_costs_no_call(
+    external, counting_server, demo_v3, tmp_path
+):
+    source = copy(demo_v3, tmp_path / "touched")
+    external.configure_external(dataset=str(source), episodes=[1])
+    external.run()
+    counting_server.asked.clear()
+    for video in source.rglob("*.mp4"):
+        os.utime(video, (1, 1))
+    done = external.run()
+    assert done.jobs["decode_keyframes"] == 1
+    assert counting_server.asked == []
+
+
+def test_other_pictures_are_asked_about(external, counting_server, demo_v3, tmp_path):
+    """Two cameras exchanged: the metadata says the same, the pictures differ."""
+    source = copy(demo_v3, tmp_path / "exchanged")
+    external.configure_external(dataset=str(source), episodes=[1])
+    external.run()
+    before = external.json("results/exchanged/plan/000001.json")
+    asked = len(counting_server.asked)
+    folders = [source / "videos" / f"observation.images.{name}" for name in ("front", "wrist")]
+    files = [folder / "chunk-000/file-000.mp4" for folder in folders]
+    contents = [file.read_bytes() for file in files]
+    files[0].write_bytes(contents[1])
+    files[1].write_bytes(contents[0])
+    external.run()
+    after = external.json("results/exchanged/plan/000001.json")
+    assert len(counting_server.asked) > asked
+    keys = [{call["key"] for call in plan["provenance"]["calls"]} for plan in (before, after)]
+    # Only what goes without pictures is the same.
+    assert len(keys[0] & keys[1]) == 1
+
+
+def test_a_remote_job_starts_no_server_of_its_own(external):
+    external.run()
+    runs = sorted((external.path / ".cuesheet/runs").iterdir())
+    target = "results/demo_v3/validation/000001.txt"
+    (external.path / target).unlink()
+    external.run(
+        "--mode", "remote", "--target-jobs", "validate_episode:dataset=demo_v3,episode=000001",
+        "--force", "--nolock", "--",
+    )  # fmt: skip
+    assert (external.path / target).exists()
+    assert sorted((external.path / ".cuesheet/runs").iterdir()) == runs

@@ -117,6 +117,18 @@ def test_pictures_may_be_png_and_go_as_files_on_a_shared_disk(workdir, demo_v3):
     assert len(entries) >= len({call["key"] for call in calls})
 
 
+def test_how_pictures_travel_changes_no_answer(workdir, demo_v3):
+    for transport in ("file_url", "data_url"):
+        workdir.configure(
+            dataset=str(demo_v3),
+            episodes=[1],
+            vqa={"enabled": False},
+            vlm={"images": {"transport": transport}},
+        )
+        finished = workdir.run()
+        assert bool(finished.jobs) == (transport == "file_url")
+
+
 def test_videos_can_be_symlinks_or_copies(workdir, demo_v3):
     for way in ("symlink", "copy", "hardlink"):
         workdir.configure(

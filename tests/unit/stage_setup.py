@@ -1,0 +1,112 @@
+"""An episode of plain pictures, and a stage that asks a server about it through a real gateway."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from chat_server import ChatServer, completion, serving
+from gateway_setup import gateway_before
+from PIL import Image
+
+from cuesheet import prompts
+from cuesheet.stage import Stage, open_stage
+
+PROMPTS = Path(__file__).resolve().parents[2] / "config" / "prompts"
+CAMERA = "observation.images.front"
+FPS = 10
+
+
+def write_keyframes(
+    folder: Path,
+    *,
+    seconds: float,
+    task: str = "put the red block into the bowl",
+    size: tuple[int, int] = (64, 48),
+    per_second: int = 2,
+) -> Path:
+    """A keyframes folder of one camera, `per_second` frames of one color each and the last one."""
+    length = round(seconds * FPS)
+    indices = sorted({*range(0, length, FPS // per_second), length - 1})
+    (folder / CAMERA).mkdir(parents=True)
+    frames = []
+    for index in indices:
+        name = f"{CAMERA}/{index:06d}.png"
+        Image.new("RGB", size, (index % 256, 90, 160)).save(folder / name)
+        frames.append(
+            {
+                "frame_index": index,
+                "timestamp_s": index / FPS,
+                "file": name,
+                "width": size[0],
+                "height": size[1],
+            }
+        )
+    content = {
+        "dataset": "made",
+        "episode_index": 0,
+        "task": task,
+        "fps": float(FPS),
+        "timestamps_s": [index / FPS for index in range(length)],
+        "keyframes": {CAMERA: frames},
+    }
+    (folder / "keyframes.json").write_text(json.dumps(content))
+    return folder
+
+
+@asynccontextmanager
+async def asking(
+    tmp_path: Path,
+    monkeypatch: Any,
+    answer: Callable[[str, str], Any],
+    *,
+    name: str = "plan",
+    sampling: dict[str, Any] | None = None,
+    concurrency: int = 64,
+    **episode: Any,
+) -> AsyncIterator[tuple[Stage, ChatServer]]:
+    """A stage whose server replies `answer(kind, question)`, awaited if need be, as JSON."""
+    keyframes = write_keyframes(tmp_path / "keyframes", **episode)
+
+    async def behave(body: dict[str, Any], _: int) -> dict[str, Any]:
+        kind = body["response_format"]["json_schema"]["name"]
+        value = answer(kind, words_of(body))
+        if hasattr(value, "__await__"):
+            value = await value
+        return completion(json.dumps(value))
+
+    answers = {
+        "model": "test-model",
+        "serve": "external",
+        "sampling": sampling or {},
+        "images": {"format": "png"},
+    }
+    stages = {"plan": prompts.PLAN, "interjections": prompts.INTERJECTIONS, "vqa": prompts.VQA}
+    async with (
+        serving(behave) as server,
+        gateway_before(tmp_path, server.url, concurrency=concurrency) as running,
+    ):
+        monkeypatch.setenv("CUESHEET_SERVER_FILE", str(running.link.server_file))
+        async with open_stage(
+            name,
+            keyframes=keyframes,
+            prompts=[str(PROMPTS / f"{one}.md") for one in stages[name]],
+            answers=answers,
+        ) as stage:
+            yield stage, server
+
+
+def words_of(body: dict[str, Any]) -> str:
+    """The question of a request."""
+    return body["messages"][1]["content"][-1]["text"]
+
+
+def media_of(body: dict[str, Any]) -> list[dict[str, Any]]:
+    """The pictures and clips of a request."""
+    return body["messages"][1]["content"][:-1]
+
+
+def kind_of(body: dict[str, Any]) -> str:
+    """The reply class that a request asks for."""
+    return body["response_format"]["json_schema"]["name"]

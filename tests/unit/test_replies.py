@@ -1,0 +1,51 @@
+"""Whatever a reply's schema lets through can be written."""
+
+import pytest
+from pydantic import ValidationError
+
+from cuesheet import replies
+
+
+def test_an_empty_note_is_no_note():
+    answer = replies.CountAnswer.model_validate({"label": "cup", "count": 2, "note": "  "})
+    assert answer.note is None
+    assert answer.model_dump(exclude_none=True) == {"label": "cup", "count": 2}
+
+
+def test_texts_are_stripped_and_never_empty():
+    assert replies.Relabel.model_validate({"label": "  lift the lid "}).label == "lift the lid"
+    with pytest.raises(ValidationError):
+        replies.Relabel.model_validate({"label": "   "})
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_numbers_are_finite(number):
+    with pytest.raises(ValidationError):
+        replies.Span.model_validate({"start_s": number, "end_s": 1, "label": "a"})
+    with pytest.raises(ValidationError):
+        replies.KeypointAnswer.model_validate(
+            {"label": "a", "point_format": "xy", "point": [number, 1]}
+        )
+
+
+def bounded(schema: dict) -> bool:
+    """Whether every string and list of a JSON schema has an upper limit."""
+    if schema.get("type") == "string" and "enum" not in schema and "const" not in schema:
+        return "maxLength" in schema
+    if schema.get("type") == "array" and "maxItems" not in schema:
+        return False
+    parts = [*schema.get("properties", {}).values(), *schema.get("$defs", {}).values()]
+    parts += [*schema.get("anyOf", []), *([schema["items"]] if "items" in schema else [])]
+    return all(bounded(part) for part in parts)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        cls
+        for cls in vars(replies).values()
+        if isinstance(cls, type) and cls.__module__ == replies.__name__
+    ],
+)
+def test_every_schema_is_bounded(reply):
+    assert bounded(reply.model_json_schema())

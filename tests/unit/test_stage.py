@@ -1,0 +1,85 @@
+"""What all stages share: how media travel, calls without pictures, speech."""
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from stage_setup import CAMERA, asking, kind_of, media_of, words_of
+
+from cuesheet import interjections, plan, vqa
+from cuesheet.config import FramesConfig, InterjectionsConfig, PlanConfig, VqaConfig
+from cuesheet.run_link import SHARED_FOLDER_VARIABLE
+
+
+def count(kind, question):
+    return {"question": "How many?", "answer": {"label": "block", "count": 1}}
+
+
+async def picture_url(tmp_path, monkeypatch) -> str:
+    async with asking(tmp_path, monkeypatch, count, name="vqa", seconds=1) as (stage, server):
+        await vqa.annotate(
+            stage, VqaConfig(types=["count"]), cameras=[CAMERA], convention="pixels", seed=0
+        )
+    (picture,) = media_of(server.bodies[0])
+    return picture["image_url"]["url"]
+
+
+async def test_media_go_as_files_where_the_run_names_a_shared_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv(SHARED_FOLDER_VARIABLE, str(tmp_path / "shared"))
+    url = await picture_url(tmp_path, monkeypatch)
+    path = Path(unquote(urlsplit(url).path))
+    assert url.startswith("file://")
+    assert path.is_relative_to(tmp_path / "shared")
+    frame = tmp_path / "keyframes" / CAMERA / "000000.png"
+    assert path.read_bytes() == frame.read_bytes()
+
+
+async def test_media_go_as_data_where_it_names_none(tmp_path, monkeypatch):
+    monkeypatch.delenv(SHARED_FOLDER_VARIABLE, raising=False)
+    assert (await picture_url(tmp_path, monkeypatch)).startswith("data:image/png;base64,")
+
+
+async def test_rephrasings_by_axis_are_asked_for_by_the_names_of_the_reply(tmp_path, monkeypatch):
+    axes = ("synonym", "omit_arm", "omit_orientation", "omit_grasp", "combined")
+
+    def answer(kind, question):
+        return {axis: [f"do it {axis}", "Put the red block into the bowl."] for axis in axes}
+
+    config = PlanConfig(derive_task="off", rephrasings={"mode": "axes"})
+    async with asking(tmp_path, monkeypatch, answer, seconds=1) as (stage, server):
+        await plan.annotate(stage, config, camera=None, per_second=2, cut_clip=None)
+    (body,) = server.bodies
+    assert media_of(body) == []
+    wanted = words_of(body).split("Write ")[-1]
+    assert all(f"`{axis}`" in wanted for axis in axes)
+    texts = [row["content"] for row in stage.persistent]
+    assert texts == ["put the red block into the bowl", *(f"do it {axis}" for axis in axes)]
+
+
+async def test_rephrasings_that_only_repeat_the_task_are_one_warning(tmp_path, monkeypatch):
+    def answer(kind, question):
+        return {"rephrasings": ["Put the red block into the bowl."]}
+
+    async with asking(tmp_path, monkeypatch, answer, seconds=1) as (stage, _):
+        await plan.annotate(stage, PlanConfig(), camera=None, per_second=2, cut_clip=None)
+    assert len(stage.persistent) == 1
+    assert stage.warnings[1:] == ["no usable rephrasing of the task came back"]
+
+
+async def test_the_robot_acknowledges_the_task_with_a_call_of_say(tmp_path, monkeypatch):
+    async with asking(
+        tmp_path, monkeypatch, lambda *_: {"speech": "On it."}, name="interjections", seconds=1
+    ) as (stage, server):
+        await interjections.annotate(
+            stage,
+            InterjectionsConfig(),
+            plan={"task": {"text": "lift the cup"}, "subtasks": [], "persistent": []},
+            camera=None,
+            per_second=2,
+            layout=FramesConfig(),
+            seed=0,
+        )
+    assert [kind_of(body) for body in server.bodies] == ["Acknowledgement"]
+    (event,) = stage.events
+    assert (event["role"], event["style"], event["content"]) == ("assistant", None, None)
+    (call,) = event["tool_calls"]
+    assert call["function"] == {"name": "say", "arguments": {"text": "On it."}}

@@ -1,0 +1,102 @@
+"""The VQA stage before a server: what is asked, and what is written of the replies."""
+
+import pytest
+from stage_setup import CAMERA, asking, media_of, words_of
+
+from cuesheet import vqa
+from cuesheet.config import VqaConfig
+from cuesheet.errors import CuesheetError
+
+# What Qwen2.5-VL makes of 1280 x 720 px within 401408 px: by 1.515 smaller, multiples of 28 px.
+RESIZED = (840, 448)
+
+
+def reply(kind, question):
+    bbox = {"label": "block", "bbox_format": "xyxy", "bbox": [210, 112, 420, 224]}
+    answer = {
+        "BboxQA": {"detections": [bbox]},
+        "KeypointQA": {"label": "block", "point_format": "xy", "point": [420, 224]},
+        "CountQA": {"label": "block", "count": 1},
+        "AttributeQA": {"label": "block", "attribute": "color", "value": "red"},
+        "SpatialQA": {"subject": "block", "relation": "on", "object": "table"},
+    }[kind]
+    return {"question": "Which?", "answer": answer}
+
+
+async def annotate(stage, kind, convention="pixels"):
+    return await vqa.annotate(
+        stage, VqaConfig(types=[kind]), cameras=[CAMERA], convention=convention, seed=0
+    )
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"max_pixels": 401408},
+        {"size": {"shortest_edge": 3136, "longest_edge": 401408}},
+        {"max_pixels": 401408, "size": {"shortest_edge": 3136, "longest_edge": 12845056}},
+    ],
+    ids=["max_pixels", "size", "both"],
+)
+@pytest.mark.parametrize("kind", ["bbox", "keypoint"])
+async def test_coordinates_are_those_of_the_image_as_the_processor_is_told_to_resize_it(
+    tmp_path, monkeypatch, limits, kind
+):
+    sampling = {"mm_processor_kwargs": limits}
+    async with asking(
+        tmp_path, monkeypatch, reply, name="vqa", sampling=sampling, seconds=1, size=(1280, 720)
+    ) as (stage, server):
+        (pair,) = (await annotate(stage, kind, "resized_pixels"))["pairs"]
+    (body,) = server.bodies
+    assert f"top left, {RESIZED[0]} x {RESIZED[1]}" in words_of(body)
+    assert body["mm_processor_kwargs"] == limits
+    if kind == "bbox":
+        assert pair["answer"]["detections"][0]["bbox"] == [320, 180, 640, 360]
+    else:
+        assert pair["answer"]["point"] == [640, 360]
+
+
+async def test_a_limit_that_is_no_number_of_pixels_is_named(tmp_path, monkeypatch):
+    sampling = {"mm_processor_kwargs": {"max_pixels": "many"}}
+    async with asking(tmp_path, monkeypatch, reply, name="vqa", sampling=sampling, seconds=1) as (
+        stage,
+        _,
+    ):
+        with pytest.raises(CuesheetError, match=r"mm_processor_kwargs\.max_pixels is 'many'"):
+            await annotate(stage, "bbox", "resized_pixels")
+
+
+@pytest.mark.parametrize("kind", ["bbox", "keypoint", "count", "attribute", "spatial"])
+async def test_only_questions_about_places_name_coordinates(tmp_path, monkeypatch, kind):
+    async with asking(tmp_path, monkeypatch, reply, name="vqa", seconds=1, size=(640, 480)) as (
+        stage,
+        server,
+    ):
+        (pair,) = (await annotate(stage, kind))["pairs"]
+    (body,) = server.bodies
+    assert pair["type"] == kind
+    assert len(media_of(body)) == 1
+    assert ("Coordinates: " in words_of(body)) == (kind in ("bbox", "keypoint"))
+
+
+@pytest.mark.parametrize(
+    ("task", "told"),
+    [("test", "unknown"), ("", "unknown"), ("TODO.", "unknown"), ("pick cup", "pick cup")],
+)
+async def test_a_placeholder_is_no_task_but_a_short_one_is(tmp_path, monkeypatch, task, told):
+    async with asking(tmp_path, monkeypatch, reply, name="vqa", seconds=1, task=task) as (
+        stage,
+        server,
+    ):
+        await annotate(stage, "count")
+    assert f"\nTask: {told}\n" in words_of(server.bodies[0])
+
+
+async def test_an_unusable_reply_is_a_warning_and_no_pair(tmp_path, monkeypatch):
+    async with asking(
+        tmp_path, monkeypatch, lambda kind, question: {"no": "reply"}, name="vqa", seconds=1
+    ) as (stage, _):
+        assert (await annotate(stage, "count"))["pairs"] == []
+    assert stage.warnings == [
+        f"vqa: no usable reply for count {CAMERA} 0; no pair is written there"
+    ]
