@@ -124,7 +124,11 @@ class Gateway:
             task = asyncio.create_task(self._find_or_ask(key, body, group))
             self._asking[key] = task
             task.add_done_callback(lambda done: self._forget(key, done))
-        found = await asyncio.shield(task)
+        try:
+            found = await asyncio.shield(task)
+        except CallFailedError as error:
+            error.key = key
+            raise
         self.asker.counters.cache_hits += found.hit
         self.asker.counters.joined += joined and not found.hit
         hit = found.hit or joined
@@ -133,7 +137,7 @@ class Gateway:
             "cache_hit": hit,
             "attempts": 0 if hit else found.asked["attempts"],
             "upstream": found.asked.get("upstream"),
-            "model": found.reply.get("model"),
+            "model": model if isinstance(model := found.reply.get("model"), str) else None,
             "prompt_tokens": found.asked.get("prompt_tokens", 0),
             "completion_tokens": found.asked.get("completion_tokens", 0),
         }
@@ -222,11 +226,13 @@ async def _errors_as_json(
         return await handler(request)
     except CallFailedError as error:
         log.warning("%s: %d %s", _group(request), error.status, error.message)
-        return _error(error.status, error.message, error.kind, error.attempts)
+        return _error(error.status, error.message, error.kind, error.attempts, error.key)
     except BackendFailedError as error:
         return _error(503, str(error), "model_server_failed")
 
 
-def _error(status: int, message: str, kind: str, attempts: int = 0) -> web.Response:
-    error = {"message": message, "type": kind, "code": kind, "attempts": attempts}
+def _error(
+    status: int, message: str, kind: str, attempts: int = 0, key: str | None = None
+) -> web.Response:
+    error = {"message": message, "type": kind, "code": kind, "attempts": attempts, "key": key}
     return web.json_response({"error": error}, status=status)
