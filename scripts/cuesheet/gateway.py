@@ -17,7 +17,8 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from cuesheet.asking import Asker
-from cuesheet.call_cache import CallCache, is_complete, request_key
+from cuesheet.call_cache import CallCache, request_key
+from cuesheet.replay import ReplayBackend
 from cuesheet.upstream import Backend, BackendFailedError, CallFailedError
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ class Gateway:
     def __post_init__(self) -> None:
         self._asking: dict[str, asyncio.Task[_Found]] = {}
         self._started = time.monotonic()
+        self._replaying = isinstance(self.backend, ReplayBackend)
 
     @property
     def backend(self) -> Backend:
@@ -144,7 +146,7 @@ class Gateway:
         return found.reply, about
 
     async def _find_or_ask(self, key: str, body: dict[str, Any], group: str) -> "_Found":
-        entry = await asyncio.to_thread(self.cache.get, key)
+        entry = await asyncio.to_thread(self.cache.get, key, self._replaying)
         if entry is not None:
             return _Found(entry["reply"], entry, hit=True)
         begun = time.monotonic()
@@ -156,7 +158,7 @@ class Gateway:
             "prompt_tokens": outcome.prompt_tokens,
             "completion_tokens": outcome.completion_tokens,
         }
-        if outcome.keep and is_complete(outcome.reply):
+        if outcome.keep:
             kept = await asyncio.to_thread(self.cache.put, key, body, outcome.reply, asked)
             self.asker.counters.cache_write_failures += not kept
         return _Found(outcome.reply, asked, hit=False)

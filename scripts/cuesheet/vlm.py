@@ -284,6 +284,9 @@ class Vlm:
     def _refusal(self, name: str, status: int, error: dict[str, Any], correcting: bool) -> VlmError:
         message, code = str(error.get("message")), error.get("code")
         where = f"call {name!r} ({self.group})"
+        if code == "not_in_cache":
+            what = "the correction of its reply" if correcting else "its answer"
+            return VlmError(_replay_advice(where, what, str(error.get("key")), message))
         if code == "context_length_exceeded" or (
             status in (400, 413, 422) and _CONTEXT_WORDS.search(message)
         ):
@@ -345,6 +348,16 @@ def _context_advice(where: str, message: str) -> str:
         f"{where}: the request does not fit the model's context{sizes}. Lower "
         "max_frames_per_call, tile_width or keyframes.per_second, or vlm.sampling.max_tokens, or "
         f"serve the model with a longer context. The server says: {message}"
+    )
+
+
+def _replay_advice(where: str, what: str, key: str, message: str) -> str:
+    return (
+        f"{where}: {what} is not in the cache and vlm.serve is replay, so it is not asked: "
+        f"{message}. Its key is {key}; the entry would be {key[:2]}/{key}.json. Copy the whole "
+        "cache of the run that is replayed (vlm.cache_dir) and use its dataset, configuration and "
+        "prompts: whatever changes a question changes its key. Or set vlm.serve to external or "
+        "offline to ask what is missing"
     )
 
 
