@@ -13,6 +13,7 @@ the slots run empty by themselves.
 import argparse
 import asyncio
 import json
+import os
 import sys
 import tempfile
 import time
@@ -165,6 +166,7 @@ def main() -> None:
     parser.add_argument("--reply-s", type=float, default=0.5, help="seconds of every reply")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     options = parser.parse_args()
+    os.environ["CUESHEET_PROGRESS"] = "off"
     found = asyncio.run(measure(options.episodes, options.concurrency, options.reply_s))
     if options.json:
         print(json.dumps(found, indent=2))

@@ -41,11 +41,6 @@ class Fault:
     always: Literal["failed", "given up", "read", "asked otherwise", "refused"]
     says: str = ""  # part of the record's error where the call ends badly
 
-    @property
-    def keeps_the_answer(self) -> bool:
-        """Whether a call that it strikes once ends with the very answer that was spoiled."""
-        return self.once in ("retried", "read")
-
 
 def _status(status: int, message: str, **headers: str) -> Callable[[Completion], Answer]:
     return lambda good: refusal(status, message, **headers)
