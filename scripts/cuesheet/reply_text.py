@@ -124,7 +124,8 @@ def _in_words(error: ValidationError) -> str:
 
 def load_finite(text: str | bytes) -> Any:
     """Read JSON, in which NaN and infinity are no numbers. Raises ValueError, RecursionError."""
-    return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+    # Not strict: with a `maxLength`, vLLM's grammar lets raw control characters into strings.
+    return json.loads(text, strict=False, parse_constant=_refuse_constant, parse_float=_finite)
 
 
 def _refuse_constant(name: str) -> Any:
