@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 LONGEST_RETRY_AFTER_S = 300.0
 LONGEST_BACKOFF_S = 30.0
+# No reply has more tokens; a server that reports more is not believed.
+MOST_TOKENS = 10**9
 
 
 @dataclass
@@ -217,7 +219,7 @@ class Asker:
         usage = usage if isinstance(usage, dict) else {}
         for name in ("prompt_tokens", "completion_tokens"):
             tokens = usage.get(name)
-            tokens = tokens if isinstance(tokens, int) and tokens > 0 else 0
+            tokens = tokens if type(tokens) is int and 0 < tokens < MOST_TOKENS else 0
             setattr(tally, name, getattr(tally, name) + tokens)
             setattr(self.counters, name, getattr(self.counters, name) + tokens)
         return reply

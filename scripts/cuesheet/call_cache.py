@@ -57,19 +57,29 @@ def describe_request(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def request_key(body: Mapping[str, Any]) -> str:
     """Return the sha256 (hex) under which the reply to this chat request is kept."""
-    return _key_of(describe_request(body))
+    return _digest(describe_request(body))
 
 
 def is_complete(reply: Any) -> bool:
     """Tell whether a reply with status 200 is worth keeping: a choice with text in it."""
     if not isinstance(reply, dict):
         return False
+    if not _has_message(reply):
+        return False
+    content = reply["choices"][0]["message"].get("content")
+    return isinstance(content, str) and bool(content.strip())
+
+
+def is_usable(entry: Mapping[str, Any]) -> bool:
+    """Tell whether an entry holds a reply with text, and not one that is kept for replays alone."""
+    return entry.get("usable", True)
+
+
+def _has_message(reply: Mapping[str, Any]) -> bool:
     choices = reply.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         return False
-    message = choices[0].get("message")
-    content = message.get("content") if isinstance(message, dict) else None
-    return isinstance(content, str) and bool(content.strip())
+    return isinstance(choices[0].get("message"), dict)
 
 
 class CallCache:
@@ -81,30 +91,25 @@ class CallCache:
     def path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.json"
 
-    def get(self, key: str) -> dict[str, Any] | None:
+    def get(self, key: str, replaying: bool = False) -> dict[str, Any] | None:
         """Return the entry of `key` ("reply", "request", "upstream", …), or None.
 
+        Replies without text count only where a run is replayed: else the call is asked again.
         An entry that cannot be read or does not match its name is a miss and is said so in the
         log; the next `put` replaces it.
         """
         path = self.path(key)
         try:
-            entry = json.loads(path.read_bytes())
-            if entry["format"] != FORMAT:
-                raise ValueError(f"format {entry['format']!r}, expected {FORMAT}")
-            if entry["key"] != key or _key_of(entry["request"]) != key:
-                raise ValueError("its request is not the one that its name stands for")
-            if not is_complete(entry["reply"]):
-                raise ValueError("its reply has no choice with text")
+            entry = read_entry(path)
         except FileNotFoundError:
             return None
         except OSError as error:
             log.warning("cache entry %s cannot be read (%s); the call is asked again", path, error)
             return None
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except ValueError as error:
             log.warning("cache entry %s is damaged (%s); the call is asked again", path, error)
             return None
-        return entry
+        return entry if replaying or is_usable(entry) else None
 
     def put(
         self, key: str, body: Mapping[str, Any], reply: Mapping[str, Any], asked: Mapping[str, Any]
@@ -112,16 +117,20 @@ class CallCache:
         """Keep the reply to `body`; `asked` says how it was had (upstream, attempts, latency).
 
         Returns False, with a warning in the log, where the folder cannot be written: the answer is
-        then used but not kept. Raises ValueError for a reply that is not complete.
+        then used but not kept. A reply without text is kept for those who replay the run: the
+        correction that followed it was asked because of it. Raises ValueError for what is no reply.
         """
-        if not is_complete(reply):
+        usable = is_complete(reply)
+        if not usable and not _has_message(reply):
             raise ValueError("only complete replies are kept")
         entry = {
             "format": FORMAT,
             "key": key,
             "asked_at": datetime.now(UTC).isoformat(timespec="seconds"),
             **asked,
+            **({} if usable else {"usable": False}),
             "request": describe_request(body),
+            "reply_sha256": _digest(reply),
             "reply": reply,
         }
         try:
@@ -137,8 +146,31 @@ class CallCache:
         return True
 
 
-def _key_of(request: Mapping[str, Any]) -> str:
-    text = json.dumps(request, sort_keys=True, separators=(",", ":"), allow_nan=False)
+def read_entry(path: Path) -> dict[str, Any]:
+    """Return the entry in a file, all its hashes checked.
+
+    Raises OSError, and ValueError that says what is damaged.
+    """
+    key = path.stem
+    try:
+        entry = json.loads(path.read_bytes())
+        if entry["format"] != FORMAT:
+            raise ValueError(f"format {entry['format']!r}, expected {FORMAT}")
+        if entry["key"] != key or _digest(entry["request"]) != key:
+            raise ValueError("its request is not the one that its name stands for")
+        if is_usable(entry) and not is_complete(entry["reply"]):
+            raise ValueError("its reply has no choice with text")
+        if _digest(entry["reply"]) != entry.get("reply_sha256", _digest(entry["reply"])):
+            raise ValueError("its reply is not the one that was kept")
+    except KeyError as error:
+        raise ValueError(f"it has no {error}") from error
+    except (TypeError, RecursionError) as error:
+        raise ValueError(f"it is no entry of a cache: {error}") from error
+    return entry
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 

@@ -208,16 +208,20 @@ class ImagesConfig(Section):
 class VlmConfig(Section):
     """The vision-language model and its server."""
 
-    serve: Literal["offline", "external"] = Field(
+    serve: Literal["offline", "external", "replay"] = Field(
         default="offline",
         description=(
             "`offline`: the embedded default, classical vision, no language model; `external`: "
-            "OpenAI-compatible servers at `base_urls`."
+            "OpenAI-compatible servers at `base_urls`; `replay`: no server, answers from the cache "
+            "alone."
         ),
     )
     model: Text = Field(
         default=None,
-        description="Model name as the server lists it; needed for `external` (part of answers).",
+        description=(
+            "Model name as the server lists it (part of answers); needed for `external`, and for "
+            "`replay`: whose answers are replayed."
+        ),
     )
     base_urls: list[str] = Field(
         default=[], description="For `external`, e.g. `[http://127.0.0.1:8000/v1]`; several share."
@@ -293,6 +297,16 @@ class VlmConfig(Section):
             raise ValueError(
                 "serve is external but model is not set; name the model as the server lists it "
                 "(GET <base_url>/models shows the names)"
+            )
+        if self.serve == "replay" and not self.model:
+            raise ValueError(
+                "serve is replay but model is not set; name the model whose answers are to be "
+                "replayed (`python -m cuesheet.cache stats` lists those in the cache)"
+            )
+        if self.serve == "replay" and self.base_urls:
+            raise ValueError(
+                "serve is replay, which asks no server, but base_urls is set; leave it out, or set "
+                "serve to external"
             )
         if self.api_key_env and self.api_key_file:
             raise ValueError("both api_key_env and api_key_file are set; keep one of them")

@@ -17,7 +17,8 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from cuesheet.asking import Asker
-from cuesheet.call_cache import CallCache, is_complete, request_key
+from cuesheet.call_cache import CallCache, request_key
+from cuesheet.replay import ReplayBackend
 from cuesheet.upstream import Backend, BackendFailedError, CallFailedError
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ class Gateway:
     def __post_init__(self) -> None:
         self._asking: dict[str, asyncio.Task[_Found]] = {}
         self._started = time.monotonic()
+        self._replaying = isinstance(self.backend, ReplayBackend)
 
     @property
     def backend(self) -> Backend:
@@ -124,7 +126,11 @@ class Gateway:
             task = asyncio.create_task(self._find_or_ask(key, body, group))
             self._asking[key] = task
             task.add_done_callback(lambda done: self._forget(key, done))
-        found = await asyncio.shield(task)
+        try:
+            found = await asyncio.shield(task)
+        except CallFailedError as error:
+            error.key = key
+            raise
         self.asker.counters.cache_hits += found.hit
         self.asker.counters.joined += joined and not found.hit
         hit = found.hit or joined
@@ -133,14 +139,14 @@ class Gateway:
             "cache_hit": hit,
             "attempts": 0 if hit else found.asked["attempts"],
             "upstream": found.asked.get("upstream"),
-            "model": found.reply.get("model"),
+            "model": model if isinstance(model := found.reply.get("model"), str) else None,
             "prompt_tokens": found.asked.get("prompt_tokens", 0),
             "completion_tokens": found.asked.get("completion_tokens", 0),
         }
         return found.reply, about
 
     async def _find_or_ask(self, key: str, body: dict[str, Any], group: str) -> "_Found":
-        entry = await asyncio.to_thread(self.cache.get, key)
+        entry = await asyncio.to_thread(self.cache.get, key, self._replaying)
         if entry is not None:
             return _Found(entry["reply"], entry, hit=True)
         begun = time.monotonic()
@@ -152,7 +158,7 @@ class Gateway:
             "prompt_tokens": outcome.prompt_tokens,
             "completion_tokens": outcome.completion_tokens,
         }
-        if outcome.keep and is_complete(outcome.reply):
+        if outcome.keep:
             kept = await asyncio.to_thread(self.cache.put, key, body, outcome.reply, asked)
             self.asker.counters.cache_write_failures += not kept
         return _Found(outcome.reply, asked, hit=False)
@@ -222,11 +228,13 @@ async def _errors_as_json(
         return await handler(request)
     except CallFailedError as error:
         log.warning("%s: %d %s", _group(request), error.status, error.message)
-        return _error(error.status, error.message, error.kind, error.attempts)
+        return _error(error.status, error.message, error.kind, error.attempts, error.key)
     except BackendFailedError as error:
         return _error(503, str(error), "model_server_failed")
 
 
-def _error(status: int, message: str, kind: str, attempts: int = 0) -> web.Response:
-    error = {"message": message, "type": kind, "code": kind, "attempts": attempts}
+def _error(
+    status: int, message: str, kind: str, attempts: int = 0, key: str | None = None
+) -> web.Response:
+    error = {"message": message, "type": kind, "code": kind, "attempts": attempts, "key": key}
     return web.json_response({"error": error}, status=status)

@@ -50,7 +50,9 @@ def to_file(path: Path | str) -> Iterator[logging.Logger]:
             error = SurroundingsError(f"{type(error).__name__}: {error}")
         print(f"ERROR: {error}", file=sys.stderr, flush=True)
         if marker is not None and not isinstance(error, SurroundingsError):
-            write_json(marker, {"error": str(error), "log": str(target)})
+            call = getattr(error, "call", None)  # the record of the call that it failed by
+            failure = {"error": str(error), "log": str(target)}
+            write_json(marker, {**failure, "call": call} if call else failure)
         print(f"ERROR: {error}\n       log: {target}", file=terminal, flush=True)
         sys.exit(1)
     finally:

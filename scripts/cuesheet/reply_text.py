@@ -101,7 +101,7 @@ def balanced_objects(text: str) -> Iterator[str]:
 
 def _validated(candidate: str, model: type[Reply]) -> Reply:
     try:
-        value = json.loads(candidate, parse_constant=_refuse_constant, parse_float=_finite)
+        value = load_finite(candidate)
     except (ValueError, RecursionError) as error:
         raise UnusableReplyError(f"the JSON object cannot be read: {error}") from error
     try:
@@ -120,6 +120,12 @@ def _in_words(error: ValidationError) -> str:
     if len(faults) > 5:
         lines.append(f"and {len(faults) - 5} more")
     return "; ".join(lines)
+
+
+def load_finite(text: str | bytes) -> Any:
+    """Read JSON, in which NaN and infinity are no numbers. Raises ValueError, RecursionError."""
+    # Not strict: with a `maxLength`, vLLM's grammar lets raw control characters into strings.
+    return json.loads(text, strict=False, parse_constant=_refuse_constant, parse_float=_finite)
 
 
 def _refuse_constant(name: str) -> Any:

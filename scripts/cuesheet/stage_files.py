@@ -78,7 +78,7 @@ class Call(_File):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     attempts: int = 1
-    outcome: Literal["ok", "repaired", "given_up"] = "ok"
+    outcome: Literal["ok", "repaired", "given_up", "failed"] = "ok"
     error: str | None = None
 
 

@@ -24,6 +24,7 @@ from cuesheet.gateway import Gateway
 from cuesheet.model_server import ManagedBackend, Replica, offline_launch
 from cuesheet.offline_vlm import MODEL_ID as OFFLINE_MODEL
 from cuesheet.progress import Progress
+from cuesheet.replay import ReplayBackend
 from cuesheet.upstream import Backend, ExternalBackend
 
 log = logging.getLogger(__name__)
@@ -90,6 +91,8 @@ def make_backend(config: dict[str, Any], run_dir: Path, server_file: ServerFile)
         return ExternalBackend(
             config["base_urls"], read_api_key(config), config.get("model"), config["timeout_s"]
         )
+    if serve == "replay":
+        return ReplayBackend(config["model"], Path(config["cache_dir"]))
     if serve == "offline":
         model = config.get("model") or OFFLINE_MODEL
         replicas = [
@@ -109,7 +112,7 @@ def make_backend(config: dict[str, Any], run_dir: Path, server_file: ServerFile)
             config["max_restarts"],
             lambda cause: server_file.write(state="failed", error=cause),
         )
-    raise CuesheetError(f"vlm.serve is {serve!r}; it can be offline or external")
+    raise CuesheetError(f"vlm.serve is {serve!r}; it can be offline, external or replay")
 
 
 async def supervise(config: dict[str, Any], run_dir: Path, parent_pid: int) -> int:

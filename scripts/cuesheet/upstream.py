@@ -5,7 +5,7 @@ of retries, of HTTP towards the jobs or of the cache.
 """
 
 import asyncio
-import json
+import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -15,15 +15,26 @@ from urllib.parse import urlsplit
 
 import openai
 
+from cuesheet.reply_text import load_finite
+
 # Statuses that may go away by themselves: request timeout, too early, too many requests.
 RETRIED_STATUSES = frozenset({408, 425, 429})
 FAILURES_BEFORE_REST = 3
 FIRST_REST_S = 5.0
 LONGEST_REST_S = 60.0
+# A chat reply is a few kilobytes; what is larger than this is not read to its end.
+LARGEST_REPLY_BYTES = 8 * 1024 * 1024
+# The `finish_reason` of the empty reply that stands for one that was too large.
+TOO_LARGE = "reply_too_large"
 
 
 class CallFailedError(Exception):
-    """A call that no retry will save: `status` and `message` go back to the job."""
+    """A call that no retry will save: `status` and `message` go back to the job.
+
+    `key` is the call's key in the cache, once it is known.
+    """
+
+    key: str | None = None
 
     def __init__(self, status: int, message: str, kind: str, attempts: int = 0) -> None:
         super().__init__(message)
@@ -39,6 +50,10 @@ class TransientError(Exception):
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class ReplyTooLargeError(openai.OpenAIError):
+    """A reply is larger than what is read."""
 
 
 class BackendFailedError(Exception):
@@ -66,7 +81,9 @@ class Upstream:
             api_key=api_key,
             max_retries=0,
             timeout=timeout_s,
-            http_client=openai.DefaultAsyncHttpxClient(trust_env=False) if local else None,
+            http_client=openai.DefaultAsyncHttpxClient(
+                trust_env=not local, event_hooks={"response": [_read_bounded]}
+            ),
         )
 
     @property
@@ -77,8 +94,9 @@ class Upstream:
     async def ask(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Ask once and return the reply as the server gave it.
 
-        Raises TransientError (lost connection, time out, 429, 5xx, a reply that is not a chat
-        completion) or CallFailedError (any other refusal).
+        A reply that is too large is not read: one without text, with the finish reason TOO_LARGE,
+        stands for it. Raises TransientError (lost connection, time out, 429, 5xx, a reply that is
+        not a chat completion) or CallFailedError (any other refusal).
         """
         self.in_flight += 1
         try:
@@ -89,6 +107,8 @@ class Upstream:
             raise TransientError(f"{self.name}: no reply within {self.timeout_s:g} s") from error
         except openai.APIStatusError as error:
             raise self._refusal(error) from error
+        except ReplyTooLargeError:
+            reply = _too_large(body)
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
             self._failed(refused=type(cause).__name__ in ("ConnectError", "ConnectTimeout"))
@@ -119,7 +139,7 @@ class Upstream:
 
     def _read(self, content: bytes) -> dict[str, Any]:
         try:
-            reply = json.loads(content)
+            reply = load_finite(content)
         except (ValueError, RecursionError) as error:
             raise TransientError(f"{self.name}: the reply is not JSON ({error})") from error
         choices = reply.get("choices") if isinstance(reply, dict) else None
@@ -245,6 +265,30 @@ class ExternalBackend:
     async def close(self) -> None:
         for upstream in self._upstreams:
             await upstream.close()
+
+
+async def _read_bounded(response: Any) -> None:
+    """Read the body of an HTTP response (httpx hook), in bounded memory.
+
+    Of a refusal that is too large the beginning is kept; else ReplyTooLargeError is raised.
+    """
+    content = bytearray()
+    async with contextlib.aclosing(response.aiter_bytes()) as chunks:
+        async for chunk in chunks:
+            content += chunk
+            if len(content) > LARGEST_REPLY_BYTES:
+                if response.is_success:
+                    raise ReplyTooLargeError(f"more than {LARGEST_REPLY_BYTES} bytes")
+                break
+    await response.aclose()
+    # httpx has no public way to hand over a body that a hook has read; its own aread() does this.
+    response._content = bytes(content[:LARGEST_REPLY_BYTES])
+
+
+def _too_large(body: Mapping[str, Any]) -> dict[str, Any]:
+    message = {"role": "assistant", "content": None}
+    choice = {"index": 0, "message": message, "finish_reason": TOO_LARGE}
+    return {"object": "chat.completion", "model": body.get("model"), "choices": [choice]}
 
 
 def _message_of(error: openai.APIStatusError) -> str:

@@ -38,10 +38,17 @@ _LIMIT = re.compile(
     re.IGNORECASE,
 )
 _TOKENS = re.compile(r"\d{2,}")
+# What a finish reason other than "stop" adds to the words about a reply that cannot be used.
+_CUT = {
+    "length": "the reply was cut at its token budget, vlm.sampling.max_tokens",
+    "reply_too_large": "the reply was too large to be read",
+}
 
 
 class VlmError(CuesheetError):
-    """A call has no answer and will not get one by asking again."""
+    """A call has no answer and will not get one by asking again; `call` is its record, if sent."""
+
+    call: dict[str, Any] | None = None
 
 
 class VlmUnavailableError(VlmError, SurroundingsError):
@@ -147,6 +154,13 @@ class Vlm:
         """The records of the calls that ended, in the order in which they were asked."""
         return [call for call in self._calls if call["outcome"] is not None]
 
+    def _failed(self, call: dict[str, Any], error: CuesheetError) -> CuesheetError:
+        call["outcome"] = "failed"
+        call["error"] = "; ".join(filter(None, [call["error"], str(error)]))
+        if isinstance(error, VlmError):
+            error.call = call
+        return error
+
     async def ask(
         self,
         *,
@@ -247,29 +261,36 @@ class Vlm:
             body["max_tokens"] = max_tokens
         headers = {"X-Cuesheet-Group": quote(self.group)}
         status, answer = await self.link.post("/chat/completions", body, headers)
+        key = "correction_key" if correcting else "key"
         if status != 200:
-            raise self._refusal(call["name"], status, answer, correcting)
+            error = answer.get("error")
+            error = error if isinstance(error, dict) else {"message": str(error)}
+            call[key] = error.get("key")
+            call["attempts"] += error.get("attempts") or 0
+            refusal = self._refusal(call["name"], status, error, correcting)
+            raise refusal if isinstance(refusal, _NoRoomError) else self._failed(call, refusal)
         about = answer.get("cuesheet", {})
+        call[key] = about.get("key")
         if not correcting:
-            call["key"] = about.get("key")
             call["cache_hit"] = True
         call["cache_hit"] = call["cache_hit"] and bool(about.get("cache_hit"))
         call["latency_s"] = round(call["latency_s"] + about.get("latency_s", 0.0), 4)
         for count in ("prompt_tokens", "completion_tokens", "attempts"):
             call[count] += about.get(count) or 0
         choice = answer["choices"][0]
-        call["finish_reason"] = choice.get("finish_reason")
+        reason = choice.get("finish_reason")
+        call["finish_reason"] = reason if isinstance(reason, str) else None
         self.model = about.get("model") or self.model
         content = choice["message"].get("content")
-        return content if isinstance(content, str) else ""
+        # Half of a surrogate pair can be escaped in JSON, but not be sent or written anywhere.
+        return content.encode(errors="replace").decode() if isinstance(content, str) else ""
 
-    def _refusal(
-        self, name: str, status: int, answer: dict[str, Any], correcting: bool
-    ) -> CuesheetError:
-        error = answer.get("error")
-        error = error if isinstance(error, dict) else {"message": str(error)}
+    def _refusal(self, name: str, status: int, error: dict[str, Any], correcting: bool) -> VlmError:
         message, code = str(error.get("message")), error.get("code")
         where = f"call {name!r} ({self.group})"
+        if code == "not_in_cache":
+            what = "the correction of its reply" if correcting else "its answer"
+            return VlmError(_replay_advice(where, what, str(error.get("key")), message))
         if code == "context_length_exceeded" or (
             status in (400, 413, 422) and _CONTEXT_WORDS.search(message)
         ):
@@ -302,6 +323,7 @@ def _new_record(name: str, prompt: str) -> dict[str, Any]:
         "name": name,
         "prompt": prompt,
         "key": None,
+        "correction_key": None,
         "cache_hit": False,
         "latency_s": 0.0,
         "prompt_tokens": 0,
@@ -314,9 +336,8 @@ def _new_record(name: str, prompt: str) -> dict[str, Any]:
 
 
 def _with_cut(error: str, call: Mapping[str, Any]) -> str:
-    if call["finish_reason"] == "length":
-        return f"{error} (the reply was cut at its token budget, vlm.sampling.max_tokens)"
-    return error
+    cut = _CUT.get(call["finish_reason"])
+    return f"{error} ({cut})" if cut else error
 
 
 def _context_advice(where: str, message: str) -> str:
@@ -332,6 +353,16 @@ def _context_advice(where: str, message: str) -> str:
         f"{where}: the request does not fit the model's context{sizes}. Lower "
         "max_frames_per_call, tile_width or keyframes.per_second, or vlm.sampling.max_tokens, or "
         f"serve the model with a longer context. The server says: {message}"
+    )
+
+
+def _replay_advice(where: str, what: str, key: str, message: str) -> str:
+    return (
+        f"{where}: {what} is not in the cache and vlm.serve is replay, so it is not asked: "
+        f"{message}. Its key is {key}; the entry would be {key[:2]}/{key}.json. Copy the whole "
+        "cache of the run that is replayed (vlm.cache_dir) and use its dataset, configuration and "
+        "prompts: whatever changes a question changes its key. Or set vlm.serve to external or "
+        "offline to ask what is missing"
     )
 
 

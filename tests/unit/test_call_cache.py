@@ -146,9 +146,17 @@ def test_a_damaged_entry_is_a_miss_with_a_warning_and_is_rewritten(tmp_path, cap
     assert cache.get(key)["reply"] == completion("good again")
 
 
-@pytest.mark.parametrize(
-    "reply", [{}, {"choices": []}, completion(None), completion("  "), {"error": {"message": "x"}}]
-)
+@pytest.mark.parametrize("reply", [completion(None), completion("  ")], ids=["null", "blank"])
+def test_a_reply_without_text_is_kept_for_replays_alone(tmp_path, reply):
+    cache, key = CallCache(tmp_path), request_key(request())
+    assert cache.put(key, request(), reply, {})
+    assert cache.get(key) is None
+    assert cache.get(key, replaying=True)["reply"] == reply
+    assert cache.put(key, request(), completion("{}"), {})
+    assert cache.get(key)["reply"] == completion("{}")
+
+
+@pytest.mark.parametrize("reply", [{}, {"choices": []}, {"error": {"message": "x"}}])
 def test_an_incomplete_reply_is_never_kept(tmp_path, reply):
     with pytest.raises(ValueError, match="complete"):
         CallCache(tmp_path).put(request_key(request()), request(), reply, {})

@@ -169,6 +169,11 @@ MISTAKES = [
         "a URL holds a name or a password; use api_key_env or api_key_file",
     ),
     ("vlm: {serve: external}", "vlm: serve is external but base_urls is empty"),
+    ("vlm: {serve: replay}", "vlm: serve is replay but model is not set"),
+    (
+        "vlm: {serve: replay, model: m, base_urls: ['http://127.0.0.1:8000/v1']}",
+        "serve is replay, which asks no server",
+    ),
     (
         "vlm: {serve: external, base_urls: [localhost:80]}",
         "'localhost:80' does not begin with",

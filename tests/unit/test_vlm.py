@@ -177,6 +177,7 @@ async def test_the_record_of_a_call_says_what_it_took(tmp_path):
         "name": "where",
         "prompt": "plan_relabel",
         "key": key,
+        "correction_key": None,
         "cache_hit": False,
         "prompt_tokens": 100,
         "completion_tokens": 10,

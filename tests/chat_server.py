@@ -52,7 +52,8 @@ def question_of(body: dict[str, Any]) -> str:
 class ChatServer:
     """`behave(body, number)` returns a reply, a response, None (the connection is cut), or waits.
 
-    `number` counts requests from 0.
+    It may also return a coroutine function that answers the HTTP request itself. `number` counts
+    requests from 0. With `key` None everybody is served.
     """
 
     behave: Callable[[dict[str, Any], int], Any]
@@ -60,14 +61,15 @@ class ChatServer:
     in_flight: int = 0
     peak: int = 0
     url: str = ""
+    key: str | None = KEY
 
     @property
     def calls(self) -> int:
         return len(self.bodies)
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
-        if request.headers.get("Authorization") != f"Bearer {KEY}":
-            got = request.headers.get("Authorization")
+        got = request.headers.get("Authorization")
+        if self.key is not None and got != f"Bearer {self.key}":
             return refusal(401, f"Incorrect API key provided: {got}")
         body = json.loads(await request.read())
         number = len(self.bodies)
@@ -78,6 +80,8 @@ class ChatServer:
             answer = self.behave(body, number)
             if asyncio.iscoroutine(answer):
                 answer = await answer
+            if callable(answer):
+                answer = await answer(request)
         finally:
             self.in_flight -= 1
         if answer is None:
@@ -94,9 +98,11 @@ class ChatServer:
 
 
 @asynccontextmanager
-async def serving(behave: Callable[[dict[str, Any], int], Any]) -> AsyncIterator[ChatServer]:
+async def serving(
+    behave: Callable[[dict[str, Any], int], Any], key: str | None = KEY
+) -> AsyncIterator[ChatServer]:
     """Run a ChatServer on a free port of 127.0.0.1."""
-    server = ChatServer(behave)
+    server = ChatServer(behave, key=key)
     app = web.Application(client_max_size=2**28)
     app.router.add_post("/v1/chat/completions", server.chat)
     app.router.add_get("/v1/models", server.models)
