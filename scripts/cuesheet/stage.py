@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cuesheet import contact_sheet
-from cuesheet.config import FramesConfig, ImagesConfig
+from cuesheet.config import FramesConfig
+from cuesheet.config_vlm import ImagesConfig
 from cuesheet.episode import Episode, Keyframe, read_episode
 from cuesheet.errors import CuesheetError
 from cuesheet.files import atomic_path
