@@ -153,14 +153,15 @@ class ManagedConfig(Section):
         if env is None:
             return None
         for name, value in env.items():
-            if isinstance(value, (dict, list)) or value is None:
+            if isinstance(value, (dict, list)):
                 raise ValueError(f"{name}: found {value!r}, expected a text or a number")
             if re.search(r"(?i)(api_?key|token|secret|password)$", name):
                 raise ValueError(
                     f"{name} looks like a key; export it in the shell, so that it is in no file"
                 )
+        texts = {None: "", True: "true", False: "false"}
         return {
-            name: str(value).lower() if isinstance(value, bool) else str(value)
+            name: texts[value] if value is None or isinstance(value, bool) else str(value)
             for name, value in env.items()
         }
 

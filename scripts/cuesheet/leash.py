@@ -159,7 +159,7 @@ def _send(pid, number):
     try:
         os.kill(pid, number)
     except (ProcessLookupError, PermissionError):
-        pass
+        return
 
 
 def _end_like(status):

@@ -101,7 +101,10 @@ def balanced_objects(text: str) -> Iterator[str]:
 
 def _validated(candidate: str, model: type[Reply]) -> Reply:
     try:
-        value = json.loads(candidate, parse_constant=_refuse_constant, parse_float=_finite)
+        # Not strict: with a `maxLength`, vLLM's grammar lets raw control characters into strings.
+        value = json.loads(
+            candidate, strict=False, parse_constant=_refuse_constant, parse_float=_finite
+        )
     except (ValueError, RecursionError) as error:
         raise UnusableReplyError(f"the JSON object cannot be read: {error}") from error
     try:

@@ -234,7 +234,7 @@ async def _tell(progress: Progress) -> None:
 
 
 async def _tell_loading(backend: ManagedBackend) -> None:
-    """Say what the servers do while calls wait for them; a server that is quick is not mentioned."""
+    """Say what servers do while calls wait for them; one that is quick is not mentioned."""
     told: list[str] = []
     while True:
         await asyncio.sleep(LOADING_EVERY_S)
