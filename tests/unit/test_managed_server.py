@@ -303,9 +303,8 @@ async def test_a_command_that_is_asked_to_end_has_time_for_it(tmp_path):
 
 def test_the_leash_is_light():
     library = str(Path(leash.__file__).parents[1])
-    code = (
-        f"import sys; sys.path.insert(0, {library!r}); import cuesheet.leash; print(*sys.modules)"
-    )
+    code = f"import sys; sys.path.insert(0, {library!r})"
+    code += "\nimport cuesheet.leash; print(*sys.modules)"
     loaded = subprocess.run(
         [
             sys.executable,
