@@ -6,7 +6,7 @@ import secrets
 import shlex
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,15 @@ HOST = "127.0.0.1"
 OFFLINE_KEY_ENV = "CUESHEET_MODEL_SERVER_KEY"
 # What the servers of these names are given when the settings do not say the whole command. The key
 # of a vLLM goes through VLLM_API_KEY: arguments can be read by every user of the machine.
-_COMPACT_JSON = '{"backend":"xgrammar","disable_any_whitespace":true}'
+# Not every version of vLLM knows these; they are left out where they are refused.
+#
+# White space between the tokens of a JSON reply is allowed by default: weak models write nothing
+# else until their budget is spent, and with others it costs tokens. How densely a clip is sampled
+# is said with the request, which vLLM refuses since 0.32 unless it trusts its clients.
+_OPTIONAL: Mapping[str, Sequence[str]] = {
+    "--structured-outputs-config": ['{"backend":"xgrammar","disable_any_whitespace":true}'],
+    "--trust-request-mm-kwargs": [],
+}
 _MODULES = {"vllm": "vllm.entrypoints.openai.api_server"}
 
 
@@ -27,6 +35,8 @@ class Launch:
 
     `environment` is added to the run's own; None takes a variable away. `api_key` is what the
     server will ask for. `lists_model`: whether /v1/models must list the model before it is ready.
+    `leave_out` is told what a server said of its arguments; it returns True where one of those that
+    not every version knows was named, and the next launch will be without it.
     """
 
     argv: Sequence[str]
@@ -35,6 +45,7 @@ class Launch:
     port: int | None = None
     port_file: Path | None = None
     lists_model: bool = True
+    leave_out: Callable[[str], bool] = lambda said: False
 
     def full_environment(self) -> dict[str, str]:
         """The environment that the server gets."""
@@ -76,9 +87,16 @@ def managed_launch(
     nothing is dealt out. `shared_folder` is where media that are sent as file URLs lie.
     """
 
+    unknown: set[str] = set()
+
+    def leave_out(said: str) -> bool:
+        named = {name for name in _OPTIONAL if name in said} - unknown
+        unknown.update(named)
+        return bool(named)
+
     def launch(_: str) -> Launch:
         key, port = secrets.token_urlsafe(24), free_port()
-        argv = _command(settings, model, port, key, shared_folder)
+        argv = _command(settings, model, port, key, shared_folder, unknown)
         # The run's own library path is nothing to another program's environment.
         environment: dict[str, str | None] = {"PYTHONPATH": _without_library()}
         if settings["server"] == "vllm":
@@ -91,13 +109,18 @@ def managed_launch(
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
         environment |= settings["env"] or {}
         lists = settings["server"] != "transformers" or settings["command"] is not None
-        return Launch(argv, environment, key, port=port, lists_model=lists)
+        return Launch(argv, environment, key, port=port, lists_model=lists, leave_out=leave_out)
 
     return launch
 
 
 def _command(
-    settings: Mapping[str, Any], model: str, port: int, key: str, shared_folder: str | None
+    settings: Mapping[str, Any],
+    model: str,
+    port: int,
+    key: str,
+    shared_folder: str | None,
+    unknown: Collection[str],
 ) -> list[str]:
     words = settings["command"]
     if words is not None:
@@ -113,7 +136,7 @@ def _command(
         argv = [str(Path(python).expanduser().absolute().parent / server), "serve", model]
     argv += ["--host", HOST, "--port", str(port)]
     if server == "vllm":
-        argv += _vllm_arguments(settings, shared_folder)
+        argv += _vllm_arguments(settings, shared_folder, unknown)
     return argv + settings["extra_args"]
 
 
@@ -123,10 +146,13 @@ def _filled(word: str, values: Mapping[str, str]) -> str:
     return word
 
 
-def _vllm_arguments(settings: Mapping[str, Any], shared_folder: str | None) -> list[str]:
-    # White space between the tokens of a JSON reply is allowed by default: weak models write
-    # nothing else until their budget is spent, and with others it costs tokens.
-    arguments = ["--structured-outputs-config", _COMPACT_JSON]
+def _vllm_arguments(
+    settings: Mapping[str, Any], shared_folder: str | None, unknown: Collection[str]
+) -> list[str]:
+    arguments = []
+    for name, values in _OPTIONAL.items():
+        if name not in unknown:
+            arguments += [name, *values]
     if settings["tensor_parallel_size"] > 1:
         arguments += ["--tensor-parallel-size", str(settings["tensor_parallel_size"])]
     for name in ("max_model_len", "gpu_memory_utilization"):

@@ -32,7 +32,7 @@ METRICS_TIMEOUT_S = 1.0
 STOP_GRACE_S = 5.0
 # Longer than the leash takes to end what it holds.
 STOP_PATIENCE_S = STOP_GRACE_S + 5.0
-TRIES_OF_PORT = 3
+STARTS = 4
 _LEASH = str(Path(__file__).with_name("leash.py"))
 
 
@@ -75,19 +75,24 @@ class Replica:
     async def start(self) -> Upstream:
         """Start the process and wait until it serves the model. Raises ServerFailedError.
 
-        A port that somebody else was faster to take is no failure: another one is tried.
+        A port that somebody else was faster to take is no failure, another one is tried; nor is an
+        argument of ours that this version of the server does not know.
         """
-        for left in range(TRIES_OF_PORT - 1, -1, -1):
+        for left in range(STARTS - 1, -1, -1):
+            launch = self._launch(self.name)
             try:
-                return await self._start_once()
+                return await self._start_once(launch)
             except ServerFailedError as error:
-                if not left or error.cause is None or error.cause.kind != "port_taken":
+                kind = error.cause.kind if error.cause else None
+                again = kind == "port_taken" or (
+                    kind == "bad_argument" and launch.leave_out(str(error.cause))
+                )
+                if not (again and left):
                     raise
-                log.warning("%s: its port was taken meanwhile; another one is tried", self.name)
+                log.warning("%s: %s; started once more", self.name, error.cause.words)
         raise AssertionError
 
-    async def _start_once(self) -> Upstream:
-        launch = self._launch(self.name)
+    async def _start_once(self, launch: Launch) -> Upstream:
         self._begun = time.monotonic()
         self._log_begin = server_log.size_of(self.log_path)
         with self.log_path.open("ab") as output:

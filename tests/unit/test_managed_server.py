@@ -218,6 +218,27 @@ async def test_a_port_that_was_taken_meanwhile_is_no_failure(tmp_path):
     await replica.stop()
 
 
+async def test_arguments_that_an_older_vllm_does_not_know_are_left_out(tmp_path):
+    tool = tmp_path / "vllm"
+    code = (
+        f"#!{sys.executable}\n"
+        "import sys\n"
+        "for word in sys.argv:\n"
+        "    if 'trust' in word or 'structured' in word:\n"
+        "        sys.exit('vllm: error: unrecognized arguments: ' + word)\n"
+        "port = sys.argv[sys.argv.index('--port') + 1]\n"
+        "sys.argv = [sys.argv[0], sys.argv[2], port]\n"
+    )
+    tool.write_text(code + FAKE)
+    tool.chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    replica = replica_of(tmp_path, settings(env={"PATH": path}))
+    await (await replica.start()).close()
+    words = psutil.Process(replica.pid).cmdline()
+    await replica.stop()
+    assert not {"--trust-request-mm-kwargs", "--structured-outputs-config"} & set(words)
+
+
 @pytest.mark.parametrize(
     ("said", "meant"),
     [
