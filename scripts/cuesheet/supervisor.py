@@ -10,6 +10,8 @@ import logging
 import os
 import secrets
 import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,9 @@ from cuesheet.asking import Asker, Counters
 from cuesheet.call_cache import CallCache
 from cuesheet.errors import CuesheetError
 from cuesheet.gateway import Gateway
-from cuesheet.model_server import ManagedBackend, Replica, offline_launch
+from cuesheet.gpus import deal_out
+from cuesheet.launch import Launch, check_executable, managed_launch, offline_launch
+from cuesheet.model_server import ManagedBackend, Replica
 from cuesheet.offline_vlm import MODEL_ID as OFFLINE_MODEL
 from cuesheet.progress import Progress
 from cuesheet.replay import ReplayBackend
@@ -30,6 +34,7 @@ from cuesheet.upstream import Backend, ExternalBackend
 log = logging.getLogger(__name__)
 
 PARENT_POLL_S = 0.5
+LOADING_EVERY_S = 10.0
 HTTP_SHUTDOWN_S = 1.0
 
 
@@ -94,25 +99,60 @@ def make_backend(config: dict[str, Any], run_dir: Path, server_file: ServerFile)
     if serve == "replay":
         return ReplayBackend(config["model"], Path(config["cache_dir"]))
     if serve == "offline":
+        launches = [offline_launch(run_dir)] * config["replicas"]
         model = config.get("model") or OFFLINE_MODEL
-        replicas = [
-            Replica(
-                f"replica-{number}",
-                offline_launch(run_dir),
-                run_dir / f"replica-{number}.log",
-                model,
-                config["ready_timeout_s"],
-                config["timeout_s"],
-            )
-            for number in range(config["replicas"])
-        ]
-        return ManagedBackend(
-            replicas,
-            model,
-            config["max_restarts"],
-            lambda cause: server_file.write(state="failed", error=cause),
+    elif serve == "managed":
+        launches, model = _managed_launches(config), config["model"]
+    else:
+        raise CuesheetError(
+            f"vlm.serve is {serve!r}; it can be offline, managed, external or replay"
         )
-    raise CuesheetError(f"vlm.serve is {serve!r}; it can be offline, external or replay")
+    replicas = [
+        Replica(
+            name,
+            launch,
+            path,
+            model,
+            config["ready_timeout_s"],
+            config["timeout_s"],
+        )
+        for (name, path), launch in zip(_logs(config, run_dir).items(), launches, strict=True)
+    ]
+
+    def on_failed(cause: str) -> None:
+        server_file.write(state="failed", error=cause)
+        _say(f"the model server failed: {cause}")
+
+    return ManagedBackend(replicas, model, config["max_restarts"], on_failed)
+
+
+def _managed_launches(config: dict[str, Any]) -> list[Callable[[str], Launch]]:
+    settings = config["managed"]
+    check_executable(settings)
+    shares = deal_out(
+        settings["gpus"],
+        config["replicas"],
+        settings["gpus_per_replica"],
+        settings["tensor_parallel_size"],
+    )
+    return [
+        managed_launch(settings, config["model"], gpus, config.get("shared_folder"))
+        for gpus in shares
+    ]
+
+
+def _logs(config: dict[str, Any], run_dir: Path) -> dict[str, Path]:
+    """Log of every replica by its name; none for servers that are not ours."""
+    if config["serve"] in ("external", "replay"):
+        return {}
+    names = [f"replica-{number}" for number in range(config["replicas"])]
+    return {name: run_dir / f"{name}.log" for name in names}
+
+
+def _say(text: str) -> None:
+    """Tell the person at the terminal, if there still is one."""
+    with contextlib.suppress(OSError, ValueError):
+        print(f"cuesheet: {text}", file=sys.stderr, flush=True)
 
 
 async def supervise(config: dict[str, Any], run_dir: Path, parent_pid: int) -> int:
@@ -122,11 +162,7 @@ async def supervise(config: dict[str, Any], run_dir: Path, parent_pid: int) -> i
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
     logs = {"supervisor": str(run_dir / "supervisor.log")}
-    if config["serve"] == "offline":
-        logs |= {
-            f"replica-{number}": str(run_dir / f"replica-{number}.log")
-            for number in range(config["replicas"])
-        }
+    logs |= {name: str(path) for name, path in _logs(config, run_dir).items()}
     server_file = ServerFile(run_dir / "server.json", parent_pid, logs)
     server_file.write()
     try:
@@ -137,14 +173,18 @@ async def supervise(config: dict[str, Any], run_dir: Path, parent_pid: int) -> i
             progress = Progress(
                 Path(config["results_dir"]), config.get("totals") or {}, gateway.snapshot
             )
-            telling = asyncio.create_task(_tell(progress))
+            telling = [asyncio.create_task(_tell(progress))]
+            if isinstance(backend, ManagedBackend) and progress.every_s() is not None:
+                telling.append(asyncio.create_task(_tell_loading(backend)))
             ending.callback(progress.print)
-            ending.callback(telling.cancel)
+            for task in telling:
+                ending.callback(task.cancel)
             server_file.write(state="ready", url=url, api_key=gateway.api_key)
             log.info("gateway ready at %s", url)
             await _until_over(stop, parent_pid)
     except CuesheetError as error:
         log.error("%s", error)
+        _say(str(error))
         server_file.write(state="failed", error=str(error))
         return 1
     except Exception as error:
@@ -196,3 +236,15 @@ async def _tell(progress: Progress) -> None:
     while going:
         await asyncio.sleep(every_s)
         going = progress.print()
+
+
+async def _tell_loading(backend: ManagedBackend) -> None:
+    """Say what servers do while calls wait for them; one that is quick is not mentioned."""
+    told: list[str] = []
+    while True:
+        await asyncio.sleep(LOADING_EVERY_S)
+        lines = backend.loading()
+        for line in lines:
+            if line not in told:
+                _say(line)
+        told = lines

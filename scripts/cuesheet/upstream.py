@@ -73,6 +73,7 @@ class Upstream:
         self.in_flight = 0
         self.groups = 0
         self.rejects_response_format = False
+        self.rejects_mm_processor_kwargs = False
         self._failures_in_row = 0
         self._rests_until = 0.0
         self._api_key = api_key

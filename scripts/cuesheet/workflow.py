@@ -248,6 +248,8 @@ class Run:
         return {
             **{name: getattr(vlm, name) for name in names},
             "model": self.model,
+            "managed": {**vlm.managed.model_dump(), "command": vlm.managed.words()},
+            "shared_folder": self.shared_folder,
             "results_dir": "results",
             "totals": self.totals(),
         }

@@ -167,6 +167,20 @@ async def test_other_refusals_pass_through_at_once_with_their_message(tmp_path, 
         assert "because of that" in reply["error"]["message"]
 
 
+async def test_a_server_that_takes_no_processor_arguments_is_asked_without_them(tmp_path):
+    def behave(body, n):
+        if "mm_processor_kwargs" in body:
+            return refusal(400, "Per-request mm_processor_kwargs are disabled by default")
+        return completion("{}")
+
+    async with serving(behave) as server, gateway_before(tmp_path, server.url) as gateway:
+        for n in range(2):
+            asked = chat(f"question {n}", mm_processor_kwargs={"fps": 2.0})
+            status, _ = await gateway.ask(asked)
+            assert status == 200
+    assert ["mm_processor_kwargs" in body for body in server.bodies] == [True, False, False]
+
+
 async def test_a_server_that_rejects_response_format_is_found_out_once(tmp_path):
     def behave(body, number):
         if "response_format" in body:

@@ -20,6 +20,9 @@ PACKAGE_OF_MODULE = {
     "annotated_types": "pydantic",
 }
 
+# Scripts that the environment of the vLLM tests runs.
+OF_OTHER_ENVIRONMENTS = {"tiny_vlm.py", "vllm_cpu_hook.py"}
+
 
 def plain(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
@@ -37,7 +40,7 @@ def wanted(repository: Path, name: str) -> list[str]:
 
 def imported(folder: Path) -> set[str]:
     """Packages that the Python files below a folder import, other than its own modules."""
-    files = list(folder.rglob("*.py"))
+    files = [path for path in folder.rglob("*.py") if path.name not in OF_OTHER_ENVIRONMENTS]
     own = {path.stem for path in files} | {path.name for path in folder.iterdir()}
     modules = set()
     for path in files:

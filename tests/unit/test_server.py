@@ -15,10 +15,11 @@ import pytest
 from chat_server import KEY, completion, refusal, serving
 from pydantic import BaseModel
 
-from cuesheet import model_server, server
+from cuesheet import launch, server
 from cuesheet.asking import Asker, Counters
 from cuesheet.errors import CuesheetError
-from cuesheet.model_server import Launch, ManagedBackend, Replica
+from cuesheet.launch import Launch
+from cuesheet.model_server import ManagedBackend, Replica
 from cuesheet.replies import Acknowledgement, Description
 from cuesheet.upstream import BackendFailedError
 from cuesheet.vlm import Image, Vlm, VlmError
@@ -78,7 +79,15 @@ def processes_of(server_file: Path) -> list[psutil.Process]:
 
 
 def model_servers_of(server_file: Path) -> list[psutil.Process]:
-    return [one for one in processes_of(server_file) if "cuesheet.offline_vlm" in one.cmdline()]
+    return [
+        one
+        for one in processes_of(server_file)
+        if "cuesheet.offline_vlm" in one.cmdline() and not is_leash(one)
+    ]
+
+
+def is_leash(process: psutil.Process) -> bool:
+    return any(word.endswith("leash.py") for word in process.cmdline())
 
 
 def eventually(holds) -> None:
@@ -198,7 +207,8 @@ def test_a_killed_supervisor_leaves_no_model_server(run):
 OWNER = """
 import asyncio, sys
 from pathlib import Path
-from cuesheet.model_server import Launch, Replica
+from cuesheet.launch import Launch
+from cuesheet.model_server import Replica
 launch = Launch([sys.executable, "-c", "import time; time.sleep(3600)", sys.argv[1]], {}, "key", 9)
 replica = Replica("r", lambda name: launch, Path(sys.argv[1]) / "log", "m", 3600.0, 5.0)
 asyncio.run(replica.start())
@@ -213,7 +223,7 @@ def test_a_server_that_does_not_watch_its_parent_dies_with_it_too(tmp_path):
         env={**os.environ, "PYTHONPATH": str(Path(server.__file__).parents[1])},
     )
     try:
-        eventually(lambda: len(processes_of(marker)) == 2)
+        eventually(lambda: len(processes_of(marker)) == 3)  # the owner, the leash, the server
     finally:
         owner.kill()
         owner.wait()
@@ -461,6 +471,6 @@ def test_start_and_stop_import_nothing_heavy(repository):
 
 
 def test_the_offline_command_never_shows_its_key(tmp_path):
-    launch = model_server.offline_launch(tmp_path)("replica-0")
-    assert not any(launch.api_key in word for word in launch.argv)
-    assert launch.api_key != model_server.offline_launch(tmp_path)("replica-0").api_key
+    made = launch.offline_launch(tmp_path)("replica-0")
+    assert not any(made.api_key in word for word in made.argv)
+    assert made.api_key != launch.offline_launch(tmp_path)("replica-0").api_key

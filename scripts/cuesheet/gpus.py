@@ -1,0 +1,77 @@
+"""GPUs of this machine, and their shares for the replicas of a model server."""
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+
+from cuesheet.errors import CuesheetError
+
+NVIDIA_SMI_PATIENCE_S = 30.0
+
+
+def visible_gpus(environment: Mapping[str, str] = os.environ) -> tuple[list[str], str]:
+    """Return the GPUs that may be used, and who says so.
+
+    An exported CUDA_VISIBLE_DEVICES (a SLURM job has one) wins, also where it is empty; numbers and
+    UUIDs are handed on as they are. Else all that nvidia-smi lists.
+    """
+    exported = environment.get("CUDA_VISIBLE_DEVICES")
+    if exported is not None:
+        names = [name.strip() for name in exported.split(",")]
+        # CUDA reads the list up to the first entry that is no GPU; -1 and NoDevFiles mean none.
+        kept = []
+        for name in names:
+            if not name or name.startswith("-") or name == "NoDevFiles":
+                break
+            kept.append(name)
+        return kept, f"CUDA_VISIBLE_DEVICES={exported}"
+    try:
+        listed = subprocess.run(
+            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=NVIDIA_SMI_PATIENCE_S,
+            check=True,
+            env=dict(environment),
+        ).stdout
+    except FileNotFoundError:
+        return [], "there is no nvidia-smi"
+    except (OSError, subprocess.SubprocessError) as error:
+        return [], f"nvidia-smi failed ({type(error).__name__})"
+    found = [line.strip() for line in listed.splitlines() if line.strip().isdigit()]
+    return found, "nvidia-smi"
+
+
+def deal_out(
+    wanted: str | Sequence[str],
+    replicas: int,
+    per_replica: int | None,
+    tensor_parallel_size: int,
+    environment: Mapping[str, str] = os.environ,
+) -> list[list[str] | None]:
+    """Return the GPUs of every replica; None where the server takes what it finds.
+
+    `wanted` is `auto`, `leave` or a list of GPUs (the setting vlm.managed.gpus). A machine without
+    any GPU gives none and is left to the server, as long as a replica needs just one. Raises
+    CuesheetError where there are not enough.
+    """
+    if wanted == "leave":
+        return [None] * replicas
+    size = per_replica or tensor_parallel_size
+    if isinstance(wanted, str):
+        gpus, source = visible_gpus(environment)
+        if not gpus and per_replica is None and tensor_parallel_size == 1:
+            return [None] * replicas
+    else:
+        gpus, source = list(dict.fromkeys(wanted)), "vlm.managed.gpus"
+    needed = replicas * size
+    if len(gpus) < needed:
+        have = f"{len(gpus)} ({', '.join(gpus)})" if gpus else "none"
+        fit = len(gpus) // size
+        advice = f"set vlm.replicas to {fit}" if fit else "lower vlm.managed.tensor_parallel_size"
+        raise CuesheetError(
+            f"not enough GPUs: {replicas} replica{'s' if replicas > 1 else ''} of {size} "
+            f"need {needed}, there are {have} according to {source}; {advice}, or ask for more GPUs"
+        )
+    return [gpus[size * number : size * (number + 1)] for number in range(replicas)]

@@ -1,0 +1,365 @@
+"""Servers that the run starts from a command of the configuration, with a command that is a fake.
+
+The fake speaks just enough of the API and behaves like a vLLM where that matters: it has workers in
+sessions of their own, takes its key from the environment, and says in its log what it does.
+"""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cuesheet import leash, server_log
+from cuesheet.config_vlm import VlmConfig
+from cuesheet.errors import CuesheetError
+from cuesheet.gpus import deal_out, visible_gpus
+from cuesheet.launch import check_executable, managed_launch
+from cuesheet.model_server import ManagedBackend, Replica
+from cuesheet.upstream import BackendFailedError
+
+FAKE = """
+import http.server, json, os, subprocess, sys, time
+model, port = sys.argv[1], int(sys.argv[2])
+print("(Worker pid=1) INFO 11-21 12:19:11 [a.py:7] Loading weights 50% of " + model, flush=True)
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"], start_new_session=True)
+time.sleep(float(os.environ.get("FAKE_LOADS_S", "0")))
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        key = os.environ["VLLM_API_KEY"]
+        allowed = self.path != "/v1/models" or self.headers["Authorization"] == "Bearer " + key
+        self.send_response(200 if allowed else 401)
+        text = json.dumps({"data": [{"id": model}]}) if "models" in self.path else "fake_hits 7\\n"
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text.encode())
+    def log_message(self, *arguments):
+        pass
+http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
+"""
+
+
+def settings(**changes) -> dict:
+    config = VlmConfig(serve="managed", model="tiny", managed=changes)
+    return {**config.managed.model_dump(), "command": config.managed.words()}
+
+
+def fake(folder: Path, code: str = FAKE, **changes) -> dict:
+    script = folder / "fake_server.py"
+    script.write_text(code)
+    return settings(command=[sys.executable, str(script), "{model}", "{port}"], **changes)
+
+
+def replica_of(folder: Path, managed: dict, ready_timeout_s: float = 30.0) -> Replica:
+    launch = managed_launch(managed, "tiny", None, None)
+    return Replica("replica-0", launch, folder / "replica-0.log", "tiny", ready_timeout_s, 5.0)
+
+
+def below(pid: int) -> list[psutil.Process]:
+    return psutil.Process(pid).children(recursive=True)
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    return not [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+async def eventually(holds) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline, "it never came true"
+        await asyncio.sleep(0.02)
+
+
+# The command
+
+
+def test_the_key_of_a_vllm_is_in_its_environment_and_not_in_its_command():
+    made = managed_launch(settings(), "org/model", None, None)("replica-0")
+    assert made.argv[:3] == ["vllm", "serve", "org/model"]
+    assert made.argv[made.argv.index("--host") + 1] == "127.0.0.1"
+    assert made.argv[made.argv.index("--port") + 1] == str(made.port)
+    assert made.full_environment()["VLLM_API_KEY"] == made.api_key
+    assert not [word for word in made.argv if made.api_key in word]
+
+
+def test_every_start_has_a_key_of_its_own():
+    launch = managed_launch(settings(), "org/model", None, None)
+    assert launch("replica-0").api_key != launch("replica-0").api_key
+
+
+def test_settings_become_arguments_of_vllm_and_further_ones_come_last():
+    managed = settings(
+        tensor_parallel_size=2,
+        max_model_len=8192,
+        gpu_memory_utilization=0.8,
+        limit_mm_per_prompt={"image": 4},
+        extra_args=["--max-num-seqs", 64],
+    )
+    line = " ".join(managed_launch(managed, "m", ["2", "3"], "/shared")("r").argv)
+    assert "--tensor-parallel-size 2" in line
+    assert "--max-model-len 8192" in line
+    assert "--gpu-memory-utilization 0.8" in line
+    assert '--limit-mm-per-prompt {"image":4}' in line
+    assert "--allowed-local-media-path /shared" in line
+    assert line.endswith("--max-num-seqs 64")
+
+
+def test_a_server_in_an_environment_of_its_own_gets_its_python_and_its_path():
+    made = managed_launch(settings(python="/opt/v/bin/python"), "m", ["5"], None)("r")
+    assert made.argv[:3] == ["/opt/v/bin/python", "-m", "vllm.entrypoints.openai.api_server"]
+    environment = made.full_environment()
+    assert environment["PATH"].startswith("/opt/v/bin:")
+    assert environment["CUDA_VISIBLE_DEVICES"] == "5"
+
+
+def test_a_command_of_ones_own_is_filled_in_and_its_key_is_not_logged():
+    managed = settings(command="serve '{model}' --at={host}:{port} --key {api_key}", env={"A": 1})
+    made = managed_launch(managed, "a b", None, None)("r")
+    assert made.argv == ["serve", "a b", f"--at=127.0.0.1:{made.port}", "--key", made.api_key]
+    assert made.full_environment()["A"] == "1"
+    assert made.api_key not in made.words()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"command": "serve {model}"}, "no {port}"),
+        ({"command": "serve {modle} {port}"}, "{modle}"),
+        ({"command": "serve 'x {port}"}, "split"),
+        ({"env": {"HF_TOKEN": "abc"}}, "looks like a key"),
+        ({"limit_mm_per_prompt": {"images": 3}}, "'images'"),
+        ({"limit_mm_per_prompt": {"image": -1}}, "0 or more"),
+    ],
+)
+def test_a_mistake_in_the_settings_is_said(changes, said):
+    with pytest.raises(ValueError, match=said.replace("{", r"\{")):
+        settings(**changes)
+
+
+def test_an_executable_that_is_missing_is_named_before_anything_starts():
+    with pytest.raises(CuesheetError, match=r"vlm\.managed\.python: /no/such/python"):
+        check_executable(settings(python="/no/such/python"))
+
+
+# GPUs
+
+
+def test_gpus_of_the_environment_are_dealt_out_in_order():
+    environment = {"CUDA_VISIBLE_DEVICES": "4,GPU-8a2f,6,7"}
+    assert deal_out("auto", 2, None, 2, environment) == [["4", "GPU-8a2f"], ["6", "7"]]
+    assert deal_out("auto", 3, None, 1, environment) == [["4"], ["GPU-8a2f"], ["6"]]
+
+
+def test_too_few_gpus_are_an_error_that_says_what_is_there_and_what_to_do():
+    with pytest.raises(CuesheetError, match=r"2 replicas of 2 need 4, there are 3 \(0, 1, 2\)"):
+        deal_out("auto", 2, None, 2, {"CUDA_VISIBLE_DEVICES": "0,1,2"})
+    with pytest.raises(CuesheetError, match=r"set vlm\.replicas to 1"):
+        deal_out(["0", "1"], 2, None, 2)
+
+
+def test_all_gpus_of_the_machine_are_used_where_none_are_named(tmp_path):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 0\necho 1\n")
+    tool.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    assert visible_gpus(environment) == (["0", "1"], "nvidia-smi")
+    assert deal_out("auto", 2, None, 1, environment) == [["0"], ["1"]]
+
+
+def test_without_a_gpu_it_is_left_to_the_server_unless_more_than_one_is_needed(tmp_path):
+    environment = {"PATH": str(tmp_path)}
+    assert deal_out("auto", 2, None, 1, environment) == [None, None]
+    assert deal_out("leave", 1, None, 4, environment) == [None]
+    with pytest.raises(CuesheetError, match="there are none"):
+        deal_out("auto", 1, None, 2, environment)
+
+
+# The process
+
+
+async def test_a_server_is_ready_when_it_lists_its_model_and_nothing_of_it_stays(tmp_path):
+    replica = replica_of(tmp_path, fake(tmp_path))
+    upstream = await replica.start()
+    processes = [psutil.Process(replica.pid), *below(replica.pid)]
+    assert len(processes) == 3  # leash, server, its worker
+    assert await upstream.models() == ["tiny"]
+    await upstream.close()
+    await replica.stop()
+    assert gone(processes)
+    assert (tmp_path / "replica-0.metrics.txt").read_text() == "fake_hits 7\n"
+
+
+async def test_while_it_loads_one_sees_the_last_line_of_its_log(tmp_path):
+    replica = replica_of(tmp_path, fake(tmp_path, env={"FAKE_LOADS_S": 3600}))
+    backend = ManagedBackend([replica], "tiny", 0, lambda cause: None)
+    waiting = asyncio.create_task(backend.pick("d/0"))
+    await eventually(lambda: "Loading" in "".join(backend.loading()))
+    (line,) = backend.loading()
+    assert line.startswith("replica-0 starting, ")
+    assert line.endswith(" s: Loading weights 50% of tiny")
+    waiting.cancel()
+    await backend.close()
+
+
+async def test_a_port_that_was_taken_meanwhile_is_no_failure(tmp_path):
+    code = (
+        "import os, sys\n"
+        "if not os.path.exists(sys.argv[0] + '.once'):\n"
+        "    open(sys.argv[0] + '.once', 'w').close()\n"
+        "    sys.exit('OSError: [Errno 98] Address already in use')\n"
+    )
+    replica = replica_of(tmp_path, fake(tmp_path, code + FAKE))
+    await (await replica.start()).close()
+    await replica.stop()
+
+
+async def test_arguments_that_an_older_vllm_does_not_know_are_left_out(tmp_path):
+    tool = tmp_path / "vllm"
+    code = (
+        f"#!{sys.executable}\n"
+        "import sys\n"
+        "for word in sys.argv:\n"
+        "    if 'trust' in word or 'structured' in word:\n"
+        "        sys.exit('vllm: error: unrecognized arguments: ' + word)\n"
+        "port = sys.argv[sys.argv.index('--port') + 1]\n"
+        "sys.argv = [sys.argv[0], sys.argv[2], port]\n"
+    )
+    tool.write_text(code + FAKE)
+    tool.chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    replica = replica_of(tmp_path, settings(env={"PATH": path}))
+    await (await replica.start()).close()
+    words = psutil.Process(replica.pid).cmdline()
+    await replica.stop()
+    assert not {"--trust-request-mm-kwargs", "--structured-outputs-config"} & set(words)
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB", "out of memory"),
+        ("OSError: org/none is not a local folder and is not a valid model", "vlm.model"),
+        ("ModuleNotFoundError: No module named 'vllm'", "package is missing"),
+        ("OSError: [Errno 98] Address already in use", "port was taken"),
+        ("RuntimeError: Failed to infer device type", "no GPU"),
+        ("api_server.py: error: unrecognized arguments: --frobnicate", "--frobnicate"),
+    ],
+)
+async def test_why_a_server_cannot_start_is_said_within_seconds(tmp_path, said, meant):
+    code = f"import sys\nprint('INFO loading')\nprint({said!r}, file=sys.stderr)\nsys.exit(1)\n"
+    replica = replica_of(tmp_path, fake(tmp_path, code))
+    failed = []
+    backend = ManagedBackend([replica], "tiny", 3, failed.append)
+    begun = time.monotonic()
+    with pytest.raises(BackendFailedError, match=meant) as caught:
+        await backend.pick("d/0")
+    assert time.monotonic() - begun < 10
+    assert said in str(caught.value)
+    assert failed == [str(caught.value)]
+    await backend.close()
+
+
+# The leash
+
+
+def start_leash(folder: Path, code: str, grace_s: float = 5.0) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", leash.__file__, str(grace_s), sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        cwd=folder,
+        start_new_session=True,
+    )
+
+
+STUBBORN = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+code = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; " \\
+    "time.sleep(3600)'], start_new_session=True); open('up', 'w').close(); time.sleep(3600)"
+subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+time.sleep(3600)
+"""
+
+
+@pytest.mark.parametrize("way", ["let go", "asked to end"])
+async def test_what_does_not_end_by_itself_is_killed_to_the_last_grandchild(tmp_path, way):
+    process = start_leash(tmp_path, STUBBORN, grace_s=0.2)
+    await eventually((tmp_path / "up").exists)
+    processes = below(process.pid)
+    assert len(processes) == 3
+    if way == "let go":
+        process.stdin.close()
+    else:
+        process.terminate()
+    assert await asyncio.to_thread(process.wait, 20) == -signal.SIGKILL
+    assert gone(processes)
+
+
+async def test_a_command_that_ends_takes_what_it_left_behind_with_it(tmp_path):
+    code = STUBBORN.replace("time.sleep(3600)\n", "time.sleep(0.5); sys.exit(3)\n")
+    process = start_leash(tmp_path, code)
+    await eventually(lambda: len(below(process.pid)) == 3)
+    processes = below(process.pid)
+    assert await asyncio.to_thread(process.wait, 20) == 3
+    assert gone(processes)
+
+
+async def test_a_command_that_is_asked_to_end_has_time_for_it(tmp_path):
+    code = (
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.3), sys.exit(9)))\n"
+        "open('up', 'w').close()\n"
+        "time.sleep(3600)\n"
+    )
+    process = start_leash(tmp_path, code)
+    await eventually((tmp_path / "up").exists)
+    process.stdin.close()
+    assert await asyncio.to_thread(process.wait, 20) == 9
+
+
+def test_the_leash_is_light():
+    library = str(Path(leash.__file__).parents[1])
+    code = f"import sys; sys.path.insert(0, {library!r})"
+    code += "\nimport cuesheet.leash; print(*sys.modules)"
+    loaded = subprocess.run(
+        [
+            sys.executable,
+            "-I",
+            "-S",
+            "-c",
+            f"import sys; sys.path.insert(0, {str(Path(leash.__file__).parents[1])!r}); {code}",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert not {"asyncio", "subprocess", "pydantic", "logging"} & set(loaded)
+
+
+# The log
+
+
+def test_a_progress_bar_shows_its_last_state_and_noise_is_left_out():
+    log = (
+        "(EngineCore pid=9) INFO 11-21 12:19:11 [loader.py:7] Starting to load\n"
+        "Loading safetensors checkpoint shards:  25% | 1/4\rLoading safetensors checkpoint shards: "
+        " 50% | 2/4\r\n"
+        "(APIServer pid=3) INFO 11-21 12:19:11 [launcher.py:195] Route: /ping, Methods: POST\n\n"
+    )
+    assert server_log.last_line(log) == "Loading safetensors checkpoint shards:  50% | 2/4"
+
+
+def test_a_log_without_a_known_cause_has_none():
+    assert server_log.cause_in("INFO all is well\nTraceback\nValueError: 7\n") is None
+
+
+def test_the_workflow_folder_is_not_in_the_servers_python_path(monkeypatch):
+    library = str(Path(leash.__file__).resolve().parents[1])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([library, "/mine"]))
+    made = managed_launch(settings(), "m", None, None)("r")
+    assert made.full_environment()["PYTHONPATH"] == "/mine"
