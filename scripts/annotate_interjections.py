@@ -5,14 +5,13 @@ interjections, the robot's speech, and plans where the plan stage wrote none. Ti
 """
 
 import asyncio
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from cuesheet import files, interjections, joblog
 from cuesheet.config import FramesConfig, InterjectionsConfig
 from cuesheet.stage import open_stage
+from cuesheet.stage_files import read_stage_file
 
 
 async def annotate(
@@ -47,7 +46,7 @@ def main(snakemake) -> None:
         result = asyncio.run(
             annotate(
                 snakemake.input.keyframes,
-                json.loads(Path(snakemake.input.plan).read_text(encoding="utf-8")),
+                read_stage_file(snakemake.input.plan, "plan").model_dump(),
                 list(snakemake.input.prompts),
                 snakemake.params.answers,
                 InterjectionsConfig(**snakemake.params.interjections),

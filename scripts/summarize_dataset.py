@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from cuesheet import files, joblog
 from cuesheet.dataset import read_dataset
+from cuesheet.index_state import read_notices
 from cuesheet.summary import as_text, summarize
 
 
@@ -23,6 +24,7 @@ def main(snakemake) -> None:
             [episode.episode_index for episode in annotated.episodes],
             snakemake.params.get("left_out") or (),
             functools.partial(tqdm, desc="episodes", unit="episode", mininterval=2.0),
+            read_notices(results / "episodes.parquet"),
         )
         print(as_text(summary))
         files.write_json(snakemake.output.json, summary)

@@ -20,6 +20,7 @@ from typing import Any
 
 from cuesheet.call_cache import is_usable, read_entry
 from cuesheet.errors import CuesheetError
+from cuesheet.stage_files import STAGES
 
 DEFAULT_CACHE = Path(".cache/vlm")
 _ENTRY = re.compile(r"[0-9a-f]{64}\.json")
@@ -27,7 +28,6 @@ _MEDIUM = re.compile(r"[0-9a-f]{64}\.[a-z0-9]+")
 _AGE = re.compile(r"(\d+)([hdw])")
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 _AGES = (("1 day", 1), ("1 week", 7), ("30 days", 30), ("1 year", 365))
-_STAGES = ("plan", "interjections", "vqa")
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def used_keys(results: Iterable[Path]) -> set[str]:
     """
     keys: set[str] = set()
     for folder in results:
-        stages = "|".join(_STAGES)
+        stages = "|".join(STAGES)
         found = [
             path
             for path in sorted(folder.rglob("*.json"))

@@ -110,7 +110,8 @@ class PlanConfig(Section):
         default="if_short",
         description=(
             "Derive the task from the video; `if_short`: where it is missing, has fewer than 3 "
-            "words or is a placeholder (debug, test, tbd, todo, n/a, untitled, default)."
+            "words (4 characters, in scripts without spaces) or is a placeholder (debug, test, "
+            "tbd, todo, n/a, untitled, default)."
         ),
     )
     rephrasings: RephrasingsConfig = RephrasingsConfig()

@@ -19,6 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cuesheet.config_checks import as_ranges
 from cuesheet.errors import CuesheetError
 from cuesheet.fingerprint import STATISTICS, fingerprints
 from cuesheet.nearest import nearest
@@ -139,17 +140,9 @@ def describe_range(episode_indices: Iterable[int]) -> str:
     numbers = sorted(episode_indices)
     if not numbers:
         return "no episodes"
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    if len(runs) == 1 and runs[0][0] != runs[0][1]:
-        return f"episodes {runs[0][0]} to {runs[0][1]}"
-    shown = [str(a) if a == b else f"{a}-{b}" for a, b in runs[:20]]
-    more = f" and {len(runs) - 20} more ranges" if len(runs) > 20 else ""
-    return f"episode{'s' if len(numbers) > 1 else ''} {', '.join(shown)}{more}"
+    if len(numbers) > 1 and numbers[-1] - numbers[0] == len(numbers) - 1:
+        return f"episodes {numbers[0]} to {numbers[-1]}"
+    return f"episode{'s' if len(numbers) > 1 else ''} {as_ranges(numbers)}"
 
 
 def read_dataset(root: Path | str, name: str) -> Dataset:

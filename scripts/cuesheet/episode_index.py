@@ -6,6 +6,7 @@ frame), cameras (key, kind, file, from_s, to_s, width and height in pixels, code
 64 episodes, so that a job which needs one episode reads little.
 """
 
+import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from cuesheet.index_checks import (
     check_metadata,
     check_video_file,
 )
-from cuesheet.index_state import STATE_KEY, source_state
+from cuesheet.index_state import NOTICES_KEY, STATE_KEY, source_state
 
 _ROW_GROUP = 64
 _SHOWN_PROBLEMS = 30
@@ -236,7 +237,9 @@ def make_index(
     """Builds and writes the index; returns notices. Raises CuesheetError, see `build_index`."""
     state = source_state(dataset)
     table, notices = build_index(dataset, progress, selected)
-    write_index(table.replace_schema_metadata({STATE_KEY: state}), path)
+    write_index(
+        table.replace_schema_metadata({STATE_KEY: state, NOTICES_KEY: json.dumps(notices)}), path
+    )
     return notices
 
 

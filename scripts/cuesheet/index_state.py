@@ -1,6 +1,7 @@
 """Whether an index still fits its source. Light to import: the Snakefile asks this."""
 
 import hashlib
+import json
 from collections.abc import Collection
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from cuesheet.dataset import Dataset
 
 # Key of the index's schema metadata that holds the state of the source it was made from.
 STATE_KEY = b"cuesheet_source_state"
+NOTICES_KEY = b"cuesheet_notices"
 
 
 def source_state(dataset: Dataset) -> str:
@@ -32,6 +34,12 @@ def file_state(path: Path | str) -> str:
     except OSError:
         return "missing"
     return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def read_notices(path: Path | str) -> list[str]:
+    """What was noticed when the index was made: sentences for a person."""
+    metadata = pq.read_schema(path).metadata or {}
+    return json.loads(metadata.get(NOTICES_KEY, b"[]"))
 
 
 def is_current(path: Path | str, dataset: Dataset, selected: Collection[int]) -> bool:

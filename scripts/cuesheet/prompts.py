@@ -38,6 +38,11 @@ class Prompts:
                 raise CuesheetError(f"prompt file {path} cannot be read: {error}") from error
             except TemplateError as error:
                 raise CuesheetError(f"prompt file {path} is no Jinja2 template: {error}") from error
+            if not text.strip():
+                raise CuesheetError(
+                    f"prompt file {path} is empty; write the prompt, or copy Cuesheet's own from "
+                    "config/prompts"
+                )
             self.hashes[path.stem] = hashlib.sha256(text.encode()).hexdigest()
 
     def render(self, name: str, **values: object) -> str:

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from typing import Any
 from cuesheet import files
 
 _LIBRARY = Path(__file__).resolve().parents[1]
-_POLL_S = 0.05
+_KEPT_RUNS = 50
 # Processes that this one started, by server.json: kept so that they can be reaped.
 _started: dict[Path, subprocess.Popen[bytes]] = {}
 
@@ -33,6 +34,7 @@ def start(config: dict[str, Any], run_root: Path | str) -> Path:
     run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{secrets.token_hex(3)}"
     run_dir = (Path(run_root) / run_id).resolve()
     run_dir.mkdir(parents=True, mode=0o700)
+    _forget_old_runs(run_dir.parent)
     config = {**config, "cache_dir": os.path.abspath(config["cache_dir"])}
     config["results_dir"] = os.path.abspath(config["results_dir"])
     config_file = run_dir / "config.json"
@@ -54,6 +56,18 @@ def start(config: dict[str, Any], run_root: Path | str) -> Path:
             start_new_session=True,
         )
     return server_file
+
+
+def _forget_old_runs(run_root: Path) -> None:
+    """Delete the folders (logs, server.json) of ended runs but the last few."""
+    oldest = sorted(folder for folder in run_root.iterdir() if folder.is_dir())[:-_KEPT_RUNS]
+    for folder in oldest:
+        try:
+            state = json.loads((folder / "server.json").read_bytes())["state"]
+        except (OSError, ValueError, KeyError):
+            continue
+        if state in ("stopped", "failed"):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def stop(server_file: Path | str, timeout_s: float = 15.0) -> None:

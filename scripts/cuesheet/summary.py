@@ -22,6 +22,7 @@ def summarize(
     episodes: Collection[int],
     left_out: Collection[int],
     progress: Progress = iter,
+    notices: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The summary of a dataset's results.
 
@@ -30,6 +31,7 @@ def summarize(
         episodes: every episode of the dataset.
         left_out: episodes that were to be annotated and could not.
         progress: wraps the annotated episodes to show progress, as `tqdm` does.
+        notices: what was noticed of the source dataset, a sentence each.
 
     Raises:
         CuesheetError: a file of an annotated episode is broken.
@@ -80,6 +82,7 @@ def summarize(
             "completion_from_cache": tokens["completion_cached"],
         },
         "models": [{"name": m, "served_by": s} for m, s in sorted(models.items())],
+        "notices": list(notices),
         "warnings": {
             "total": len(warnings),
             "by_code": dict(Counter(w["code"] for w in warnings).most_common()),
@@ -130,6 +133,7 @@ def as_text(summary: Mapping[str, Any]) -> str:
         ("Model", "; ".join(map(_model_text, summary["models"])) or "none was asked"),
         ("Warnings", _warnings_text(summary["warnings"])),
     ]
+    entries[-1:-1] = [("Notice", notice) for notice in summary["notices"]]
     lines = [summary["dataset"], *(f"  {name + ':':<18} {text}" for name, text in entries)]
     for warning in summary["warnings"]["first"]:
         lines.append(

@@ -235,7 +235,8 @@ async def _tell(progress: Progress) -> None:
     going = True
     while going:
         await asyncio.sleep(every_s)
-        going = progress.print()
+        # Counting files of a network file system takes a while, and the gateway serves here.
+        going = await asyncio.to_thread(progress.print)
 
 
 async def _tell_loading(backend: ManagedBackend) -> None:

@@ -19,11 +19,10 @@ from cuesheet.errors import CuesheetError
 from cuesheet.index_state import file_state, is_current
 from cuesheet.nearest import nearest
 from cuesheet.offline_vlm import MODEL_ID as OFFLINE_MODEL
+from cuesheet.stage_files import STAGES
 
 # Part of the rerun trigger: raised when the answers of the stages change by our code.
 ANSWER_VERSION = 1
-
-STAGES = ("plan", "interjections", "vqa")
 
 
 @dataclass(frozen=True)
@@ -325,11 +324,18 @@ def _check_prompts(folder: Path, config: Config) -> None:
         if getattr(config, stage).enabled
         for name in getattr(prompts, stage.upper())
     )
-    missing = [name for name in names if not (folder / f"{name}.md").is_file()]
+    paths = {name: folder / f"{name}.md" for name in names}
+    missing = [path.name for path in paths.values() if not path.is_file()]
     if missing:
         raise CuesheetError(
-            f"config: prompts_dir: {folder} has no {', '.join(f'{name}.md' for name in missing)}; "
-            "copy the files of config/prompts and change what you like"
+            f"config: prompts_dir: {folder} has no {', '.join(missing)}; copy the files of "
+            "config/prompts and change what you like"
+        )
+    empty = [path.name for path in paths.values() if not path.read_bytes().strip()]
+    if empty:
+        raise CuesheetError(
+            f"config: prompts_dir: in {folder}, {', '.join(empty)} is empty; write the prompt, or "
+            "copy Cuesheet's own from config/prompts"
         )
 
 

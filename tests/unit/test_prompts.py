@@ -44,3 +44,9 @@ def test_a_broken_template_names_the_file(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(CuesheetError, match=r"gone\.md cannot be read"):
         Prompts([tmp_path / "gone.md"])
+
+
+def test_an_empty_prompt_is_refused(tmp_path):
+    (tmp_path / "hello.md").write_text(" \n")
+    with pytest.raises(CuesheetError, match=r"hello\.md is empty"):
+        Prompts([tmp_path / "hello.md"])

@@ -474,3 +474,18 @@ def test_the_offline_command_never_shows_its_key(tmp_path):
     made = launch.offline_launch(tmp_path)("replica-0")
     assert not any(made.api_key in word for word in made.argv)
     assert made.api_key != launch.offline_launch(tmp_path)("replica-0").api_key
+
+
+def test_folders_of_ended_runs_do_not_pile_up(tmp_path):
+    runs = tmp_path / "runs"
+    for number in range(server._KEPT_RUNS + 5):
+        folder = runs / f"20200101-0000{number:02d}-1-a"
+        folder.mkdir(parents=True)
+        state = "ready" if number == 1 else "stopped"
+        (folder / "server.json").write_text(json.dumps({"state": state}))
+    started = server.start(settings(tmp_path), runs)
+    server.stop(started)
+    left = sorted(folder.name for folder in runs.iterdir())
+    assert len(left) == server._KEPT_RUNS + 1
+    assert started.parent.name in left
+    assert left[0] == "20200101-000001-1-a"  # as far as its file says, it still runs

@@ -108,3 +108,10 @@ def test_a_broken_file_is_named(results):
     (results / "vqa/000001.json").write_text("{")
     with pytest.raises(CuesheetError, match=r"vqa/000001\.json is not valid JSON"):
         summarize(results, range(2), left_out=[])
+
+
+def test_what_was_noticed_of_the_source_is_told(results):
+    notice = "Camera depth records depth, not color: it is left out."
+    summary = summarize(results, range(5), left_out=[3], notices=[notice])
+    assert summary["notices"] == [notice]
+    assert notice in as_text(summary)
