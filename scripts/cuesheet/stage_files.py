@@ -88,8 +88,15 @@ class Provenance(_File):
     calls: list[Call] = Field(default_factory=list)
 
 
+class Task(_File):
+    """What the episode is about; `source` is `dataset` or `video`."""
+
+    text: str = ""
+    source: str = "dataset"
+
+
 class StageFile(_File):
-    """An annotation file. `subtasks` is filled by the plan, `pairs` by VQA."""
+    """An annotation file. `task` and `subtasks` are filled by the plan, `pairs` by VQA."""
 
     format: Literal[1]
     stage: Literal["plan", "interjections", "vqa"]
@@ -98,6 +105,7 @@ class StageFile(_File):
     persistent: list[LanguageRow]
     events: list[LanguageRow]
     warnings: list[str] = Field(default_factory=list)
+    task: Task = Field(default_factory=Task)
     subtasks: list[Subtask] = Field(default_factory=list)
     pairs: list[VqaPair] = Field(default_factory=list)
     provenance: Provenance = Field(default_factory=Provenance)
