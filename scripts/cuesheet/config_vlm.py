@@ -202,7 +202,12 @@ class VlmConfig(Section):
         default=[], description="For `external`, e.g. `[http://127.0.0.1:8000/v1]`; several share."
     )
     api_key_env: Text = Field(
-        default=None, description="Environment variable that holds the key; never the key itself."
+        default=None,
+        description=(
+            "Environment variable that holds the key; never the key itself. Where neither this nor "
+            "`api_key_file` is set, Hugging Face's servers get the token of `hf auth login` "
+            "(`HF_TOKEN` wins)."
+        ),
     )
     api_key_file: Text = Field(default=None, description="File that holds the key.")
     replicas: int = Field(
@@ -218,6 +223,14 @@ class VlmConfig(Section):
     max_restarts: int = Field(default=3, ge=0, description="Restarts of a server that died.")
     ready_timeout_s: PositiveFloat = Field(
         default=900.0, description="Longest wait for a server to be ready."
+    )
+    structured_output: bool = Field(
+        default=True,
+        description=(
+            "Whether the form of a reply goes with the request as `response_format`, which is "
+            "found out where a server refuses it; false: in words from the start, for a server "
+            "that takes it and does not keep to it (`transformers serve`, managed, is known)."
+        ),
     )
     cache_dir: str = Field(
         default=".cache/vlm", description="Every reply is kept here, by what determines it."

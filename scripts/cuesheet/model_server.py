@@ -112,7 +112,7 @@ class Replica:
             raise
         self.url = url
         log.info("%s: ready at %s after %.1f s", self.name, url, time.monotonic() - self._begun)
-        return Upstream(url, launch.api_key, self.timeout_s, local=True)
+        return Upstream(url, launch.api_key, self.timeout_s, launch.structured)
 
     def loading(self) -> str:
         """How long it has been starting, and the last thing that its log says."""

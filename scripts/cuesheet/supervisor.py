@@ -19,6 +19,7 @@ import psutil
 from aiohttp import web
 
 from cuesheet import files
+from cuesheet.api_keys import keys_of
 from cuesheet.asking import Asker, Counters
 from cuesheet.call_cache import CallCache
 from cuesheet.errors import CuesheetError
@@ -64,37 +65,13 @@ class ServerFile:
         files.write_json(self._path, self._content, mode=0o600)
 
 
-def read_api_key(config: dict[str, Any]) -> str:
-    """Return the key for external servers from the environment or a file; never from the config.
-
-    Raises CuesheetError when the named place has none. Servers that want no key get "none".
-    """
-    if config.get("api_key_env"):
-        name = config["api_key_env"]
-        key = os.environ.get(name, "").strip()
-        if not key:
-            raise CuesheetError(
-                f"the environment variable {name} (vlm.api_key_env) is not set or empty; export it"
-            )
-        return key
-    if config.get("api_key_file"):
-        path = Path(config["api_key_file"]).expanduser()
-        try:
-            key = path.read_text().strip()
-        except OSError as error:
-            raise CuesheetError(f"the key file {path} (vlm.api_key_file): {error}") from error
-        if not key:
-            raise CuesheetError(f"the key file {path} (vlm.api_key_file) is empty")
-        return key
-    return "none"
-
-
 def make_backend(config: dict[str, Any], run_dir: Path, server_file: ServerFile) -> Backend:
     """Return the model servers of a config, none started yet. Raises CuesheetError."""
     serve = config["serve"]
     if serve == "external":
+        keys = keys_of(config)
         return ExternalBackend(
-            config["base_urls"], read_api_key(config), config.get("model"), config["timeout_s"]
+            keys, config.get("model"), config["timeout_s"], config.get("structured_output", True)
         )
     if serve == "replay":
         return ReplayBackend(config["model"], Path(config["cache_dir"]))
@@ -136,7 +113,13 @@ def _managed_launches(config: dict[str, Any]) -> list[Callable[[str], Launch]]:
         settings["tensor_parallel_size"],
     )
     return [
-        managed_launch(settings, config["model"], gpus, config.get("shared_folder"))
+        managed_launch(
+            settings,
+            config["model"],
+            gpus,
+            config.get("shared_folder"),
+            config.get("structured_output", True),
+        )
         for gpus in shares
     ]
 
