@@ -7,34 +7,34 @@ the form that was asked for, that the rows hold what must always hold, and that 
 import os
 import re
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
-import pyarrow.parquet as pq
 import pytest
-from workflow_runs import REPOSITORY, Workdir
+from real_servers import (
+    EPISODE,
+    PATIENCE_S,
+    PYTHON,
+    assert_complete,
+    calls_of,
+    eventually,
+    make_model,
+    processes_in,
+    run_folder,
+)
+from workflow_runs import Workdir
 
-PYTHON = REPOSITORY / ".venv-vllm" / "bin" / "python"
 pytestmark = [
     pytest.mark.vllm,
     pytest.mark.workflow,
     pytest.mark.skipif(not PYTHON.exists(), reason="no .venv-vllm; run: make vllm"),
 ]
 
-EPISODE = 1
-PATIENCE_S = 120
-STAGES = ("plan", "interjections", "vqa")
-
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "tiny-qwen2.5-vl"
-    script = REPOSITORY / "tests" / "tiny_vlm.py"
-    subprocess.run([PYTHON, script, folder], check=True, capture_output=True, timeout=PATIENCE_S)
-    return folder
+    return make_model(tmp_path_factory.mktemp("models") / "tiny-qwen2.5-vl")
 
 
 def configure(work: Workdir, model: Path, dataset: Path, **changes: object) -> None:
@@ -67,27 +67,6 @@ def configure(work: Workdir, model: Path, dataset: Path, **changes: object) -> N
     )
 
 
-@pytest.fixture
-def work(tmp_path: Path) -> Iterator[Workdir]:
-    """A working directory; whatever still runs in it after the test is ended."""
-    (tmp_path / "work").mkdir()
-    yield Workdir(tmp_path / "work")
-    for process in processes_in(tmp_path / "work"):
-        process.kill()
-
-
-def processes_in(folder: Path) -> list[psutil.Process]:
-    """Processes that work in `folder`: the run's, and all that they started, however indirectly."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.cwd() == str(folder) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return found
-
-
 def model_servers_in(folder: Path) -> list[psutil.Process]:
     """The processes of vLLM itself that were started by a command line."""
     return [
@@ -96,38 +75,6 @@ def model_servers_in(folder: Path) -> list[psutil.Process]:
         if "vllm.entrypoints.openai.api_server" in (words := process.cmdline())
         and not any(word.endswith("leash.py") for word in words)
     ]
-
-
-def eventually(holds: Callable[[], object], run: subprocess.Popen | None = None) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert run is None or run.poll() is None, "the run ended before"
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.05)
-
-
-def calls_of(work: Workdir) -> list[dict]:
-    return [
-        call
-        for stage in STAGES
-        for call in work.json(f"results/demo_v3/{stage}/{EPISODE:06d}.json")["provenance"]["calls"]
-    ]
-
-
-def assert_complete(work: Workdir) -> None:
-    """The dataset is there with every frame, and the checks of the workflow found no error."""
-    assert work.json(f"results/demo_v3/validation/{EPISODE:06d}.json")["errors"] == []
-    path = work.path / "results/demo_v3/annotated/data/chunk-000/file-000.parquet"
-    frames = [row for row in pq.read_table(path).to_pylist() if row["episode_index"] == EPISODE]
-    assert len(frames) == 46
-    subtasks = [row for row in frames[0]["language_persistent"] if row["style"] == "subtask"]
-    assert subtasks
-    assert min(row["timestamp"] for row in subtasks) == 0.0
-
-
-def run_folder(work: Workdir) -> Path:
-    (folder,) = (work.path / ".cuesheet" / "runs").iterdir()
-    return folder
 
 
 def test_an_episode_is_annotated_and_every_reply_fits_at_once(work, model, demo_v3):
