@@ -157,8 +157,9 @@ async def supervise(config: dict[str, Any], run_dir: Path, parent_pid: int) -> i
                 Path(config["results_dir"]), config.get("totals") or {}, gateway.snapshot
             )
             telling = [asyncio.create_task(_tell(progress))]
-            if isinstance(backend, ManagedBackend) and progress.every_s() is not None:
-                telling.append(asyncio.create_task(_tell_loading(backend)))
+            if isinstance(backend, ManagedBackend) and (every_s := progress.every_s()):
+                loading = _tell_loading(backend, min(every_s, LOADING_EVERY_S))
+                telling.append(asyncio.create_task(loading))
             ending.callback(progress.print)
             for task in telling:
                 ending.callback(task.cancel)
@@ -221,13 +222,17 @@ async def _tell(progress: Progress) -> None:
         going = progress.print()
 
 
-async def _tell_loading(backend: ManagedBackend) -> None:
+async def _tell_loading(backend: ManagedBackend, every_s: float) -> None:
     """Say what servers do while calls wait for them; one that is quick is not mentioned."""
-    told: list[str] = []
+    said: dict[str, tuple[float, str]] = {}
     while True:
-        await asyncio.sleep(LOADING_EVERY_S)
-        lines = backend.loading()
-        for line in lines:
-            if line not in told:
-                _say(line)
-        told = lines
+        await asyncio.sleep(every_s)
+        loading = backend.loading()
+        for name, (waited_s, line) in loading.items():
+            before_s, before = said.get(name, (None, ""))
+            if before_s is None:
+                said[name] = waited_s, ""
+            elif line != before or not 0 <= waited_s - before_s < LOADING_EVERY_S:
+                _say(f"{name} starting, {waited_s:.0f} s" + (f": {line}" if line else ""))
+                said[name] = waited_s, line
+        said = {name: about for name, about in said.items() if name in loading}
