@@ -81,7 +81,7 @@ def configure(work, model, dataset):
 def test_an_episode_is_annotated_by_transformers_serve(work, model, demo_v3):
     configure(work, model, demo_v3)
     work.run()
-    assert_complete(work)
+    assert_complete(work, demo_v3, [EPISODE])
     assert processes_in(work.path) == []
     calls = calls_of(work)
     assert {call["prompt"] for call in calls} >= {"plan_describe", "plan_segment", "vqa_bbox"}

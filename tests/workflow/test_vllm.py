@@ -37,10 +37,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_model(tmp_path_factory.mktemp("models") / "tiny-qwen2.5-vl")
 
 
-def configure(work: Workdir, model: Path, dataset: Path, **changes: object) -> None:
+def configure(work: Workdir, model: Path | str, dataset: Path, **changes: object) -> None:
     work.configure(
         dataset=str(dataset),
-        episodes=[EPISODE],
+        **{"episodes": [EPISODE], **changes},
         vlm={
             "serve": "managed",
             "model": str(model),
@@ -63,7 +63,6 @@ def configure(work: Workdir, model: Path, dataset: Path, **changes: object) -> N
                 },
             },
         },
-        **changes,
     )
 
 
@@ -77,26 +76,46 @@ def model_servers_in(folder: Path) -> list[psutil.Process]:
     ]
 
 
-def test_an_episode_is_annotated_and_every_reply_fits_at_once(work, model, demo_v3):
-    configure(work, model, demo_v3, plan={"relabel": True, "rephrasings": {"mode": "axes"}})
+def test_the_demo_is_annotated_and_every_reply_fits_at_once(work, model, demo_v3):
+    plan = {"relabel": True, "rephrasings": {"mode": "axes"}}
+    configure(work, model, demo_v3, plan=plan, episodes=None)
     output = work.run().output
-    assert_complete(work)
+    assert_complete(work, demo_v3, range(4))
     calls = calls_of(work)
     assert {call["prompt"] for call in calls} >= {"plan_describe", "plan_segment", "plan_relabel"}
-    assert [call for call in calls if call["outcome"] != "ok" or call["attempts"] != 1] == []
+    at_once = [call for call in calls if call["outcome"] == "ok" and call["attempts"] == 1]
+    asked = [call for call in calls if not call["cache_hit"]]
+    print(f"\n{len(calls)} calls, {len(asked)} asked of vLLM; read at the first attempt: ", end="")
+    print(f"{sum(call in at_once for call in asked)}")
+    assert [call for call in asked if call not in at_once] == []
     assert processes_in(work.path) == []
+    assert "failed" not in output
 
     # The second question about the same pictures finds them in the server's cache.
-    segment = next(call for call in calls if call["name"].startswith("segment"))
-    usage = work.json(f".cache/vlm/{segment['key'][:2]}/{segment['key']}.json")["reply"]["usage"]
-    assert usage["prompt_tokens_details"]["cached_tokens"] > usage["prompt_tokens"] / 2
+    prompt = cached = 0
+    for call in (call for call in calls if call["name"].startswith("segment")):
+        entry = work.json(f".cache/vlm/{call['key'][:2]}/{call['key']}.json")
+        usage = entry["reply"]["usage"]
+        prompt += usage["prompt_tokens"]
+        cached += usage["prompt_tokens_details"]["cached_tokens"]
+    assert cached > prompt / 2
     counted = (run_folder(work) / "replica-0.metrics.txt").read_text()
     hits = float(re.search(r"^vllm:prefix_cache_hits_total\{.*\} (\S+)", counted, re.M)[1])
     queries = float(re.search(r"^vllm:prefix_cache_queries_total\{.*\} (\S+)", counted, re.M)[1])
-    print(f"prefix cache: {hits:.0f} of {queries:.0f} tokens; segment: {usage}")
+    assert hits >= cached
+    print(f"prefix cache, segment after describe: {cached} of {prompt} tokens, ", end="")
+    print(f"{cached / prompt:.1%}; all calls (/metrics): {hits / queries:.1%}")
     print((run_folder(work) / "supervisor.log").read_text())
-    assert hits > 0
-    assert "failed" not in output
+
+
+def test_a_model_that_is_not_there_ends_the_run_with_the_cause(work, demo_v3):
+    configure(work, "no-such/model", demo_v3, interjections={"enabled": False})
+    done = work.run(check=False)
+    assert done.returncode != 0
+    (said,) = [line for line in done.output.splitlines() if line.startswith("cuesheet: the model")]
+    assert "the model is not there under this name (vlm.model)" in said
+    assert processes_in(work.path) == []
+    print((run_folder(work) / "supervisor.log").read_text())
 
 
 def test_clips_are_taken_and_a_killed_vllm_is_replaced_in_the_middle_of_a_run(work, model, demo_v3):
@@ -113,7 +132,7 @@ def test_clips_are_taken_and_a_killed_vllm_is_replaced_in_the_middle_of_a_run(wo
     (after,) = model_servers_in(work.path)
     keys.add(after.parent().environ()["VLLM_API_KEY"])
     assert run.wait(PATIENCE_S) == 0
-    assert_complete(work)
+    assert_complete(work, demo_v3, [EPISODE])
     calls = calls_of(work)
     assert len(calls) > 30
     assert {call["outcome"] for call in calls} == {"ok"}
