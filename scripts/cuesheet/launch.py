@@ -26,6 +26,7 @@ _OPTIONAL: Mapping[str, Sequence[str]] = {
     "--structured-outputs-config": ['{"backend":"xgrammar","disable_any_whitespace":true}'],
     "--trust-request-mm-kwargs": [],
 }
+_BATCH = str(Path(__file__).with_name("vllm_batch.py"))
 # Run as modules, the programs need not lie where they were installed.
 _MODULES = {
     "vllm": ("vllm.entrypoints.openai.api_server", "--model"),
@@ -110,7 +111,7 @@ def managed_launch(
         argv = _command(settings, model, port, key, shared_folder, unknown)
         # The run's own library path is nothing to another program's environment.
         environment: dict[str, str | None] = {"PYTHONPATH": _without_library()}
-        if settings["server"] == "vllm":
+        if settings["server"] in ("vllm", "vllm-batch"):
             environment["VLLM_API_KEY"] = key
         if settings["python"]:
             # Compilers and the like that a server calls by name are installed beside its Python.
@@ -149,14 +150,16 @@ def _command(
         return [_filled(word, values) for word in words] + settings["extra_args"]
     python = settings["python"]
     server = settings["server"]
-    if python is None:
+    if server == "vllm-batch":
+        argv = [str(Path(python).expanduser()), _BATCH, "--model", model]
+    elif python is None:
         argv = [server, "serve", model]
     elif server in _MODULES:
         argv = [str(Path(python).expanduser()), "-m", *_MODULES[server], model]
     else:
         argv = [str(Path(python).expanduser().absolute().parent / server), "serve", model]
     argv += ["--host", HOST, "--port", str(port)]
-    if server == "vllm":
+    if server in ("vllm", "vllm-batch"):
         argv += _vllm_arguments(settings, shared_folder, unknown)
     return argv + settings["extra_args"]
 
@@ -171,8 +174,10 @@ def _vllm_arguments(
     settings: Mapping[str, Any], shared_folder: str | None, unknown: Collection[str]
 ) -> list[str]:
     arguments = []
+    # Offline, whoever asks is trusted.
+    left_out = {*unknown, *(["--trust-request-mm-kwargs"] if settings["server"] != "vllm" else [])}
     for name, values in _OPTIONAL.items():
-        if name not in unknown:
+        if name not in left_out:
             arguments += [name, *values]
     if settings["tensor_parallel_size"] > 1:
         arguments += ["--tensor-parallel-size", str(settings["tensor_parallel_size"])]

@@ -78,11 +78,11 @@ def make_backend(config: dict[str, Any], run_dir: Path, server_file: ServerFile)
     if serve == "offline":
         launches = [offline_launch(run_dir)] * config["replicas"]
         model = config.get("model") or OFFLINE_MODEL
-    elif serve == "managed":
+    elif serve in ("managed", "vllm-batch"):
         launches, model = _managed_launches(config), config["model"]
     else:
         raise CuesheetError(
-            f"vlm.serve is {serve!r}; it can be offline, managed, external or replay"
+            f"vlm.serve is {serve!r}; it can be offline, managed, vllm-batch, external or replay"
         )
     replicas = [
         Replica(
@@ -105,6 +105,12 @@ def make_backend(config: dict[str, Any], run_dir: Path, server_file: ServerFile)
 
 def _managed_launches(config: dict[str, Any]) -> list[Callable[[str], Launch]]:
     settings = config["managed"]
+    if config["serve"] == "vllm-batch":
+        settings = {
+            **settings,
+            "server": "vllm-batch",
+            "python": settings["python"] or sys.executable,
+        }
     check_executable(settings)
     shares = deal_out(
         settings["gpus"],

@@ -37,12 +37,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_model(tmp_path_factory.mktemp("models") / "tiny-qwen2.5-vl")
 
 
-def configure(work: Workdir, model: Path | str, dataset: Path, **changes: object) -> None:
+def configure(
+    work: Workdir, model: Path | str, dataset: Path, serve: str = "managed", **changes: object
+) -> None:
+    online = ["--enable-prompt-tokens-details"] if serve == "managed" else []
     work.configure(
         dataset=str(dataset),
         **{"episodes": [EPISODE], **changes},
         vlm={
-            "serve": "managed",
+            "serve": serve,
             "model": str(model),
             "sampling": {"temperature": 1.0},
             "managed": {
@@ -53,7 +56,7 @@ def configure(work: Workdir, model: Path | str, dataset: Path, **changes: object
                     *("--enforce-eager", "--dtype", "float32", "--max-num-seqs", "16"),
                     # vLLM 0.32 for the CPU ends where a prompt of a seeded call is split.
                     *("--no-enable-chunked-prefill", "--max-num-batched-tokens", "8192"),
-                    "--enable-prompt-tokens-details",
+                    *online,
                 ],
                 "env": {
                     "VLLM_CPU_KVCACHE_SPACE": 1,
@@ -76,6 +79,17 @@ def model_servers_in(folder: Path) -> list[psutil.Process]:
     ]
 
 
+def cached_of_segment(work: Workdir) -> tuple[int, int]:
+    """Tokens of the calls that segment, and how many of them vLLM had from the calls before."""
+    prompt = cached = 0
+    for call in (call for call in calls_of(work) if call["name"].startswith("segment")):
+        entry = work.json(f".cache/vlm/{call['key'][:2]}/{call['key']}.json")
+        usage = entry["reply"]["usage"]
+        prompt += usage["prompt_tokens"]
+        cached += usage["prompt_tokens_details"]["cached_tokens"]
+    return prompt, cached
+
+
 def test_the_demo_is_annotated_and_every_reply_fits_at_once(work, model, demo_v3):
     plan = {"relabel": True, "rephrasings": {"mode": "axes"}}
     configure(work, model, demo_v3, plan=plan, episodes=None)
@@ -92,12 +106,7 @@ def test_the_demo_is_annotated_and_every_reply_fits_at_once(work, model, demo_v3
     assert "failed" not in output
 
     # The second question about the same pictures finds them in the server's cache.
-    prompt = cached = 0
-    for call in (call for call in calls if call["name"].startswith("segment")):
-        entry = work.json(f".cache/vlm/{call['key'][:2]}/{call['key']}.json")
-        usage = entry["reply"]["usage"]
-        prompt += usage["prompt_tokens"]
-        cached += usage["prompt_tokens_details"]["cached_tokens"]
+    prompt, cached = cached_of_segment(work)
     assert cached > prompt / 2
     counted = (run_folder(work) / "replica-0.metrics.txt").read_text()
     hits = float(re.search(r"^vllm:prefix_cache_hits_total\{.*\} (\S+)", counted, re.M)[1])
@@ -115,6 +124,25 @@ def test_a_model_that_is_not_there_ends_the_run_with_the_cause(work, demo_v3):
     (said,) = [line for line in done.output.splitlines() if line.startswith("cuesheet: the model")]
     assert "the model is not there under this name (vlm.model)" in said
     assert processes_in(work.path) == []
+    print((run_folder(work) / "supervisor.log").read_text())
+
+
+def test_the_same_without_a_server_of_vllm(work, model, demo_v3):
+    """Batches of the offline entry point, in one process."""
+    configure(work, model, demo_v3, serve="vllm-batch", episodes=None, vqa={"hz": 2})
+    work.run()
+    assert_complete(work, demo_v3, range(4))
+    asked = [call for call in calls_of(work) if not call["cache_hit"]]
+    assert {(call["outcome"], call["attempts"]) for call in asked} == {("ok", 1)}
+    assert processes_in(work.path) == []
+    log = (run_folder(work) / "replica-0.log").read_text()
+    sizes = [int(size) for size in re.findall(r"answered (\d+) calls at once", log)]
+    assert sum(sizes) == len(asked)
+    assert max(sizes) >= 8
+    prompt, cached = cached_of_segment(work)
+    assert cached > prompt / 2
+    print(f"\n{len(asked)} calls in {len(sizes)} batches, the largest of {max(sizes)}; ", end="")
+    print(f"segment after describe: {cached / prompt:.1%} of tokens cached")
     print((run_folder(work) / "supervisor.log").read_text())
 
 
