@@ -110,10 +110,10 @@ torchcodec: .venv-torchcodec/.installed  ## Run the tests of the decoder torchco
 	@.venv-torchcodec/bin/python $(INSTALL) --requirement envs/torchcodec.lock.txt
 	@touch $@
 
-# A real vLLM for the CPU, with a tiny random model; large, so it has an environment of its own.
+# A real vLLM and transformers for the CPU, with tiny models; large, so it has an environment of its own.
 .PHONY: vllm
-vllm: $(VENV)/.test-installed .venv-vllm/.installed  ## Run the tests against a real vLLM
-	@$(BIN)/python -m pytest -m vllm tests/workflow/test_vllm.py $(PYTEST)
+vllm: $(VENV)/.test-installed .venv-vllm/.installed  ## Run the tests against real model servers
+	@$(BIN)/python -m pytest -m vllm tests/workflow $(PYTEST)
 
 .venv-vllm/.installed: envs/vllm-test.lock.txt tests/vllm_cpu_hook.py
 	@$(FIND_PYTHON); \

@@ -1,9 +1,10 @@
-"""Make the folder of a tiny Qwen2.5-VL with random weights: `python tiny_vlm.py FOLDER`.
+"""Make the folder of a tiny Qwen2.5-VL with random weights: `python tiny_vlm.py FOLDER [TEXT]`.
 
 Run by the environment of the vLLM tests (`.venv-vllm`), which has transformers and tokenizers. It
 has everything that a real model's folder has (configuration, tokenizer, chat template, processor,
 weights), so servers load it the way they load a real one, in seconds and without network. It writes
-random words.
+random words; with TEXT it writes that and nothing else, whatever it is asked, for servers that
+cannot keep a random model to a form.
 """
 
 import json
@@ -45,8 +46,8 @@ CHAT_TEMPLATE = (
 )
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    """Every byte is a token; a few merges; the special tokens of the family."""
+def make_tokenizer(text: str | None) -> PreTrainedTokenizerFast:
+    """Every byte is a token; a few merges; the family's special tokens; `text` as one token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -58,6 +59,8 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     words = "the robot arm moves to the red block and grasps it, then places it on the blue plate"
     tokenizer.train_from_iterator([words] * 4, trainer)
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
+    if text is not None:
+        tokenizer.add_tokens([AddedToken(text, normalized=False)])
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",
@@ -128,17 +131,42 @@ def make_terse(model: Qwen2_5_VLForConditionalGeneration, tokenizer) -> None:
                     head[index, 0] = score / 16  # sqrt(256): the size of the dimension, normed
 
 
-def make(folder: Path) -> None:
+def make_say(model: Qwen2_5_VLForConditionalGeneration, tokenizer, text: str) -> None:
+    """Make the token `text` follow every other token, and the end of the message follow it.
+
+    The layers add nothing, so a token's score depends on the token before it: on its first
+    dimension, which is the same for all, and on its second, which only `text` has.
+    """
+    import torch
+
+    said, end = tokenizer.convert_tokens_to_ids([text, "<|im_end|>"])
+    with torch.no_grad():
+        for layer in model.model.language_model.layers:
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+        embeddings = model.get_input_embeddings().weight
+        embeddings[:, 0] = 4.0
+        embeddings[said, 1] = 400.0
+        head = model.lm_head.weight
+        head.zero_()
+        head[said, 0] = 2.0
+        head[end, 1] = 2.0
+
+
+def make(folder: Path, text: str | None = None) -> None:
     """Write the model into `folder`."""
     import torch
 
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = make_tokenizer()
+    tokenizer = make_tokenizer(text)
     tokenizer.save_pretrained(folder)
     config = make_config(tokenizer)
     torch.manual_seed(0)
     model = Qwen2_5_VLForConditionalGeneration(config).float()
-    make_terse(model, tokenizer)
+    if text is None:
+        make_terse(model, tokenizer)
+    else:
+        make_say(model, tokenizer, text)
     model.save_pretrained(folder)
     sizes = {"shortest_edge": 4 * 28 * 28, "longest_edge": 1024 * 28 * 28}
     processor = Qwen2VLImageProcessor(
@@ -154,6 +182,6 @@ def make(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) not in (2, 3):
         sys.exit(__doc__)
-    make(Path(sys.argv[1]))
+    make(Path(sys.argv[1]), *sys.argv[2:])

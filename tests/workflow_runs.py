@@ -103,6 +103,7 @@ class CountingServer:
     def __init__(self, upstream: str) -> None:
         self.asked: list[dict] = []
         self.answered: list[dict] = []
+        self.authorizations: list[str | None] = []
         self.answer_instead: Callable[[dict], tuple[int, bytes] | None] = lambda body: None
         self.delay_s = 0.0
         server = self
@@ -117,6 +118,7 @@ class CountingServer:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 request = json.loads(body)
                 server.asked.append(request)
+                server.authorizations.append(self.headers["Authorization"])
                 time.sleep(server.delay_s)
                 instead = server.answer_instead(request)
                 if instead is not None:

@@ -1,11 +1,12 @@
 """Every paid answer is kept: one readable JSON file a reply, named by what determines the reply.
 
-`<folder>/<first two hex digits>/<sha256>.json` holds a description of the request (media as hash,
-size and type; never their bytes), the reply as the server gave it, and when it was asked. Writers
+`<folder>/<first two hex digits>/<sha256>.json` holds a description of the request (media as hash
+and size; never their bytes), the reply as the server gave it, and when it was asked. Writers
 rename a finished file into place, so any number of processes share a folder without locks.
 """
 
 import binascii
+import contextlib
 import hashlib
 import json
 import logging
@@ -13,7 +14,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 from cuesheet import files
 
@@ -45,8 +46,9 @@ MEDIA_PARTS = ("image_url", "video_url", "audio_url")
 def describe_request(body: Mapping[str, Any]) -> dict[str, Any]:
     """Return what determines the reply to a chat request, readable and small.
 
-    Media in data URLs and `file://` URLs become their type, sha256 and byte count. Parameters that
-    are null count as not given, and whole floats as whole numbers (0.0 is 0).
+    Media become the sha256 and the count of their bytes, whether they travel as data URL or as
+    `file://` URL and whatever type those claim. Parameters that are null count as not given, and
+    whole floats as whole numbers (0.0 is 0).
     """
     return {
         name: _messages(value) if name == "messages" else _plain(value)
@@ -208,15 +210,11 @@ def _media(url: str) -> dict[str, Any]:
     scheme = url[:5].lower()
     if scheme == "data:":
         head, _, payload = url[5:].partition(",")
-        mime, _, coding = head.partition(";")
-        if coding != "base64":
-            data = payload.encode()
-        else:
-            try:
-                data = binascii.a2b_base64(payload, strict_mode=True)
-            except binascii.Error:
-                data = payload.encode()
-        return {"mime": mime, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        data = unquote_to_bytes(payload)
+        if head.lower().endswith(";base64"):
+            with contextlib.suppress(binascii.Error):
+                data = binascii.a2b_base64(data, strict_mode=True)
+        return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     if scheme == "file:":
         try:
             data = Path(unquote(urlsplit(url).path)).read_bytes()

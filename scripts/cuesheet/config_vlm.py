@@ -8,6 +8,9 @@ from pydantic import Field, field_validator, model_validator
 
 from cuesheet.config_types import Expected, Mapping, PositiveFloat, Section, Text
 
+# What the run starts and ends by itself, with the settings of `managed`.
+STARTED = ("managed", "vllm-batch")
+
 
 class SamplingConfig(Section):
     """Sampling parameters, part of what determines an answer."""
@@ -182,31 +185,41 @@ def _split(command: str | list[str]) -> list[str]:
 class VlmConfig(Section):
     """The vision-language model and its server."""
 
-    serve: Literal["offline", "managed", "external", "replay"] = Field(
+    serve: Literal["offline", "managed", "vllm-batch", "external", "replay"] = Field(
         default="offline",
         description=(
             "`offline`: the embedded default, classical vision, no language model; `managed`: the "
-            "run starts a server of `model` itself, and ends it; `external`: OpenAI-compatible "
-            "servers at `base_urls`; `replay`: no server, answers from the cache alone."
+            "run starts a server of `model` itself, and ends it; `vllm-batch`: the same with "
+            "vLLM's offline entry point in one process, without its server; `external`: "
+            "OpenAI-compatible servers at `base_urls`; `replay`: no server, answers from the cache "
+            "alone."
         ),
     )
     model: Text = Field(
         default=None,
         description=(
-            "Model name as the server lists it; needed for `managed` (a name on the Hugging Face "
-            "hub or a folder), for `external`, and for `replay` (whose answers are replayed). Part "
-            "of answers."
+            "Model name as the server lists it; needed for `managed` and `vllm-batch` (a name on "
+            "the Hugging Face hub or a folder), for `external`, and for `replay` (whose answers "
+            "are replayed). Part of answers."
         ),
     )
     base_urls: list[str] = Field(
         default=[], description="For `external`, e.g. `[http://127.0.0.1:8000/v1]`; several share."
     )
     api_key_env: Text = Field(
-        default=None, description="Environment variable that holds the key; never the key itself."
+        default=None,
+        description=(
+            "Environment variable that holds the key; never the key itself. Where neither this nor "
+            "`api_key_file` is set, Hugging Face's servers get the token of `hf auth login` "
+            "(`HF_TOKEN` wins)."
+        ),
     )
     api_key_file: Text = Field(default=None, description="File that holds the key.")
     replicas: int = Field(
-        default=1, ge=1, le=64, description="Server processes for `offline` and `managed`."
+        default=1,
+        ge=1,
+        le=64,
+        description="Server processes for `offline`, `managed` and `vllm-batch`.",
     )
     concurrency: int = Field(
         default=32, ge=1, le=4096, description="Calls in flight at once over the whole run."
@@ -218,6 +231,14 @@ class VlmConfig(Section):
     max_restarts: int = Field(default=3, ge=0, description="Restarts of a server that died.")
     ready_timeout_s: PositiveFloat = Field(
         default=900.0, description="Longest wait for a server to be ready."
+    )
+    structured_output: bool = Field(
+        default=True,
+        description=(
+            "Whether the form of a reply goes with the request as `response_format`, which is "
+            "found out where a server refuses it; false: in words from the start, for a server "
+            "that takes it and does not keep to it (`transformers serve`, managed, is known)."
+        ),
     )
     cache_dir: str = Field(
         default=".cache/vlm", description="Every reply is kept here, by what determines it."
@@ -271,20 +292,20 @@ class VlmConfig(Section):
                 "serve is external but base_urls is empty; name at least one, for example "
                 "[http://127.0.0.1:8000/v1]"
             )
-        if self.serve == "managed" and self.base_urls:
+        if self.serve in STARTED and self.base_urls:
             raise ValueError(
-                "serve is managed, so the run starts its own server, but base_urls names others; "
-                "leave base_urls out or set serve to external"
+                f"serve is {self.serve}, so the run starts its own server, but base_urls names "
+                "others; leave base_urls out or set serve to external"
             )
         if self.serve == "external" and not self.model:
             raise ValueError(
                 "serve is external but model is not set; name the model as the server lists it "
                 "(GET <base_url>/models shows the names)"
             )
-        if self.serve == "managed" and not self.model:
+        if self.serve in STARTED and not self.model:
             raise ValueError(
-                "serve is managed but model is not set; name a vision-language model, for example "
-                "Qwen/Qwen3-VL-8B-Instruct, or its folder"
+                f"serve is {self.serve} but model is not set; name a vision-language model, for "
+                "example Qwen/Qwen3-VL-8B-Instruct, or its folder"
             )
         if self.serve == "replay" and not self.model:
             raise ValueError(
@@ -298,9 +319,16 @@ class VlmConfig(Section):
             )
         if self.api_key_env and self.api_key_file:
             raise ValueError("both api_key_env and api_key_file are set; keep one of them")
-        if self.serve == "managed" and (self.api_key_env or self.api_key_file):
+        if self.serve in STARTED and (self.api_key_env or self.api_key_file):
             raise ValueError(
                 "api_key_env and api_key_file are for external servers; a managed one gets a "
                 "random key at every start: leave them out"
+            )
+        if self.serve == "vllm-batch" and (
+            self.managed.server != "vllm" or self.managed.command is not None
+        ):
+            raise ValueError(
+                "serve is vllm-batch, which is a vLLM without its server, but managed names "
+                "another server or command; leave managed.server and managed.command out"
             )
         return self

@@ -26,7 +26,12 @@ _OPTIONAL: Mapping[str, Sequence[str]] = {
     "--structured-outputs-config": ['{"backend":"xgrammar","disable_any_whitespace":true}'],
     "--trust-request-mm-kwargs": [],
 }
-_MODULES = {"vllm": "vllm.entrypoints.openai.api_server"}
+_BATCH = str(Path(__file__).with_name("vllm_batch.py"))
+# Run as modules, the programs need not lie where they were installed.
+_MODULES = {
+    "vllm": ("vllm.entrypoints.openai.api_server", "--model"),
+    "transformers": ("transformers.cli.transformers", "serve"),
+}
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ class Launch:
 
     `environment` is added to the run's own; None takes a variable away. `api_key` is what the
     server will ask for. `lists_model`: whether /v1/models must list the model before it is ready.
+    `structured`: whether it keeps replies in the form that `response_format` asks for.
     `leave_out` is told what a server said of its arguments; it returns True where one of those that
     not every version knows was named, and the next launch will be without it.
     """
@@ -45,6 +51,7 @@ class Launch:
     port: int | None = None
     port_file: Path | None = None
     lists_model: bool = True
+    structured: bool = True
     leave_out: Callable[[str], bool] = lambda said: False
 
     def full_environment(self) -> dict[str, str]:
@@ -79,12 +86,17 @@ def offline_launch(folder: Path) -> Callable[[str], Launch]:
 
 
 def managed_launch(
-    settings: Mapping[str, Any], model: str, gpus: Sequence[str] | None, shared_folder: str | None
+    settings: Mapping[str, Any],
+    model: str,
+    gpus: Sequence[str] | None,
+    shared_folder: str | None,
+    structured: bool = True,
 ) -> Callable[[str], Launch]:
     """Return what makes the command of a replica: a free port and a new random key at each start.
 
     `settings` is the config's section `vlm.managed`; `gpus` are the replica's own, None where
-    nothing is dealt out. `shared_folder` is where media that are sent as file URLs lie.
+    nothing is dealt out. `shared_folder` is where media that are sent as file URLs lie;
+    `structured`: whether the server is to be sent `response_format`.
     """
 
     unknown: set[str] = set()
@@ -99,7 +111,7 @@ def managed_launch(
         argv = _command(settings, model, port, key, shared_folder, unknown)
         # The run's own library path is nothing to another program's environment.
         environment: dict[str, str | None] = {"PYTHONPATH": _without_library()}
-        if settings["server"] == "vllm":
+        if settings["server"] in ("vllm", "vllm-batch"):
             environment["VLLM_API_KEY"] = key
         if settings["python"]:
             # Compilers and the like that a server calls by name are installed beside its Python.
@@ -108,8 +120,18 @@ def managed_launch(
         if gpus is not None:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
         environment |= settings["env"] or {}
-        lists = settings["server"] != "transformers" or settings["command"] is not None
-        return Launch(argv, environment, key, port=port, lists_model=lists, leave_out=leave_out)
+        # `transformers serve` lists what the hub's cache holds, is healthy once its model is
+        # loaded, and takes response_format without a word but does not keep to it.
+        plain = settings["server"] == "transformers" and settings["command"] is None
+        return Launch(
+            argv,
+            environment,
+            key,
+            port=port,
+            lists_model=not plain,
+            structured=not plain and structured,
+            leave_out=leave_out,
+        )
 
     return launch
 
@@ -128,14 +150,16 @@ def _command(
         return [_filled(word, values) for word in words] + settings["extra_args"]
     python = settings["python"]
     server = settings["server"]
-    if python is None:
+    if server == "vllm-batch":
+        argv = [str(Path(python).expanduser()), _BATCH, "--model", model]
+    elif python is None:
         argv = [server, "serve", model]
     elif server in _MODULES:
-        argv = [str(Path(python).expanduser()), "-m", _MODULES[server], "--model", model]
+        argv = [str(Path(python).expanduser()), "-m", *_MODULES[server], model]
     else:
         argv = [str(Path(python).expanduser().absolute().parent / server), "serve", model]
     argv += ["--host", HOST, "--port", str(port)]
-    if server == "vllm":
+    if server in ("vllm", "vllm-batch"):
         argv += _vllm_arguments(settings, shared_folder, unknown)
     return argv + settings["extra_args"]
 
@@ -150,8 +174,10 @@ def _vllm_arguments(
     settings: Mapping[str, Any], shared_folder: str | None, unknown: Collection[str]
 ) -> list[str]:
     arguments = []
+    # Offline, whoever asks is trusted.
+    left_out = {*unknown, *(["--trust-request-mm-kwargs"] if settings["server"] != "vllm" else [])}
     for name, values in _OPTIONAL.items():
-        if name not in unknown:
+        if name not in left_out:
             arguments += [name, *values]
     if settings["tensor_parallel_size"] > 1:
         arguments += ["--tensor-parallel-size", str(settings["tensor_parallel_size"])]

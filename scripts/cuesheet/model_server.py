@@ -112,13 +112,12 @@ class Replica:
             raise
         self.url = url
         log.info("%s: ready at %s after %.1f s", self.name, url, time.monotonic() - self._begun)
-        return Upstream(url, launch.api_key, self.timeout_s, local=True)
+        return Upstream(url, launch.api_key, self.timeout_s, launch.structured)
 
-    def loading(self) -> str:
-        """How long it has been starting, and the last thing that its log says."""
+    def loading(self) -> tuple[float, str]:
+        """Seconds since its start, and the last thing that its log says."""
         line = server_log.last_line(server_log.text_of(self.log_path, self._log_begin))
-        waited = f"{self.name} starting, {time.monotonic() - self._begun:.0f} s"
-        return f"{waited}: {line}" if line else waited
+        return time.monotonic() - self._begun, line
 
     async def wait(self) -> int:
         """Wait for the process to end and return its exit status (minus the signal's number)."""
@@ -264,13 +263,13 @@ class ManagedBackend:
             return "ready"
         return "starting" if self._keepers else "idle"
 
-    def loading(self) -> list[str]:
-        """A line for every replica that is starting: how long, and what it does."""
-        return [
-            replica.loading()
+    def loading(self) -> dict[str, tuple[float, str]]:
+        """Of every replica that is starting, by name: for how long (s), and what it does."""
+        return {
+            replica.name: replica.loading()
             for replica, keeper in zip(self._replicas, self._keepers, strict=False)
             if replica.name not in self._serving and not keeper.done()
-        ]
+        }
 
     async def close(self) -> None:
         for keeper in self._keepers:

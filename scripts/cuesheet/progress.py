@@ -22,7 +22,7 @@ STAGES: Mapping[str, str | None] = {
     "validation": None,
 }
 SHOWN = ("keyframes", "plan", "interjections", "vqa")
-TTY_EVERY_S = 2.0
+TTY_EVERY_S = 1.0
 ELSE_EVERY_S = 15.0
 RATE_WINDOW_S = 20.0
 

@@ -52,7 +52,8 @@ _CAUSES: tuple[tuple[str, str, str], ...] = (
     (
         "missing_package",
         r"(?:ModuleNotFoundError: )?No module named '?([\w.]+)'?"
-        r"|PackageNotFoundError: (?:No package metadata was found for )?(\S+)",
+        r"|PackageNotFoundError: (?:No package metadata was found for )?(\S+)"
+        r"|ImportError: .*pip install|requires .* You can install it with",
         "a Python package is missing in the server's environment: install it there, or name the "
         "Python of another environment in vlm.managed.python",
     ),

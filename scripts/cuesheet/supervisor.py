@@ -19,6 +19,7 @@ import psutil
 from aiohttp import web
 
 from cuesheet import files
+from cuesheet.api_keys import keys_of
 from cuesheet.asking import Asker, Counters
 from cuesheet.call_cache import CallCache
 from cuesheet.errors import CuesheetError
@@ -64,48 +65,24 @@ class ServerFile:
         files.write_json(self._path, self._content, mode=0o600)
 
 
-def read_api_key(config: dict[str, Any]) -> str:
-    """Return the key for external servers from the environment or a file; never from the config.
-
-    Raises CuesheetError when the named place has none. Servers that want no key get "none".
-    """
-    if config.get("api_key_env"):
-        name = config["api_key_env"]
-        key = os.environ.get(name, "").strip()
-        if not key:
-            raise CuesheetError(
-                f"the environment variable {name} (vlm.api_key_env) is not set or empty; export it"
-            )
-        return key
-    if config.get("api_key_file"):
-        path = Path(config["api_key_file"]).expanduser()
-        try:
-            key = path.read_text().strip()
-        except OSError as error:
-            raise CuesheetError(f"the key file {path} (vlm.api_key_file): {error}") from error
-        if not key:
-            raise CuesheetError(f"the key file {path} (vlm.api_key_file) is empty")
-        return key
-    return "none"
-
-
 def make_backend(config: dict[str, Any], run_dir: Path, server_file: ServerFile) -> Backend:
     """Return the model servers of a config, none started yet. Raises CuesheetError."""
     serve = config["serve"]
     if serve == "external":
+        keys = keys_of(config)
         return ExternalBackend(
-            config["base_urls"], read_api_key(config), config.get("model"), config["timeout_s"]
+            keys, config.get("model"), config["timeout_s"], config.get("structured_output", True)
         )
     if serve == "replay":
         return ReplayBackend(config["model"], Path(config["cache_dir"]))
     if serve == "offline":
         launches = [offline_launch(run_dir)] * config["replicas"]
         model = config.get("model") or OFFLINE_MODEL
-    elif serve == "managed":
+    elif serve in ("managed", "vllm-batch"):
         launches, model = _managed_launches(config), config["model"]
     else:
         raise CuesheetError(
-            f"vlm.serve is {serve!r}; it can be offline, managed, external or replay"
+            f"vlm.serve is {serve!r}; it can be offline, managed, vllm-batch, external or replay"
         )
     replicas = [
         Replica(
@@ -128,6 +105,12 @@ def make_backend(config: dict[str, Any], run_dir: Path, server_file: ServerFile)
 
 def _managed_launches(config: dict[str, Any]) -> list[Callable[[str], Launch]]:
     settings = config["managed"]
+    if config["serve"] == "vllm-batch":
+        settings = {
+            **settings,
+            "server": "vllm-batch",
+            "python": settings["python"] or sys.executable,
+        }
     check_executable(settings)
     shares = deal_out(
         settings["gpus"],
@@ -136,7 +119,13 @@ def _managed_launches(config: dict[str, Any]) -> list[Callable[[str], Launch]]:
         settings["tensor_parallel_size"],
     )
     return [
-        managed_launch(settings, config["model"], gpus, config.get("shared_folder"))
+        managed_launch(
+            settings,
+            config["model"],
+            gpus,
+            config.get("shared_folder"),
+            config.get("structured_output", True),
+        )
         for gpus in shares
     ]
 
@@ -174,8 +163,9 @@ async def supervise(config: dict[str, Any], run_dir: Path, parent_pid: int) -> i
                 Path(config["results_dir"]), config.get("totals") or {}, gateway.snapshot
             )
             telling = [asyncio.create_task(_tell(progress))]
-            if isinstance(backend, ManagedBackend) and progress.every_s() is not None:
-                telling.append(asyncio.create_task(_tell_loading(backend)))
+            if isinstance(backend, ManagedBackend) and (every_s := progress.every_s()):
+                loading = _tell_loading(backend, min(every_s, LOADING_EVERY_S))
+                telling.append(asyncio.create_task(loading))
             ending.callback(progress.print)
             for task in telling:
                 ending.callback(task.cancel)
@@ -239,13 +229,17 @@ async def _tell(progress: Progress) -> None:
         going = await asyncio.to_thread(progress.print)
 
 
-async def _tell_loading(backend: ManagedBackend) -> None:
+async def _tell_loading(backend: ManagedBackend, every_s: float) -> None:
     """Say what servers do while calls wait for them; one that is quick is not mentioned."""
-    told: list[str] = []
+    said: dict[str, tuple[float, str]] = {}
     while True:
-        await asyncio.sleep(LOADING_EVERY_S)
-        lines = backend.loading()
-        for line in lines:
-            if line not in told:
-                _say(line)
-        told = lines
+        await asyncio.sleep(every_s)
+        loading = backend.loading()
+        for name, (waited_s, line) in loading.items():
+            before_s, before = said.get(name, (None, ""))
+            if before_s is None:
+                said[name] = waited_s, ""
+            elif line != before or not 0 <= waited_s - before_s < LOADING_EVERY_S:
+                _say(f"{name} starting, {waited_s:.0f} s" + (f": {line}" if line else ""))
+                said[name] = waited_s, line
+        said = {name: about for name, about in said.items() if name in loading}

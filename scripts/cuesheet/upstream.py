@@ -6,6 +6,7 @@ of retries, of HTTP towards the jobs or of the cache.
 
 import asyncio
 import contextlib
+import ipaddress
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,8 @@ LONGEST_REST_S = 60.0
 LARGEST_REPLY_BYTES = 8 * 1024 * 1024
 # The `finish_reason` of the empty reply that stands for one that was too large.
 TOO_LARGE = "reply_too_large"
+# What is shorter is no secret but a word for none ("none", "EMPTY"), and may be part of any text.
+SHORTEST_SECRET = 8
 
 
 class CallFailedError(Exception):
@@ -63,27 +66,30 @@ class BackendFailedError(Exception):
 class Upstream:
     """One OpenAI-compatible server, asked through the openai package.
 
-    `local` servers are reached without the proxies of the environment.
+    `structured`: whether it is sent `response_format`, until it refuses that; else the form is
+    asked for in words. A server on this machine is reached without the proxies of the environment.
     """
 
-    def __init__(self, base_url: str, api_key: str, timeout_s: float, local: bool = False) -> None:
+    def __init__(
+        self, base_url: str, api_key: str | None, timeout_s: float, structured: bool = True
+    ) -> None:
         parts = urlsplit(base_url)
         self.name = (parts.hostname or base_url) + (f":{parts.port}" if parts.port else "")
         self.timeout_s = timeout_s
         self.in_flight = 0
         self.groups = 0
-        self.rejects_response_format = False
+        self.rejects_response_format = not structured
         self.rejects_mm_processor_kwargs = False
         self._failures_in_row = 0
         self._rests_until = 0.0
         self._api_key = api_key
         self._client = openai.AsyncOpenAI(
             base_url=base_url,
-            api_key=api_key,
+            api_key=api_key or "none",
             max_retries=0,
             timeout=timeout_s,
             http_client=openai.DefaultAsyncHttpxClient(
-                trust_env=not local, event_hooks={"response": [_read_bounded]}
+                trust_env=not is_loopback(base_url), event_hooks={"response": [_read_bounded]}
             ),
         )
 
@@ -140,7 +146,7 @@ class Upstream:
 
     def _read(self, content: bytes) -> dict[str, Any]:
         try:
-            reply = load_finite(content)
+            reply = load_finite(scrubbed(content, self._api_key))
         except (ValueError, RecursionError) as error:
             raise TransientError(f"{self.name}: the reply is not JSON ({error})") from error
         choices = reply.get("choices") if isinstance(reply, dict) else None
@@ -170,7 +176,7 @@ class Upstream:
             )
 
     def without_key(self, text: str) -> str:
-        return text.replace(self._api_key, "***") if self._api_key else text
+        return scrubbed(text.encode(errors="replace"), self._api_key).decode()
 
 
 class Backend(Protocol):
@@ -224,9 +230,14 @@ class ExternalBackend:
     """Servers that others run, at given URLs; nothing is started or stopped."""
 
     def __init__(
-        self, base_urls: Sequence[str], api_key: str, model: str | None, timeout_s: float
+        self,
+        keys: Mapping[str, str | None],
+        model: str | None,
+        timeout_s: float,
+        structured: bool = True,
     ) -> None:
-        self._upstreams = [Upstream(url, api_key, timeout_s) for url in base_urls]
+        """`keys`: the API key of every base URL, None for one that wants none."""
+        self._upstreams = [Upstream(url, key, timeout_s, structured) for url, key in keys.items()]
         self._affinity = Affinity()
         self._model = model
         self._asking = asyncio.Lock()
@@ -266,6 +277,22 @@ class ExternalBackend:
     async def close(self) -> None:
         for upstream in self._upstreams:
             await upstream.close()
+
+
+def is_loopback(url: str) -> bool:
+    """Tell whether a URL names this machine, which no proxy is to be asked for."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def scrubbed(text: bytes, key: str | None) -> bytes:
+    """`text` without the key, wherever a server repeats it."""
+    if key is None or len(key) < SHORTEST_SECRET:
+        return text
+    return text.replace(key.encode(), b"***")
 
 
 async def _read_bounded(response: Any) -> None:

@@ -14,7 +14,6 @@ import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields
-from functools import cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
@@ -23,6 +22,7 @@ from pydantic import BaseModel
 
 from cuesheet.errors import CuesheetError, SurroundingsError
 from cuesheet.reply_text import UnusableReplyError, parse_reply
+from cuesheet.response_format import response_format
 from cuesheet.run_link import RunLink, wait_until_ready
 
 Reply = TypeVar("Reply", bound=BaseModel)
@@ -250,7 +250,7 @@ class Vlm:
     ) -> str:
         body = {
             "messages": messages,
-            "response_format": _response_format(reply),
+            "response_format": response_format(reply),
             **self.settings.sampling(),
         }
         if self.settings.model:
@@ -364,12 +364,6 @@ def _replay_advice(where: str, what: str, key: str, message: str) -> str:
         "prompts: whatever changes a question changes its key. Or set vlm.serve to external or "
         "offline to ask what is missing"
     )
-
-
-@cache
-def _response_format(reply: type[BaseModel]) -> dict[str, Any]:
-    schema = {"name": reply.__name__, "schema": reply.model_json_schema(), "strict": True}
-    return {"type": "json_schema", "json_schema": schema}
 
 
 def _data_url(media: Media) -> str:

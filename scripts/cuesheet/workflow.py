@@ -243,6 +243,7 @@ class Run:
             "ready_timeout_s",
             "replicas",
             "cache_dir",
+            "structured_output",
         )
         return {
             **{name: getattr(vlm, name) for name in names},

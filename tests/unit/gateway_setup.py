@@ -50,7 +50,7 @@ async def gateway_before(
     async def nap(seconds: float) -> None:
         naps.append(seconds)
 
-    backend = backend or ExternalBackend(urls, KEY, "test-model", timeout_s)
+    backend = backend or ExternalBackend(dict.fromkeys(urls, KEY), "test-model", timeout_s)
     asker = Asker(backend, concurrency, max_attempts, Counters(), sleep=nap)
     gateway = Gateway(asker, CallCache(folder / "cache"), GATEWAY_KEY)
     http = TestServer(gateway.application(), host="127.0.0.1")

@@ -96,11 +96,7 @@ def test_an_entry_can_be_read_by_a_person_and_holds_no_picture(tmp_path):
     path = tmp_path / key[:2] / f"{key}.json"
     entry = json.loads(path.read_text())
     image = entry["request"]["messages"][1]["content"][0]["image_url"]
-    assert image == {
-        "mime": "image/png",
-        "bytes": len(PNG),
-        "sha256": hashlib.sha256(PNG).hexdigest(),
-    }
+    assert image == {"bytes": len(PNG), "sha256": hashlib.sha256(PNG).hexdigest()}
     assert entry["request"]["messages"][1]["content"][1]["text"] == "What is there?"
     assert entry["reply"] == completion("{}")
     assert entry["attempts"] == 2
@@ -117,6 +113,25 @@ def test_a_file_url_is_keyed_by_the_content_of_the_file(tmp_path):
     before = request_key(body())
     (tmp_path / "a.png").write_bytes(b"two")
     assert request_key(body()) != before
+
+
+def test_how_a_picture_travels_does_not_change_the_key(tmp_path):
+    (tmp_path / "a b.png").write_bytes(PNG)
+    coded = base64.b64encode(PNG).decode()
+    urls = [
+        f"data:image/png;base64,{coded}",
+        f"data:image/x-png;base64,{coded}",
+        f"DATA:IMAGE/PNG;charset=utf-8;BASE64,{coded}",
+        f"data:;base64,{coded.replace('=', '%3D')}",
+        (tmp_path / "a b.png").as_uri(),
+        (tmp_path / "a b.png").as_uri().replace("file:", "FILE:"),
+    ]
+    keys = set()
+    for url in urls:
+        body = request()
+        body["messages"][1]["content"][0]["image_url"]["url"] = url
+        keys.add(request_key(body))
+    assert keys == {request_key(request())}
 
 
 @pytest.mark.parametrize(

@@ -270,7 +270,7 @@ async def test_a_model_that_is_not_named_is_the_one_that_the_server_lists(tmp_pa
     from cuesheet.upstream import ExternalBackend
 
     async with serving(lambda body, n: completion("ok")) as server:
-        backend = ExternalBackend([server.url], KEY, None, 20.0)
+        backend = ExternalBackend({server.url: KEY}, None, 20.0)
         async with gateway_before(tmp_path, backend=backend) as gateway:
             body = chat("a")
             del body["model"]

@@ -4,6 +4,13 @@ import pytest
 from pydantic import ValidationError
 
 from cuesheet import replies
+from cuesheet.response_format import response_format
+
+REPLIES = [
+    cls
+    for cls in vars(replies).values()
+    if isinstance(cls, type) and cls.__module__ == replies.__name__ and cls is not replies.Reply
+]
 
 
 def test_an_empty_note_is_no_note():
@@ -39,13 +46,39 @@ def bounded(schema: dict) -> bool:
     return all(bounded(part) for part in parts)
 
 
-@pytest.mark.parametrize(
-    "reply",
-    [
-        cls
-        for cls in vars(replies).values()
-        if isinstance(cls, type) and cls.__module__ == replies.__name__
-    ],
-)
+@pytest.mark.parametrize("reply", REPLIES)
 def test_every_schema_is_bounded(reply):
     assert bounded(reply.model_json_schema())
+
+
+def objects_in(schema):
+    """Every schema of an object, however deep."""
+    if isinstance(schema, list):
+        for item in schema:
+            yield from objects_in(item)
+    elif isinstance(schema, dict):
+        if "properties" in schema:
+            yield schema
+        for value in schema.values():
+            yield from objects_in(value)
+
+
+@pytest.mark.parametrize("reply", REPLIES, ids=lambda reply: reply.__name__)
+def test_every_form_that_is_sent_is_one_that_strict_servers_take(reply):
+    form = response_format(reply)["json_schema"]
+    assert form["strict"] is True
+    found = list(objects_in(form["schema"]))
+    assert found
+    for schema in found:
+        assert schema["additionalProperties"] is False
+        assert schema["required"] == list(schema["properties"])
+        assert not [name for name, part in schema["properties"].items() if "default" in part]
+
+
+def test_what_may_be_left_out_can_still_be_said_to_be_nothing():
+    schema = response_format(replies.CountQA)["json_schema"]["schema"]["$defs"]["CountAnswer"]
+    assert "note" in schema["required"]
+    assert {"type": "null"} in schema["properties"]["note"]["anyOf"]
+    assert (
+        replies.CountAnswer.model_validate({"label": "cup", "count": 1, "note": None}).note is None
+    )

@@ -150,7 +150,7 @@ async def test_the_request_is_system_then_media_then_question_with_the_schema(tm
     ]
     assert body["response_format"]["json_schema"] == {
         "name": "Point",
-        "schema": Point.model_json_schema(),
+        "schema": {**Point.model_json_schema(), "additionalProperties": False},
         "strict": True,
     }
     del body["messages"], body["response_format"]

@@ -8,12 +8,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from real_servers import processes_in
 from workflow_runs import REPOSITORY, CountingServer, Workdir
 
 
 @pytest.fixture
 def workdir(tmp_path: Path) -> Workdir:
     return Workdir(tmp_path / "work")
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Iterator[Workdir]:
+    """A working directory; whatever still runs in it after the test is ended."""
+    (tmp_path / "work").mkdir()
+    yield Workdir(tmp_path / "work")
+    for process in processes_in(tmp_path / "work"):
+        process.kill()
 
 
 @pytest.fixture(scope="session")

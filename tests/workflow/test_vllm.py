@@ -7,42 +7,45 @@ the form that was asked for, that the rows hold what must always hold, and that 
 import os
 import re
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
-import pyarrow.parquet as pq
 import pytest
-from workflow_runs import REPOSITORY, Workdir
+from real_servers import (
+    EPISODE,
+    PATIENCE_S,
+    PYTHON,
+    assert_complete,
+    calls_of,
+    eventually,
+    make_model,
+    processes_in,
+    run_folder,
+)
+from workflow_runs import Workdir
 
-PYTHON = REPOSITORY / ".venv-vllm" / "bin" / "python"
 pytestmark = [
     pytest.mark.vllm,
     pytest.mark.workflow,
     pytest.mark.skipif(not PYTHON.exists(), reason="no .venv-vllm; run: make vllm"),
 ]
 
-EPISODE = 1
-PATIENCE_S = 120
-STAGES = ("plan", "interjections", "vqa")
-
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "tiny-qwen2.5-vl"
-    script = REPOSITORY / "tests" / "tiny_vlm.py"
-    subprocess.run([PYTHON, script, folder], check=True, capture_output=True, timeout=PATIENCE_S)
-    return folder
+    return make_model(tmp_path_factory.mktemp("models") / "tiny-qwen2.5-vl")
 
 
-def configure(work: Workdir, model: Path, dataset: Path, **changes: object) -> None:
+def configure(
+    work: Workdir, model: Path | str, dataset: Path, serve: str = "managed", **changes: object
+) -> None:
+    online = ["--enable-prompt-tokens-details"] if serve == "managed" else []
     work.configure(
         dataset=str(dataset),
-        episodes=[EPISODE],
+        **{"episodes": [EPISODE], **changes},
         vlm={
-            "serve": "managed",
+            "serve": serve,
             "model": str(model),
             "sampling": {"temperature": 1.0},
             "managed": {
@@ -53,7 +56,7 @@ def configure(work: Workdir, model: Path, dataset: Path, **changes: object) -> N
                     *("--enforce-eager", "--dtype", "float32", "--max-num-seqs", "16"),
                     # vLLM 0.32 for the CPU ends where a prompt of a seeded call is split.
                     *("--no-enable-chunked-prefill", "--max-num-batched-tokens", "8192"),
-                    "--enable-prompt-tokens-details",
+                    *online,
                 ],
                 "env": {
                     "VLLM_CPU_KVCACHE_SPACE": 1,
@@ -63,29 +66,7 @@ def configure(work: Workdir, model: Path, dataset: Path, **changes: object) -> N
                 },
             },
         },
-        **changes,
     )
-
-
-@pytest.fixture
-def work(tmp_path: Path) -> Iterator[Workdir]:
-    """A working directory; whatever still runs in it after the test is ended."""
-    (tmp_path / "work").mkdir()
-    yield Workdir(tmp_path / "work")
-    for process in processes_in(tmp_path / "work"):
-        process.kill()
-
-
-def processes_in(folder: Path) -> list[psutil.Process]:
-    """Processes that work in `folder`: the run's, and all that they started, however indirectly."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.cwd() == str(folder) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return found
 
 
 def model_servers_in(folder: Path) -> list[psutil.Process]:
@@ -98,58 +79,71 @@ def model_servers_in(folder: Path) -> list[psutil.Process]:
     ]
 
 
-def eventually(holds: Callable[[], object], run: subprocess.Popen | None = None) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert run is None or run.poll() is None, "the run ended before"
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.05)
+def cached_of_segment(work: Workdir) -> tuple[int, int]:
+    """Tokens of the calls that segment, and how many of them vLLM had from the calls before."""
+    prompt = cached = 0
+    for call in (call for call in calls_of(work) if call["name"].startswith("segment")):
+        entry = work.json(f".cache/vlm/{call['key'][:2]}/{call['key']}.json")
+        usage = entry["reply"]["usage"]
+        prompt += usage["prompt_tokens"]
+        cached += usage["prompt_tokens_details"]["cached_tokens"]
+    return prompt, cached
 
 
-def calls_of(work: Workdir) -> list[dict]:
-    return [
-        call
-        for stage in STAGES
-        for call in work.json(f"results/demo_v3/{stage}/{EPISODE:06d}.json")["provenance"]["calls"]
-    ]
-
-
-def assert_complete(work: Workdir) -> None:
-    """The dataset is there with every frame, and the checks of the workflow found no error."""
-    assert work.json(f"results/demo_v3/validation/{EPISODE:06d}.json")["errors"] == []
-    path = work.path / "results/demo_v3/annotated/data/chunk-000/file-000.parquet"
-    frames = [row for row in pq.read_table(path).to_pylist() if row["episode_index"] == EPISODE]
-    assert len(frames) == 46
-    subtasks = [row for row in frames[0]["language_persistent"] if row["style"] == "subtask"]
-    assert subtasks
-    assert min(row["timestamp"] for row in subtasks) == 0.0
-
-
-def run_folder(work: Workdir) -> Path:
-    (folder,) = (work.path / ".cuesheet" / "runs").iterdir()
-    return folder
-
-
-def test_an_episode_is_annotated_and_every_reply_fits_at_once(work, model, demo_v3):
-    configure(work, model, demo_v3, plan={"relabel": True, "rephrasings": {"mode": "axes"}})
+def test_the_demo_is_annotated_and_every_reply_fits_at_once(work, model, demo_v3):
+    plan = {"relabel": True, "rephrasings": {"mode": "axes"}}
+    configure(work, model, demo_v3, plan=plan, episodes=None)
     output = work.run().output
-    assert_complete(work)
+    assert_complete(work, demo_v3, range(4))
     calls = calls_of(work)
     assert {call["prompt"] for call in calls} >= {"plan_describe", "plan_segment", "plan_relabel"}
-    assert [call for call in calls if call["outcome"] != "ok" or call["attempts"] != 1] == []
+    at_once = [call for call in calls if call["outcome"] == "ok" and call["attempts"] == 1]
+    asked = [call for call in calls if not call["cache_hit"]]
+    print(f"\n{len(calls)} calls, {len(asked)} asked of vLLM; read at the first attempt: ", end="")
+    print(f"{sum(call in at_once for call in asked)}")
+    assert [call for call in asked if call not in at_once] == []
     assert processes_in(work.path) == []
+    assert "failed" not in output
 
     # The second question about the same pictures finds them in the server's cache.
-    segment = next(call for call in calls if call["name"].startswith("segment"))
-    usage = work.json(f".cache/vlm/{segment['key'][:2]}/{segment['key']}.json")["reply"]["usage"]
-    assert usage["prompt_tokens_details"]["cached_tokens"] > usage["prompt_tokens"] / 2
+    prompt, cached = cached_of_segment(work)
+    assert cached > prompt / 2
     counted = (run_folder(work) / "replica-0.metrics.txt").read_text()
     hits = float(re.search(r"^vllm:prefix_cache_hits_total\{.*\} (\S+)", counted, re.M)[1])
     queries = float(re.search(r"^vllm:prefix_cache_queries_total\{.*\} (\S+)", counted, re.M)[1])
-    print(f"prefix cache: {hits:.0f} of {queries:.0f} tokens; segment: {usage}")
+    assert hits >= cached
+    print(f"prefix cache, segment after describe: {cached} of {prompt} tokens, ", end="")
+    print(f"{cached / prompt:.1%}; all calls (/metrics): {hits / queries:.1%}")
     print((run_folder(work) / "supervisor.log").read_text())
-    assert hits > 0
-    assert "failed" not in output
+
+
+def test_a_model_that_is_not_there_ends_the_run_with_the_cause(work, demo_v3):
+    configure(work, "no-such/model", demo_v3, interjections={"enabled": False})
+    done = work.run(check=False)
+    assert done.returncode != 0
+    (said,) = [line for line in done.output.splitlines() if line.startswith("cuesheet: the model")]
+    assert "the model is not there under this name (vlm.model)" in said
+    assert processes_in(work.path) == []
+    print((run_folder(work) / "supervisor.log").read_text())
+
+
+def test_the_same_without_a_server_of_vllm(work, model, demo_v3):
+    """Batches of the offline entry point, in one process."""
+    configure(work, model, demo_v3, serve="vllm-batch", episodes=None, vqa={"hz": 2})
+    work.run()
+    assert_complete(work, demo_v3, range(4))
+    asked = [call for call in calls_of(work) if not call["cache_hit"]]
+    assert {(call["outcome"], call["attempts"]) for call in asked} == {("ok", 1)}
+    assert processes_in(work.path) == []
+    log = (run_folder(work) / "replica-0.log").read_text()
+    sizes = [int(size) for size in re.findall(r"answered (\d+) calls at once", log)]
+    assert sum(sizes) == len(asked)
+    assert max(sizes) >= 8
+    prompt, cached = cached_of_segment(work)
+    assert cached > prompt / 2
+    print(f"\n{len(asked)} calls in {len(sizes)} batches, the largest of {max(sizes)}; ", end="")
+    print(f"segment after describe: {cached / prompt:.1%} of tokens cached")
+    print((run_folder(work) / "supervisor.log").read_text())
 
 
 def test_clips_are_taken_and_a_killed_vllm_is_replaced_in_the_middle_of_a_run(work, model, demo_v3):
@@ -166,7 +160,7 @@ def test_clips_are_taken_and_a_killed_vllm_is_replaced_in_the_middle_of_a_run(wo
     (after,) = model_servers_in(work.path)
     keys.add(after.parent().environ()["VLLM_API_KEY"])
     assert run.wait(PATIENCE_S) == 0
-    assert_complete(work)
+    assert_complete(work, demo_v3, [EPISODE])
     calls = calls_of(work)
     assert len(calls) > 30
     assert {call["outcome"] for call in calls} == {"ok"}

@@ -44,8 +44,11 @@ def blank(schema: dict, root: dict | None = None) -> Any:
         return schema["const"]
     if schema.get("enum"):
         return schema["enum"][0]
-    for branch in schema.get("anyOf", schema.get("oneOf", [])):
-        return blank(branch, root)
+    branches = schema.get("anyOf", schema.get("oneOf", []))
+    for branch in branches:
+        least = blank(branch, root)
+        if least is None or branch is branches[-1]:
+            return least
     kind = schema.get("type", "object" if "properties" in schema else "string")
     if isinstance(kind, list):
         kind = kind[0] if kind else "string"

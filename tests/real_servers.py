@@ -1,0 +1,75 @@
+"""What the tests with real model servers share: the tiny model, and what a run left behind."""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+from workflow_runs import REPOSITORY, Workdir
+
+from cuesheet.stage_files import STAGES
+
+PYTHON = REPOSITORY / ".venv-vllm" / "bin" / "python"
+EPISODE = 1
+PATIENCE_S = 120
+
+
+def make_model(folder: Path, *text: str) -> Path:
+    """Make a tiny model (see tiny_vlm.py) with the Python that the servers run in."""
+    script = REPOSITORY / "tests" / "tiny_vlm.py"
+    words = [PYTHON, script, folder, *text]
+    subprocess.run(words, check=True, capture_output=True, timeout=PATIENCE_S)
+    return folder
+
+
+def processes_in(folder: Path) -> list[psutil.Process]:
+    """Processes that work in `folder`: the run's, and all that they started, however indirectly."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.cwd() == str(folder) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+def eventually(holds: Callable[[], object], run: subprocess.Popen | None = None) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert run is None or run.poll() is None, "the run ended before"
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.05)
+
+
+def calls_of(work: Workdir) -> list[dict]:
+    """The records of all calls of the demo's episodes that were annotated."""
+    return [
+        call
+        for stage in STAGES
+        for path in sorted((work.path / "results/demo_v3" / stage).glob("*.json"))
+        for call in json.loads(path.read_text())["provenance"]["calls"]
+    ]
+
+
+def assert_complete(work: Workdir, dataset: Path, episodes: Collection[int]) -> None:
+    """Their rows are there on every frame, and the checks of the workflow found no error."""
+    data = "data/chunk-000/file-000.parquet"
+    rows = pq.read_table(work.path / "results/demo_v3/annotated" / data).to_pylist()
+    source = pq.read_table(dataset / data).column("episode_index").to_pylist()
+    assert [row["episode_index"] for row in rows] == source
+    for episode in episodes:
+        assert work.json(f"results/demo_v3/validation/{episode:06d}.json")["errors"] == []
+        frames = [row for row in rows if row["episode_index"] == episode]
+        persistent = frames[0]["language_persistent"]
+        assert all(row["language_persistent"] == persistent for row in frames)
+        starts = [row["timestamp"] for row in persistent if row["style"] == "subtask"]
+        assert min(starts) == 0.0
+
+
+def run_folder(work: Workdir) -> Path:
+    (folder,) = (work.path / ".cuesheet" / "runs").iterdir()
+    return folder

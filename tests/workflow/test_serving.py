@@ -1,0 +1,113 @@
+"""Model servers as the person at the terminal meets them: progress, causes, and keys unseen."""
+
+import json
+import os
+import re
+import sys
+
+import pytest
+from real_servers import processes_in
+
+from cuesheet.stage_files import STAGES
+
+pytestmark = pytest.mark.workflow
+
+KEY = "sk-secret-7f3a9c51e2"
+
+DIES = """
+import sys, time
+print("INFO 11-21 12:19:11 [loader.py:7] Loading weights 50%", flush=True)
+open(sys.argv[1], "a").write("x")
+time.sleep(3)
+sys.exit(sys.argv[2])
+"""
+
+
+def managed(work, dataset, **settings):
+    work.configure(
+        dataset=str(dataset),
+        episodes=[1],
+        interjections={"enabled": False},
+        vlm={"serve": "managed", "model": "some/model", "managed": settings},
+    )
+
+
+@pytest.mark.parametrize(
+    ("ending", "cause", "starts"),
+    [
+        ("torch.OutOfMemoryError: CUDA out of memory.", "out of memory: choose a smaller model", 1),
+        ("some/model is not a local folder and is not a valid model identifier", "vlm.model", 1),
+        ("OSError: [Errno 98] Address already in use", "its port was taken", 4),
+    ],
+    ids=["memory", "model", "port"],
+)
+def test_a_server_that_cannot_start_ends_the_run_with_the_cause(
+    work, demo_v3, monkeypatch, ending, cause, starts
+):
+    (work.path / "dies.py").write_text(DIES)
+    command = [sys.executable, "dies.py", "starts", ending, "{port}"]
+    managed(work, demo_v3, command=command)
+    monkeypatch.setattr(work, "environment", lambda: {**os.environ, "CUESHEET_PROGRESS": "0.2"})
+    done = work.run("--keep-going", check=False)
+    assert done.returncode != 0
+    # While one waits, one sees what it does.
+    assert re.search(r"cuesheet: replica-0 starting, \d s: Loading weights 50%", done.output)
+    said = [line for line in done.output.splitlines() if line.startswith("cuesheet: the model")]
+    assert len(said) == 1
+    assert cause in said[0]
+    assert ending in said[0]
+    assert (work.path / "starts").read_text() == "x" * starts
+    assert processes_in(work.path) == []
+
+
+def test_a_python_without_the_server_ends_the_run_with_the_cause(work, demo_v3):
+    managed(work, demo_v3, python=sys.executable)
+    done = work.run(check=False)
+    assert done.returncode != 0
+    assert "a Python package is missing" in done.output
+    assert "No module named" in done.output
+
+
+def files_with_key(folder):
+    return [p for p in folder.rglob("*") if p.is_file() and KEY.encode() in p.read_bytes()]
+
+
+def test_the_key_of_an_external_server_is_nowhere_to_be_seen(
+    work, demo_v3, counting_server, monkeypatch
+):
+    """Not in a result, log, cache entry or file of the run, nor on the terminal, all told."""
+    refused = []
+
+    def answer(request):
+        # It repeats the key wherever it can: in refusals, in replies.
+        if len(counting_server.asked) % 7 == 3:
+            return 503, json.dumps({"error": {"message": f"no slot for {KEY}"}}).encode()
+        if refused:
+            return 403, f"the key {KEY} is blocked".encode()
+        return None
+
+    counting_server.answer_instead = answer
+    settings = {
+        "serve": "external",
+        "model": "cuesheet-offline-1",
+        "base_urls": [counting_server.base_url],
+        "api_key_env": "SOME_MODEL_KEY",
+    }
+    work.configure(dataset=str(demo_v3), episodes=[1], vlm=settings)
+    environment = {**os.environ, "SOME_MODEL_KEY": KEY, "CUESHEET_PROGRESS": "0.2"}
+    monkeypatch.setattr(work, "environment", lambda: environment)
+    output = work.run("--verbose", "--printshellcmds").output
+    assert set(counting_server.authorizations) == {f"Bearer {KEY}"}
+    assert all((work.path / f"results/demo_v3/{stage}/000001.json").exists() for stage in STAGES)
+    log = "".join(p.read_text() for p in work.path.rglob("supervisor.log"))
+    assert "no slot for ***" in log
+    assert KEY not in output
+    assert files_with_key(work.path) == []
+
+    refused.append(True)
+    work.configure(dataset=str(demo_v3), episodes=[2], vlm=settings)
+    done = work.run("--verbose", "--printshellcmds", check=False)
+    assert done.returncode != 0
+    assert "the key *** is blocked" in done.output
+    assert KEY not in done.output
+    assert files_with_key(work.path) == []
