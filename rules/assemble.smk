@@ -21,6 +21,7 @@ rule validate_episode:
         mem_mb=500,
     params:
         cameras=lambda wildcards: of(wildcards).cameras,
+        verdict=verdict,
     script:
         "../scripts/validate_episode.py"
 

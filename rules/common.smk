@@ -89,6 +89,18 @@ def keyframes_source(wildcards):
     return of(wildcards).keyframes_source(int(wildcards.episode))
 
 
+def given_subtasks(wildcards):
+    return of(wildcards).given_subtasks(int(wildcards.episode))
+
+
+def vqa_corrections(wildcards):
+    return of(wildcards).vqa_corrections(int(wildcards.episode))
+
+
+def verdict(wildcards):
+    return of(wildcards).verdict(int(wildcards.episode))
+
+
 def data_file_state(wildcards):
     return file_state(data_file_of(wildcards))
 

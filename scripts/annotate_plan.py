@@ -10,6 +10,7 @@ from typing import Any
 
 from cuesheet import files, joblog, plan
 from cuesheet.config import PlanConfig
+from cuesheet.corrections import GivenSubtasks, cover
 from cuesheet.episode import Episode
 from cuesheet.stage import open_stage
 from cuesheet.windows import CutClip
@@ -23,14 +24,25 @@ async def annotate(
     camera: str | None,
     per_second: float,
     clip: str | None,
+    given: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The content of the plan file."""
+    """The content of the plan file. `given`: subtasks that the model is not asked for."""
     async with open_stage("plan", keyframes=keyframes, prompts=prompts, answers=answers) as stage:
         cut = _cutter(clip, stage.episode) if clip else None
         parts = await plan.annotate(
-            stage, settings, camera=camera, per_second=per_second, cut_clip=cut
+            stage,
+            settings,
+            camera=camera,
+            per_second=per_second,
+            cut_clip=cut,
+            given=_given(given, stage.episode) if given else None,
         )
         return stage.result(**parts)
+
+
+def _given(given: Mapping[str, Any], episode: Episode) -> GivenSubtasks:
+    """Subtasks of a correction (`spans`)."""
+    return GivenSubtasks("correction", cover(given["spans"], episode))
 
 
 def _cutter(clip: str, episode: Episode) -> CutClip:
@@ -50,6 +62,7 @@ def main(snakemake) -> None:
                 snakemake.params.camera,
                 snakemake.params.per_second,
                 snakemake.input.clip or None,
+                snakemake.params.given,
             )
         )
         files.write_json(snakemake.output.json, result)

@@ -21,6 +21,8 @@ from cuesheet.stage_files import digest, read_stage_file, read_validation_file
 def read_rows(results: Path, episode: Episode) -> EpisodeRows:
     """The rows of an episode from the annotation files that its validation checked.
 
+    An episode that a person called bad has none.
+
     Args:
         results: the dataset's result folder, which holds plan/, interjections/, vqa/, validation/.
         episode: the episode.
@@ -32,7 +34,10 @@ def read_rows(results: Path, episode: Episode) -> EpisodeRows:
     persistent, events = [], []
     name = f"{episode.episode_index:06d}.json"
     validation = results / "validation" / name
-    for stage, checked in read_validation_file(validation).stage_files.items():
+    validated = read_validation_file(validation)
+    if validated.verdict == "bad":
+        return EpisodeRows([], [])
+    for stage, checked in validated.stage_files.items():
         path = results / stage / name
         if digest(path) != checked:
             raise CuesheetError(

@@ -216,6 +216,13 @@ class Config(Section):
             "Folder of the prompt files. Copy it to write your own; editing one reruns its stage."
         ),
     )
+    corrections_dir: str = Field(
+        default="corrections",
+        description=(
+            "Folder of corrections by people, `{dataset}/{episode}.json` or `.csv` below it "
+            "(docs/corrections.md). They override the model."
+        ),
+    )
     media: MediaConfig = MediaConfig()
     keyframes: KeyframesConfig = KeyframesConfig()
     plan: PlanConfig = PlanConfig()

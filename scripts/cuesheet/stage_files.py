@@ -99,8 +99,15 @@ class StageFile(_File):
     events: list[LanguageRow]
     warnings: list[str] = Field(default_factory=list)
     subtasks: list[Subtask] = Field(default_factory=list)
+    subtasks_from: Literal["model", "correction", "dataset"] = "model"
     pairs: list[VqaPair] = Field(default_factory=list)
+    corrected: list[dict[str, Any]] = Field(default_factory=list)
     provenance: Provenance = Field(default_factory=Provenance)
+
+    @property
+    def is_corrected(self) -> bool:
+        """Whether a person's correction is in it."""
+        return self.subtasks_from == "correction" or bool(self.corrected)
 
 
 class FrameSize(_File):
@@ -138,6 +145,7 @@ class ValidationFile(_File):
     warnings: list[Finding]
     counts: dict[str, int]
     stage_files: dict[str, str]
+    verdict: Literal["good", "bad"] | None = None
 
 
 def read_stage_file(path: Path | str, stage: str) -> StageFile:

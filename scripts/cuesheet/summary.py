@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import Any
 
+from cuesheet.config_checks import as_ranges
 from cuesheet.language import STYLES, style_name
 from cuesheet.stage_files import STAGES, read_stage_file, read_validation_file
 
@@ -45,15 +46,23 @@ def summarize(
     tokens: Counter[str] = Counter()
     warnings: list[dict[str, Any]] = []
     models: dict[str, str] = {}
+    verdicts: dict[str, list[int]] = {"good": [], "bad": []}
+    corrected: list[int] = []
     for index in progress(annotated):
         checked = read_validation_file(results / "validation" / f"{index:06d}.json")
-        rows.update(checked.counts)
+        if checked.verdict:
+            verdicts[checked.verdict].append(index)
+        if checked.verdict != "bad":
+            rows.update(checked.counts)
         warnings += [{"episode_index": index, **w.model_dump()} for w in checked.warnings]
         for stage in STAGES:
             path = results / stage / f"{index:06d}.json"
             if not path.is_file():
                 continue
-            made = read_stage_file(path, stage).provenance
+            data = read_stage_file(path, stage)
+            if data.is_corrected and index not in corrected:
+                corrected.append(index)
+            made = data.provenance
             if made.model and made.calls:
                 models[made.model] = made.served_by or ""
             for call in made.calls:
@@ -71,6 +80,7 @@ def summarize(
             "left_out": sorted(out),
             "not_selected": len(set(episodes) - out) - len(annotated),
         },
+        "people": {**verdicts, "corrected": corrected},
         "rows": _in_order(rows),
         "calls": {k: calls[k] for k in ("total", "cache_hits", "repaired", "given_up")},
         "tokens": {
@@ -112,10 +122,17 @@ def as_text(summary: Mapping[str, Any]) -> str:
         done += f", {episodes['not_selected']} not selected"
     if episodes["left_out"]:
         done += f", left out after errors: {', '.join(map(str, episodes['left_out']))}"
+    people = summary["people"]
+    said = [
+        f"{key} {len(people[key])}" + (f" ({as_ranges(people[key])})" if key == "bad" else "")
+        for key in ("corrected", "good", "bad")
+        if people[key]
+    ]
     cached = tokens["prompt_from_cache"] + tokens["completion_from_cache"]
     entries = [
         ("Annotated dataset", summary["annotated_dataset"]),
         ("Episodes", done),
+        *([("Checked by people", ", ".join(said))] if said else []),
         ("Rows", rows),
         (
             "Calls",

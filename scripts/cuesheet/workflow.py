@@ -5,8 +5,8 @@ Only metadata is read here. Paths in the results folder are relative to the work
 
 import functools
 import sys
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from cuesheet import prompts
 from cuesheet.config import Config
 from cuesheet.config_checks import check_cameras, check_episodes, check_folder
 from cuesheet.config_errors import load_config
+from cuesheet.corrections import Correction, read_corrections
 from cuesheet.dataset import Dataset, Episode, describe_range, read_dataset
 from cuesheet.errors import CuesheetError
 from cuesheet.index_state import file_state, is_current
@@ -36,6 +37,7 @@ class RunDataset:
     default_camera: str | None  # None: the dataset has no camera
     vqa_cameras: Sequence[str]
     left_out: frozenset[int] = frozenset()  # failed before, and on_missing: leave_unannotated
+    corrections: Mapping[int, Correction] = field(default_factory=dict)  # by episode
 
     @property
     def root(self) -> Path:
@@ -136,6 +138,22 @@ class RunDataset:
                 + "\nCopy or download the dataset again, or leave these episodes out "
                 "(episodes: [...])."
             )
+
+    def given_subtasks(self, episode_index: int) -> dict[str, Any] | None:
+        """Subtasks of an episode that the model is not asked for; None where it is."""
+        correction = self.corrections.get(episode_index)
+        if correction is None or correction.subtasks is None:
+            return None
+        return {"spans": [span.model_dump() for span in correction.subtasks]}
+
+    def vqa_corrections(self, episode_index: int) -> list[dict[str, Any]]:
+        correction = self.corrections.get(episode_index)
+        return [entry.model_dump() for entry in (correction and correction.vqa) or ()]
+
+    def verdict(self, episode_index: int) -> str | None:
+        """What a person said of the episode: good, bad, or nothing."""
+        correction = self.corrections.get(episode_index)
+        return correction.verdict if correction else None
 
     @property
     def clips(self) -> list[str]:
@@ -308,7 +326,10 @@ def load_run(raw: dict[str, Any], repository: Path) -> Run:
                     f"episodes failed when they were last tried; see results/{name}/failed. Set it "
                     "to fail to try them again."
                 )
-        dataset = RunDataset(name, source, selected, default_camera, vqa_cameras, left_out)
+        corrections = read_corrections(Path(config.corrections_dir).expanduser() / name, source)
+        dataset = RunDataset(
+            name, source, selected, default_camera, vqa_cameras, left_out, corrections
+        )
         dataset.check_files()
         datasets[name] = dataset
         for notice in source.notices:
