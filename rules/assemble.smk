@@ -1,6 +1,7 @@
 # Needs  the stage files of every chosen episode, the source's data files and metadata
-# Makes  validation/{episode}.json, annotated/data/..., annotated/meta, annotated/videos
-# Steps  check each episode; write its rows beside its frames; complete the dataset
+# Makes  validation/{episode}.json, annotated/data/..., annotated/meta, annotated/videos;
+#        annotations.parquet and .jsonl (target `exports`)
+# Steps  check each episode; write its rows beside its frames; complete the dataset; export
 
 
 rule validate_episode:
@@ -76,3 +77,23 @@ rule finalize_dataset:
         videos=CONFIG.output.videos,
     script:
         "../scripts/finalize_dataset.py"
+
+
+rule export_annotations:
+    input:
+        info="results/{dataset}/annotated/meta/info.json",
+        data=annotated_data_files,
+    output:
+        parquet="results/{dataset}/annotations.parquet",
+        jsonl="results/{dataset}/annotations.jsonl",
+    log:
+        "results/{dataset}/logs/export_annotations.log",
+    benchmark:
+        "results/{dataset}/benchmarks/export_annotations.tsv"
+    conda:
+        "../envs/assemble.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    script:
+        "../scripts/export_annotations.py"

@@ -188,6 +188,10 @@ def all_datasets(wildcards):
     ]
 
 
+def all_exports(wildcards):
+    return [f"results/{name}/annotations.parquet" for name in RUN.datasets]
+
+
 def all_summaries(wildcards):
     return [f"results/{name}/summary.txt" for name in RUN.datasets]
 

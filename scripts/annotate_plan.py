@@ -6,13 +6,14 @@ with the subtasks and the rows of styles subtask, plan, memory and task_aug. Tim
 
 import asyncio
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from cuesheet import files, joblog, plan
 from cuesheet.config import PlanConfig
 from cuesheet.corrections import GivenSubtasks, cover
 from cuesheet.episode import Episode
-from cuesheet.stage import open_stage
+from cuesheet.stage import Stage, open_stage
 from cuesheet.windows import CutClip
 
 
@@ -35,14 +36,26 @@ async def annotate(
             camera=camera,
             per_second=per_second,
             cut_clip=cut,
-            given=_given(given, stage.episode) if given else None,
+            given=_given(given, stage) if given else None,
         )
         return stage.result(**parts)
 
 
-def _given(given: Mapping[str, Any], episode: Episode) -> GivenSubtasks:
-    """Subtasks of a correction (`spans`)."""
-    return GivenSubtasks("correction", cover(given["spans"], episode))
+def _given(given: Mapping[str, Any], stage: Stage) -> GivenSubtasks | None:
+    """Subtasks of a correction (`spans`), or those of a column of the dataset if it has any."""
+    episode = stage.episode
+    if "spans" in given:
+        return GivenSubtasks("correction", cover(given["spans"], episode))
+    from cuesheet.imported_subtasks import read_subtasks  # imports pyarrow
+
+    place = (Path(given["root"]), given["data_file"], episode.episode_index)
+    subtasks, unlabeled = read_subtasks(*place, episode.length, given["column"])
+    if unlabeled:
+        stage.warn(
+            f"{given['column']}: {unlabeled} of {episode.length} frames have no subtask; "
+            + ("they go to a neighbor" if subtasks else "the model is asked instead")
+        )
+    return GivenSubtasks("dataset", subtasks) if subtasks else None
 
 
 def _cutter(clip: str, episode: Episode) -> CutClip:

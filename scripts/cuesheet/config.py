@@ -115,6 +115,19 @@ class PlanConfig(Section):
     )
     rephrasings: RephrasingsConfig = RephrasingsConfig()
     frames: FramesConfig = FramesConfig()
+    subtasks_from: Literal["model", "dataset"] = Field(
+        default="model",
+        description=(
+            "`dataset`: take the subtasks from labels that the dataset brings along, one a frame; "
+            "an episode without any is asked about."
+        ),
+    )
+    subtask_column: str = Field(
+        default="subtask_index",
+        description=(
+            "Column of these labels: text, or whole numbers that count into meta/subtasks.parquet."
+        ),
+    )
     describe_first: bool = Field(
         default=True, description="Describe what is visible, then segment with that as evidence."
     )

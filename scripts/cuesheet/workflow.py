@@ -17,6 +17,7 @@ from cuesheet.config_errors import load_config
 from cuesheet.corrections import Correction, read_corrections
 from cuesheet.dataset import Dataset, Episode, describe_range, read_dataset
 from cuesheet.errors import CuesheetError
+from cuesheet.imported_subtasks import LABELS_FILE, check_column
 from cuesheet.index_state import file_state, is_current
 from cuesheet.nearest import nearest
 from cuesheet.offline_vlm import MODEL_ID as OFFLINE_MODEL
@@ -38,6 +39,7 @@ class RunDataset:
     vqa_cameras: Sequence[str]
     left_out: frozenset[int] = frozenset()  # failed before, and on_missing: leave_unannotated
     corrections: Mapping[int, Correction] = field(default_factory=dict)  # by episode
+    subtask_column: str | None = None  # of labels that the dataset brings along and that are used
 
     @property
     def root(self) -> Path:
@@ -142,9 +144,17 @@ class RunDataset:
     def given_subtasks(self, episode_index: int) -> dict[str, Any] | None:
         """Subtasks of an episode that the model is not asked for; None where it is."""
         correction = self.corrections.get(episode_index)
-        if correction is None or correction.subtasks is None:
+        if correction is not None and correction.subtasks is not None:
+            return {"spans": [span.model_dump() for span in correction.subtasks]}
+        if self.subtask_column is None:
             return None
-        return {"spans": [span.model_dump() for span in correction.subtasks]}
+        data_file = self.episode(episode_index).data_file
+        return {
+            "root": str(self.root),
+            "data_file": data_file,
+            "column": self.subtask_column,
+            "states": [self._file_state(str(self.root / f)) for f in (data_file, LABELS_FILE)],
+        }
 
     def vqa_corrections(self, episode_index: int) -> list[dict[str, Any]]:
         correction = self.corrections.get(episode_index)
@@ -326,9 +336,12 @@ def load_run(raw: dict[str, Any], repository: Path) -> Run:
                     f"episodes failed when they were last tried; see results/{name}/failed. Set it "
                     "to fail to try them again."
                 )
+        column = config.plan.subtask_column if config.plan.subtasks_from == "dataset" else None
+        if column is not None and config.plan.enabled:
+            check_column(source, column)
         corrections = read_corrections(Path(config.corrections_dir).expanduser() / name, source)
         dataset = RunDataset(
-            name, source, selected, default_camera, vqa_cameras, left_out, corrections
+            name, source, selected, default_camera, vqa_cameras, left_out, corrections, column
         )
         dataset.check_files()
         datasets[name] = dataset
