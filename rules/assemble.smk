@@ -51,6 +51,7 @@ rule merge_language:
         results=lambda wildcards: f"results/{wildcards.dataset}",
         episodes=selected_in_data_file,
         others=others_in_data_file,
+        replaced=replaced_styles(RUN.stages) if CONFIG.existing == "merge" else None,
         data_file=lambda wildcards: f"{wildcards.data_file}.parquet",
     script:
         "../scripts/merge_language.py"

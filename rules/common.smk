@@ -14,9 +14,11 @@ sys.path.insert(0, str(REPOSITORY / "scripts"))
 from cuesheet import prompts as prompt_files
 from cuesheet import server
 from cuesheet.errors import CuesheetError
+from cuesheet.existing_rows import replaced_styles
 from cuesheet.index_state import file_state
 from cuesheet.run_link import SERVER_FILE_VARIABLE, SHARED_FOLDER_VARIABLE
-from cuesheet.workflow import ANSWER_VERSION, load_run
+from cuesheet.run_setup import load_run
+from cuesheet.workflow import ANSWER_VERSION
 
 PARSED_AT = time.time()
 

@@ -220,6 +220,14 @@ class Config(Section):
     default_camera: Text = Field(
         default=None, description="Camera of the plan; null: the first camera of the dataset."
     )
+    existing: Literal["replace", "keep", "merge"] = Field(
+        default="replace",
+        description=(
+            "Language rows that the source already has: `replace` those of the episodes worked "
+            "on; `keep`: leave episodes that have any alone; `merge`: rows of the stages that run "
+            "replace theirs, all other rows and styles stay."
+        ),
+    )
     seed: int = Field(
         default=0, ge=0, description="Of the choices Cuesheet draws (moments, question types)."
     )

@@ -10,14 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cuesheet import prompts
 from cuesheet.config import Config
-from cuesheet.config_checks import check_cameras, check_episodes, check_folder
-from cuesheet.config_errors import load_config
-from cuesheet.corrections import Correction, read_corrections
-from cuesheet.dataset import Dataset, Episode, describe_range, read_dataset
+from cuesheet.corrections import Correction
+from cuesheet.dataset import Dataset, Episode, describe_range
 from cuesheet.errors import CuesheetError
-from cuesheet.imported_subtasks import LABELS_FILE, check_column
+from cuesheet.imported_subtasks import LABELS_FILE
 from cuesheet.index_state import file_state, is_current
 from cuesheet.nearest import nearest
 from cuesheet.offline_vlm import MODEL_ID as OFFLINE_MODEL
@@ -39,6 +36,7 @@ class RunDataset:
     vqa_cameras: Sequence[str]
     left_out: frozenset[int] = frozenset()  # failed before, and on_missing: leave_unannotated
     corrections: Mapping[int, Correction] = field(default_factory=dict)  # by episode
+    kept: frozenset[int] = frozenset()  # have rows in the source, and existing: keep
     subtask_column: str | None = None  # of labels that the dataset brings along and that are used
 
     @property
@@ -117,7 +115,14 @@ class RunDataset:
             from cuesheet.episode_index import make_index  # imports a video library
 
             print(f"Cuesheet: {self.name}: the source changed; checking it", file=sys.stderr)
+            from cuesheet import source_changes
+
+            before = source_changes.read_fingerprints(path)
             notices = make_index(path, self.source, self.worked_on)
+            after = source_changes.read_fingerprints(path)
+            if before is not None and (changes := source_changes.compare(before, after)):
+                source_changes.record(self.results, changes)
+                notices = [f"episodes: {source_changes.describe(vars(changes))}", *notices]
             for notice in notices:
                 print(f"Cuesheet: {self.name}: {notice}", file=sys.stderr)
 
@@ -183,8 +188,9 @@ class RunDataset:
 
     @property
     def worked_on(self) -> list[int]:
-        """The chosen episodes, those left out apart."""
-        return [index for index in self.selected if index not in self.left_out]
+        """The chosen episodes, those left out or kept as they are apart."""
+        apart = self.left_out | self.kept
+        return [index for index in self.selected if index not in apart]
 
     def validations(self, episodes: Iterable[int]) -> list[str]:
         return [str(self.results / "validation" / f"{index:06d}.json") for index in episodes]
@@ -197,8 +203,8 @@ class RunDataset:
         ]
 
     def selected_in(self, data_file: str) -> list[int]:
-        """The chosen episodes of one data file of the source, those left out apart."""
-        chosen = self._chosen - self.left_out
+        """The episodes of one data file of the source that are worked on."""
+        chosen = self._chosen - self.left_out - self.kept
         return [index for index in self._episodes_in(data_file) if index in chosen]
 
     def others_in(self, data_file: str) -> list[int]:
@@ -291,97 +297,3 @@ class Run:
             }
             for name, dataset in self.datasets.items()
         }
-
-
-def load_run(raw: dict[str, Any], repository: Path) -> Run:
-    """Check the configuration against itself and against the datasets it names.
-
-    Raises CuesheetError with one clear line a mistake.
-    """
-    config = load_config(raw)
-    datasets = {}
-    for name, entry in config.dataset_entries().items():
-        root = _resolve(entry.path, repository)
-        check_folder("dataset", root)
-        if Path.cwd().resolve().is_relative_to(root.resolve()):
-            raise CuesheetError(
-                f"{name}: the working directory {Path.cwd()} is inside the dataset {root}, which "
-                "is not written to; run from a folder of its own (snakemake --directory FOLDER ...)"
-            )
-        source = read_dataset(root, name)
-        cameras = list(source.cameras)
-        known = [episode.episode_index for episode in source.episodes]
-        if entry.episodes is not None:
-            check_episodes(name, entry.episodes, known)
-        default_camera = cameras[0] if cameras else None
-        if entry.default_camera is not None:
-            check_cameras("default_camera", [entry.default_camera], cameras)
-            default_camera = entry.default_camera
-        vqa_cameras = config.vqa.cameras
-        if isinstance(vqa_cameras, list):
-            check_cameras("vqa.cameras", vqa_cameras, cameras)
-        elif vqa_cameras == "default":
-            vqa_cameras = [default_camera] if default_camera else []
-        else:
-            vqa_cameras = cameras
-        selected = known if entry.episodes is None else entry.episodes
-        left_out = frozenset()
-        if config.output.on_missing == "leave_unannotated":
-            rules = {"extract_clip", "decode_keyframes", "validate_episode"}
-            rules |= {f"annotate_{stage}" for stage in STAGES if getattr(config, stage).enabled}
-            left_out = _failed_before(Path("results") / name, selected, rules)
-            if left_out and len(left_out) == len(selected):
-                raise CuesheetError(
-                    f"{name}: output.on_missing is leave_unannotated and all {len(selected)} "
-                    f"episodes failed when they were last tried; see results/{name}/failed. Set it "
-                    "to fail to try them again."
-                )
-        column = config.plan.subtask_column if config.plan.subtasks_from == "dataset" else None
-        if column is not None and config.plan.enabled:
-            check_column(source, column)
-        corrections = read_corrections(Path(config.corrections_dir).expanduser() / name, source)
-        dataset = RunDataset(
-            name, source, selected, default_camera, vqa_cameras, left_out, corrections, column
-        )
-        dataset.check_files()
-        datasets[name] = dataset
-        for notice in source.notices:
-            print(f"Cuesheet: {name}: {notice}", file=sys.stderr)
-    prompts_dir = _resolve(config.prompts_dir, repository)
-    _check_prompts(prompts_dir, config)
-    return Run(config, datasets, prompts_dir)
-
-
-def _check_prompts(folder: Path, config: Config) -> None:
-    names = dict.fromkeys(
-        name
-        for stage in STAGES
-        if getattr(config, stage).enabled
-        for name in getattr(prompts, stage.upper())
-    )
-    missing = [name for name in names if not (folder / f"{name}.md").is_file()]
-    if missing:
-        raise CuesheetError(
-            f"config: prompts_dir: {folder} has no {', '.join(f'{name}.md' for name in missing)}; "
-            "copy the files of config/prompts and change what you like"
-        )
-
-
-def _resolve(path: str, repository: Path) -> Path:
-    """A relative path counts from the working directory, else from the workflow's folder."""
-    given = Path(path).expanduser()
-    if given.is_absolute() or given.exists():
-        return given
-    inside = repository / given
-    return inside if inside.exists() else given
-
-
-def _failed_before(
-    results: Path, episodes: Iterable[int], rules: Collection[str]
-) -> frozenset[int]:
-    """Episodes of which a job of `rules` failed when it was last tried (see `cuesheet.joblog`)."""
-    failed = results / "failed"
-    if not failed.is_dir():
-        return frozenset()
-    names = {path.stem for rule in rules for path in (failed / rule).rglob("*.json")}
-    return frozenset(index for index in episodes if f"{index:06d}" in names)
