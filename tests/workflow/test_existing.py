@@ -47,8 +47,9 @@ def test_annotating_what_cuesheet_annotated_before(external, counting_server, de
         "total": 4, "annotated": 2, "left_out": [], "kept": [0, 1], "not_selected": 0
     }  # fmt: skip
 
-    external.set(dataset=str(source), existing="merge", plan={"enabled": False},
-                 interjections={"enabled": False}, vqa={"types": ["count"]}, episodes=[0])  # fmt: skip
+    off = {"enabled": False}
+    counts_alone = {"plan": off, "interjections": off, "vqa": {"types": ["count"]}}
+    external.set(dataset=str(source), existing="merge", episodes=[0], **counts_alone)
     external.run()
     merged = rows_of(kept, 0)
     assert [f["language_persistent"] for f in merged] == [
@@ -58,8 +59,7 @@ def test_annotating_what_cuesheet_annotated_before(external, counting_server, de
     assert answers
     assert all('"count"' in answer for answer in answers)
 
-    external.set(dataset=str(source), existing="replace", plan={"enabled": False},
-                 interjections={"enabled": False}, vqa={"types": ["count"]}, episodes=[0])  # fmt: skip
+    external.set(dataset=str(source), existing="replace", episodes=[0], **counts_alone)
     external.run()
     assert styles_of(kept, 0) == {"vqa"}
 
