@@ -35,6 +35,7 @@ localrules:
     media,
     annotations,
     datasets,
+    exports,
 
 
 rule all:
@@ -61,6 +62,11 @@ rule annotations:
 rule datasets:
     input:
         all_datasets,
+
+
+rule exports:
+    input:
+        all_exports,
 
 
 include: "rules/dataset.smk"

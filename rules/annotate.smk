@@ -2,7 +2,8 @@
 # Makes  plan/{episode}.json, interjections/{episode}.json, vqa/{episode}.json
 # Steps  ask the model, clean its replies, write rows and how they came about
 #
-# Inputs and params are what determines an answer. Where the server is and how many calls it takes
+# Inputs and params are what determines an answer; corrections by people are params, so that only
+# the stage whose part of a file changed is made anew. Where the server is and how many calls it takes
 # at once is neither.
 
 
@@ -27,6 +28,7 @@ rule annotate_plan:
         plan=CONFIG.plan.model_dump(),
         camera=lambda wildcards: of(wildcards).default_camera,
         per_second=CONFIG.keyframes.per_second,
+        given=given_subtasks,
     script:
         "../scripts/annotate_plan.py"
 
@@ -79,5 +81,6 @@ rule annotate_vqa:
         cameras=lambda wildcards: of(wildcards).vqa_cameras,
         coordinates=CONFIG.vlm.coordinates,
         seed=CONFIG.seed,
+        corrections=vqa_corrections,
     script:
         "../scripts/annotate_vqa.py"

@@ -1,6 +1,7 @@
 # Needs  the stage files of every chosen episode, the source's data files and metadata
-# Makes  validation/{episode}.json, annotated/data/..., annotated/meta, annotated/videos
-# Steps  check each episode; write its rows beside its frames; complete the dataset
+# Makes  validation/{episode}.json, annotated/data/..., annotated/meta, annotated/videos;
+#        annotations.parquet and .jsonl (target `exports`)
+# Steps  check each episode; write its rows beside its frames; complete the dataset; export
 
 
 rule validate_episode:
@@ -21,6 +22,7 @@ rule validate_episode:
         mem_mb=500,
     params:
         cameras=lambda wildcards: of(wildcards).cameras,
+        verdict=verdict,
     script:
         "../scripts/validate_episode.py"
 
@@ -49,6 +51,7 @@ rule merge_language:
         results=lambda wildcards: f"results/{wildcards.dataset}",
         episodes=selected_in_data_file,
         others=others_in_data_file,
+        replaced=replaced_styles(RUN.stages) if CONFIG.existing == "merge" else None,
         data_file=lambda wildcards: f"{wildcards.data_file}.parquet",
     script:
         "../scripts/merge_language.py"
@@ -75,3 +78,23 @@ rule finalize_dataset:
         videos=CONFIG.output.videos,
     script:
         "../scripts/finalize_dataset.py"
+
+
+rule export_annotations:
+    input:
+        info="results/{dataset}/annotated/meta/info.json",
+        data=annotated_data_files,
+    output:
+        parquet="results/{dataset}/annotations.parquet",
+        jsonl="results/{dataset}/annotations.jsonl",
+    log:
+        "results/{dataset}/logs/export_annotations.log",
+    benchmark:
+        "results/{dataset}/benchmarks/export_annotations.tsv"
+    conda:
+        "../envs/assemble.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    script:
+        "../scripts/export_annotations.py"

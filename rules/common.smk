@@ -14,9 +14,11 @@ sys.path.insert(0, str(REPOSITORY / "scripts"))
 from cuesheet import prompts as prompt_files
 from cuesheet import server
 from cuesheet.errors import CuesheetError
+from cuesheet.existing_rows import replaced_styles
 from cuesheet.index_state import file_state
 from cuesheet.run_link import SERVER_FILE_VARIABLE, SHARED_FOLDER_VARIABLE
-from cuesheet.workflow import ANSWER_VERSION, load_run
+from cuesheet.run_setup import load_run
+from cuesheet.workflow import ANSWER_VERSION
 
 PARSED_AT = time.time()
 
@@ -87,6 +89,18 @@ def clip_source(wildcards):
 @plain
 def keyframes_source(wildcards):
     return of(wildcards).keyframes_source(int(wildcards.episode))
+
+
+def given_subtasks(wildcards):
+    return of(wildcards).given_subtasks(int(wildcards.episode))
+
+
+def vqa_corrections(wildcards):
+    return of(wildcards).vqa_corrections(int(wildcards.episode))
+
+
+def verdict(wildcards):
+    return of(wildcards).verdict(int(wildcards.episode))
 
 
 def data_file_state(wildcards):
@@ -174,6 +188,10 @@ def all_datasets(wildcards):
             str(dataset.results / "episodes.parquet"),
         )
     ]
+
+
+def all_exports(wildcards):
+    return [f"results/{name}/annotations.parquet" for name in RUN.datasets]
 
 
 def all_summaries(wildcards):

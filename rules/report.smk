@@ -21,5 +21,6 @@ rule summarize_dataset:
     params:
         results=lambda wildcards: f"results/{wildcards.dataset}",
         left_out=lambda wildcards: sorted(of(wildcards).left_out),
+        kept=lambda wildcards: sorted(of(wildcards).kept),
     script:
         "../scripts/summarize_dataset.py"

@@ -6,12 +6,14 @@ with the subtasks and the rows of styles subtask, plan, memory and task_aug. Tim
 
 import asyncio
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from cuesheet import files, joblog, plan
 from cuesheet.config import PlanConfig
+from cuesheet.corrections import GivenSubtasks, cover
 from cuesheet.episode import Episode
-from cuesheet.stage import open_stage
+from cuesheet.stage import Stage, open_stage
 from cuesheet.windows import CutClip
 
 
@@ -23,14 +25,37 @@ async def annotate(
     camera: str | None,
     per_second: float,
     clip: str | None,
+    given: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The content of the plan file."""
+    """The content of the plan file. `given`: subtasks that the model is not asked for."""
     async with open_stage("plan", keyframes=keyframes, prompts=prompts, answers=answers) as stage:
         cut = _cutter(clip, stage.episode) if clip else None
         parts = await plan.annotate(
-            stage, settings, camera=camera, per_second=per_second, cut_clip=cut
+            stage,
+            settings,
+            camera=camera,
+            per_second=per_second,
+            cut_clip=cut,
+            given=_given(given, stage) if given else None,
         )
         return stage.result(**parts)
+
+
+def _given(given: Mapping[str, Any], stage: Stage) -> GivenSubtasks | None:
+    """Subtasks of a correction (`spans`), or those of a column of the dataset if it has any."""
+    episode = stage.episode
+    if "spans" in given:
+        return GivenSubtasks("correction", cover(given["spans"], episode))
+    from cuesheet.imported_subtasks import read_subtasks  # imports pyarrow
+
+    place = (Path(given["root"]), given["data_file"], episode.episode_index)
+    subtasks, unlabeled = read_subtasks(*place, episode.length, given["column"])
+    if unlabeled:
+        stage.warn(
+            f"{given['column']}: {unlabeled} of {episode.length} frames have no subtask; "
+            + ("they go to a neighbor" if subtasks else "the model is asked instead")
+        )
+    return GivenSubtasks("dataset", subtasks) if subtasks else None
 
 
 def _cutter(clip: str, episode: Episode) -> CutClip:
@@ -50,6 +75,7 @@ def main(snakemake) -> None:
                 snakemake.params.camera,
                 snakemake.params.per_second,
                 snakemake.input.clip or None,
+                snakemake.params.given,
             )
         )
         files.write_json(snakemake.output.json, result)

@@ -25,6 +25,7 @@ async def annotate(
     cameras: Sequence[str],
     coordinates: str,
     seed: int,
+    corrections: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The content of the VQA file."""
     async with open_stage("vqa", keyframes=keyframes, prompts=prompts, answers=answers) as stage:
@@ -36,6 +37,7 @@ async def annotate(
                 cameras=cameras,
                 convention=convention_of(answers["model"], coordinates),
                 seed=seed,
+                corrections=corrections,
                 progress=bar.update,
             )
         return stage.result(**pairs)
@@ -52,6 +54,7 @@ def main(snakemake) -> None:
                 list(snakemake.params.cameras),
                 snakemake.params.coordinates,
                 snakemake.params.seed,
+                snakemake.params.corrections,
             )
         )
         files.write_json(snakemake.output.json, result)

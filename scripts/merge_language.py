@@ -21,6 +21,8 @@ from cuesheet.stage_files import digest, read_stage_file, read_validation_file
 def read_rows(results: Path, episode: Episode) -> EpisodeRows:
     """The rows of an episode from the annotation files that its validation checked.
 
+    An episode that a person called bad has none.
+
     Args:
         results: the dataset's result folder, which holds plan/, interjections/, vqa/, validation/.
         episode: the episode.
@@ -32,7 +34,10 @@ def read_rows(results: Path, episode: Episode) -> EpisodeRows:
     persistent, events = [], []
     name = f"{episode.episode_index:06d}.json"
     validation = results / "validation" / name
-    for stage, checked in read_validation_file(validation).stage_files.items():
+    validated = read_validation_file(validation)
+    if validated.verdict == "bad":
+        return EpisodeRows([], [])
+    for stage, checked in validated.stage_files.items():
         path = results / stage / name
         if digest(path) != checked:
             raise CuesheetError(
@@ -59,7 +64,12 @@ def read_rows(results: Path, episode: Episode) -> EpisodeRows:
 
 
 def merge_data_file(
-    dataset: Dataset, data_file: str, results: Path, output: Path, annotated: Collection[int]
+    dataset: Dataset,
+    data_file: str,
+    results: Path,
+    output: Path,
+    annotated: Collection[int],
+    replaced: Collection[str | None] | None = None,
 ) -> Merged:
     """Merges the annotations of the episodes `annotated` into one data file.
 
@@ -69,6 +79,7 @@ def merge_data_file(
         results: the dataset's result folder.
         output: where the annotated file goes.
         annotated: the episodes of this run, and those that were annotated earlier.
+        replaced: the styles whose rows in the source go; None: all.
 
     Raises:
         CuesheetError: an episode is not in the file, or its annotations do not fit.
@@ -91,6 +102,7 @@ def merge_data_file(
         annotations,
         {episode_index: episode.length for episode_index, episode in present.items()},
         functools.partial(tqdm, desc=data_file, unit="episode", mininterval=2.0),
+        replaced,
     )
 
 
@@ -105,6 +117,7 @@ def main(snakemake) -> None:
             results,
             Path(snakemake.output.data),
             {*params.episodes, *params.others},
+            params.replaced,
         )
         log.info("%d episodes annotated, %d frames", len(merged.annotated), merged.frames)
         if merged.kept_from_source:

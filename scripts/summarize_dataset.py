@@ -23,6 +23,7 @@ def main(snakemake) -> None:
             results,
             [episode.episode_index for episode in annotated.episodes],
             snakemake.params.get("left_out") or (),
+            snakemake.params.get("kept") or (),
             functools.partial(tqdm, desc="episodes", unit="episode", mininterval=2.0),
             read_notices(results / "episodes.parquet"),
         )

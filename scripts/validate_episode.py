@@ -15,9 +15,15 @@ from cuesheet.validation import Report, validate_episode
 
 
 def make_report(
-    keyframes: Path, stage_paths: Mapping[str, Path], cameras: Collection[str]
+    keyframes: Path,
+    stage_paths: Mapping[str, Path],
+    cameras: Collection[str],
+    verdict: str | None = None,
 ) -> Report:
-    """The report on one episode. A file that is no annotation file is an error of its stage."""
+    """The report on one episode. A file that is no annotation file is an error of its stage.
+
+    `verdict` is a person's: good, bad or None; the merge leaves a bad episode without rows.
+    """
     frames = read_keyframes_file(keyframes)
     digests = {stage: digest(path) or "" for stage, path in stage_paths.items()}
     stages = {}
@@ -30,6 +36,7 @@ def make_report(
     if not broken:
         report = validate_episode(frames, stages, cameras)
         report.stage_files = digests
+        report.verdict = verdict
         return report
     report = Report(frames.episode_index)
     for stage, message in broken:
@@ -62,6 +69,7 @@ def main(snakemake) -> None:
             Path(snakemake.input.keyframes),
             {stage: Path(path) for stage, path in paths.items() if path},
             list(snakemake.params.cameras),
+            snakemake.params.verdict,
         )
         write_report(report, Path(snakemake.output.json), Path(snakemake.output.text))
 

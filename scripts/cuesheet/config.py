@@ -116,6 +116,19 @@ class PlanConfig(Section):
     )
     rephrasings: RephrasingsConfig = RephrasingsConfig()
     frames: FramesConfig = FramesConfig()
+    subtasks_from: Literal["model", "dataset"] = Field(
+        default="model",
+        description=(
+            "`dataset`: take the subtasks from labels that the dataset brings along, one a frame; "
+            "an episode without any is asked about."
+        ),
+    )
+    subtask_column: str = Field(
+        default="subtask_index",
+        description=(
+            "Column of these labels: text, or whole numbers that count into meta/subtasks.parquet."
+        ),
+    )
     describe_first: bool = Field(
         default=True, description="Describe what is visible, then segment with that as evidence."
     )
@@ -208,6 +221,14 @@ class Config(Section):
     default_camera: Text = Field(
         default=None, description="Camera of the plan; null: the first camera of the dataset."
     )
+    existing: Literal["replace", "keep", "merge"] = Field(
+        default="replace",
+        description=(
+            "Language rows that the source already has: `replace` those of the episodes worked "
+            "on; `keep`: leave episodes that have any alone; `merge`: rows of the stages that run "
+            "replace theirs, all other rows and styles stay."
+        ),
+    )
     seed: int = Field(
         default=0, ge=0, description="Of the choices Cuesheet draws (moments, question types)."
     )
@@ -215,6 +236,13 @@ class Config(Section):
         default="config/prompts",
         description=(
             "Folder of the prompt files. Copy it to write your own; editing one reruns its stage."
+        ),
+    )
+    corrections_dir: str = Field(
+        default="corrections",
+        description=(
+            "Folder of corrections by people, `{dataset}/{episode}.json` or `.csv` below it "
+            "(docs/corrections.md). They override the model."
         ),
     )
     media: MediaConfig = MediaConfig()

@@ -1,9 +1,9 @@
 """The index of a dataset: episodes.parquet, one row an episode, made from checked metadata.
 
 Columns: episode_index, task, tasks, length (frames), fps, data_file (relative to the dataset's
-root), row_from and row_to (rows of the data file, end exclusive), timestamps (float32 s, one a
-frame), cameras (key, kind, file, from_s, to_s, width and height in pixels, codec). Row groups hold
-64 episodes, so that a job which needs one episode reads little.
+root), row_from and row_to (rows of the data file, end exclusive), fingerprint, timestamps (float32
+s, one a frame), cameras (key, kind, file, from_s, to_s, width and height in pixels, codec). Row
+groups hold 64 episodes, so that a job which needs one episode reads little.
 """
 
 import json
@@ -42,6 +42,7 @@ SCHEMA = pa.schema(
         pa.field("data_file", pa.string()),
         pa.field("row_from", pa.int64()),
         pa.field("row_to", pa.int64()),
+        pa.field("fingerprint", pa.string()),
         pa.field("timestamps", pa.list_(pa.field("element", pa.float32()))),
         pa.field(
             "cameras",
@@ -95,6 +96,7 @@ class IndexedEpisode:
     data_file: str
     row_from: int
     row_to: int
+    fingerprint: str
     timestamps: list[float]
     cameras: list[IndexedCamera]
 
@@ -210,6 +212,7 @@ def _entry(
         "data_file": episode.data_file,
         "row_from": rows.row_from,
         "row_to": rows.row_to,
+        "fingerprint": episode.fingerprint,
         "timestamps": rows.timestamps,
         "cameras": cameras,
     }

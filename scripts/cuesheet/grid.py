@@ -5,6 +5,7 @@ give frame indices.
 """
 
 import bisect
+import struct
 from collections.abc import Sequence
 
 
@@ -51,3 +52,13 @@ def keyframe_indices(
     if vqa_hz is not None:
         wanted.update(i for tick in vqa_ticks(timestamps_s, vqa_hz, vqa_frames) for i in tick)
     return sorted(wanted)
+
+
+def shortest_float32(value: float) -> float:
+    """The shortest decimal that reads back to the same float32: 0.1 for 0.10000000149011612."""
+    packed = struct.pack("f", value)
+    for digits in range(1, 10):
+        short = float(f"{value:.{digits}g}")
+        if struct.pack("f", short) == packed:
+            return short
+    return value

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import struct
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,9 @@ from typing import Any
 from cuesheet.decoders import RgbFrame, decode_frames
 from cuesheet.episode_index import IndexedEpisode
 from cuesheet.errors import CuesheetError
+from cuesheet.grid import shortest_float32
 from cuesheet.png import write_png
 from cuesheet.video import locate_episode
-
-
-def shortest_float32(value: float) -> float:
-    """The shortest decimal that reads back to the same float32: 0.1 for 0.10000000149011612."""
-    packed = struct.pack("f", value)
-    for digits in range(1, 10):
-        short = float(f"{value:.{digits}g}")
-        if struct.pack("f", short) == packed:
-            return short
-    return value
 
 
 def camera_frames(

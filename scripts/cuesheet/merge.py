@@ -6,7 +6,7 @@ frames and those are written again and again, so that memory does not grow with 
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cuesheet.errors import CuesheetError
+from cuesheet.existing_rows import foreign_rows
 from cuesheet.files import atomic_path
 from cuesheet.language import (
     LANGUAGE_COLUMNS,
@@ -63,6 +64,7 @@ def merge_file(
     annotations: Callable[[int], EpisodeRows | None],
     expected: Mapping[int, int],
     progress: Callable[[Sequence[int]], Iterator[int]] = iter,
+    replaced: Collection[str | None] | None = None,
 ) -> Merged:
     """Writes `output`: the data file `source` with the language columns. Atomic.
 
@@ -73,6 +75,8 @@ def merge_file(
             language rows that the source itself may hold.
         expected: frames by episode, in the order of the file, as the metadata says.
         progress: wraps the episodes to show progress, as `tqdm` does.
+        replaced: rows of other styles that the source has stay beside the annotations; None: none
+            stays.
 
     Raises:
         CuesheetError: the file is not what the metadata says, or a row belongs to no frame.
@@ -85,22 +89,50 @@ def merge_file(
             with atomic_path(output) as temporary:
                 episodes = episode_tables(file, plain, source, temporary.parent)
                 with pq.ParquetWriter(temporary, schema, **_write_options(schema)) as writer:
-                    return _write(writer, episodes, annotations, own, expected, progress, source)
+                    writing = _Writing(writer, annotations, own, replaced, source)
+                    return _write(writing, episodes, expected, progress)
     except pa.ArrowInvalid as error:
         raise CuesheetError(f"{source} is not a readable parquet file: {error}") from None
     except FileNotFoundError:
         raise CuesheetError(f"{source} is not there; the dataset's metadata names it.") from None
 
 
+@dataclass(frozen=True)
+class _Writing:
+    """What is written where, and what the rows of an episode come from."""
+
+    writer: pq.ParquetWriter
+    annotations: Callable[[int], EpisodeRows | None]
+    own: SourceLanguage
+    replaced: Collection[str | None] | None
+    source: Path
+
+    def columns(
+        self, episode_index: int, table: pa.Table, first_frame: int
+    ) -> tuple[tuple[pa.ChunkedArray, pa.ChunkedArray], str]:
+        """The language columns of an episode, and whether they are annotated, kept or empty."""
+        rows = self.annotations(episode_index)
+        if rows is not None and self.replaced is None:
+            language = language_columns(rows, table.column("timestamp"), episode_index, self.source)
+            return language, "annotated"
+        found, had_rows = self.own.take(first_frame, first_frame + table.num_rows)
+        if rows is None:
+            return found, "kept" if had_rows else "empty"
+        if had_rows and (rows.persistent or rows.events):
+            times = table.column("timestamp").cast(pa.float32()).to_pylist()
+            persistent, events = foreign_rows(found, times, self.replaced)
+            rows = EpisodeRows([*rows.persistent, *persistent], [*rows.events, *events])
+        language = language_columns(rows, table.column("timestamp"), episode_index, self.source)
+        return language, "annotated"
+
+
 def _write(
-    writer: pq.ParquetWriter,
+    writing: _Writing,
     episodes: Iterator[tuple[int, pa.Table]],
-    annotations: Callable[[int], EpisodeRows | None],
-    own: SourceLanguage,
     expected: Mapping[int, int],
     progress: Callable[[Sequence[int]], Iterator[int]],
-    source: Path,
 ) -> Merged:
+    source, writer = writing.source, writing.writer
     done: dict[str, list[int]] = {"annotated": [], "kept": [], "empty": []}
     frames = 0
     for wanted in progress(list(expected)):
@@ -115,13 +147,8 @@ def _write(
                 f"{source}: expected {expected[wanted]} rows of episode {wanted} next, as the "
                 f"metadata says; {found}. Run the index again to see what disagrees."
             )
-        rows = annotations(episode_index)
-        if rows is not None:
-            language = language_columns(rows, table.column("timestamp"), episode_index, source)
-            done["annotated"].append(episode_index)
-        else:
-            language, had_rows = own.take(frames, frames + table.num_rows)
-            done["kept" if had_rows else "empty"].append(episode_index)
+        language, way = writing.columns(episode_index, table, frames)
+        done[way].append(episode_index)
         annotated = pa.table([*table.columns, *language], schema=writer.schema)
         writer.write_table(annotated, row_group_size=annotated.num_rows)
         frames += annotated.num_rows

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cuesheet.config import FramesConfig, PlanConfig
+from cuesheet.corrections import GivenSubtasks
 from cuesheet.episode import Keyframe
 from cuesheet.frame_choice import frames_of
 from cuesheet.grid import grid_indices
@@ -26,43 +27,75 @@ async def annotate(
     camera: str | None,
     per_second: float,
     cut_clip: CutClip | None,
+    given: GivenSubtasks | None = None,
 ) -> dict[str, Any]:
     """Fill `stage` with the rows of the plan; the other parts of its JSON file are returned.
 
-    Without a camera nothing that needs frames is asked: the task's rephrasings are all there is.
+    With `given` subtasks the model is not asked for any. Without a camera nothing that needs frames
+    is asked: the task's rephrasings, and what follows from given subtasks, are all there is.
     Raises CuesheetError where the model gives no usable segmentation.
     """
     episode = stage.episode
     if camera is None:
-        stage.warn(f"episode {episode.name} has no camera: no subtasks, plans or memory written")
         task = {"text": episode.task, "source": "dataset"}
         await write_task_rows(stage, settings, episode.task)
-        return {"task": task, "subtasks": [], "skipped": "no camera"}
+        if given is None:
+            stage.warn(
+                f"episode {episode.name} has no camera: no subtasks, plans or memory written"
+            )
+            return {"task": task, "subtasks": [], "skipped": "no camera"}
+        if settings.memory:
+            stage.warn(f"episode {episode.name} has no camera: no memory written")
+        _write_subtasks(stage, settings, given.subtasks)
+        subtasks = given.subtasks
+    else:
+        grid = episode.frames_at(camera, grid_indices(episode.timestamps_s, per_second))
+        task = await choose_task(stage, settings, grid)
+        subtasks, _ = await asyncio.gather(
+            _find_subtasks(stage, settings, grid, cut_clip, task["text"], given),
+            write_task_rows(stage, settings, task["text"]),
+        )
+        _write_subtasks(stage, settings, subtasks)
+        if settings.memory:
+            await _write_memory(stage, settings.frames, grid, subtasks, task["text"])
+    return {
+        "task": task,
+        "subtasks": [part.as_json(episode) for part in subtasks],
+        "subtasks_from": given.source if given else "model",
+    }
 
-    grid = episode.frames_at(camera, grid_indices(episode.timestamps_s, per_second))
-    task = await choose_task(stage, settings, grid)
+
+async def _find_subtasks(
+    stage: Stage,
+    settings: PlanConfig,
+    grid: Sequence[Keyframe],
+    cut_clip: CutClip | None,
+    task: str,
+    given: GivenSubtasks | None,
+) -> list[Subtask]:
+    """The given subtasks, or those that the model sees."""
+    if given is not None:
+        return given.subtasks
     windows = split_windows(
         [frame.frame_index for frame in grid],
-        episode.length,
+        stage.episode.length,
         settings.frames.max_frames_per_call,
     )
     source = WindowSource(grid, settings.frames, cut_clip)
-    covers, _ = await asyncio.gather(
-        segment_windows(stage, settings, source, windows, task["text"]),
-        write_task_rows(stage, settings, task["text"]),
-    )
-    subtasks = join_windows(covers, episode, min_subtask_s=settings.min_subtask_s)
+    covers = await segment_windows(stage, settings, source, windows, task)
+    subtasks = join_windows(covers, stage.episode, min_subtask_s=settings.min_subtask_s)
     if settings.relabel:
-        subtasks = await _relabel(stage, settings, grid, subtasks, task["text"])
+        subtasks = await _relabel(stage, settings, grid, subtasks, task)
+    return subtasks
+
+
+def _write_subtasks(stage: Stage, settings: PlanConfig, subtasks: Sequence[Subtask]) -> None:
     labels = [part.label for part in subtasks]
     for position, part in enumerate(subtasks):
-        start_s = part.start_s(episode)
+        start_s = part.start_s(stage.episode)
         stage.add_persistent("subtask", "assistant", part.label, start_s)
         if settings.plans:
             stage.add_persistent("plan", "assistant", remaining_plan(labels[position:]), start_s)
-    if settings.memory:
-        await _write_memory(stage, settings.frames, grid, subtasks, task["text"])
-    return {"task": task, "subtasks": [part.as_json(episode) for part in subtasks]}
 
 
 async def _relabel(

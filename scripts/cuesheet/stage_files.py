@@ -107,8 +107,15 @@ class StageFile(_File):
     warnings: list[str] = Field(default_factory=list)
     task: Task = Field(default_factory=Task)
     subtasks: list[Subtask] = Field(default_factory=list)
+    subtasks_from: Literal["model", "correction", "dataset"] = "model"
     pairs: list[VqaPair] = Field(default_factory=list)
+    corrected: list[dict[str, Any]] = Field(default_factory=list)
     provenance: Provenance = Field(default_factory=Provenance)
+
+    @property
+    def is_corrected(self) -> bool:
+        """Whether a person's correction is in it."""
+        return self.subtasks_from == "correction" or bool(self.corrected)
 
 
 class FrameSize(_File):
@@ -146,6 +153,7 @@ class ValidationFile(_File):
     warnings: list[Finding]
     counts: dict[str, int]
     stage_files: dict[str, str]
+    verdict: Literal["good", "bad"] | None = None
 
 
 def read_stage_file(path: Path | str, stage: str) -> StageFile:

@@ -5,7 +5,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import Any
 
+from cuesheet.config_checks import as_ranges
 from cuesheet.language import STYLES, style_name
+from cuesheet.source_changes import describe, read_changes
 from cuesheet.stage_files import STAGES, read_stage_file, read_validation_file
 
 _SHOWN_WARNINGS = 20
@@ -21,6 +23,7 @@ def summarize(
     results: Path,
     episodes: Collection[int],
     left_out: Collection[int],
+    kept: Collection[int] = (),
     progress: Progress = iter,
     notices: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -30,6 +33,7 @@ def summarize(
         results: the dataset's result folder; its name is the dataset's.
         episodes: every episode of the dataset.
         left_out: episodes that were to be annotated and could not.
+        kept: episodes that keep the rows which the source has.
         progress: wraps the annotated episodes to show progress, as `tqdm` does.
         notices: what was noticed of the source dataset, a sentence each.
 
@@ -39,7 +43,7 @@ def summarize(
     out = set(left_out)
     annotated = [
         index
-        for index in sorted(set(episodes) - out)
+        for index in sorted(set(episodes) - out - set(kept))
         if (results / "validation" / f"{index:06d}.json").is_file()
     ]
     rows: Counter[str] = Counter()
@@ -47,15 +51,23 @@ def summarize(
     tokens: Counter[str] = Counter()
     warnings: list[dict[str, Any]] = []
     models: dict[str, str] = {}
+    verdicts: dict[str, list[int]] = {"good": [], "bad": []}
+    corrected: list[int] = []
     for index in progress(annotated):
         checked = read_validation_file(results / "validation" / f"{index:06d}.json")
-        rows.update(checked.counts)
+        if checked.verdict:
+            verdicts[checked.verdict].append(index)
+        if checked.verdict != "bad":
+            rows.update(checked.counts)
         warnings += [{"episode_index": index, **w.model_dump()} for w in checked.warnings]
         for stage in STAGES:
             path = results / stage / f"{index:06d}.json"
             if not path.is_file():
                 continue
-            made = read_stage_file(path, stage).provenance
+            data = read_stage_file(path, stage)
+            if data.is_corrected and index not in corrected:
+                corrected.append(index)
+            made = data.provenance
             if made.model and made.calls:
                 models[made.model] = made.served_by or ""
             for call in made.calls:
@@ -71,8 +83,11 @@ def summarize(
             "total": len(episodes),
             "annotated": len(annotated),
             "left_out": sorted(out),
-            "not_selected": len(set(episodes) - out) - len(annotated),
+            "kept": sorted(kept),
+            "not_selected": len(set(episodes) - out - set(kept)) - len(annotated),
         },
+        "source_changes": read_changes(results),
+        "people": {**verdicts, "corrected": corrected},
         "rows": _in_order(rows),
         "calls": {k: calls[k] for k in ("total", "cache_hits", "repaired", "given_up")},
         "tokens": {
@@ -111,14 +126,28 @@ def as_text(summary: Mapping[str, Any]) -> str:
     episodes, calls, tokens = summary["episodes"], summary["calls"], summary["tokens"]
     rows = ", ".join(f"{name} {count}" for name, count in summary["rows"].items()) or "none"
     done = f"{episodes['annotated']} of {episodes['total']} annotated"
+    if episodes["kept"]:
+        done += f", {len(episodes['kept'])} kept as the source has them"
     if episodes["not_selected"]:
         done += f", {episodes['not_selected']} not selected"
     if episodes["left_out"]:
         done += f", left out after errors: {', '.join(map(str, episodes['left_out']))}"
+    people, changes = summary["people"], summary["source_changes"]
+    said = [
+        f"{key} {len(people[key])}" + (f" ({as_ranges(people[key])})" if key == "bad" else "")
+        for key in ("corrected", "good", "bad")
+        if people[key]
+    ]
     cached = tokens["prompt_from_cache"] + tokens["completion_from_cache"]
     entries = [
         ("Annotated dataset", summary["annotated_dataset"]),
         ("Episodes", done),
+        *(
+            [("Source changed", f"{describe(changes[-1])}, found {changes[-1]['at']}")]
+            if changes
+            else []
+        ),
+        *([("Checked by people", ", ".join(said))] if said else []),
         ("Rows", rows),
         (
             "Calls",

@@ -44,6 +44,7 @@ class Report:
     warnings: list[Finding] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     stage_files: dict[str, str] = field(default_factory=dict)  # sha256 of what was checked
+    verdict: str | None = None  # a person's: good, bad, or none
 
     def error(self, code: str, where: str, message: str) -> None:
         self.errors.append(Finding(code, where, message))
@@ -59,6 +60,7 @@ class Report:
             "warnings": [vars(finding) for finding in self.warnings],
             "counts": self.counts,
             "stage_files": self.stage_files,
+            "verdict": self.verdict,
         }
 
     def as_text(self) -> str:
@@ -68,6 +70,7 @@ class Report:
             f"Episode {self.episode_index}: "
             f"{_count(self.errors, 'error')}, {_count(self.warnings, 'warning')}",
             f"Rows: {rows}",
+            *([f"Verdict: {self.verdict}"] if self.verdict else []),
         ]
         for kind, findings in (("ERROR", self.errors), ("WARNING", self.warnings)):
             lines += [f"{kind} {f.code} at {f.where}: {f.message}" for f in findings]

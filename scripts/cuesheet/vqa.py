@@ -3,13 +3,14 @@
 import asyncio
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
 
 from cuesheet.config import VqaConfig
 from cuesheet.coordinates import Convention, CoordinateFrame, PixelLimits
+from cuesheet.corrections import apply_vqa, check_decoded
 from cuesheet.episode import Keyframe
 from cuesheet.grid import vqa_ticks
 from cuesheet.replies import VQA_REPLIES
@@ -34,12 +35,16 @@ async def annotate(
     cameras: Sequence[str],
     convention: Convention,
     seed: int,
+    corrections: Sequence[Mapping[str, Any]] = (),
     progress: Any = None,
 ) -> dict[str, Any]:
     """Fill `stage` with question and answer events; returns `pairs`, the same in typed form.
 
-    `cameras` are asked at every tick. `progress`, where given, is called after every answer.
+    `cameras` are asked at every tick. `corrections` are applied to what came back, see
+    `cuesheet.corrections`; `corrected` tells of them. `progress`, where given, is called after
+    every answer.
     """
+    check_decoded(corrections, stage.episode)
     frames = _frames(stage, settings, cameras)
     limits = PixelLimits()
     if convention == "resized_pixels":
@@ -56,7 +61,9 @@ async def annotate(
                 progress()
 
     await asyncio.gather(*(work() for _ in range(_IN_FLIGHT)))
-    pairs.sort(key=lambda pair: (pair["frame_index"], cameras.index(pair["camera"])))
+    pairs, corrected = apply_vqa(pairs, corrections)
+    order = list(dict.fromkeys([*cameras, *stage.episode.keyframes]))
+    pairs.sort(key=lambda pair: (pair["frame_index"], order.index(pair["camera"])))
     for pair in pairs:
         timestamp = stage.episode.timestamps_s[pair["frame_index"]]
         answer = json.dumps(pair["answer"], sort_keys=True, ensure_ascii=False)
@@ -64,7 +71,7 @@ async def annotate(
             row("vqa", "user", pair["question"], timestamp, pair["camera"]),
             row("vqa", "assistant", answer, timestamp, pair["camera"]),
         ]
-    return {"pairs": pairs}
+    return {"pairs": pairs, "corrected": corrected}
 
 
 def count_frames(stage: Stage, settings: VqaConfig, cameras: Sequence[str]) -> int:

@@ -5,17 +5,16 @@ Only metadata is read here. Paths in the results folder are relative to the work
 
 import functools
 import sys
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cuesheet import prompts
 from cuesheet.config import Config
-from cuesheet.config_checks import check_cameras, check_episodes, check_folder
-from cuesheet.config_errors import load_config
-from cuesheet.dataset import Dataset, Episode, describe_range, read_dataset
+from cuesheet.corrections import Correction
+from cuesheet.dataset import Dataset, Episode, describe_range
 from cuesheet.errors import CuesheetError
+from cuesheet.imported_subtasks import LABELS_FILE
 from cuesheet.index_state import file_state, is_current
 from cuesheet.nearest import nearest
 from cuesheet.offline_vlm import MODEL_ID as OFFLINE_MODEL
@@ -35,6 +34,9 @@ class RunDataset:
     default_camera: str | None  # None: the dataset has no camera
     vqa_cameras: Sequence[str]
     left_out: frozenset[int] = frozenset()  # failed before, and on_missing: leave_unannotated
+    corrections: Mapping[int, Correction] = field(default_factory=dict)  # by episode
+    kept: frozenset[int] = frozenset()  # have rows in the source, and existing: keep
+    subtask_column: str | None = None  # of labels that the dataset brings along and that are used
 
     @property
     def root(self) -> Path:
@@ -112,7 +114,14 @@ class RunDataset:
             from cuesheet.episode_index import make_index  # imports a video library
 
             print(f"Cuesheet: {self.name}: the source changed; checking it", file=sys.stderr)
+            from cuesheet import source_changes
+
+            before = source_changes.read_fingerprints(path)
             notices = make_index(path, self.source, self.worked_on)
+            after = source_changes.read_fingerprints(path)
+            if before is not None and (changes := source_changes.compare(before, after)):
+                source_changes.record(self.results, changes)
+                notices = [f"episodes: {source_changes.describe(vars(changes))}", *notices]
             for notice in notices:
                 print(f"Cuesheet: {self.name}: {notice}", file=sys.stderr)
 
@@ -136,6 +145,30 @@ class RunDataset:
                 "(episodes: [...])."
             )
 
+    def given_subtasks(self, episode_index: int) -> dict[str, Any] | None:
+        """Subtasks of an episode that the model is not asked for; None where it is."""
+        correction = self.corrections.get(episode_index)
+        if correction is not None and correction.subtasks is not None:
+            return {"spans": [span.model_dump() for span in correction.subtasks]}
+        if self.subtask_column is None:
+            return None
+        data_file = self.episode(episode_index).data_file
+        return {
+            "root": str(self.root),
+            "data_file": data_file,
+            "column": self.subtask_column,
+            "states": [self._file_state(str(self.root / f)) for f in (data_file, LABELS_FILE)],
+        }
+
+    def vqa_corrections(self, episode_index: int) -> list[dict[str, Any]]:
+        correction = self.corrections.get(episode_index)
+        return [entry.model_dump() for entry in (correction and correction.vqa) or ()]
+
+    def verdict(self, episode_index: int) -> str | None:
+        """What a person said of the episode: good, bad, or nothing."""
+        correction = self.corrections.get(episode_index)
+        return correction.verdict if correction else None
+
     @property
     def clips(self) -> list[str]:
         return [
@@ -154,8 +187,9 @@ class RunDataset:
 
     @property
     def worked_on(self) -> list[int]:
-        """The chosen episodes, those left out apart."""
-        return [index for index in self.selected if index not in self.left_out]
+        """The chosen episodes, those left out or kept as they are apart."""
+        apart = self.left_out | self.kept
+        return [index for index in self.selected if index not in apart]
 
     def validations(self, episodes: Iterable[int]) -> list[str]:
         return [str(self.results / "validation" / f"{index:06d}.json") for index in episodes]
@@ -168,8 +202,8 @@ class RunDataset:
         ]
 
     def selected_in(self, data_file: str) -> list[int]:
-        """The chosen episodes of one data file of the source, those left out apart."""
-        chosen = self._chosen - self.left_out
+        """The episodes of one data file of the source that are worked on."""
+        chosen = self._chosen - self.left_out - self.kept
         return [index for index in self._episodes_in(data_file) if index in chosen]
 
     def others_in(self, data_file: str) -> list[int]:
@@ -263,98 +297,3 @@ class Run:
             }
             for name, dataset in self.datasets.items()
         }
-
-
-def load_run(raw: dict[str, Any], repository: Path) -> Run:
-    """Check the configuration against itself and against the datasets it names.
-
-    Raises CuesheetError with one clear line a mistake.
-    """
-    config = load_config(raw)
-    datasets = {}
-    for name, entry in config.dataset_entries().items():
-        root = _resolve(entry.path, repository)
-        check_folder("dataset", root)
-        if Path.cwd().resolve().is_relative_to(root.resolve()):
-            raise CuesheetError(
-                f"{name}: the working directory {Path.cwd()} is inside the dataset {root}, which "
-                "is not written to; run from a folder of its own (snakemake --directory FOLDER ...)"
-            )
-        source = read_dataset(root, name)
-        cameras = list(source.cameras)
-        known = [episode.episode_index for episode in source.episodes]
-        if entry.episodes is not None:
-            check_episodes(name, entry.episodes, known)
-        default_camera = cameras[0] if cameras else None
-        if entry.default_camera is not None:
-            check_cameras("default_camera", [entry.default_camera], cameras)
-            default_camera = entry.default_camera
-        vqa_cameras = config.vqa.cameras
-        if isinstance(vqa_cameras, list):
-            check_cameras("vqa.cameras", vqa_cameras, cameras)
-        elif vqa_cameras == "default":
-            vqa_cameras = [default_camera] if default_camera else []
-        else:
-            vqa_cameras = cameras
-        selected = known if entry.episodes is None else entry.episodes
-        left_out = frozenset()
-        if config.output.on_missing == "leave_unannotated":
-            rules = {"extract_clip", "decode_keyframes", "validate_episode"}
-            rules |= {f"annotate_{stage}" for stage in STAGES if getattr(config, stage).enabled}
-            left_out = _failed_before(Path("results") / name, selected, rules)
-            if left_out and len(left_out) == len(selected):
-                raise CuesheetError(
-                    f"{name}: output.on_missing is leave_unannotated and all {len(selected)} "
-                    f"episodes failed when they were last tried; see results/{name}/failed. Set it "
-                    "to fail to try them again."
-                )
-        dataset = RunDataset(name, source, selected, default_camera, vqa_cameras, left_out)
-        dataset.check_files()
-        datasets[name] = dataset
-        for notice in source.notices:
-            print(f"Cuesheet: {name}: {notice}", file=sys.stderr)
-    prompts_dir = _resolve(config.prompts_dir, repository)
-    _check_prompts(prompts_dir, config)
-    return Run(config, datasets, prompts_dir)
-
-
-def _check_prompts(folder: Path, config: Config) -> None:
-    names = dict.fromkeys(
-        name
-        for stage in STAGES
-        if getattr(config, stage).enabled
-        for name in getattr(prompts, stage.upper())
-    )
-    paths = {name: folder / f"{name}.md" for name in names}
-    missing = [path.name for path in paths.values() if not path.is_file()]
-    if missing:
-        raise CuesheetError(
-            f"config: prompts_dir: {folder} has no {', '.join(missing)}; copy the files of "
-            "config/prompts and change what you like"
-        )
-    empty = [path.name for path in paths.values() if not path.read_bytes().strip()]
-    if empty:
-        raise CuesheetError(
-            f"config: prompts_dir: in {folder}, {', '.join(empty)} is empty; write the prompt, or "
-            "copy Cuesheet's own from config/prompts"
-        )
-
-
-def _resolve(path: str, repository: Path) -> Path:
-    """A relative path counts from the working directory, else from the workflow's folder."""
-    given = Path(path).expanduser()
-    if given.is_absolute() or given.exists():
-        return given
-    inside = repository / given
-    return inside if inside.exists() else given
-
-
-def _failed_before(
-    results: Path, episodes: Iterable[int], rules: Collection[str]
-) -> frozenset[int]:
-    """Episodes of which a job of `rules` failed when it was last tried (see `cuesheet.joblog`)."""
-    failed = results / "failed"
-    if not failed.is_dir():
-        return frozenset()
-    names = {path.stem for rule in rules for path in (failed / rule).rglob("*.json")}
-    return frozenset(index for index in episodes if f"{index:06d}" in names)

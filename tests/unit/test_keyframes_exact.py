@@ -23,8 +23,8 @@ from media_sources import (
 
 from cuesheet.decoders import decode_frames
 from cuesheet.errors import CuesheetError
-from cuesheet.grid import keyframe_indices
-from cuesheet.keyframes import shortest_float32, write_keyframes
+from cuesheet.grid import keyframe_indices, shortest_float32
+from cuesheet.keyframes import write_keyframes
 from cuesheet.video import locate_episode
 
 

@@ -73,6 +73,7 @@ def test_everything_is_counted_once(results):
         "total": 5,
         "annotated": 2,
         "left_out": [3],
+        "kept": [],
         "not_selected": 2,
     }
     assert summary["rows"] == {"subtask": 6, "vqa": 4, "speech": 2}

@@ -1,0 +1,23 @@
+"""Writes the annotations of one dataset as a table of its own.
+
+In: the finished dataset. Out: annotations.parquet and annotations.jsonl, one row or line a language
+row (see `cuesheet.export`). Times in seconds from the episode's start.
+"""
+
+from pathlib import Path
+
+from cuesheet import joblog
+from cuesheet.dataset import read_dataset
+from cuesheet.export import write_exports
+
+
+def main(snakemake) -> None:
+    with joblog.to_file(snakemake.log[0]) as log:
+        annotated = Path(snakemake.input.info).parent.parent
+        dataset = read_dataset(annotated, snakemake.wildcards.dataset)
+        count = write_exports(dataset, Path(snakemake.output.parquet), Path(snakemake.output.jsonl))
+        log.info("%d rows of %d episodes", count, len(dataset.episodes))
+
+
+if "snakemake" in globals():
+    main(snakemake)
