@@ -2,7 +2,7 @@
 #
 # rules/common.smk     configuration and lookups      rules/annotate.smk   the VLM's stages
 # rules/dataset.smk    index of the episodes          rules/assemble.smk   validate, merge, finalize
-# rules/media.smk      clips and keyframes            rules/report.smk     summary
+# rules/media.smk      clips and keyframes            rules/report.smk     summary, report, review, scores
 # rules/server.smk     the run's model server
 
 from os.path import exists
@@ -35,6 +35,8 @@ localrules:
     media,
     annotations,
     datasets,
+    reports,
+    evaluate,
 
 
 rule all:
@@ -45,6 +47,7 @@ rule all:
         all_annotations,
         all_datasets,
         all_summaries,
+        all_reports,
 
 
 rule media:
@@ -61,6 +64,16 @@ rule annotations:
 rule datasets:
     input:
         all_datasets,
+
+
+rule reports:
+    input:
+        all_reports,
+
+
+rule evaluate:
+    input:
+        all_evaluations,
 
 
 include: "rules/dataset.smk"
