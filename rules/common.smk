@@ -181,8 +181,12 @@ def all_summaries(wildcards):
 
 
 def all_reports(wildcards):
-    """What a person looks at: the report, and scores where there is a reference."""
-    return [f"results/{name}/report.html" for name in RUN.datasets] + all_evaluations(wildcards)
+    """What a person looks at: report, review page, and scores where there is a reference."""
+    return [
+        f"results/{name}/{file}"
+        for name in RUN.datasets
+        for file in ("report.html", "review/index.html")
+    ] + all_evaluations(wildcards)
 
 
 def all_evaluations(wildcards):

@@ -1,6 +1,8 @@
 # Needs  the finished dataset and the stage files; a reference to score against where there is one
-# Makes  summary.json, summary.txt, report.html, evaluation.json, .txt and .svg
+# Makes  summary.json, summary.txt, report.html, review/, evaluation.json, .txt and .svg
 # Steps  count what was written and what it took; show it; score it
+#
+# build_review keeps what it wrote before and has not changed, so its folder is no output of its own.
 
 
 rule summarize_dataset:
@@ -57,6 +59,28 @@ rule write_report:
         report=CONFIG.report.model_dump(),
     script:
         "../scripts/write_report.py"
+
+
+rule build_review:
+    input:
+        summary="results/{dataset}/summary.json",
+    output:
+        page="results/{dataset}/review/index.html",
+    log:
+        "results/{dataset}/logs/build_review.log",
+    benchmark:
+        "results/{dataset}/benchmarks/build_review.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1500,
+    params:
+        results=lambda wildcards: f"results/{wildcards.dataset}",
+        corrections=lambda wildcards: f"corrections/{wildcards.dataset}",
+        default_camera=lambda wildcards: of(wildcards).default_camera,
+    script:
+        "../scripts/build_review.py"
 
 
 rule score_annotations:
