@@ -2,6 +2,7 @@
 #
 # PYTHON   the Python to build the environments with (3.11 or newer); else the first one found
 # CORES    how many cores `make demo` uses; else all
+# DATASET  whose results `make review` shows
 # PYTEST   further options of pytest, for example PYTEST="-k keyframes -x"
 
 SHELL := bash
@@ -12,6 +13,7 @@ MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3.11 python3.12 python3.13 python3.14 python3 python
 CORES ?= all
+DATASET ?= demo_v3
 PYTEST ?=
 
 VENV := .venv
@@ -44,6 +46,10 @@ demo: $(VENV)/.workflow-installed  ## Annotate the demo dataset: results/demo_v3
 	  $(RUN) --cores $(CORES) --quiet all $(DEMO) || \
 	    { echo "Failed; without --quiet it says more: $(BIN)/snakemake --cores $(CORES) $(DEMO)" >&2; exit 1; }; \
 	fi
+
+.PHONY: review
+review: $(VENV)/.workflow-installed  ## Look at results and correct them: make review DATASET=demo_v3
+	@PYTHONPATH=scripts $(BIN)/python -m cuesheet.review_server results/$(DATASET)
 
 .PHONY: test
 test: $(VENV)/.test-installed torchcodec vllm  ## Run all tests

@@ -2,7 +2,7 @@
 #
 # rules/common.smk     configuration and lookups      rules/annotate.smk   the VLM's stages
 # rules/dataset.smk    index of the episodes          rules/assemble.smk   validate, merge, finalize
-# rules/media.smk      clips and keyframes            rules/report.smk     summary
+# rules/media.smk      clips and keyframes            rules/report.smk     summary, report, review, scores
 # rules/server.smk     the run's model server
 
 from os.path import exists
@@ -36,6 +36,8 @@ localrules:
     annotations,
     datasets,
     exports,
+    reports,
+    evaluate,
 
 
 rule all:
@@ -46,6 +48,7 @@ rule all:
         all_annotations,
         all_datasets,
         all_summaries,
+        all_reports,
 
 
 rule media:
@@ -67,6 +70,16 @@ rule datasets:
 rule exports:
     input:
         all_exports,
+
+
+rule reports:
+    input:
+        all_reports,
+
+
+rule evaluate:
+    input:
+        all_evaluations,
 
 
 include: "rules/dataset.smk"

@@ -198,6 +198,43 @@ def all_summaries(wildcards):
     return [f"results/{name}/summary.txt" for name in RUN.datasets]
 
 
+def all_reports(wildcards):
+    """What a person looks at: report, review page, and scores where there is a reference."""
+    return [
+        f"results/{name}/{file}"
+        for name in RUN.datasets
+        for file in ("report.html", "review/index.html")
+    ] + all_evaluations(wildcards)
+
+
+def all_evaluations(wildcards):
+    return [f"results/{name}/evaluation.json" for name in RUN.references]
+
+
+def evaluated(wildcards):
+    """The files that scores are made of: the annotations, and clips for the motion split."""
+    dataset = of(wildcards)
+    stages = [stage for stage in ("plan", "vqa") if stage in RUN.stages]
+    clips = dataset.clips if "motion" in CONFIG.evaluate.baselines else []
+    return dataset.stage_files(dataset.worked_on, stages) + clips
+
+
+def reference_of(wildcards):
+    try:
+        return RUN.references[wildcards.dataset]
+    except KeyError:
+        raise mistake(
+            f"{wildcards.dataset} has no reference to be scored against; set evaluate.reference"
+        ) from None
+
+
+def evaluation_of(wildcards):
+    """The scores, for the report of a dataset that has a reference."""
+    if wildcards.dataset in RUN.references:
+        return f"results/{wildcards.dataset}/evaluation.json"
+    return []
+
+
 def open_run():
     """Check the sources that changed, then start the run's server; jobs find it by environment."""
     if not workflow.is_main_process:

@@ -1,6 +1,8 @@
-# Needs  the finished dataset and the stage files
-# Makes  summary.json, summary.txt
-# Steps  count what was written and what it took
+# Needs  the finished dataset and the stage files; a reference to score against where there is one
+# Makes  summary.json, summary.txt, report.html, review/, evaluation.json, .txt and .svg
+# Steps  count what was written and what it took; show it; score it
+#
+# build_review keeps what it wrote before and has not changed, so its folder is no output of its own.
 
 
 rule summarize_dataset:
@@ -8,7 +10,12 @@ rule summarize_dataset:
         info="results/{dataset}/annotated/meta/info.json",
     output:
         json="results/{dataset}/summary.json",
-        text="results/{dataset}/summary.txt",
+        text=report(
+            "results/{dataset}/summary.txt",
+            caption="../docs/captions/summary.rst",
+            category="{dataset}",
+            labels={"what": "summary"},
+        ),
     log:
         "results/{dataset}/logs/summarize_dataset.log",
     benchmark:
@@ -24,3 +31,88 @@ rule summarize_dataset:
         kept=lambda wildcards: sorted(of(wildcards).kept),
     script:
         "../scripts/summarize_dataset.py"
+
+
+rule write_report:
+    input:
+        summary="results/{dataset}/summary.json",
+        evaluation=evaluation_of,
+    output:
+        html=report(
+            "results/{dataset}/report.html",
+            caption="../docs/captions/report.rst",
+            category="{dataset}",
+            labels={"what": "report"},
+        ),
+    log:
+        "results/{dataset}/logs/write_report.log",
+    benchmark:
+        "results/{dataset}/benchmarks/write_report.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1500,
+    params:
+        results=lambda wildcards: f"results/{wildcards.dataset}",
+        selected=lambda wildcards: of(wildcards).selected,
+        prompts_dir=str(RUN.prompts_dir),
+        report=CONFIG.report.model_dump(),
+    script:
+        "../scripts/write_report.py"
+
+
+rule build_review:
+    input:
+        summary="results/{dataset}/summary.json",
+    output:
+        page="results/{dataset}/review/index.html",
+    log:
+        "results/{dataset}/logs/build_review.log",
+    benchmark:
+        "results/{dataset}/benchmarks/build_review.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1500,
+    params:
+        results=lambda wildcards: f"results/{wildcards.dataset}",
+        corrections=lambda wildcards: f"corrections/{wildcards.dataset}",
+        default_camera=lambda wildcards: of(wildcards).default_camera,
+    script:
+        "../scripts/build_review.py"
+
+
+rule score_annotations:
+    input:
+        annotations=evaluated,
+        reference=reference_of,
+    output:
+        json="results/{dataset}/evaluation.json",
+        text=report(
+            "results/{dataset}/evaluation.txt",
+            caption="../docs/captions/evaluation.rst",
+            category="{dataset}",
+            labels={"what": "scores"},
+        ),
+        plot=report(
+            "results/{dataset}/evaluation.svg",
+            caption="../docs/captions/evaluation.rst",
+            category="{dataset}",
+            labels={"what": "scores, plotted"},
+        ),
+    log:
+        "results/{dataset}/logs/score_annotations.log",
+    benchmark:
+        "results/{dataset}/benchmarks/score_annotations.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        results=lambda wildcards: f"results/{wildcards.dataset}",
+        evaluate=CONFIG.evaluate.model_dump(exclude={"reference"}),
+    script:
+        "../scripts/score_annotations.py"

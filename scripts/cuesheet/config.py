@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from cuesheet.config_look import EvaluateConfig, ReportConfig
 from cuesheet.config_types import Episodes, Expected, PositiveFloat, Section, Text
 from cuesheet.config_vlm import VlmConfig
 
@@ -252,6 +253,8 @@ class Config(Section):
     vqa: VqaConfig = VqaConfig()
     vlm: VlmConfig = VlmConfig()
     output: OutputConfig = OutputConfig()
+    report: ReportConfig = ReportConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
 
     @model_validator(mode="after")
     def _interjections_need_plan(self) -> "Config":

@@ -55,7 +55,7 @@ def parse_episodes(value: object) -> object:
     return sorted(chosen)
 
 
-def _null_is_none(value: object) -> object:
+def null_is_none(value: object) -> object:
     """Snakemake's `--config` hands nested values over as text, `null` included."""
     return None if value in ("null", "~", "") else value
 
@@ -75,7 +75,7 @@ def _with_plain_values(value: object) -> object:
     return value
 
 
-Text = Annotated[str | None, BeforeValidator(_null_is_none)]
+Text = Annotated[str | None, BeforeValidator(null_is_none)]
 Mapping = Annotated[dict[str, Any] | None, BeforeValidator(_with_plain_values)]
 Episodes = Annotated[
     list[int] | None,

@@ -91,7 +91,7 @@ def load_run(raw: dict[str, Any], repository: Path) -> Run:
             print(f"Cuesheet: {name}: {notice}", file=sys.stderr)
     prompts_dir = _resolve(config.prompts_dir, repository)
     _check_prompts(prompts_dir, config)
-    return Run(config, datasets, prompts_dir)
+    return Run(config, datasets, prompts_dir, _references(config, datasets))
 
 
 def _check_prompts(folder: Path, config: Config) -> None:
@@ -114,6 +114,30 @@ def _check_prompts(folder: Path, config: Config) -> None:
             f"config: prompts_dir: in {folder}, {', '.join(empty)} is empty; write the prompt, or "
             "copy Cuesheet's own from config/prompts"
         )
+
+
+def _references(config: Config, datasets: Collection[str]) -> dict[str, str]:
+    """What each dataset is scored against. Raises CuesheetError for a file that is not there."""
+    given = config.evaluate.reference
+    if given is None:
+        return {}
+    if isinstance(given, str):
+        if len(datasets) > 1:
+            raise CuesheetError(
+                f"config: evaluate.reference: found {given} for {len(datasets)} datasets; name the "
+                f"dataset it belongs to: {{{next(iter(datasets))}: {given}}}"
+            )
+        given = dict.fromkeys(datasets, given)
+    references = {name: str(Path(path).expanduser()) for name, path in given.items()}
+    for name, path in references.items():
+        if name not in datasets:
+            raise CuesheetError(
+                f"config: evaluate.reference: there is no dataset called {name} in this run; it "
+                f"has {', '.join(datasets)}"
+            )
+        if not Path(path).exists():
+            raise CuesheetError(f"config: evaluate.reference: {path} is not there")
+    return references
 
 
 def _resolve(path: str, repository: Path) -> Path:

@@ -73,6 +73,7 @@ class Call(_File):
     """One call to a model, as the provenance of a file records it."""
 
     name: str = ""
+    prompt: str = ""
     cache_hit: bool = False
     latency_s: float = 0.0
     prompt_tokens: int | None = None
@@ -85,6 +86,9 @@ class Call(_File):
 class Provenance(_File):
     model: str | None = None
     served_by: str | None = None
+    prompts: dict[str, str] = Field(default_factory=dict)  # sha256 of each prompt file
+    sampling: dict[str, Any] = Field(default_factory=dict)
+    finished_at: str | None = None
     calls: list[Call] = Field(default_factory=list)
 
 
@@ -133,6 +137,8 @@ class KeyframesFile(_File):
     format: Literal[1]
     dataset: str
     episode_index: int
+    task: str | None = None
+    fps: float = Field(gt=0)
     length: int
     timestamps_s: list[FiniteFloat]
     cameras: dict[str, FrameSize]

@@ -233,6 +233,7 @@ class Run:
     config: Config
     datasets: dict[str, RunDataset]
     prompts_dir: Path
+    references: Mapping[str, str] = field(default_factory=dict)  # to score against, by dataset
 
     @property
     def stages(self) -> list[str]:

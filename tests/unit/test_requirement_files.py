@@ -10,7 +10,7 @@ import yaml
 
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", re.MULTILINE)
 HASHED = ("workflow", "test")
-CONDA = ("media", "annotate", "assemble")
+CONDA = ("media", "annotate", "assemble", "report")
 ONLY_CONDA = {"python", "ffmpeg", "pip"}
 PACKAGE_OF_MODULE = {
     "PIL": "pillow",

@@ -66,6 +66,8 @@ def test_editing_one_prompt_reruns_its_stage_and_asks_only_the_changed_calls(
         "merge_language": 1,
         "finalize_dataset": 1,
         "summarize_dataset": 1,
+        "write_report": 1,
+        "build_review": 1,
     }
     assert "Nothing to be done" in external.run().output
 

@@ -1,0 +1,29 @@
+"""Builds the review page of one dataset.
+
+In: the stage files, keyframes and validation files of its result folder, and the corrections that
+are there. Out: a static site, review/index.html and what is beside it. Times are seconds.
+"""
+
+import functools
+from pathlib import Path
+
+from tqdm import tqdm
+
+from cuesheet import joblog
+from cuesheet.review_corrections import CorrectionFolder
+from cuesheet.review_site import build_site
+
+
+def main(snakemake) -> None:
+    with joblog.to_file(snakemake.log[0]):
+        params = snakemake.params
+        results = Path(params.results)
+        # Nothing is written to the corrections here, so nothing is set aside.
+        corrections = CorrectionFolder(Path(params.corrections), results.name, set_aside=results)
+        progress = functools.partial(tqdm, desc="episodes", unit="episode", mininterval=2.0)
+        count = build_site(results, corrections, params.default_camera, progress)
+        print(f"{count} episodes: {results / 'review' / 'index.html'}")
+
+
+if "snakemake" in globals():
+    main(snakemake)

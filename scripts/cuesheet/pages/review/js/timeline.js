@@ -1,0 +1,150 @@
+// The timeline: one track a kind of language, the playhead over all of them.
+"use strict";
+
+(function (app) {
+  const { make } = app;
+  const STEPS_S = [0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600];
+
+  app.Timeline = class {
+    /** `on`: seek(frame), moveBoundary(index, frame, last), rename(index). */
+    constructor(on) {
+      this.on = on;
+      this.root = app.byId("timeline");
+      this.root.addEventListener("pointerdown", (event) => this.down(event));
+    }
+
+    open(episode) {
+      this.episode = episode;
+      this.playhead = make("div", { class: "playhead" });
+      this.lanes = make("div", { class: "lanes" });
+      this.tracks = {};
+      const rows = [this.ruler()];
+      for (const [name, title] of [["subtask", "subtask"], ["plan", "plan"], ["memory", "memory"], ["talk", "interjection, speech"], ["vqa", "questions"]]) {
+        this.tracks[name] = make("div", { class: `track ${name}`, "data-title": title });
+        rows.push(this.tracks[name]);
+      }
+      this.lanes.append(...rows, this.playhead);
+      this.root.replaceChildren(this.lanes);
+      this.drawRows();
+    }
+
+    left(time) {
+      return `${(100 * time) / this.episode.end_s}%`;
+    }
+
+    span(start, end) {
+      return { left: this.left(start), width: `${(100 * (end - start)) / this.episode.end_s}%` };
+    }
+
+    time(frame) {
+      return frame < this.episode.length ? this.episode.timestamps[frame] : this.episode.end_s;
+    }
+
+    ruler() {
+      const wanted = this.episode.end_s / 12;
+      const step = STEPS_S.find((value) => value >= wanted) ?? STEPS_S.at(-1);
+      const marks = [];
+      // The last number would reach beyond the end.
+    for (let i = 0; i * step < this.episode.end_s - step * 0.4; i += 1) {
+        const text = step < 1 ? (i * step).toFixed(1) : String(i * step);
+        marks.push(make("span", { style: { left: this.left(i * step) } }, i ? text : "0 s"));
+      }
+      return make("div", { class: "ruler", title: "seconds; click or drag to seek" }, ...marks);
+    }
+
+    drawRows() {
+      const { persistent, events, end_s: end } = this.episode;
+      for (const style of ["plan", "memory"]) {
+        const rows = persistent.filter((row) => row.style === style);
+        this.tracks[style].replaceChildren(
+          ...rows.map((row, i) =>
+            make("div", { class: "span", style: this.span(row.timestamp, rows[i + 1]?.timestamp ?? end), title: row.content, "data-time": row.timestamp }, row.content.replaceAll("\n", "  "))
+          )
+        );
+      }
+      const talk = events.filter((row) => row.style === "interjection" || row.style === null);
+      this.tracks.talk.replaceChildren(
+        ...talk.map((row) => {
+          const asks = row.style === "interjection";
+          const text = asks ? row.content : app.speechText(row);
+          return make("div", { class: `dot ${asks ? "asks" : "says"}`, style: { left: this.left(row.timestamp) }, title: `${asks ? "person" : "robot"}: ${text}`, "data-time": row.timestamp });
+        })
+      );
+    }
+
+    drawSubtasks(cover, chosen) {
+      const parts = cover.map((part, index) =>
+        make(
+          "div",
+          {
+            class: `span part${index === chosen ? " chosen" : ""}`,
+            "data-part": index,
+            title: `${app.seconds(this.time(part.start))} to ${app.seconds(this.time(part.end))}: ${part.label}`,
+            style: { ...this.span(this.time(part.start), this.time(part.end)), background: `var(--c${app.colorOf(part.label)})` },
+            ondblclick: () => this.on.rename(index),
+          },
+          part.label
+        )
+      );
+      const edges = cover.slice(1).map((part, i) =>
+        make("div", { class: "edge", "data-edge": i + 1, title: "drag to move the boundary", style: { left: this.left(this.time(part.start)) } })
+      );
+      this.tracks.subtask.replaceChildren(...parts, ...edges);
+    }
+
+    drawPairs(pairs) {
+      const frames = new Map();
+      for (const pair of pairs) frames.set(pair.frame_index, [...(frames.get(pair.frame_index) ?? []), pair]);
+      this.tracks.vqa.replaceChildren(
+        ...[...frames].map(([frame, found]) =>
+          make("div", {
+            class: `tick${found.some((pair) => pair.corrected) ? " corrected" : ""}`,
+            style: { left: this.left(this.time(frame)) },
+            "data-frame": frame,
+            title: found.map((pair) => `${pair.camera}: ${pair.question}`).join("\n"),
+          })
+        )
+      );
+    }
+
+    showFrame(frame) {
+      this.playhead.style.left = this.left(this.time(frame));
+    }
+
+    frameOf(event) {
+      const box = this.lanes.getBoundingClientRect();
+      const share = Math.min(Math.max((event.clientX - box.left) / box.width, 0), 1);
+      return app.frameAt(this.episode, share * this.episode.end_s);
+    }
+
+    down(event) {
+      if (event.button !== 0 || !this.episode) return;
+      const { edge, frame, time } = event.target.dataset;
+      if (edge !== undefined) {
+        this.drag(event, (moved, last) => this.on.moveBoundary(Number(edge), this.frameOf(moved), last));
+        return;
+      }
+      if (frame !== undefined) this.on.seek(Number(frame));
+      else if (time !== undefined) this.on.seek(app.frameAt(this.episode, Number(time)));
+      else {
+        this.on.seek(this.frameOf(event));
+        this.drag(event, (moved) => this.on.seek(this.frameOf(moved)));
+      }
+    }
+
+    drag(event, move) {
+      event.preventDefault();
+      this.root.setPointerCapture(event.pointerId);
+      const moving = (moved) => move(moved, false);
+      const done = (moved) => {
+        move(moved, true);
+        this.root.removeEventListener("pointermove", moving);
+        this.root.removeEventListener("pointerup", done);
+        this.root.removeEventListener("pointercancel", done);
+      };
+      this.root.addEventListener("pointermove", moving);
+      this.root.addEventListener("pointerup", done);
+      this.root.addEventListener("pointercancel", done);
+    }
+  };
+})(window.Cuesheet);

@@ -1,0 +1,31 @@
+"""Writes the report on one dataset.
+
+In: the stage files, keyframes and validation files of its result folder, and its scores where there
+are any. Out: one HTML file that needs no network. Times are seconds.
+"""
+
+import functools
+import json
+from pathlib import Path
+
+from tqdm import tqdm
+
+from cuesheet import files, joblog
+from cuesheet.config_look import ReportConfig
+from cuesheet.report import render
+from cuesheet.report_data import gather
+
+
+def main(snakemake) -> None:
+    with joblog.to_file(snakemake.log[0]):
+        params = snakemake.params
+        progress = functools.partial(tqdm, desc="episodes", unit="episode", mininterval=2.0)
+        data = gather(Path(params.results), params.selected, progress)
+        evaluation = snakemake.input.get("evaluation")
+        scores = json.loads(Path(evaluation).read_text(encoding="utf-8")) if evaluation else None
+        page = render(data, ReportConfig(**params.report), Path(params.prompts_dir), scores)
+        files.write_text(snakemake.output.html, page)
+
+
+if "snakemake" in globals():
+    main(snakemake)

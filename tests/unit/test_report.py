@@ -1,0 +1,192 @@
+"""The report says what the files hold, what needs attention first, and needs no network."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cuesheet.config_look import ReportConfig
+from cuesheet.report import render
+from cuesheet.report_data import Timeline, chosen_timelines, gather, objects, verb
+
+CAMERA = "observation.images.front"
+
+
+def write(path: Path, data: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data))
+
+
+def call(prompt: str, **changes) -> dict:
+    usual = {"cache_hit": False, "latency_s": 2.0, "attempts": 1, "outcome": "ok"}
+    tokens = {"prompt_tokens": 1_000_000, "completion_tokens": 500_000}
+    return {"name": prompt, "prompt": prompt, **usual, **tokens, **changes}
+
+
+def row(style, timestamp, content):
+    return {
+        **{"role": "assistant", "style": style, "timestamp": timestamp, "content": content},
+        **{"camera": None, "tool_calls": None},
+    }
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """Episode 0 of 4 s with two subtasks and a box; episode 2 failed."""
+    folder = tmp_path / "kitchen"
+    head = {"format": 1, "dataset": "kitchen", "episode_index": 0}
+    times = [index / 10 for index in range(40)]
+    write(
+        folder / "keyframes/000000/keyframes.json",
+        {
+            **head,
+            **{"task": "Put the <cup> away", "fps": 10.0, "length": 40, "timestamps_s": times},
+            "cameras": {CAMERA: {"width": 64, "height": 48}},
+            "keyframes": {CAMERA: [{"frame_index": 10}]},
+        },
+    )
+    picture = folder / f"keyframes/000000/{CAMERA}/000010.png"
+    picture.parent.mkdir(parents=True)
+    Image.new("RGB", (64, 48), "red").save(picture)
+    spans = [(0, 10, "reach for the red cup"), (10, 40, "put the cup into a box & close it")]
+    write(
+        folder / "plan/000000.json",
+        {
+            **head,
+            "stage": "plan",
+            "subtasks": [
+                {"start_frame": a, "end_frame": b, "start_s": a / 10, "end_s": b / 10, "label": c}
+                for a, b, c in spans
+            ],
+            "persistent": [row("subtask", a / 10, c) for a, _, c in spans],
+            "events": [],
+            "provenance": {
+                "model": "some/model",
+                "served_by": "external",
+                "prompts": {"system": "0" * 64, "plan_segment": "1" * 64},
+                "sampling": {"temperature": 0.2},
+                "calls": [
+                    call("plan_segment", attempts=3),
+                    call("plan_segment", latency_s=4.0, outcome="repaired"),
+                    call("plan_memory", cache_hit=True),
+                    call("plan_memory", outcome="given_up", error="no JSON in <reply>"),
+                ],
+            },
+        },
+    )
+    box = {"label": "cup", "bbox_format": "xyxy", "bbox": [10.0, 12.0, 30.0, 40.0]}
+    pair = {"frame_index": 10, "camera": CAMERA, "type": "bbox", "question": "Where is it?"}
+    write(
+        folder / "vqa/000000.json",
+        {
+            **head,
+            **{"stage": "vqa", "persistent": [], "events": []},
+            "pairs": [{**pair, "answer": {"detections": [box]}}],
+        },
+    )
+    write(
+        folder / "validation/000000.json",
+        {
+            **{"format": 1, "episode_index": 0, "errors": [], "stage_files": {}},
+            "warnings": [{"code": "stage_warning", "where": "plan", "message": "no memory"}],
+            "counts": {"subtask": 2, "vqa": 2},
+        },
+    )
+    write(
+        folder / "failed/annotate_plan/000002.json", {"error": "the server is gone", "log": "x.log"}
+    )
+    return folder
+
+
+@pytest.fixture
+def page(results, tmp_path) -> str:
+    settings = ReportConfig(price_prompt=0.5, price_completion=2.0)
+    return render(gather(results, [0, 1, 2]), settings, tmp_path)
+
+
+class Loads(HTMLParser):
+    """Everything that a browser would fetch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag, attributes):
+        for name, value in attributes:
+            fetched = name in ("src", "srcset", "data", "xlink:href")
+            if fetched or (name == "href" and tag not in ("a",)):
+                self.found.append(value)
+
+
+def test_the_report_is_one_file_that_fetches_nothing(page):
+    parser = Loads()
+    parser.feed(page)
+    outside = [url for url in parser.found if not url.startswith(("data:", "#"))]
+    assert outside == []
+    assert "default-src 'none'" in page
+    assert not re.search(r"@import|url\((?!#)", page)
+
+
+def test_what_is_missing_comes_before_everything_else(page):
+    assert "2 episodes are missing" in page
+    assert "episode 1: not annotated yet" in page
+    assert "episode 2: annotate_plan: the server is gone" in page
+    order = ["2 episodes are missing", "1 call was given up", "stage warning", 'id="made"']
+    places = [page.index(text) for text in order]
+    assert places == sorted(places)
+
+
+def test_texts_from_outside_are_escaped(page):
+    assert "no JSON in &lt;reply&gt;" in page
+    assert "Put the &lt;cup&gt; away" in page
+    assert "<cup>" not in page
+
+
+def test_boxes_are_drawn_where_they_are(page):
+    assert '<rect x="10.0" y="12.0" width="20.0" height="28.0"/>' in page
+    assert '<svg viewBox="0 0 64 48">' in page
+
+
+def test_calls_are_counted_by_prompt(page):
+    cells = [re.sub(r"<[^>]+>", " ", row).split() for row in page.split("<tr>")]
+    rows = {row[0]: row[1:12] for row in cells if row}
+    # calls, cached, repaired, given up, retries, tokens in and out, median, 95 %, seconds
+    assert rows["plan_segment"][:8] == ["2", "0", "1", "0", "2", "2,000,000", "1,000,000", "3.00"]
+    assert rows["plan_segment"][9] == "6.0"
+    assert rows["all"][:7] == ["4", "1", "1", "1", "2", "3,000,000", "1,500,000"]
+    # 3 million in at 0.5, 1.5 million out at 2.0
+    assert "4.50 USD" in page
+
+
+def test_plots_follow_the_colors_of_the_page(page):
+    assert page.count("<svg") >= 5
+    assert "var(--accent)" in page
+    assert not re.search(r"#0[0-9a-f]0[0-9a-f]0[0-9a-f]\b", page)
+
+
+def test_a_prompt_that_changed_since_is_not_shown_as_the_one_that_was_used(results, tmp_path):
+    (tmp_path / "plan_segment.md").write_text("SECRET OF TODAY")
+    page = render(gather(results, [0]), ReportConfig(), tmp_path)
+    assert "SECRET OF TODAY" not in page
+    assert "111111111111" in page
+
+
+def test_verbs_and_objects_of_labels():
+    assert verb("Reach for the cup") == "reach"
+    assert objects("put the red cup into a box and close the lid") == ["red cup", "box", "lid"]
+    assert objects("wait") == []
+
+
+def test_episodes_with_warnings_are_among_the_chosen_timelines():
+    lines = [Timeline(i, "", 1.0, [], [], ["odd"] if i == 7 else []) for i in range(10)]
+    assert [line.episode_index for line in chosen_timelines(lines, 4)] == [7, 0, 3, 6]
+    assert len(chosen_timelines(lines, 50)) == 10
+
+
+def test_a_run_without_any_episode_has_a_report(tmp_path):
+    (tmp_path / "empty").mkdir()
+    page = render(gather(tmp_path / "empty", [0, 1]), ReportConfig(), tmp_path)
+    assert "2 episodes are missing" in page
