@@ -20,9 +20,10 @@ rule annotate_plan:
         "results/{dataset}/benchmarks/annotate_plan/{episode}.tsv"
     conda:
         "../envs/annotate.yaml"
-    threads: 1
+    threads: STAGE_THREADS
     resources:
         mem_mb=1000,
+        vlm_jobs=1,
     params:
         answers=ANSWERS,
         plan=CONFIG.plan.model_dump(),
@@ -46,9 +47,10 @@ rule annotate_interjections:
         "results/{dataset}/benchmarks/annotate_interjections/{episode}.tsv"
     conda:
         "../envs/annotate.yaml"
-    threads: 1
+    threads: STAGE_THREADS
     resources:
         mem_mb=1000,
+        vlm_jobs=1,
     params:
         answers=ANSWERS,
         interjections=CONFIG.interjections.model_dump(),
@@ -72,9 +74,10 @@ rule annotate_vqa:
         "results/{dataset}/benchmarks/annotate_vqa/{episode}.tsv"
     conda:
         "../envs/annotate.yaml"
-    threads: 1
+    threads: STAGE_THREADS
     resources:
         mem_mb=1000,
+        vlm_jobs=1,
     params:
         answers=ANSWERS,
         vqa=CONFIG.vqa.model_dump(),

@@ -46,6 +46,26 @@ ANSWERS = {
 }
 
 
+def threads_of_stages():
+    """Threads of a job that waits for the model: 0, so that no job that computes waits for it.
+
+    Snakemake runs as many jobs at once as it has cores, and 5 more. So where jobs run on this
+    machine that bound is raised (not the cores), and the resource `vlm_jobs` says how many of them
+    may wait at once. A replay waits for nothing, and on a cluster every job has a core of its own.
+    """
+    settings, bounds = workflow.resource_settings, workflow.global_resources
+    local = workflow.is_main_process and settings.nodes is None and settings.cores
+    if CONFIG.vlm.serve == "replay" or not local:
+        return 1
+    if "vlm_jobs" not in bounds:
+        bounds["vlm_jobs"] = min(CONFIG.vlm.concurrency, max(16, 4 * settings.cores))
+    settings.cores += bounds["vlm_jobs"].value
+    return 0
+
+
+STAGE_THREADS = threads_of_stages()
+
+
 def plain(function):
     """`function` with a person's mistake shown as one line instead of a traceback."""
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+import threading
 
 import pytest
 from real_servers import processes_in
@@ -111,3 +112,31 @@ def test_the_key_of_an_external_server_is_nowhere_to_be_seen(
     assert "the key *** is blocked" in done.output
     assert KEY not in done.output
     assert files_with_key(work.path) == []
+
+
+def test_jobs_that_wait_for_the_model_take_no_core_from_others(work, demo_v3, counting_server):
+    """On one core all four episodes are decoded and asked about while no reply has come yet."""
+    asked, all_four = set(), threading.Event()
+
+    def answer(request):
+        picture = request["messages"][1]["content"][0]["image_url"]["url"]
+        if request["response_format"]["json_schema"]["name"] == "Description":
+            asked.add(picture)
+        if len(asked) == 4:
+            all_four.set()
+        return None if all_four.wait(120) else (400, b"not all of them asked")
+
+    counting_server.answer_instead = answer
+    work.configure(
+        dataset=str(demo_v3),
+        interjections={"enabled": False},
+        vqa={"enabled": False},
+        plan={"rephrasings": {"mode": "off"}},
+        vlm={
+            "serve": "external",
+            "model": "cuesheet-offline-1",
+            "base_urls": [counting_server.base_url],
+        },
+    )
+    work.run("--cores", "1")
+    assert len(asked) == 4
