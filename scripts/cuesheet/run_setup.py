@@ -82,6 +82,7 @@ def load_run(raw: dict[str, Any], repository: Path) -> Run:
             left_out,
             corrections,
             kept,
+            config.output.format,
             column,
         )
         dataset.check_files()
