@@ -52,8 +52,8 @@ review: $(VENV)/.workflow-installed  ## Look at results and correct them: make r
 	@PYTHONPATH=scripts $(BIN)/python -m cuesheet.review_server results/$(DATASET)
 
 .PHONY: test
-test: $(VENV)/.test-installed torchcodec vllm  ## Run all tests
-	@$(BIN)/python -m pytest -m "not torchcodec and not vllm" $(PYTEST)
+test: $(VENV)/.test-installed torchcodec vllm lerobot  ## Run all tests
+	@$(BIN)/python -m pytest -m "not torchcodec and not vllm and not lerobot" $(PYTEST)
 
 .PHONY: lint
 lint: $(VENV)/.test-installed  ## Check style, the rules, and that generated files are current
@@ -127,6 +127,22 @@ vllm: $(VENV)/.test-installed .venv-vllm/.installed  ## Run the tests against re
 	"$$found" -m venv --clear .venv-vllm
 	@.venv-vllm/bin/python $(INSTALL) --no-deps --requirement envs/vllm-test.lock.txt
 	@site="$$(.venv-vllm/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"; \
+	cp tests/vllm_cpu_hook.py "$$site/"; \
+	echo "import vllm_cpu_hook" > "$$site/vllm_cpu_hook.pth"
+	@touch $@
+
+# LeRobot, which writes datasets for the tests and judges what Cuesheet writes.
+.PHONY: lerobot
+lerobot: $(VENV)/.test-installed .venv-lerobot/.installed  ## Run the tests against LeRobot's own tools
+	@$(BIN)/python -m pytest -m lerobot tests/workflow/test_lerobot.py $(PYTEST)
+
+.venv-lerobot/.installed: envs/lerobot-test.lock.txt tests/vllm_cpu_hook.py
+	@$(FIND_PYTHON); \
+	echo "Installing LeRobot into .venv-lerobot; this takes a minute or two."; \
+	"$$found" -m venv --clear .venv-lerobot
+	@.venv-lerobot/bin/python $(INSTALL) --no-deps --requirement envs/lerobot-test.lock.txt
+	@.venv-lerobot/bin/python $(INSTALL) --no-deps --target .venv-lerobot/v21 lerobot==0.3.3
+	@site="$$(.venv-lerobot/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"; \
 	cp tests/vllm_cpu_hook.py "$$site/"; \
 	echo "import vllm_cpu_hook" > "$$site/vllm_cpu_hook.pth"
 	@touch $@

@@ -1,5 +1,6 @@
 # Needs  the stage files of every chosen episode, the source's data files and metadata
-# Makes  validation/{episode}.json, annotated/data/..., annotated/meta, annotated/videos;
+# Makes  validation/{episode}.json, annotated/data/..., annotated/meta, annotated/videos (where the
+#        output has another format than the source, merged/data/... and then annotated/);
 #        annotations.parquet and .jsonl (target `exports`)
 # Steps  check each episode; write its rows beside its frames; complete the dataset; export
 
@@ -33,12 +34,13 @@ rule merge_language:
         validation=validations_of_data_file,
         annotations=stage_files_of_data_file,
     output:
-        data="results/{dataset}/annotated/{data_file}.parquet",
+        data="results/{dataset}/{tree}/{data_file}.parquet",
     log:
-        "results/{dataset}/logs/merge_language/{data_file}.log",
+        "results/{dataset}/logs/merge_language/{tree}/{data_file}.log",
     benchmark:
-        "results/{dataset}/benchmarks/merge_language/{data_file}.tsv"
+        "results/{dataset}/benchmarks/merge_language/{tree}/{data_file}.tsv"
     wildcard_constraints:
+        tree="annotated|merged",
         data_file=r"data/.+",
     conda:
         "../envs/assemble.yaml"
@@ -60,7 +62,7 @@ rule merge_language:
 rule finalize_dataset:
     input:
         metadata=metadata_files,
-        data=annotated_data_files,
+        data=merged_data_files,
     output:
         info="results/{dataset}/annotated/meta/info.json",
     log:
@@ -76,6 +78,7 @@ rule finalize_dataset:
         root=lambda wildcards: str(of(wildcards).root),
         source=metadata_state,
         videos=CONFIG.output.videos,
+        relay=lambda wildcards: of(wildcards).is_laid_out_anew,
     script:
         "../scripts/finalize_dataset.py"
 
@@ -83,7 +86,7 @@ rule finalize_dataset:
 rule export_annotations:
     input:
         info="results/{dataset}/annotated/meta/info.json",
-        data=annotated_data_files,
+        data=merged_data_files,
     output:
         parquet="results/{dataset}/annotations.parquet",
         jsonl="results/{dataset}/annotations.jsonl",

@@ -173,8 +173,8 @@ def data_file_of(wildcards):
     return str(of(wildcards).root / f"{wildcards.data_file}.parquet")
 
 
-def annotated_data_files(wildcards):
-    return of(wildcards).annotated_data_files
+def merged_data_files(wildcards):
+    return of(wildcards).merged_data_files
 
 
 def all_clips(wildcards):
@@ -203,7 +203,7 @@ def all_datasets(wildcards):
         file
         for dataset in RUN.datasets.values()
         for file in (
-            *dataset.annotated_data_files,
+            *dataset.merged_data_files,
             str(dataset.results / "annotated" / "meta" / "info.json"),
             str(dataset.results / "episodes.parquet"),
         )

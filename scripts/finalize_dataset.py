@@ -1,8 +1,9 @@
 """Completes the annotated dataset and checks it.
 
 In: the source dataset and the merged data files. Out: `annotated/`: metadata copied and extended,
-videos linked or copied (params.videos), other files of the source; then every file is opened and
-compared with the source.
+videos linked or copied (params.videos), other files of the source. With params.relay the source is
+of format v2.1 and the output of v3.0: all is laid out anew. Then every file is opened and compared
+with the source.
 """
 
 import functools
@@ -21,15 +22,20 @@ def main(snakemake) -> None:
         info = Path(snakemake.output.info)
         annotated = info.parent.parent
         dataset = read_dataset(snakemake.params.root, annotated.parent.name)
-        placed = finalize_dataset(
-            dataset,
-            annotated,
-            snakemake.params.videos,
-            functools.partial(tqdm, desc="files", unit="file", mininterval=2.0),
-        )
-        for notice in placed.notices:
-            log.warning(notice)
-        log.info("files: %s", ", ".join(f"{n} {way}" for way, n in placed.counts.items()))
+        if snakemake.params.relay:
+            from cuesheet.relay import relay_dataset  # imports a video library
+
+            relay_dataset(dataset, annotated.parent / "merged", annotated)
+        else:
+            placed = finalize_dataset(
+                dataset,
+                annotated,
+                snakemake.params.videos,
+                functools.partial(tqdm, desc="files", unit="file", mininterval=2.0),
+            )
+            for notice in placed.notices:
+                log.warning(notice)
+            log.info("files: %s", ", ".join(f"{n} {way}" for way, n in placed.counts.items()))
         try:
             check_dataset(
                 dataset,

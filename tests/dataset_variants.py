@@ -2,13 +2,16 @@
 
 import json
 import shutil
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 EPISODES = "meta/episodes/chunk-000/file-000.parquet"
+CHUNK, EPISODE = "chunk-{episode_chunk:03d}", "episode_{episode_index:06d}"  # of format v2.1
 DATA = "data/chunk-000/file-000.parquet"
 
 
@@ -64,3 +67,64 @@ def truncate_video(root: Path, camera: str) -> Path:
     data = path.read_bytes()
     path.write_bytes(data[: len(data) * 2 // 3])
     return path
+
+
+def as_v21(source: Path, target: Path, codec: str = "libx264") -> Path:
+    """The dataset in format v2.1: one data file and one video an episode and camera."""
+    info = json.loads((source / "meta" / "info.json").read_text())
+    cameras = [key for key, feature in info["features"].items() if feature["dtype"] == "video"]
+    data = pq.read_table(source / DATA)
+    lines: dict[str, list[dict]] = {"episodes": [], "episodes_stats": [], "tasks": []}
+    for row in pq.read_table(source / EPISODES).to_pylist():
+        index = row["episode_index"]
+        part = data.filter(pc.equal(data["episode_index"], index))
+        path = target / f"data/chunk-000/episode_{index:06d}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(part, path)
+        statistics: dict[str, dict] = {}
+        for name, value in row.items():
+            if name.startswith("stats/"):
+                _, feature, statistic = name.split("/")
+                statistics.setdefault(feature, {})[statistic] = value
+        lines["episodes"].append({key: row[key] for key in ("episode_index", "tasks", "length")})
+        lines["episodes_stats"].append({"episode_index": index, "stats": statistics})
+        for camera in cameras:
+            video = target / f"videos/chunk-000/{camera}/episode_{index:06d}.mp4"
+            video.parent.mkdir(parents=True, exist_ok=True)
+            first = round(row[f"videos/{camera}/from_timestamp"] * info["fps"])
+            file = source / "videos" / camera / "chunk-000" / "file-000.mp4"
+            _cut(file, video, first, row["length"], info["fps"], codec)
+    for row in pq.read_table(source / "meta" / "tasks.parquet").to_pylist():
+        index = row.pop("task_index")
+        lines["tasks"].append({"task_index": index, "task": next(iter(row.values()))})
+    (target / "meta").mkdir()
+    for name, rows in lines.items():
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (target / "meta" / f"{name}.jsonl").write_text(text)
+    info |= {
+        "codebase_version": "v2.1",
+        "total_videos": len(cameras) * len(lines["episodes"]),
+        "total_chunks": 1,
+        "data_path": f"data/{CHUNK}/{EPISODE}.parquet",
+        "video_path": f"videos/{CHUNK}/{{video_key}}/{EPISODE}.mp4",
+    }
+    (target / "meta" / "info.json").write_text(json.dumps(info))
+    return target
+
+
+def _cut(source: Path, target: Path, first: int, length: int, fps: int, codec: str) -> None:
+    """Frames [first, first + length) of a video as a video of their own."""
+    with av.open(str(source)) as container, av.open(str(target), "w") as output:
+        stream = None
+        for number, frame in enumerate(container.decode(video=0)):
+            if not first <= number < first + length:
+                continue
+            if stream is None:
+                stream = output.add_stream(codec, rate=fps)
+                stream.width, stream.height = frame.width, frame.height
+                stream.pix_fmt = "yuv420p"
+            picture = frame.reformat(format="yuv420p")
+            picture.pts = number - first
+            picture.time_base = Fraction(1, fps)
+            output.mux(stream.encode(picture))
+        output.mux(stream.encode(None))

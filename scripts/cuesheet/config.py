@@ -188,6 +188,13 @@ class VqaConfig(Section):
 class OutputConfig(Section):
     """The annotated dataset."""
 
+    format: Literal["source", "v3.0"] = Field(
+        default="source",
+        description=(
+            "Format of the annotated dataset: that of the source (v2.1 or v3.0), or v3.0, in which "
+            "a v2.1 dataset is laid out anew."
+        ),
+    )
     videos: Literal["hardlink", "symlink", "copy"] = Field(
         default="hardlink",
         description="How its videos come about; where a link is not possible they are copied.",

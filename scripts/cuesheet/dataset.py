@@ -1,8 +1,7 @@
 """Reads what a LeRobot dataset says of itself: info.json and the episodes' metadata.
 
-Only metadata is read (never frames or videos), and of it only the columns that are needed, so that
-this can be called while a Snakefile is parsed. Format v3.0, as written by lerobot 0.4:
-`meta/info.json` and `meta/episodes/chunk-*/file-*.parquet`, one row an episode.
+Only metadata is read (never frames or videos), and of it only what is needed, so that this can be
+called while a Snakefile is parsed. Formats v3.0, as written by lerobot 0.4, and v2.1.
 
 Paths in the results are relative to the dataset's root, with forward slashes. Times are seconds.
 """
@@ -16,63 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from cuesheet import dataset_v21, dataset_v30
 from cuesheet.config_checks import as_ranges
+from cuesheet.dataset_parts import Camera, Episode, VideoRange
 from cuesheet.errors import CuesheetError
-from cuesheet.fingerprint import STATISTICS, fingerprints
 from cuesheet.nearest import nearest
-from cuesheet.path_template import PathTemplate
 
-SUPPORTED_VERSIONS = ("v3.0",)
+__all__ = ["Camera", "Dataset", "Episode", "VideoRange", "describe_range", "read_dataset"]
 
-_DEFAULT_DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
-_DEFAULT_VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
-_EPISODE_COLUMNS = (
-    "episode_index",
-    "length",
-    "data/chunk_index",
-    "data/file_index",
-    "dataset_from_index",
-    "dataset_to_index",
-)
-_VIDEO_COLUMNS = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
-
-
-@dataclass(frozen=True, slots=True)
-class Camera:
-    """A camera of the dataset. Width and height in pixels, 0 where the metadata does not say."""
-
-    key: str
-    kind: str  # "video", or "image": encoded pictures inside the data files
-    width: int
-    height: int
-    codec: str  # as info.json names it, "" for images or where it is silent
-
-
-@dataclass(frozen=True, slots=True)
-class VideoRange:
-    """Where an episode's frames lie: [from_s, to_s) seconds of a video file that others share."""
-
-    file: str
-    from_s: float
-    to_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Episode:
-    """One episode as the metadata describes it."""
-
-    episode_index: int
-    task: str  # the first task, "" where there is none
-    tasks: tuple[str, ...]
-    length: int  # frames
-    data_file: str
-    dataset_from_index: int  # first frame, counted over the whole dataset
-    dataset_to_index: int  # one past the last frame
-    videos: Mapping[str, VideoRange]  # by camera key; cameras of kind "image" are not in here
-    fingerprint: str  # hash of tasks, length and statistics; not of its place in files
+SUPPORTED_VERSIONS = ("v3.0", "v2.1")
 
 
 @dataclass(frozen=True)
@@ -161,10 +112,15 @@ def read_dataset(root: Path | str, name: str) -> Dataset:
     version = _checked_version(info, root, name)
     fps = _checked_fps(info, root, name)
     cameras, notices = _cameras(info)
-    table = _read_episodes_table(root, name, cameras)
-    if "tasks" not in table.column_names:
-        notices.append("meta/episodes has no column 'tasks'; the episodes count as having no task.")
-    episodes = _episodes(table, info, cameras, name)
+    if version == "v2.1":
+        episodes = dataset_v21.read_episodes(root, info, cameras, name)
+    else:
+        table = dataset_v30.read_table(root, name, cameras)
+        if "tasks" not in table.column_names:
+            notices.append(
+                "meta/episodes has no column 'tasks'; the episodes count as having no task."
+            )
+        episodes = dataset_v30.read_episodes(table, info, cameras, name)
     return Dataset(
         name=name,
         root=root,
@@ -172,7 +128,7 @@ def read_dataset(root: Path | str, name: str) -> Dataset:
         fps=fps,
         info=info,
         cameras=cameras,
-        episodes=episodes,
+        episodes=_in_order(episodes, name),
         notices=tuple(notices),
     )
 
@@ -274,114 +230,13 @@ def _frame_size(feature: Mapping[str, Any], details: Mapping[str, Any]) -> tuple
     return int(details.get("video.width") or 0), int(details.get("video.height") or 0)
 
 
-def _read_episodes_table(root: Path, name: str, cameras: Mapping[str, Camera]) -> pa.Table:
-    paths = sorted((root / "meta" / "episodes").glob("*/*.parquet"))
-    if not paths:
-        raise CuesheetError(
-            f"{name}: {root / 'meta/episodes'} has no parquet file (expected "
-            "chunk-000/file-000.parquet and so on, one row an episode)."
-        )
-    required = list(_EPISODE_COLUMNS)
-    for camera in cameras.values():
-        if camera.kind == "video":
-            required += [f"videos/{camera.key}/{column}" for column in _VIDEO_COLUMNS]
-    tables = []
-    for path in paths:
-        try:
-            file = pq.ParquetFile(path)
-            present = set(file.schema_arrow.names)
-            missing = [column for column in required if column not in present]
-            if missing:
-                raise CuesheetError(
-                    f"{name}: {path} has no column {missing[0]!r}"
-                    f"{f' (and {len(missing) - 1} more are missing)' if missing[1:] else ''}; "
-                    "expected the episode metadata of LeRobot v3.0."
-                )
-            statistics = [c for c in file.schema_arrow.names if STATISTICS.fullmatch(c)]
-            wanted = [*required, *(["tasks"] if "tasks" in present else []), *statistics]
-            tables.append(file.read(columns=wanted, use_threads=False))
-        except (OSError, pa.ArrowInvalid) as error:
-            raise CuesheetError(f"{name}: {path} is not a readable parquet file: {error}") from None
-    try:
-        return pa.concat_tables(tables, promote_options="permissive")
-    except pa.ArrowException as error:
-        raise CuesheetError(
-            f"{name}: the files of {root / 'meta/episodes'} have columns of different types: "
-            f"{error}"
-        ) from None
-
-
-def _episodes(
-    table: pa.Table, info: Mapping[str, Any], cameras: Mapping[str, Camera], name: str
-) -> tuple[Episode, ...]:
-    columns = {key: _values(table, key, name) for key in _EPISODE_COLUMNS}
-    tasks_column = (
-        table.column("tasks").to_pylist() if "tasks" in table.column_names else [None] * len(table)
-    )
-    tasks = [_task_tuple(value) for value in tasks_column]
-    data_path = PathTemplate(info, "data_path", _DEFAULT_DATA_PATH, name)
-    data_files = [
-        data_path.format(chunk_index=chunk, file_index=file)
-        for chunk, file in zip(columns["data/chunk_index"], columns["data/file_index"], strict=True)
-    ]
-    videos: list[dict[str, VideoRange]] = [{} for _ in range(len(table))]
-    for camera in cameras.values():
-        if camera.kind == "video":
-            for entry, video in zip(
-                videos, _video_ranges(table, info, camera.key, name), strict=True
-            ):
-                entry[camera.key] = video
-    hashes = fingerprints(table, tasks, columns["length"])
-    episodes = [
-        Episode(
-            episode_index=columns["episode_index"][row],
-            task=tasks[row][0] if tasks[row] else "",
-            tasks=tasks[row],
-            length=columns["length"][row],
-            data_file=data_files[row],
-            dataset_from_index=columns["dataset_from_index"][row],
-            dataset_to_index=columns["dataset_to_index"][row],
-            videos=videos[row],
-            fingerprint=hashes[row],
-        )
-        for row in range(len(table))
-    ]
-    episodes.sort(key=lambda episode: episode.episode_index)
-    for before, after in itertools.pairwise(episodes):
+def _in_order(episodes: list[Episode], name: str) -> tuple[Episode, ...]:
+    """The episodes by number. Raises CuesheetError where one is there twice."""
+    ordered = tuple(sorted(episodes, key=lambda episode: episode.episode_index))
+    for before, after in itertools.pairwise(ordered):
         if before.episode_index == after.episode_index:
             raise CuesheetError(
-                f"{name}: episode {after.episode_index} is in meta/episodes twice; "
+                f"{name}: episode {after.episode_index} is in the metadata twice; "
                 "expected one row an episode."
             )
-    return tuple(episodes)
-
-
-def _video_ranges(
-    table: pa.Table, info: Mapping[str, Any], key: str, name: str
-) -> list[VideoRange]:
-    template = PathTemplate(info, "video_path", _DEFAULT_VIDEO_PATH, name)
-    chunk, file, from_s, to_s = (
-        _values(table, f"videos/{key}/{column}", name) for column in _VIDEO_COLUMNS
-    )
-    return [
-        VideoRange(template.format(video_key=key, chunk_index=c, file_index=f), float(a), float(b))
-        for c, f, a, b in zip(chunk, file, from_s, to_s, strict=True)
-    ]
-
-
-def _values(table: pa.Table, column: str, name: str) -> list[Any]:
-    values = table.column(column)
-    if values.null_count:
-        row = values.to_pylist().index(None)
-        which = table.column("episode_index")[row].as_py()
-        raise CuesheetError(
-            f"{name}: meta/episodes has no {column!r} for episode {which}; "
-            "expected a value for every episode."
-        )
-    return values.to_pylist()
-
-
-def _task_tuple(value: Any) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    return (value,) if isinstance(value, str) else tuple(str(task) for task in value)
+    return ordered

@@ -7,7 +7,7 @@ made under another name and renamed, so nothing is ever written through a link o
 import copy
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,13 +50,7 @@ def finalize_dataset(
     Raises:
         CuesheetError: one folder lies in the other, or a file cannot be read or made.
     """
-    source, target = dataset.root.resolve(), annotated.resolve()
-    if source == target or source in target.parents or target in source.parents:
-        raise CuesheetError(
-            f"The source {source} and the output {target} lie in one another; nothing may be "
-            "written into the source. Choose another folder for the results."
-        )
-    _remove_linked_folders(target)
+    source, target = prepare(dataset, annotated)
     placed = Placed()
     kept: set[Path] = {Path(data_file) for data_file in dataset.data_files}
     linked: list[Path] = []
@@ -71,10 +65,43 @@ def finalize_dataset(
             linked.append(path)
     for path in progress(linked):
         _place(source / path, target / path, videos, placed)
-    _remove_others(target, kept)
-    # Last, so that its presence means that the rest is there.
-    write_json(target / "meta" / "info.json", extended_info(dataset.info))
+    publish(target, kept, extended_info(dataset.info))
     return placed
+
+
+def prepare(dataset: Dataset, annotated: Path) -> tuple[Path, Path]:
+    """The resolved folders of source and output, the latter without links to folders.
+
+    Raises CuesheetError where one lies in the other.
+    """
+    source, target = dataset.root.resolve(), annotated.resolve()
+    if source == target or source in target.parents or target in source.parents:
+        raise CuesheetError(
+            f"The source {source} and the output {target} lie in one another; nothing may be "
+            "written into the source. Choose another folder for the results."
+        )
+    _remove_linked_folders(target)
+    return source, target
+
+
+def copy_other_files(dataset: Dataset, annotated: Path, without: Collection[Path]) -> set[Path]:
+    """Copies what is neither data nor video, `without` and info.json apart; returns the files."""
+    source, target = dataset.root.resolve(), annotated.resolve()
+    skipped = {*without, Path("meta/info.json")}
+    copied = {
+        path
+        for path in _files(source)
+        if path.parts[0] not in ("data", "videos") and path not in skipped
+    }
+    for path in sorted(copied):
+        _place(source / path, target / path, "copy", Placed())
+    return copied
+
+
+def publish(target: Path, kept: set[Path], info: dict[str, Any]) -> None:
+    """Removes what is not `kept`, and writes info.json last: its presence means a whole dataset."""
+    _remove_others(target, kept)
+    write_json(target / "meta" / "info.json", info)
 
 
 def extended_info(info: Mapping[str, Any]) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def merge_file(
             own = SourceLanguage(file)
             with atomic_path(output) as temporary:
                 episodes = episode_tables(file, plain, source, temporary.parent)
-                with pq.ParquetWriter(temporary, schema, **_write_options(schema)) as writer:
+                with pq.ParquetWriter(temporary, schema, **write_options(schema)) as writer:
                     writing = _Writing(writer, annotations, own, replaced, source)
                     return _write(writing, episodes, expected, progress)
     except pa.ArrowInvalid as error:
@@ -160,7 +160,7 @@ def _write(
     return Merged(tuple(done["annotated"]), tuple(done["kept"]), tuple(done["empty"]), frames)
 
 
-def _write_options(schema: pa.Schema) -> dict[str, Any]:
+def write_options(schema: pa.Schema) -> dict[str, Any]:
     """How the columns are written: dictionaries for what repeats, small pages of pictures."""
     sink = pa.BufferOutputStream()
     pq.write_table(schema.empty_table(), sink)

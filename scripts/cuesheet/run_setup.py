@@ -83,6 +83,7 @@ def load_run(raw: dict[str, Any], repository: Path) -> Run:
             left_out,
             corrections,
             kept,
+            config.output.format,
             column,
         )
         dataset.check_files()

@@ -1,12 +1,12 @@
 """Opens a finished dataset as a reader would, and compares it with its source."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cuesheet.dataset import Dataset, read_dataset
+from cuesheet.dataset import Dataset, Episode, read_dataset
 from cuesheet.errors import CuesheetError
 from cuesheet.language import LANGUAGE_COLUMNS, PERSISTENT_COLUMN
 from cuesheet.language_arrow import COLUMN_TYPES
@@ -18,9 +18,9 @@ Progress = Callable[[list[str]], Iterator[str]]
 def check_dataset(source: Dataset, annotated: Path, progress: Progress = iter) -> None:
     """Checks the annotated dataset.
 
-    Every data file opens and has the same columns and types, the language columns last; as many
-    rows as the source's, one row group an episode, as the metadata says; the persistent list is
-    the same on every frame of an episode; every video is there; the totals of info.json agree.
+    Every data file opens and has the same columns and types, the language columns last; one row
+    group an episode, as the metadata says; the persistent list is the same on every frame of an
+    episode; every video is there; the totals of info.json and the episodes' lengths agree.
 
     Raises:
         CuesheetError: names every problem found (the first twenty).
@@ -29,14 +29,13 @@ def check_dataset(source: Dataset, annotated: Path, progress: Progress = iter) -
     problems: list[str] = []
     first: tuple[str, pa.Schema] | None = None
     rows = 0
-    for data_file in progress(list(source.data_files)):
+    for data_file, episodes in zip(
+        progress(list(finished.data_files)), finished.data_files.values(), strict=True
+    ):
         path = annotated / data_file
         try:
-            with (
-                pq.ParquetFile(path, **READ_OPTIONS) as file,
-                pq.ParquetFile(source.root / data_file) as original,
-            ):
-                problems += [f"{path}: {p}" for p in _check_file(file, original, source, data_file)]
+            with pq.ParquetFile(path, **READ_OPTIONS) as file:
+                problems += [f"{path}: {p}" for p in _check_file(file, episodes)]
                 schema = file.schema_arrow
                 rows += file.metadata.num_rows
         except (OSError, pa.ArrowException) as error:
@@ -61,9 +60,7 @@ def _is_file(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > 0
 
 
-def _check_file(
-    file: pq.ParquetFile, original: pq.ParquetFile, source: Dataset, data_file: str
-) -> Iterator[str]:
+def _check_file(file: pq.ParquetFile, episodes: Sequence[Episode]) -> Iterator[str]:
     schema = file.schema_arrow
     if tuple(schema.names[-2:]) != LANGUAGE_COLUMNS:
         yield f"the last columns are {schema.names[-2:]}; expected {list(LANGUAGE_COLUMNS)}."
@@ -72,9 +69,9 @@ def _check_file(
         if schema.field(name).type != COLUMN_TYPES[name]:
             yield f"{name} has the type {schema.field(name).type}; expected {COLUMN_TYPES[name]}."
             return
-    if file.metadata.num_rows != original.metadata.num_rows:
-        yield f"{file.metadata.num_rows} rows; the source has {original.metadata.num_rows}."
-    episodes = source.data_files[data_file]
+    rows = sum(episode.length for episode in episodes)
+    if file.metadata.num_rows != rows:
+        yield f"{file.metadata.num_rows} rows; the source has {rows}."
     groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
     if groups != [episode.length for episode in episodes]:
         yield f"{len(groups)} row groups; expected one for each of {len(episodes)} episodes."
@@ -112,5 +109,9 @@ def _check_totals(finished: Dataset, source: Dataset, rows: int) -> Iterator[str
     for name in LANGUAGE_COLUMNS:
         if finished.info["features"].get(name, {}).get("dtype") != "language":
             yield f"meta/info.json lacks the feature {name}."
-    if len(finished.episodes) != len(source.episodes):
-        yield f"meta/episodes has {len(finished.episodes)} episodes, not {len(source.episodes)}."
+    lengths = [{e.episode_index: e.length for e in one.episodes} for one in (finished, source)]
+    if lengths[0] != lengths[1]:
+        yield (
+            f"the metadata has {len(lengths[0])} episodes of other lengths than the "
+            f"{len(lengths[1])} of the source."
+        )

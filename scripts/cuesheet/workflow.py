@@ -36,6 +36,7 @@ class RunDataset:
     left_out: frozenset[int] = frozenset()  # failed before, and on_missing: leave_unannotated
     corrections: Mapping[int, Correction] = field(default_factory=dict)  # by episode
     kept: frozenset[int] = frozenset()  # have rows in the source, and existing: keep
+    output_format: str = "source"
     subtask_column: str | None = None  # of labels that the dataset brings along and that are used
 
     @property
@@ -57,8 +58,8 @@ class RunDataset:
     def metadata_files(self) -> list[str]:
         meta = self.root / "meta"
         found = [meta / "info.json", *sorted((meta / "episodes").rglob("*.parquet"))]
-        tasks = meta / "tasks.parquet"
-        return [str(path) for path in [*found, *([tasks] if tasks.exists() else [])]]
+        found += [meta / "tasks.parquet", *sorted(meta.glob("*.jsonl"))]
+        return [str(path) for path in found if path.exists()]
 
     def picture_file(self, episode_index: int, camera: str) -> str:
         """The video file, or for a camera whose pictures are in the data files that data file."""
@@ -215,8 +216,15 @@ class RunDataset:
         ]
 
     @property
-    def annotated_data_files(self) -> list[str]:
-        return [str(self.results / "annotated" / file) for file in self.source.data_files]
+    def is_laid_out_anew(self) -> bool:
+        """Whether the output has another format than the source."""
+        return self.output_format != "source" and self.output_format != self.source.version
+
+    @property
+    def merged_data_files(self) -> list[str]:
+        """Data files with language, of the output or, before they are laid out anew, beside it."""
+        tree = "merged" if self.is_laid_out_anew else "annotated"
+        return [str(self.results / tree / file) for file in self.source.data_files]
 
     def _episodes_in(self, data_file: str) -> list[int]:
         try:

@@ -1,0 +1,50 @@
+"""What a dataset consists of, whichever version of the format says so.
+
+Paths are relative to the dataset's root, with forward slashes. Times are seconds.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """A camera of the dataset. Width and height in pixels, 0 where the metadata does not say."""
+
+    key: str
+    kind: str  # "video", or "image": encoded pictures inside the data files
+    width: int
+    height: int
+    codec: str  # as info.json names it, "" for images or where it is silent
+
+
+@dataclass(frozen=True, slots=True)
+class VideoRange:
+    """Where an episode's frames lie: [from_s, to_s) seconds of a video file that others share."""
+
+    file: str
+    from_s: float
+    to_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """One episode as the metadata describes it."""
+
+    episode_index: int
+    task: str  # the first task, "" where there is none
+    tasks: tuple[str, ...]
+    length: int  # frames
+    data_file: str
+    dataset_from_index: int  # first frame, counted over the whole dataset
+    dataset_to_index: int  # one past the last frame
+    videos: Mapping[str, VideoRange]  # by camera key; cameras of kind "image" are not in here
+    fingerprint: str  # hash of tasks, length and statistics; not of its place in files
+
+
+def task_tuple(value: Any) -> tuple[str, ...]:
+    """The tasks of an episode, which may stand as one text, as a list, or not at all."""
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str) else tuple(str(task) for task in value)

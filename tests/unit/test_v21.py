@@ -1,0 +1,126 @@
+"""Datasets of format v2.1: read, and laid out anew as v3.0."""
+
+import json
+import shutil
+
+import av
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from dataset_variants import DATA, as_v21
+
+from cuesheet.dataset import read_dataset
+from cuesheet.episode_index import build_index
+from cuesheet.errors import CuesheetError
+from cuesheet.merge import EpisodeRows, merge_file
+from cuesheet.relay import relay_dataset
+from cuesheet.self_check import check_dataset
+
+FRONT = "observation.images.front"
+
+
+@pytest.fixture(scope="module")
+def original(demo_v3, tmp_path_factory):
+    return as_v21(demo_v3, tmp_path_factory.mktemp("v21") / "demo_v21")
+
+
+@pytest.fixture
+def v21(original, tmp_path):
+    return shutil.copytree(original, tmp_path / "demo_v21")
+
+
+def decoded(path):
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+def test_the_metadata_says_the_same_as_that_of_v30(original, demo_v3):
+    old, new = read_dataset(original, "d"), read_dataset(demo_v3, "d")
+    assert old.version == "v2.1"
+    for ours, theirs in zip(old.episodes, new.episodes, strict=True):
+        for name in ("episode_index", "tasks", "length", "dataset_from_index", "fingerprint"):
+            assert getattr(ours, name) == getattr(theirs, name)
+    assert old.episode(2).data_file == "data/chunk-000/episode_000002.parquet"
+    assert old.episode(2).videos[FRONT].file == f"videos/chunk-000/{FRONT}/episode_000002.mp4"
+
+
+def test_it_is_indexed_and_checked(v21):
+    table, notices = build_index(read_dataset(v21, "d"))
+    assert table.num_rows == 4
+    assert notices == []
+    (v21 / f"videos/chunk-000/{FRONT}/episode_000003.mp4").write_bytes(b"")
+    with pytest.raises(CuesheetError, match=r"episode_000003.mp4: the video cannot be read"):
+        build_index(read_dataset(v21, "d"))
+
+
+def test_chunks_hold_so_many_episodes_as_the_info_says(v21):
+    info = json.loads((v21 / "meta/info.json").read_text()) | {"chunks_size": 2}
+    (v21 / "meta/info.json").write_text(json.dumps(info))
+    assert read_dataset(v21, "d").episode(3).data_file == "data/chunk-001/episode_000003.parquet"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "is not there; every dataset of format v2.1 has it"),
+        ('{"episode_index": 0, "length": 3}\n{"episo', "line 2, is not valid JSON"),
+        ('{"length": 3}\n', "line 1, has no 'episode_index'"),
+        ('{"episode_index": 0, "tasks": ["a"]}\n', "has no 'length' for episode 0"),
+        ('{"episode_index": 0, "length": 3}\n' * 2, "episode 0 is in the metadata twice"),
+    ],
+)
+def test_broken_metadata_is_named(v21, text, said):
+    path = v21 / "meta/episodes.jsonl"
+    path.unlink() if text is None else path.write_text(text)
+    with pytest.raises(CuesheetError, match=said):
+        read_dataset(v21, "d")
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libsvtav1", "libvpx-vp9", "libx265"])
+def test_laid_out_anew_every_frame_is_where_the_metadata_says(demo_v3, tmp_path, codec):
+    root = as_v21(demo_v3, tmp_path / "source", codec)
+    source = read_dataset(root, "d")
+    subtask = {"role": "assistant", "content": "push", "style": "subtask", "timestamp": 0.0}
+    rows = EpisodeRows([{**subtask, "camera": None, "tool_calls": None}], [])
+    for episode in source.episodes:
+        merged = tmp_path / "merged" / episode.data_file
+        lengths = {episode.episode_index: episode.length}
+        merge_file(root / episode.data_file, merged, lambda _: rows, lengths)
+    annotated = tmp_path / "results" / "annotated"
+    relay_dataset(source, tmp_path / "merged", annotated)
+    check_dataset(source, annotated)
+    finished = read_dataset(annotated, "d")
+    compared = 0
+    for camera in finished.cameras:
+        file = finished.episode(0).videos[camera].file
+        assert {e.videos[camera].file for e in finished.episodes} == {file}
+        frames = decoded(annotated / file)
+        for episode in finished.episodes:
+            first = round(episode.videos[camera].from_s * finished.fps)
+            own = decoded(root / source.episode(episode.episode_index).videos[camera].file)
+            assert len(own) == episode.length
+            assert np.array_equal(frames[first : first + episode.length], own)
+            compared += len(own)
+    assert compared == 2 * 269
+    plain = pq.read_table(annotated / DATA).drop_columns(["language_persistent", "language_events"])
+    assert plain.equals(pq.read_table(demo_v3 / DATA).select(plain.column_names))
+    build_index(finished)  # checks every range of the joined files
+    joined = (annotated / finished.episode(0).videos[FRONT].file).stat().st_mtime_ns
+    relay_dataset(source, tmp_path / "merged", annotated)
+    assert (annotated / finished.episode(0).videos[FRONT].file).stat().st_mtime_ns == joined
+
+
+def test_videos_of_another_coding_are_not_joined(v21, tmp_path, demo_v3):
+    other = as_v21(demo_v3, tmp_path / "other", "libvpx-vp9")
+    file = f"videos/chunk-000/{FRONT}/episode_000002.mp4"
+    shutil.copy(other / file, v21 / file)
+    source = read_dataset(v21, "d")
+    for episode in source.episodes:
+        lengths = {episode.episode_index: episode.length}
+        merged = tmp_path / "merged" / episode.data_file
+        merge_file(v21 / episode.data_file, merged, lambda _: None, lengths)
+    relay_dataset(source, tmp_path / "merged", tmp_path / "annotated")
+    finished = read_dataset(tmp_path / "annotated", "d")
+    files = [episode.videos[FRONT].file[-7:] for episode in finished.episodes]
+    assert files == ["000.mp4", "000.mp4", "001.mp4", "002.mp4"]
+    build_index(finished)

@@ -1,0 +1,170 @@
+"""LeRobot as the judge: v2.1 datasets that its tools wrote, and what they make of our output."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import av
+import pyarrow.parquet as pq
+import pytest
+from workflow_runs import REPOSITORY, Workdir
+
+PYTHON = REPOSITORY / ".venv-lerobot" / "bin" / "python"
+pytestmark = [
+    pytest.mark.lerobot,
+    pytest.mark.workflow,
+    pytest.mark.skipif(not PYTHON.exists(), reason="no .venv-lerobot; run: make lerobot"),
+]
+
+LANGUAGE = ("language_persistent", "language_events")
+
+
+def lerobot(*arguments: object, version: str = "0.4.4") -> str:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
+    environment.pop("LD_LIBRARY_PATH", None)
+    if version == "0.3.3":
+        environment["PYTHONPATH"] = str(REPOSITORY / ".venv-lerobot" / "v21")
+    else:
+        link = subprocess.run(
+            [PYTHON, "-m", "cuesheet.shared_ffmpeg"],
+            env={**environment, "PYTHONPATH": str(REPOSITORY / "scripts")},
+            check=True, capture_output=True, text=True,
+        ).stdout  # fmt: skip
+        environment["LD_LIBRARY_PATH"] = link.partition("LD_LIBRARY_PATH=")[2].strip().strip("'")
+    tools = REPOSITORY / "tests" / "lerobot_tools.py"
+    done = subprocess.run(
+        [PYTHON, tools, *map(str, arguments)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout
+
+
+def loaded(root: Path) -> list[dict]:
+    return [json.loads(line) for line in lerobot("load", root).splitlines() if line[:1] == "{"]
+
+
+@pytest.fixture(scope="module", params=["demo_v3", "dev_v3"])
+def v21(request, tmp_path_factory) -> Path:
+    """A dataset of format v2.1, written by lerobot 0.3.3."""
+    source = request.getfixturevalue(request.param)
+    target = tmp_path_factory.mktemp("v21") / request.param.replace("v3", "v21")
+    lerobot("write_v21", source, target, version="0.3.3")
+    return target
+
+
+@pytest.fixture(scope="module")
+def annotated(v21, tmp_path_factory) -> tuple[Path, Path]:
+    """The dataset annotated by the workflow: in its own format, and as v3.0."""
+    work = Workdir(tmp_path_factory.mktemp("work") / "work")
+    work.configure(dataset=str(v21), vqa={"hz": 0.2})
+    work.run()
+    own = shutil.copytree(work.path / "results" / v21.name / "annotated", work.path.parent / "own")
+    work.configure(dataset=str(v21), vqa={"hz": 0.2}, output={"format": "v3.0"})
+    done = work.run()
+    assert "annotate_plan" not in done.jobs
+    assert "Nothing to be done" in work.run().output
+    return own, work.path / "results" / v21.name / "annotated"
+
+
+@pytest.fixture(scope="module")
+def converted(annotated, tmp_path_factory) -> Path:
+    """What lerobot's own converter makes of the annotated v2.1 dataset."""
+    root = tmp_path_factory.mktemp("converted") / "dataset"
+    shutil.copytree(annotated[0], root)
+    lerobot("convert", root)
+    return root
+
+
+def without_language(root: Path, target: Path) -> Path:
+    """lerobot 0.4.4 does not know the feature type `language` yet."""
+    shutil.copytree(root, target)
+    info = json.loads((target / "meta/info.json").read_text())
+    for name in LANGUAGE:
+        del info["features"][name]
+    (target / "meta/info.json").write_text(json.dumps(info))
+    for path in target.glob("data/*/*.parquet"):
+        pq.write_table(pq.read_table(path).drop_columns(list(LANGUAGE)), path)
+    return target
+
+
+def table_of(root: Path, part: str) -> dict[str, list]:
+    """All rows of a folder of parquet files, by column."""
+    columns: dict[str, list] = {}
+    for path in sorted((root / part).rglob("*.parquet")):
+        for name, values in pq.read_table(path).to_pydict().items():
+            columns.setdefault(name, []).extend(values)
+    return columns
+
+
+def frames_of(path: Path) -> list[str]:
+    with av.open(str(path)) as container:
+        return [
+            hashlib.sha256(frame.to_ndarray(format="rgb24").tobytes()).hexdigest()
+            for frame in container.decode(video=0)
+        ]
+
+
+def test_v21_keeps_its_layout_and_gains_the_columns(v21, annotated):
+    own, _ = annotated
+    files = lambda root: {  # noqa: E731
+        str(p.relative_to(root))
+        for p in root.rglob("*")
+        if p.is_file() and ".snakemake" not in p.name
+    }
+    assert files(own) == files(v21)
+    before, after = table_of(v21, "data"), table_of(own, "data")
+    assert list(after) == [*before, *LANGUAGE]
+    assert {name: after[name] for name in before} == before
+    assert all(after["language_persistent"])
+    info = json.loads((own / "meta/info.json").read_text())
+    assert info["codebase_version"] == "v2.1"
+    assert info["features"]["language_events"]["dtype"] == "language"
+
+
+def test_v30_is_what_lerobots_converter_makes(annotated, converted):
+    _, ours = annotated
+    for part in ("data", "meta/episodes"):
+        found, expected = table_of(ours, part), table_of(converted, part)
+        assert list(found) == list(expected)
+        for name in expected:
+            assert found[name] == expected[name], name
+    tasks = [pq.read_table(root / "meta/tasks.parquet").to_pydict() for root in (ours, converted)]
+    assert tasks[0] == tasks[1]
+    infos = [json.loads((root / "meta/info.json").read_text()) for root in (ours, converted)]
+    assert infos[0] == infos[1]
+    found, expected = (
+        json.loads((root / "meta/stats.json").read_text()) for root in (ours, converted)
+    )
+    assert found.keys() == expected.keys()
+    for feature, statistics in expected.items():
+        assert found[feature].keys() == statistics.keys()
+        for name, value in statistics.items():
+            flat = [_flat(found[feature][name]), _flat(value)]
+            assert flat[0] == pytest.approx(flat[1], rel=1e-12, abs=1e-12), (feature, name)
+    files = [sorted(p.relative_to(r) for p in r.rglob("*.mp4")) for r in (ours, converted)]
+    assert files[0] == files[1]
+    compared = 0
+    for file in files[0]:
+        frames = frames_of(ours / file)
+        assert frames == frames_of(converted / file)
+        compared += len(frames)
+    print(f"{len(found)} features, {compared} video frames compared, 0 differ")
+
+
+def _flat(value) -> list[float]:
+    return [leaf for item in value for leaf in _flat(item)] if isinstance(value, list) else [value]
+
+
+def test_lerobot_reads_every_frame_as_from_its_own_conversion(annotated, converted, tmp_path):
+    _, ours = annotated
+    found = loaded(without_language(ours, tmp_path / "ours"))
+    expected = loaded(without_language(converted, tmp_path / "theirs"))
+    assert len(found) == json.loads((ours / "meta/info.json").read_text())["total_frames"]
+    assert found == expected
