@@ -52,8 +52,8 @@ review: $(VENV)/.workflow-installed  ## Look at results and correct them: make r
 	@PYTHONPATH=scripts $(BIN)/python -m cuesheet.review_server results/$(DATASET)
 
 .PHONY: test
-test: $(VENV)/.test-installed torchcodec vllm  ## Run all tests
-	@$(BIN)/python -m pytest -m "not torchcodec and not vllm" $(PYTEST)
+test: $(VENV)/.test-installed torchcodec vllm browser  ## Run all tests
+	@$(BIN)/python -m pytest -m "not torchcodec and not vllm and not browser" $(PYTEST)
 
 .PHONY: lint
 lint: $(VENV)/.test-installed  ## Check style, the rules, and that generated files are current
@@ -115,6 +115,13 @@ torchcodec: .venv-torchcodec/.installed  ## Run the tests of the decoder torchco
 	"$$found" -m venv --clear .venv-torchcodec
 	@.venv-torchcodec/bin/python $(INSTALL) --requirement envs/torchcodec.lock.txt
 	@touch $@
+
+# Playwright drives the browser that the machine has; it installs none of its own.
+.PHONY: browser
+browser: $(VENV)/.test-installed  ## Run the tests of the review page in chromium
+	@command -v chromium > /dev/null || command -v google-chrome > /dev/null || { \
+	  echo "There is no chromium. Install it (Debian, Ubuntu: apt-get install chromium)." >&2; exit 1; }
+	@$(BIN)/python -m pytest -m browser $(PYTEST)
 
 # A real vLLM for the CPU, with a tiny random model; large, so it has an environment of its own.
 .PHONY: vllm
