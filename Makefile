@@ -3,6 +3,7 @@
 # PYTHON   the Python to build the environments with (3.11 or newer); else the first one found
 # CORES    how many cores `make demo` uses; else all
 # DATASET  whose results `make review` shows
+# FILE, CONFIG  the benchmark's file and the model's settings for `make wgobench`
 # PYTEST   further options of pytest, for example PYTEST="-k keyframes -x"
 
 SHELL := bash
@@ -50,6 +51,14 @@ demo: $(VENV)/.workflow-installed  ## Annotate the demo dataset: results/demo_v3
 .PHONY: review
 review: $(VENV)/.workflow-installed  ## Look at results and correct them: make review DATASET=demo_v3
 	@PYTHONPATH=scripts $(BIN)/python -m cuesheet.review_server results/$(DATASET)
+
+.PHONY: wgobench
+wgobench: $(VENV)/.workflow-installed  ## Score a model: make wgobench FILE=wgo.parquet CONFIG=model.yaml
+	@test -d .cache/wgo_bench || \
+	  PYTHONPATH=scripts $(BIN)/python -m cuesheet.wgo_bench "$(FILE)" .cache/wgo_bench
+	@$(RUN) --cores $(CORES) --quiet all $(if $(CONFIG),--configfile "$(CONFIG)") \
+	  --config dataset=.cache/wgo_bench vqa="{enabled: false}" evaluate="{reference: $(FILE)}"
+	@cat results/wgo_bench/evaluation.txt
 
 .PHONY: test
 test: $(VENV)/.test-installed torchcodec vllm lerobot  ## Run all tests
@@ -115,6 +124,13 @@ torchcodec: .venv-torchcodec/.installed  ## Run the tests of the decoder torchco
 	"$$found" -m venv --clear .venv-torchcodec
 	@.venv-torchcodec/bin/python $(INSTALL) --requirement envs/torchcodec.lock.txt
 	@touch $@
+
+# Playwright drives the browser that the machine has; it installs none of its own.
+.PHONY: browser
+browser: $(VENV)/.test-installed  ## Run the tests of the review page in chromium
+	@command -v chromium > /dev/null || command -v google-chrome > /dev/null || { \
+	  echo "There is no chromium. Install it (Debian, Ubuntu: apt-get install chromium)." >&2; exit 1; }
+	@$(BIN)/python -m pytest -m browser $(PYTEST)
 
 # A real vLLM and transformers for the CPU, with tiny models; large, so it has an environment of its own.
 .PHONY: vllm

@@ -10,10 +10,11 @@ from typing import Any
 
 
 @contextmanager
-def atomic_path(path: Path | str, mode: int = 0o644) -> Iterator[Path]:
+def atomic_path(path: Path | str, mode: int = 0o644, *, sync: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced and renamed onto `path`.
 
-    On an exception the temporary file is removed and `path` stays as it was.
+    On an exception the temporary file is removed and `path` stays as it was. Without `sync`, a file
+    may be empty after a power failure: for what is made anew then.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -25,8 +26,9 @@ def atomic_path(path: Path | str, mode: int = 0o644) -> Iterator[Path]:
     try:
         yield temporary
         os.chmod(temporary, mode)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        if sync:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)

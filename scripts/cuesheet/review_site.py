@@ -132,7 +132,8 @@ def _deliver(site: Path, name: str, value: Any) -> None:
 
 def _write_changed(path: Path, text: str) -> None:
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        write_text(path, text)
+        with atomic_path(path, sync=False) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 def _write_strip(view: EpisodeView, camera: str | None, path: Path) -> bool:
@@ -143,8 +144,10 @@ def _write_strip(view: EpisodeView, camera: str | None, path: Path) -> bool:
     if camera is None or not frames:
         return False
     source = view.results / "keyframes" / f"{view.episode_index:06d}" / "keyframes.json"
-    if path.is_file() and path.stat().st_mtime >= source.stat().st_mtime:
-        return True
+    if path.is_file():
+        made = path.stat()
+        if made.st_size and made.st_mtime >= source.stat().st_mtime:
+            return True
     size = view.keyframes.cameras[camera]
     width, height = max(1, round(_STRIP[1] * size.width / size.height)), _STRIP[1]
     count = max(1, min(_STRIP[0] // width, len(frames)))
@@ -155,7 +158,7 @@ def _write_strip(view: EpisodeView, camera: str | None, path: Path) -> bool:
         with Image.open(picture) as image:
             small = image.convert("RGB").resize((width, height), reducing_gap=2.0)
         strip.paste(small, (place * width, 0))
-    with atomic_path(path) as temporary:
+    with atomic_path(path, sync=False) as temporary:
         strip.save(temporary, "JPEG", quality=70)
     return True
 

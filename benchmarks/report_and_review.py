@@ -1,0 +1,98 @@
+"""How long the report and the review page take, and how large they are.
+
+    PYTHONPATH=scripts python benchmarks/report_and_review.py results/dev_v3 [--episodes 1000]
+
+Reads the results of a finished run. With --episodes they are repeated to that many in a temporary
+folder: the same annotations and pictures under new numbers. Builds everything from nothing, then
+the review page once more with nothing changed.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from cuesheet.config_look import ReportConfig
+from cuesheet.episode_view import annotated_episodes
+from cuesheet.report import render
+from cuesheet.report_data import gather
+from cuesheet.review_corrections import CorrectionFolder
+from cuesheet.review_site import build_site
+from cuesheet.stage_files import STAGES
+
+PROMPTS = Path(__file__).resolve().parents[1] / "config" / "prompts"
+
+
+def repeat(results: Path, target: Path, count: int) -> None:
+    """Make `count` episodes of those of `results`; pictures and clips are links."""
+    for index, source in zip(range(count), itertools.cycle(annotated_episodes(results))):
+        old, new = f"{source:06d}", f"{index:06d}"
+        for folder in (*STAGES, "validation"):
+            _renumbered(results / folder / f"{old}.json", target / folder / f"{new}.json", index)
+        keyframes = target / "keyframes" / new
+        name = "keyframes.json"
+        _renumbered(results / "keyframes" / old / name, keyframes / name, index)
+        for camera in (results / "keyframes" / old).iterdir():
+            if camera.is_dir():
+                os.symlink(camera.resolve(), keyframes / camera.name)
+
+
+def _renumbered(source: Path, target: Path, index: int) -> None:
+    if source.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        data = json.loads(source.read_text(encoding="utf-8"))
+        target.write_text(json.dumps({**data, "episode_index": index}), encoding="utf-8")
+
+
+def timed(action: Callable[[], object]) -> tuple[float, object]:
+    """Seconds that `action` takes, and what it returns."""
+    before = time.perf_counter()
+    value = action()
+    return time.perf_counter() - before, value
+
+
+def measure(results: Path, folder: Path) -> dict[str, float]:
+    """Seconds and bytes of both, written below `folder`."""
+    corrections = CorrectionFolder(folder / "none", results.name, folder / "none")
+
+    def report() -> int:
+        data = gather(results, annotated_episodes(results))
+        page = render(data, ReportConfig(), PROMPTS)
+        return (folder / "report.html").write_text(page, encoding="utf-8")
+
+    report_s, _ = timed(report)
+    first_s, episodes = timed(lambda: build_site(results, corrections, None))
+    again_s, _ = timed(lambda: build_site(results, corrections, None))
+    site = [path for path in (results / "review").rglob("*") if path.is_file()]
+    return {
+        "episodes": episodes,
+        "report_s": report_s,
+        "report_bytes": (folder / "report.html").stat().st_size,
+        "review_s": first_s,
+        "review_again_s": again_s,
+        "review_bytes": sum(path.stat().st_size for path in site),
+        "review_files": len(site),
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def main() -> None:
+    """Read the command line, print the figures as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("results", type=Path, help="the result folder of a finished run")
+    parser.add_argument("--episodes", type=int, help="repeat them to so many; default: as they are")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        target = Path(name) / options.results.resolve().name
+        count = options.episodes or len(annotated_episodes(options.results))
+        repeat(options.results.resolve(), target, count)
+        print(json.dumps(measure(target, Path(name)), indent=2))
+
+
+if __name__ == "__main__":
+    main()

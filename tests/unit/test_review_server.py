@@ -1,0 +1,177 @@
+"""Saving from the review page: nothing is lost, and nobody else may write."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from aiohttp import ClientSession, CookieJar
+from aiohttp.test_utils import TestServer
+
+from cuesheet.errors import CuesheetError
+from cuesheet.review_corrections import NOTHING, ConflictError, CorrectionFolder
+from cuesheet.review_server import ReviewServer
+
+TOKEN = "a-token"
+
+
+def correction(index: int = 3, **changes) -> dict:
+    return {"format": 1, "dataset": "kitchen", "episode_index": index, "verdict": "good", **changes}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> CorrectionFolder:
+    return CorrectionFolder(tmp_path / "corrections", "kitchen", tmp_path / "aside")
+
+
+def test_corrections_are_read_as_they_were_written(folder):
+    assert folder.read(3).content is None
+    saved = folder.write(3, correction(), NOTHING)
+    assert folder.read(3) == saved
+    assert json.loads((folder.folder / "000003.json").read_text()) == correction()
+
+
+def test_a_version_that_the_writer_has_not_seen_is_not_replaced(folder):
+    first = folder.write(3, correction(), NOTHING)
+    folder.write(3, correction(note="of another person"), first.version)
+    with pytest.raises(ConflictError) as conflict:
+        folder.write(3, correction(note="mine"), first.version)
+    assert conflict.value.saved.content["note"] == "of another person"
+    assert folder.read(3).content["note"] == "of another person"
+
+
+def test_the_same_content_is_no_conflict(folder):
+    folder.write(3, correction(), NOTHING)
+    assert folder.write(3, correction(), NOTHING).content == correction()
+
+
+def test_what_is_replaced_on_purpose_is_set_aside(folder):
+    folder.write(3, correction(note="of another person"), NOTHING)
+    folder.write(3, correction(note="mine"), "*")
+    assert folder.read(3).content["note"] == "mine"
+    (aside,) = folder.set_aside.iterdir()
+    assert json.loads(aside.read_text())["note"] == "of another person"
+
+
+def test_a_table_becomes_json_with_the_first_change_and_is_set_aside(folder):
+    folder.folder.mkdir()
+    table = "start,end,text\n0.0,2.5,reach\n2.5,,place it\n"
+    (folder.folder / "000003.csv").write_text(table)
+    saved = folder.read(3)
+    assert saved.content["subtasks"] == [
+        {"start_s": 0.0, "end_s": 2.5, "label": "reach"},
+        {"start_s": 2.5, "label": "place it"},
+    ]
+    folder.write(3, correction(), saved.version)
+    assert [path.name for path in folder.folder.iterdir()] == ["000003.json"]
+    (aside,) = folder.set_aside.iterdir()
+    assert aside.read_text() == table
+
+
+def test_no_corrections_are_no_file(folder):
+    saved = folder.write(3, correction(), NOTHING)
+    assert folder.write(3, None, saved.version).version == NOTHING
+    assert list(folder.folder.iterdir()) == []
+
+
+def test_a_file_of_another_episode_is_refused(folder):
+    with pytest.raises(CuesheetError, match="episode_index is 4; expected 3"):
+        folder.write(3, correction(4), NOTHING)
+    with pytest.raises(CuesheetError, match="dataset is 'other'"):
+        folder.write(3, correction(dataset="other"), NOTHING)
+
+
+@pytest_asyncio.fixture
+async def server(tmp_path: Path, folder: CorrectionFolder) -> AsyncIterator[TestServer]:
+    results = tmp_path / "kitchen"
+    (results / "review").mkdir(parents=True)
+    (results / "review" / "index.html").write_text("<p>the page")
+    (results / "clips").mkdir()
+    (results / "clips" / "a.mp4").write_bytes(bytes(range(100)))
+    (results / "summary.json").write_text("{}")
+    async with TestServer(ReviewServer(results, folder, TOKEN).application()) as running:
+        yield running
+
+
+@pytest_asyncio.fixture
+async def browser(server) -> AsyncIterator[ClientSession]:
+    """A browser that opened the printed address."""
+    async with ClientSession(server.make_url("/"), cookie_jar=CookieJar(unsafe=True)) as session:
+        async with session.get("/", params={"token": TOKEN}) as reply:
+            assert await reply.text() == "<p>the page"
+        yield session
+
+
+@pytest.fixture
+def put(server) -> Callable:
+    """Write as the page does; `headers` change what it sends, None leaves one out."""
+
+    def send(session: ClientSession, content: object = None, **headers: str | None):
+        usual = {
+            "Origin": str(server.make_url("/")).rstrip("/"),
+            "X-Cuesheet": "review",
+            "If-Match": NOTHING,
+        }
+        sent = {**usual, **{name.replace("_", "-"): value for name, value in headers.items()}}
+        return session.put(
+            "/api/corrections/000003",
+            json=correction() if content is None else content,
+            headers={name: value for name, value in sent.items() if value is not None},
+        )
+
+    return send
+
+
+async def test_the_page_saves_and_hears_of_conflicts(browser, put, folder):
+    async with put(browser) as reply:
+        version = (await reply.json())["etag"]
+    assert folder.read(3).content == correction()
+    async with put(browser, correction(note="x")) as reply:
+        assert reply.status == 409
+        assert (await reply.json()) == {"etag": version, "file": correction()}
+    async with put(browser, correction(note="x"), If_Match=version) as reply:
+        assert reply.status == 200
+    async with browser.get("/api/corrections/000003") as reply:
+        assert (await reply.json())["file"]["note"] == "x"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Origin": "http://evil.example"}, {"Origin": None}, {"X-Cuesheet": None}],
+)
+async def test_other_sites_cannot_write(browser, put, folder, headers):
+    async with put(browser, **headers) as reply:
+        assert reply.status == 403
+    assert folder.read(3).content is None
+
+
+async def test_nobody_gets_in_without_the_token(server, put, folder):
+    async with ClientSession(server.make_url("/"), cookie_jar=CookieJar(unsafe=True)) as stranger:
+        for path in ("/", "/?token=wrong", "/review/index.html", "/api/corrections/000003"):
+            async with stranger.get(path) as reply:
+                assert reply.status == 403, path
+        async with put(stranger) as reply:
+            assert reply.status == 403
+    assert folder.read(3).content is None
+
+
+async def test_another_name_for_this_machine_is_refused(browser):
+    async with browser.get("/review/index.html", headers={"Host": "evil.example:80"}) as reply:
+        assert reply.status == 403
+
+
+async def test_clips_are_served_in_parts_and_other_files_are_not(browser):
+    async with browser.get("/clips/a.mp4", headers={"Range": "bytes=10-13"}) as reply:
+        assert (reply.status, await reply.read()) == (206, bytes([10, 11, 12, 13]))
+        assert reply.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    for path in ("/summary.json", "/clips/../summary.json", "/clips/%2e%2e/summary.json"):
+        async with browser.get(path) as reply:
+            assert reply.status == 404, path
+
+
+@pytest.mark.parametrize("content", [[], correction(4), "text"])
+async def test_what_is_no_correction_of_the_episode_is_refused(browser, put, folder, content):
+    async with put(browser, content) as reply:
+        assert reply.status in (400, 422)
+    assert folder.read(3).content is None

@@ -1,0 +1,333 @@
+"""The review page in a real browser: what it shows is what the dataset says, and edits are kept."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from workflow_runs import REPOSITORY, Workdir
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+pytestmark = [pytest.mark.workflow, pytest.mark.browser]
+
+EPISODE = 3
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[playwright.Browser]:
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("chromium is not there (Debian: apt-get install chromium)")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium) -> Iterator[playwright.Page]:
+    """A page that fails its test when a script fails."""
+    context = chromium.new_context(viewport={"width": 1440, "height": 1000})
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.set_default_timeout(20_000)
+    yield page
+    context.close()
+    assert errors == []
+
+
+@pytest.fixture(scope="module")
+def work(finished_demo: Workdir, tmp_path_factory) -> Workdir:
+    """The finished demo, for tests that write nothing into it."""
+    return finished_demo.copy_to(tmp_path_factory.mktemp("review") / "work")
+
+
+@pytest.fixture
+def served(finished_demo: Workdir, tmp_path) -> Iterator[tuple[str, Path]]:
+    """Address of `make review` on a copy of the demo, and its folder of corrections."""
+    copy = finished_demo.copy_to(tmp_path / "served")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cuesheet.review_server", "results/demo_v3"],
+        cwd=copy.path,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY / "scripts")},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        address = re.search(r"http://\S+", process.stdout.readline()).group()
+        yield address, copy.path / "corrections" / "demo_v3"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def as_file(work: Workdir, episode: int = EPISODE) -> str:
+    return (work.path / "results/demo_v3/review/index.html").as_uri() + f"#episode={episode}"
+
+
+def opened(page: playwright.Page, address: str, episode: int = EPISODE) -> None:
+    page.goto(address)
+    page.locator(f'.entry[data-episode="{episode}"]').click()
+    playwright.expect(page.locator("#episode-name")).to_have_text(f"Episode {episode}")
+
+
+def frames_of(work: Workdir, episode: int) -> list[dict]:
+    """The annotated frames of an episode, from the merged parquet."""
+    table = pq.read_table(work.path / "results/demo_v3/annotated/data/chunk-000/file-000.parquet")
+    return [row for row in table.to_pylist() if row["episode_index"] == episode]
+
+
+def state(page: playwright.Page, style: str) -> list[str]:
+    return page.locator(f'#state dd[data-style="{style}"]').all_inner_texts()
+
+
+def seek(page: playwright.Page, share: float) -> None:
+    box = page.locator(".ruler").bounding_box()
+    page.mouse.click(box["x"] + share * box["width"], box["y"] + box["height"] / 2)
+
+
+def shown_frame(page: playwright.Page) -> int:
+    return int(page.locator("#clock").inner_text().split()[-1])
+
+
+def test_the_state_at_a_frame_is_what_the_dataset_says_there(page, work):
+    opened(page, as_file(work))
+    frames = frames_of(work, EPISODE)
+    seen = set()
+    for share in (0.0, 0.31, 0.52, 0.77, 0.999):
+        seek(page, share)
+        index = shown_frame(page)
+        seen.add(index)
+        frame = frames[index]
+        assert abs(index - share * len(frames)) <= 1
+        past = [r for r in frame["language_persistent"] if r["timestamp"] <= frame["timestamp"]]
+        for style in ("subtask", "plan", "memory"):
+            rows = [row["content"] for row in past if row["style"] == style]
+            assert state(page, style) == [rows[-1] if rows else "none"], (style, index)
+    assert len(seen) == 5
+
+
+def test_events_are_shown_on_their_frame_alone(page, work):
+    opened(page, as_file(work))
+    frames = frames_of(work, EPISODE)
+    asked = [
+        (i, row["content"])
+        for i, frame in enumerate(frames)
+        for row in frame["language_events"]
+        if row["style"] == "interjection"
+    ]
+    assert asked
+    for index, text in asked:
+        seek(page, (index + 0.5) / len(frames))
+        while shown_frame(page) != index:
+            page.keyboard.press("ArrowRight" if shown_frame(page) < index else "ArrowLeft")
+        assert state(page, "interjection") == [text]
+        page.keyboard.press("ArrowRight")
+        assert state(page, "interjection") == []
+
+
+def test_boxes_are_drawn_in_pixels_of_the_frame(page, work):
+    opened(page, as_file(work))
+    pairs = work.json(f"results/demo_v3/vqa/{EPISODE:06d}.json")["pairs"]
+    pair = next(pair for pair in pairs if pair["type"] == "bbox")
+    page.locator(f'.tick[data-frame="{pair["frame_index"]}"]').click()
+    assert shown_frame(page) == pair["frame_index"]
+    left, top, right, bottom = pair["answer"]["detections"][0]["bbox"]
+    drawn = page.locator("figure", has_text=pair["camera"]).locator("rect").first
+    got = [float(drawn.get_attribute(name)) for name in ("x", "y", "width", "height")]
+    assert got == pytest.approx([left, top, right - left, bottom - top])
+    assert pair["question"] in page.locator("#questions").inner_text()
+
+
+def test_all_clips_play_in_step_and_show_the_frame(page, work):
+    opened(page, as_file(work))
+    page.wait_for_function("[...document.querySelectorAll('video')].every(v => v.readyState >= 2)")
+    seek(page, 0.5)
+    frames = frames_of(work, EPISODE)
+    time = frames[shown_frame(page)]["timestamp"]
+    times = page.evaluate("[...document.querySelectorAll('video')].map(v => v.currentTime)")
+    assert len(times) == 2
+    assert all(time <= shown < time + 0.1 for shown in times)
+    before = shown_frame(page)
+    page.keyboard.press(" ")
+    page.wait_for_function(
+        f"Number(document.querySelector('#clock').textContent.split(' ').at(-1)) > {before + 5}"
+    )
+    times = page.evaluate("[...document.querySelectorAll('video')].map(v => v.currentTime)")
+    page.keyboard.press(" ")
+    assert abs(times[0] - times[1]) < 0.25
+    assert page.locator("#play").inner_text() == "Play"
+
+
+def test_nothing_is_fetched_from_elsewhere(page, work):
+    fetched = []
+    page.on("request", lambda request: fetched.append(request.url))
+    opened(page, as_file(work))
+    page.wait_for_function("document.querySelectorAll('.entry img').length == 4")
+    folder = (work.path / "results/demo_v3").as_uri()
+    assert len(fetched) > 15
+    assert [url for url in fetched if not url.startswith((folder, "data:"))] == []
+
+
+def drag_boundary(page: playwright.Page, number: int, share: float) -> None:
+    """Drag the boundary before subtask `number` to a share of the episode."""
+    edge = page.locator(f'.edge[data-edge="{number}"]').bounding_box()
+    ruler = page.locator(".ruler").bounding_box()
+    page.mouse.move(edge["x"] + edge["width"] / 2, edge["y"] + edge["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(ruler["x"] + share * ruler["width"], edge["y"] + 4, steps=5)
+    page.mouse.up()
+
+
+def saved(page: playwright.Page, folder: Path) -> dict:
+    playwright.expect(page.locator("#saved")).to_have_text("saved")
+    return json.loads((folder / f"{EPISODE:06d}.json").read_text())
+
+
+def test_a_dragged_boundary_is_saved_and_is_there_again(page, served, work):
+    address, folder = served
+    opened(page, address)
+    plan = work.json(f"results/demo_v3/plan/{EPISODE:06d}.json")
+    before = plan["subtasks"]
+    middle = (before[0]["start_s"] + before[1]["end_s"]) / 2 + 0.3
+    drag_boundary(page, 1, middle / before[-1]["end_s"])
+    file = saved(page, folder)
+    times = [frame["timestamp"] for frame in frames_of(work, EPISODE)]
+    moved = file["subtasks"][1]["start_s"]
+    assert abs(moved - middle) <= 0.06
+    assert min(abs(moved - time) for time in times) < 1e-5
+    assert moved != before[1]["start_s"]
+    assert file["subtasks"][0]["end_s"] == moved
+    assert [part["label"] for part in file["subtasks"]] == [part["label"] for part in before]
+    assert file["subtasks"][0]["start_s"] == 0
+    assert file["subtasks"][-1]["end_s"] == before[-1]["end_s"]
+    assert (file["format"], file["dataset"], file["episode_index"]) == (1, "demo_v3", EPISODE)
+    assert file["length"] == len(times)
+    page.reload()
+    playwright.expect(page.locator('tr[data-row="1"] .mono').first).to_have_text(f"{moved:.2f}")
+
+
+def test_splitting_renaming_merging_and_undoing(page, served, work):
+    address, folder = served
+    opened(page, address)
+    labels = page.locator("#subtasks .label input")
+    count = len(work.json(f"results/demo_v3/plan/{EPISODE:06d}.json")["subtasks"])
+    playwright.expect(labels).to_have_count(count)
+    seek(page, 0.05)
+    page.keyboard.press("s")
+    playwright.expect(labels).to_have_count(count + 1)
+    labels.first.fill("wait for it")
+    labels.first.press("Enter")
+    assert saved(page, folder)["subtasks"][0]["label"] == "wait for it"
+    page.keyboard.press("Control+z")
+    playwright.expect(labels.first).not_to_have_value("wait for it")
+    page.keyboard.press("Control+z")
+    playwright.expect(labels).to_have_count(count)
+    page.keyboard.press("Control+Shift+z")
+    playwright.expect(labels).to_have_count(count + 1)
+    page.keyboard.press("ArrowLeft")  # into the first part
+    page.keyboard.press("m")
+    playwright.expect(labels).to_have_count(count)
+
+
+def test_judging_noting_and_fixing_a_question(page, served, work):
+    address, folder = served
+    opened(page, address)
+    page.keyboard.press("b")
+    page.locator("#note").fill("the puck fell")
+    page.locator("#note").blur()
+    pairs = work.json(f"results/demo_v3/vqa/{EPISODE:06d}.json")["pairs"]
+    first = pairs[0]["frame_index"]
+    here = [pair for pair in pairs if pair["frame_index"] == first]
+    assert len(here) == 2
+    page.locator(f'.tick[data-frame="{first}"]').click()
+    page.get_by_role("button", name="Delete").first.click()
+    page.get_by_role("button", name="Edit").first.click()
+    page.locator("form.question input").first.fill("What is it?")
+    page.get_by_role("button", name="Done").click()
+    playwright.expect(page.locator("#questions")).to_contain_text("What is it?")
+    page.wait_for_timeout(800)
+    file = saved(page, folder)
+    assert (file["verdict"], file["note"]) == ("bad", "the puck fell")
+    deleted, fixed = file["vqa"]
+    assert deleted == {
+        **{"frame_index": first, "camera": here[0]["camera"], "type": here[0]["type"]},
+        "delete": True,
+    }
+    assert fixed["question"] == "What is it?"
+    assert fixed["answer"] == here[1]["answer"]
+    assert "subtasks" not in file
+
+
+def test_what_someone_else_saved_is_not_overwritten_unseen(page, served):
+    address, folder = served
+    opened(page, address)
+    page.keyboard.press("g")
+    mine = saved(page, folder)
+    theirs = {**mine, "note": "of another person"}
+    (folder / f"{EPISODE:06d}.json").write_text(json.dumps(theirs))
+    page.keyboard.press("b")
+    notice = page.locator("#notice")
+    playwright.expect(notice).to_contain_text("also corrected elsewhere")
+    assert json.loads((folder / f"{EPISODE:06d}.json").read_text()) == theirs
+    notice.get_by_role("button", name="Keep mine").click()
+    playwright.expect(notice).to_be_hidden()
+    assert saved(page, folder)["verdict"] == "bad"
+    (aside,) = (folder.parents[1] / ".cuesheet/corrections/demo_v3").iterdir()
+    assert json.loads(aside.read_text()) == theirs
+
+
+def test_what_is_being_typed_outlives_a_closed_tab(page, served):
+    address, folder = served
+    opened(page, address)
+    page.locator("#subtasks .label input").first.fill("half a sen")
+    page.wait_for_timeout(50)
+    page.close(run_before_unload=False)
+    again = page.context.new_page()
+    opened(again, address)
+    playwright.expect(again.locator("#subtasks .label input").first).to_have_value("half a sen")
+    assert saved(again, folder)["subtasks"][0]["label"] == "half a sen"
+
+
+def test_opened_as_a_file_corrections_stay_and_can_be_downloaded(page, work):
+    opened(page, as_file(work))
+    page.keyboard.press("g")
+    playwright.expect(page.locator("#saved")).to_have_text("kept in this browser")
+    page.reload()
+    playwright.expect(page.locator("#good")).to_have_attribute("aria-pressed", "true")
+    with page.expect_download() as download:
+        page.locator("#download").click()
+    assert download.value.suggested_filename == f"{EPISODE:06d}.json"
+    file = json.loads(Path(download.value.path()).read_text())
+    assert (file["verdict"], file["episode_index"]) == ("good", EPISODE)
+
+
+def test_ten_thousand_episodes_are_a_short_page(page, work, tmp_path):
+    copy = work.copy_to(tmp_path / "many")
+    data = copy.path / "results/demo_v3/review/data"
+    text = (data / "list/0000.js").read_text()
+    (entry, *_) = json.loads(text[text.index("[") : text.rindex("]") + 1])
+    for chunk in range(10):
+        rows = [{**entry, "index": 1000 * chunk + i, "thumb": False} for i in range(1000)]
+        rows[7]["task"] = f"polish lamp {chunk}"
+        name = f"list/{chunk:04d}"
+        (data / f"{name}.js").write_text(f"Cuesheet.deliver({json.dumps(name)},{json.dumps(rows)})")
+    site = (data / "site.js").read_text()
+    (data / "site.js").write_text(site.replace('"chunks":1', '"chunks":10'))
+    page.goto(as_file(copy, 0))
+    playwright.expect(page.locator("#counts")).to_have_text("10,000 episodes")
+    assert page.locator(".entry").count() < 40
+    page.evaluate("document.querySelector('#list').scrollTop = 84 * 7000")
+    playwright.expect(page.locator('.entry[data-episode="7000"]')).to_be_visible()
+    assert page.locator(".entry").count() < 40
+    page.locator("#search").fill("lamp 4 polish")
+    playwright.expect(page.locator("#counts")).to_have_text("1 of 10,000 episodes")
+    playwright.expect(page.locator(".entry")).to_have_attribute("data-episode", "4007")
