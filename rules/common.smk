@@ -44,6 +44,12 @@ ANSWERS = {
 }
 
 
+# A model server may not decode AV1 (vLLM by OpenCV's wheel does not).
+CLIP = CONFIG.media.model_dump()
+if CONFIG.plan.frames.mode == "clip":
+    CLIP["clip_codec"] = "h264"
+
+
 def plain(function):
     """`function` with a person's mistake shown as one line instead of a traceback."""
 
