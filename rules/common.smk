@@ -12,7 +12,7 @@ REPOSITORY = Path(workflow.current_basedir).parent
 sys.path.insert(0, str(REPOSITORY / "scripts"))
 
 from cuesheet import prompts as prompt_files
-from cuesheet import server
+from cuesheet import job_server, server
 from cuesheet.errors import CuesheetError
 from cuesheet.existing_rows import replaced_styles
 from cuesheet.index_state import file_state
@@ -64,6 +64,12 @@ def threads_of_stages():
 
 
 STAGE_THREADS = threads_of_stages()
+
+
+# A model server may not decode AV1 (vLLM by OpenCV's wheel does not).
+CLIP = CONFIG.media.model_dump()
+if CONFIG.plan.frames.mode == "clip":
+    CLIP["clip_codec"] = "h264"
 
 
 def plain(function):
@@ -255,8 +261,12 @@ def evaluation_of(wildcards):
     return []
 
 
+JOB_SERVER = None
+
+
 def open_run():
     """Check the sources that changed, then start the run's server; jobs find it by environment."""
+    global JOB_SERVER
     if not workflow.is_main_process:
         return
     for dataset in RUN.datasets.values():
@@ -265,9 +275,14 @@ def open_run():
     os.environ[SERVER_FILE_VARIABLE] = str(server_file.resolve())
     if RUN.shared_folder is not None:
         os.environ[SHARED_FOLDER_VARIABLE] = RUN.shared_folder
+    if job_server.usable():
+        JOB_SERVER = job_server.JobServer(server_file.parent)
+        shell.prefix(JOB_SERVER.shell_prefix.replace("{", "{{").replace("}", "}}"))
 
 
 def close_run(finished):
+    if JOB_SERVER is not None:
+        JOB_SERVER.stop()
     server_file = os.environ.pop(SERVER_FILE_VARIABLE, None)
     if server_file and workflow.is_main_process:
         server.stop(Path(server_file), timeout_s=30)

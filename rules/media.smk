@@ -23,7 +23,7 @@ rule extract_clip:
         mem_mb=1000,
     params:
         source=clip_source,
-        clip=CONFIG.media.model_dump(),
+        clip=CLIP,
     script:
         "../scripts/extract_clip.py"
 

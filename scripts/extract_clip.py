@@ -1,10 +1,10 @@
-"""Cut one episode of one camera out of its source: H.264, yuv420p, exactly its frames.
+"""Cut one episode of one camera out of its source: H.264 or AV1, yuv420p, exactly its frames.
 
 Needs  input.source: the video file, or for image cameras the data file; input.index:
        episodes.parquet (read for image cameras' places and where the video's range holds frames
        that the episode does not have); params.source: kind, from_s, to_s (seconds of the file),
-       length (frames), fps, row_from (row of the data file); params.clip: clip_preset, clip_crf,
-       clip_copy
+       length (frames), fps, row_from (row of the data file); params.clip: clip_codec, clip_preset,
+       clip_crf, clip_copy
 Makes  output.clip: the mp4
 """
 
@@ -66,13 +66,10 @@ def main(snakemake) -> None:
     with joblog.to_file(snakemake.log[0]) as log:
         begin_s = time.monotonic()
         source = snakemake.params.source
-        clip = snakemake.params.clip
         file = str(snakemake.input.source)
         camera, episode_index = snakemake.wildcards.camera, int(snakemake.wildcards.episode)
         where = f"episode {episode_index}, camera {camera}"
-        settings = ClipSettings(
-            preset=clip["clip_preset"], crf=clip["clip_crf"], copy=clip["clip_copy"]
-        )
+        settings = ClipSettings.of(snakemake.params.clip)
         if source["kind"] == "image":
             write_image_clip(snakemake.output.clip, file, source, camera, settings, where)
             way = "encoded from pictures"

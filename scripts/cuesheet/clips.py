@@ -1,5 +1,6 @@
-"""Cuts an episode out of its video file: H.264, yuv420p, no sound, exactly the episode's frames.
+"""Cuts an episode out of its video file: yuv420p, no sound, exactly the episode's frames.
 
+A clip is H.264, or AV1 where the source's stream can be copied and that is allowed.
 The frames keep their distances in time (a clip of pictures has a constant rate). The index (moov)
 precedes the pictures, so that a browser can begin to play before it has the whole file. H.264 in
 yuv420p needs even sizes: a picture of odd width or height gets its last column or row once more.
@@ -7,10 +8,11 @@ yuv420p needs even sizes: a picture of odd width or height gets its last column 
 
 import dataclasses
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 
@@ -23,11 +25,24 @@ from cuesheet.video import EpisodeFrames, demux_from, locate_range, unreadable, 
 
 @dataclass(frozen=True, slots=True)
 class ClipSettings:
-    """How clips are coded. `copy` allows a stream copy where it gives exactly the same frames."""
+    """How clips are coded. `copied` are the codecs of which a stream is taken as it is.
+
+    It is taken where that gives exactly the same frames; all else is encoded as H.264.
+    """
 
     preset: str = "ultrafast"
     crf: int = 23
-    copy: bool = True
+    copied: frozenset[str] = frozenset({"h264"})
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> "ClipSettings":
+        """From the configuration's section `media`."""
+        copied = {"auto": {"h264", "av1"}, "h264": {"h264"}}[settings["clip_codec"]]
+        return cls(
+            preset=settings["clip_preset"],
+            crf=settings["clip_crf"],
+            copied=frozenset(copied) if settings["clip_copy"] else frozenset(),
+        )
 
 
 def write_clip(clip: Path | str, episode: EpisodeFrames, settings: ClipSettings) -> str:
@@ -36,7 +51,7 @@ def write_clip(clip: Path | str, episode: EpisodeFrames, settings: ClipSettings)
     Raises CuesheetError where the source cannot be read or the clip has another count of frames.
     """
     with atomic_path(clip) as temporary:
-        if settings.copy and can_copy(episode):
+        if episode.source.codec in settings.copied and can_copy(episode):
             try:
                 _copy(temporary, episode)
                 _verify(temporary, len(episode.pts), episode.where)
@@ -73,7 +88,7 @@ class ClipCutter:
         part = dataclasses.replace(frames, pts=frames.pts[start_frame:end_frame])
         with tempfile.TemporaryDirectory(prefix="cuesheet-") as folder:
             target = Path(folder) / "part.mp4"
-            write_clip(target, part, ClipSettings(copy=False))
+            write_clip(target, part, ClipSettings(copied=frozenset()))
             return target.read_bytes()
 
 
@@ -108,11 +123,11 @@ def write_clip_of_images(
 def can_copy(episode: EpisodeFrames) -> bool:
     """Whether the episode's packets can be taken as they are.
 
-    They can where the source is H.264 yuv420p, the episode starts on a keyframe, its packets
+    They can where the source is yuv420p, the episode starts on a keyframe, its packets
     follow each other in decoding order with nothing between, and so none needs a frame outside.
     """
     source = episode.source
-    if source.codec != "h264" or source.pixel_format != "yuv420p":
+    if source.pixel_format != "yuv420p":
         return False
     positions = {packet.pts: i for i, packet in enumerate(source.packets) if packet.shown}
     first = positions[episode.pts[0]]
@@ -146,7 +161,7 @@ def _copy(target: Path, episode: EpisodeFrames) -> None:
         av.open(str(target), "w", format="mp4", options={"movflags": "+faststart"}) as output,
     ):
         stream = video_stream(container, episode.where)
-        copied = output.add_stream_from_template(stream)
+        copied = output.add_stream_from_template(stream, opaque=True)  # no encoder is needed
         remaining = len(episode.pts)
         for packet in demux_from(container, stream, first_pts, source.first_dts):
             if remaining == len(episode.pts) and packet.pts != first_pts:

@@ -139,6 +139,8 @@ def _by_pyav(episode: EpisodeFrames, wanted: dict[int, int]) -> Iterator[RgbFram
                         position = runs[0][0]
                     current, position = position, position + 1
                     if current >= begin:
+                        # No other frame depends on what this leaves out, so the rest is the same.
+                        codec.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
                         for frame in order.ready(codec.decode(packet)):
                             yield to_rgb(frame, wanted[frame.pts])
                     if current == end:

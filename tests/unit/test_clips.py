@@ -1,5 +1,6 @@
 """Clips hold exactly their episode's frames, in a form that every browser plays."""
 
+import dataclasses
 import io
 import struct
 from pathlib import Path
@@ -28,7 +29,8 @@ from cuesheet.ffmpeg import passthrough_options
 from cuesheet.images import read_images
 from cuesheet.video import EpisodeFrames, locate_episode
 
-ENCODE = ClipSettings(copy=False)
+ENCODE = ClipSettings(copied=frozenset())
+AUTO = ClipSettings(copied=frozenset({"h264", "av1"}))
 
 
 def located(case: Source, **changes) -> EpisodeFrames:
@@ -52,13 +54,13 @@ def boxes(file: Path) -> list[str]:
     return names
 
 
-def assert_plays_in_a_browser(clip: Path, length_s: float) -> None:
+def assert_plays_in_a_browser(clip: Path, length_s: float, coding: str = "h264") -> None:
     names = boxes(clip)
     assert names.index("moov") < names.index("mdat")
     with av.open(str(clip)) as container:
         assert [stream.type for stream in container.streams] == ["video"]
         codec = container.streams.video[0].codec_context
-        assert (codec.name, codec.pix_fmt) == ("h264", "yuv420p")
+        assert (codec.codec.canonical_name, codec.pix_fmt) == (coding, "yuv420p")
         assert container.duration / 1e6 == pytest.approx(length_s, abs=0.02)
 
 
@@ -100,13 +102,52 @@ def test_clips_have_exactly_the_episodes_frames(request, name, tmp_path, say):  
     assert mismatches == 0
 
 
+@pytest.mark.parametrize("name", ["demo_v3", "dev_v3"])
+def test_copied_av1_has_the_sources_very_pixels(request, name, tmp_path, say):  # noqa: F811
+    counts = {"copied": 0, "mismatches": 0}
+    for case in sources(request.getfixturevalue(name)):
+        clip = tmp_path / "clip.mp4"
+        counts[write_clip(clip, located(case), AUTO)] += 1
+        width, height = case.camera.width, case.camera.height
+        decoded = full_decode.__wrapped__(clip, width, height)
+        whole = full_decode(case.file, width, height)
+        expected = whole[case.first_frame : case.first_frame + case.length]
+        counts["mismatches"] += not np.array_equal(decoded, expected)
+        assert_plays_in_a_browser(clip, case.length / case.episode.fps, "av1")
+    say(f"clips, {name} (AV1), copied: {counts}")
+    assert counts["copied"] > 0
+    assert counts["mismatches"] == 0
+
+
+def test_av1_that_does_not_start_on_a_keyframe_is_encoded(demo_v3, tmp_path):
+    case = next(case for case in sources(demo_v3))
+    episode = located(case)
+    later = dataclasses.replace(episode, pts=episode.pts[1:])  # groups of two frames
+    assert write_clip(tmp_path / "clip.mp4", later, AUTO) == "encoded"
+    assert_plays_in_a_browser(tmp_path / "clip.mp4", (case.length - 1) / 10)
+
+
+@pytest.mark.parametrize(
+    ("codec", "copy", "copied"),
+    [
+        ("auto", True, {"h264", "av1"}),
+        ("h264", True, {"h264"}),
+        ("auto", False, set()),
+        ("h264", False, set()),
+    ],
+)
+def test_the_configuration_says_what_may_be_copied(codec, copy, copied):
+    section = {"clip_codec": codec, "clip_copy": copy, "clip_preset": "fast", "clip_crf": 20}
+    assert ClipSettings.of(section) == ClipSettings("fast", 20, frozenset(copied))
+
+
 @pytest.mark.parametrize("name", H264)
 def test_copied_clips_have_the_sources_very_pixels(demo_v3, name, tmp_path, say):  # noqa: F811
     root = reencoded(demo_v3, tmp_path / name, H264[name])
     counts = {"copied": 0, "encoded": 0, "mismatches": 0}
     for case in sources(root):
         clip = tmp_path / "clip.mp4"
-        way = write_clip(clip, located(case), ClipSettings(copy=True))
+        way = write_clip(clip, located(case), ClipSettings())
         decoded = full_decode.__wrapped__(clip, 224, 224)
         counts[way] += 1
         counts["mismatches"] += len(decoded) != case.length
@@ -128,7 +169,7 @@ def test_clips_of_joined_clips_with_b_frames_are_copies_of_their_parts(demo_v3, 
     counts = {"copied": 0, "encoded": 0, "mismatches": 0}
     for case in joined(demo_v3, tmp_path / "parts"):
         clip = tmp_path / "clip.mp4"
-        way = write_clip(clip, located(case), ClipSettings(copy=True))
+        way = write_clip(clip, located(case), ClipSettings())
         decoded = full_decode.__wrapped__(clip, 224, 224)
         counts[way] += 1
         counts["mismatches"] += len(decoded) != case.length
@@ -145,7 +186,7 @@ def test_the_settings_decide_whether_a_stream_is_copied_and_how_it_is_coded(demo
     case = sources(root)[0]
     assert write_clip(tmp_path / "a.mp4", located(case), ClipSettings()) == "copied"
     assert write_clip(tmp_path / "b.mp4", located(case), ENCODE) == "encoded"
-    small = ClipSettings(preset="medium", crf=40, copy=False)
+    small = ClipSettings(preset="medium", crf=40, copied=frozenset())
     assert write_clip(tmp_path / "c.mp4", located(case), small) == "encoded"
     sizes = {name: (tmp_path / f"{name}.mp4").stat().st_size for name in "abc"}
     assert sizes["c"] < sizes["b"] / 3
@@ -180,7 +221,7 @@ def test_frames_keep_their_distances_in_time(demo_v3, copy, tmp_path):
     times = np.array([n / 10 for n in kept], np.float32).tolist()
     episode = located(single(file, 100, 10.0, 224, 224), timestamps_s=times)
     clip = tmp_path / "clip.mp4"
-    way = write_clip(clip, episode, ClipSettings(copy=copy))
+    way = write_clip(clip, episode, ClipSettings() if copy else ENCODE)
     assert way == ("copied" if copy else "encoded")
     with av.open(str(clip)) as container:
         shown = sorted(

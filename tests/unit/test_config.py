@@ -114,7 +114,7 @@ MISTAKES = [
     ("plan.max_subtasks: 3", "keys are nested: plan: {max_subtasks: ...}"),
     ("plan: {max_tokens: 9}", "plan.max_tokens: there is no such key here; it exists as vlm.sam"),
     ("xyzzy: 3", "the top level has dataset, episodes,"),
-    ("media: {xyzzy: 3}", "the section media has clip_copy, clip_crf, clip_preset"),
+    ("media: {xyzzy: 3}", "the section media has clip_codec, clip_copy, clip_crf, clip_preset"),
     ("1: 2", "1: there is no such key"),
     ("vlm: {api_key: hidden}", "vlm.api_key: there is no such key; did you mean api_key_env?"),
     ("dataset: {x: {pth: a}}", "dataset.x.pth: there is no such key; did you mean path?"),

@@ -1,0 +1,190 @@
+"""A script that the job server runs behaves as if Python had run it."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cuesheet import job_server
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the job server is for Linux")
+
+Start = Callable[..., subprocess.Popen]
+
+
+@pytest.fixture
+def server(tmp_path) -> Iterator[job_server.JobServer]:
+    started = job_server.JobServer(tmp_path)
+    deadline = time.monotonic() + 20
+    while not started.socket.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def start(server, tmp_path) -> Start:
+    """Starts a script's text in the way that Snakemake does."""
+
+    def begin(text: str, **options) -> subprocess.Popen:
+        script = tmp_path / "tmpabc.example.py"
+        script.write_text(text)
+        command = f"{server.shell_prefix} {sys.executable} {shlex.quote(str(script))}"
+        return subprocess.Popen(
+            ["bash", "-c", command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+
+    return begin
+
+
+def wait_for(path: Path) -> str:
+    deadline = time.monotonic() + 20
+    while not (path.exists() and path.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return path.read_text()
+
+
+def test_it_has_the_folder_environment_arguments_and_output_of_its_job(start, tmp_path):
+    text = (
+        "import os, sys\n"
+        "print(os.getcwd(), os.environ['A_JOB_S_OWN'], __name__, sys.argv[0] == __file__)\n"
+        "print('to stderr', 'HOME' in os.environ, file=sys.stderr)\n"
+    )
+    environment = {"PATH": os.environ["PATH"], "A_JOB_S_OWN": "ö = 1\n2"}
+    job = start(text, cwd=tmp_path, env=environment)
+    out, err = job.communicate()
+    assert out == f"{tmp_path} ö = 1\n2 __main__ True\n"
+    assert err == "to stderr False\n"
+    assert job.returncode == 0
+
+
+def test_it_runs_in_a_fork_of_the_server(start, server):
+    out, _ = start("import os; print(os.getppid())").communicate()
+    assert int(out) == server._process.pid
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("import sys; sys.exit(3)", 3),
+        ("raise SystemExit", 0),
+        ("raise SystemExit('no')", 1),
+        ("1 / 0", 1),
+        ("import os; os._exit(7)", 7),
+        ("import os; os.kill(os.getpid(), 9)", -9),
+        ("import os; os.kill(os.getpid(), 15)", -15),
+    ],
+)
+def test_it_ends_as_the_script_does(start, text, code):
+    job = start(text)
+    job.communicate()
+    assert job.returncode == code
+
+
+def test_what_is_to_be_done_at_exit_is_done(start):
+    text = (
+        "import atexit, threading, time\n"
+        "atexit.register(print, 'at exit')\n"
+        "threading.Thread(target=lambda: (time.sleep(0.2), print('thread'))).start()\n"
+    )
+    assert start(text).communicate()[0] == "thread\nat exit\n"
+
+
+def test_the_traceback_of_a_failure_is_shown(start):
+    _, err = start("def broken():\n    return {}['key']\nbroken()\n").communicate()
+    assert "KeyError: 'key'" in err
+    assert "in broken" in err
+
+
+def test_an_interrupted_job_can_clean_up(start, tmp_path):
+    text = (
+        "import pathlib, time\n"
+        "pathlib.Path('here').write_text('begun')\n"
+        "try:\n    time.sleep(60)\nfinally:\n    pathlib.Path('here').unlink()\n"
+    )
+    job = start(text, cwd=tmp_path)
+    wait_for(tmp_path / "here")
+    job.send_signal(signal.SIGINT)
+    _, err = job.communicate()
+    assert "KeyboardInterrupt" in err
+    assert job.returncode != 0
+    assert not (tmp_path / "here").exists()
+
+
+SLEEPER = (
+    "import pathlib, os, subprocess, time\n"
+    "child = subprocess.Popen(['sleep', '60'])\n"
+    "pathlib.Path('pids').write_text(f'{os.getpid()} {child.pid}')\n"
+    "time.sleep(60)\n"
+)
+
+
+def gone(pids: str) -> bool:
+    _, alive = psutil.wait_procs(
+        [psutil.Process(int(pid)) for pid in pids.split() if psutil.pid_exists(int(pid))], 20
+    )
+    return not alive
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_job_that_is_killed_is_gone_with_its_programs(start, tmp_path, number):
+    job = start(SLEEPER, cwd=tmp_path)
+    pids = wait_for(tmp_path / "pids")
+    job.send_signal(number)
+    assert job.wait() == -number
+    assert gone(pids)
+
+
+def test_another_job_is_not_concerned(start, tmp_path):
+    folders = [tmp_path / name for name in "ab"]
+    for folder in folders:
+        folder.mkdir()
+    one, other = (start(SLEEPER, cwd=folder) for folder in folders)
+    pids = [wait_for(folder / "pids") for folder in folders]
+    one.kill()
+    assert gone(pids[0])
+    assert other.poll() is None
+    assert psutil.pid_exists(int(pids[1].split()[0]))
+    other.kill()
+
+
+def test_jobs_end_with_the_server(start, server, tmp_path):
+    job = start(SLEEPER, cwd=tmp_path)
+    pids = wait_for(tmp_path / "pids")
+    server.stop()
+    job.communicate()
+    assert job.returncode != 0
+    assert gone(pids.split()[0])
+    assert not server.socket.parent.exists()
+
+
+def test_without_a_server_python_runs_the_script(start, server):
+    server.stop()
+    job = start("import os, sys; print(os.getpid(), sys.flags.isolated)")
+    assert job.communicate()[0] == f"{job.pid} 0\n"
+    assert job.returncode == 0
+
+
+def test_every_job_leaves_a_line(start, server, tmp_path):
+    start("import sys; sys.exit(3)").communicate()
+    server.stop()
+    header, line = (tmp_path / job_server.LOG_NAME).read_text().splitlines()
+    assert header.split("\t") == ["rule", "exit_code", "wall_s", "cpu_s", "max_rss_mb"]
+    assert line.split("\t")[:2] == ["example", "3"]
+
+
+def test_other_programs_of_a_shell_command_are_not_concerned(server, tmp_path):
+    command = f"{server.shell_prefix} echo one | cat && python3 -c 'print(2)'"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout == "one\n2\n"
