@@ -86,7 +86,7 @@ class IndexedCamera:
 
 @dataclass(frozen=True)
 class IndexedEpisode:
-    """A row of the index."""
+    """A row of the index, the fingerprint apart."""
 
     episode_index: int
     task: str
@@ -96,7 +96,6 @@ class IndexedEpisode:
     data_file: str
     row_from: int
     row_to: int
-    fingerprint: str
     timestamps: list[float]
     cameras: list[IndexedCamera]
 
@@ -267,6 +266,7 @@ def read_indexed_episode(path: Path | str, episode_index: int) -> IndexedEpisode
                     for row in table.filter(
                         pc.equal(table.column("episode_index"), episode_index)
                     ).to_pylist():
+                        row.pop("fingerprint", None)  # for `source_changes`
                         cameras = [IndexedCamera(**camera) for camera in row.pop("cameras")]
                         return IndexedEpisode(**row, cameras=cameras)
     except (OSError, pa.ArrowException) as error:

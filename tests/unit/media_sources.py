@@ -150,13 +150,15 @@ def single(file: Path, length: int, fps: float, width: int, height: int) -> Sour
     return Source(file, 0, episode, camera)
 
 
-def reencoded(root: Path, target: Path, options: tuple[str, ...]) -> Path:
+def reencoded(
+    root: Path, target: Path, options: tuple[str, ...], pixel_format: str = "yuv420p"
+) -> Path:
     """A copy of a dataset with its videos coded anew."""
     shutil.copytree(root, target)
     for file in sorted(target.glob("videos/**/*.mp4")):
         file.unlink()
         original = root / file.relative_to(target)
-        run("-i", original, *options, "-pix_fmt", "yuv420p", *passthrough_options(), file)
+        run("-i", original, *options, "-pix_fmt", pixel_format, *passthrough_options(), file)
     return target
 
 
