@@ -1,0 +1,53 @@
+"""Jobs of one episode do not import the libraries that cost more CPU time than they work."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from cuesheet.dataset import read_dataset
+from cuesheet.episode_index import make_index
+
+HEAVY = {"pandas", "torch", "openai", "cv2", "aiohttp"}
+
+
+def heavy_imports(code: str) -> set[str]:
+    """Which of the heavy libraries a fresh Python has imported after `code`."""
+    # One that is imported at its first use (as fpng holds cv2) is of another type until then.
+    loaded = "[name for name, module in sys.modules.items() if type(module) is type(sys)]"
+    text = f"{code}\nimport json, sys\nprint(json.dumps({loaded}))"
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+    return HEAVY & set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "extract_clip",
+        "decode_keyframes",
+        "annotate_plan",
+        "annotate_interjections",
+        "annotate_vqa",
+        "validate_episode",
+    ],
+)
+def test_a_script_imports_none_of_them(repository, script):
+    code = f"import sys; sys.path.insert(0, {str(repository / 'scripts')!r}); import {script}"
+    assert heavy_imports(code) == set()
+
+
+def test_decoding_an_episodes_keyframes_imports_none_of_them(repository, demo_v3, tmp_path):
+    pytest.importorskip("pandas")  # pyarrow imports it, where it is, for some of its functions
+    index = tmp_path / "episodes.parquet"
+    make_index(index, read_dataset(demo_v3, "demo"), [0, 1, 2, 3])
+    code = f"""
+import sys; sys.path.insert(0, {str(repository / "scripts")!r})
+from cuesheet.episode_index import read_indexed_episode
+from cuesheet.keyframes import write_keyframes
+row = read_indexed_episode({str(index)!r}, 2)
+write_keyframes({str(tmp_path / "keyframes")!r}, row, dataset="demo", root={str(demo_v3)!r},
+                cameras=[row.cameras[0].camera], frame_indices=[0, 5, 9], decoder="pyav")
+"""
+    assert heavy_imports(code) == set()
+    assert len(list((tmp_path / "keyframes").rglob("*.png"))) == 3
