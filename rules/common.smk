@@ -98,7 +98,8 @@ def metadata_state(wildcards):
 
 
 def prompts_of(*names):
-    return [str(RUN.prompts_dir / f"{name}.md") for name in names]
+    """Input function: the prompt files `names` of a job's dataset."""
+    return lambda wildcards: [str(of(wildcards).prompts_dir / f"{name}.md") for name in names]
 
 
 def clip_for_plan(wildcards):

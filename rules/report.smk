@@ -55,7 +55,7 @@ rule write_report:
     params:
         results=lambda wildcards: f"results/{wildcards.dataset}",
         selected=lambda wildcards: of(wildcards).selected,
-        prompts_dir=str(RUN.prompts_dir),
+        prompts_dir=lambda wildcards: str(of(wildcards).prompts_dir),
         report=CONFIG.report.model_dump(),
     script:
         "../scripts/write_report.py"

@@ -106,7 +106,7 @@ def evaluate(
     """
     systems = [
         System(name, read_results(run).segments)
-        for name, run in zip(_names(runs), runs, strict=True)
+        for name, run in zip(run_names(runs), runs, strict=True)
     ]
     common = [set(system.segments) & set(reference.segments) for system in systems]
     if not all(common):
@@ -130,12 +130,13 @@ def evaluate(
     if reference.boxes:
         report["grounding"] = [
             {"name": name, **_grounding(run, reference, ignored_boxes)}
-            for name, run in zip(_names(runs), runs, strict=True)
+            for name, run in zip(run_names(runs), runs, strict=True)
         ]
     return report
 
 
-def _names(runs: Sequence[Path]) -> list[str]:
+def run_names(runs: Sequence[Path]) -> list[str]:
+    """What runs are called: their folders' names, with the path where that is not enough."""
     names = [run.resolve().name for run in runs]
     return names if len(set(names)) == len(names) else [str(run) for run in runs]
 

@@ -35,6 +35,7 @@ class RunDataset:
     selected: Sequence[int]  # episode indices to work on
     default_camera: str | None  # None: the dataset has no camera
     vqa_cameras: Sequence[str]
+    prompts_dir: Path  # folder of the prompt files
     left_out: frozenset[int] = frozenset()  # failed before, and on_missing: leave_unannotated
 
     @property
@@ -199,7 +200,6 @@ class RunDataset:
 class Run:
     config: Config
     datasets: dict[str, RunDataset]
-    prompts_dir: Path
     references: Mapping[str, str] = field(default_factory=dict)  # to score against, by dataset
 
     @property
@@ -309,14 +309,16 @@ def load_run(raw: dict[str, Any], repository: Path) -> Run:
                     f"episodes failed when they were last tried; see results/{name}/failed. Set it "
                     "to fail to try them again."
                 )
-        dataset = RunDataset(name, source, selected, default_camera, vqa_cameras, left_out)
+        prompts_dir = _resolve(str(entry.prompts_dir), repository)
+        _check_prompts(prompts_dir, config)
+        dataset = RunDataset(
+            name, source, selected, default_camera, vqa_cameras, prompts_dir, left_out
+        )
         dataset.check_files()
         datasets[name] = dataset
         for notice in source.notices:
             print(f"Cuesheet: {name}: {notice}", file=sys.stderr)
-    prompts_dir = _resolve(config.prompts_dir, repository)
-    _check_prompts(prompts_dir, config)
-    return Run(config, datasets, prompts_dir, _references(config, datasets))
+    return Run(config, datasets, _references(config, datasets))
 
 
 def _check_prompts(folder: Path, config: Config) -> None:
