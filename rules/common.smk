@@ -211,6 +211,11 @@ def reference_of(wildcards):
         ) from None
 
 
+def judge_prompts(wildcards):
+    """The prompt files of the judge, where labels are judged."""
+    return prompts_of(*prompt_files.JUDGE)(wildcards) if CONFIG.evaluate.judge else []
+
+
 def evaluation_of(wildcards):
     """The scores, for the report of a dataset that has a reference."""
     if wildcards.dataset in RUN.references:

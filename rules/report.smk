@@ -87,6 +87,7 @@ rule score_annotations:
     input:
         annotations=evaluated,
         reference=reference_of,
+        prompts=judge_prompts,
     output:
         json="results/{dataset}/evaluation.json",
         text=report(
@@ -113,5 +114,6 @@ rule score_annotations:
     params:
         results=lambda wildcards: f"results/{wildcards.dataset}",
         evaluate=CONFIG.evaluate.model_dump(exclude={"reference"}),
+        answers=ANSWERS if CONFIG.evaluate.judge else None,
     script:
         "../scripts/score_annotations.py"

@@ -15,6 +15,8 @@ from cuesheet.stage_files import read_keyframes_file, read_stage_file
 
 SAME_LABEL_TOKEN_F1 = 0.5
 
+Verdicts = Mapping[tuple[str, str], bool]  # by (label, reference label)
+
 
 @dataclass(frozen=True)
 class System:
@@ -25,9 +27,7 @@ class System:
     labeled: bool = True
 
 
-def same_label(
-    threshold: float, verdicts: Mapping[tuple[str, str], bool] | None = None
-) -> SameLabel:
+def same_label(threshold: float, verdicts: Verdicts | None = None) -> SameLabel:
     """Whether two labels mean the same: by a judge's verdict where there is one, else by words."""
 
     def same(first: str, second: str) -> bool:
@@ -85,7 +85,7 @@ def evaluate(
     *,
     baselines: Sequence[str] = (),
     token_f1_threshold: float = SAME_LABEL_TOKEN_F1,
-    verdicts: Mapping[tuple[str, str], bool] | None = None,
+    verdicts: Verdicts | None = None,
     only_annotated: bool = False,
     ignored_boxes: Collection[str] = (),
 ) -> dict[str, Any]:

@@ -328,6 +328,8 @@ def _check_prompts(folder: Path, config: Config) -> None:
         if getattr(config, stage).enabled
         for name in getattr(prompts, stage.upper())
     )
+    if config.evaluate.judge and config.evaluate.reference is not None:
+        names |= dict.fromkeys(prompts.JUDGE)
     missing = [name for name in names if not (folder / f"{name}.md").is_file()]
     if missing:
         raise CuesheetError(
