@@ -138,7 +138,8 @@ def metadata_state(wildcards):
 
 
 def prompts_of(*names):
-    return [str(RUN.prompts_dir / f"{name}.md") for name in names]
+    """Input function: the prompt files `names` of a job's dataset."""
+    return lambda wildcards: [str(of(wildcards).prompts_dir / f"{name}.md") for name in names]
 
 
 def clip_for_plan(wildcards):
@@ -252,6 +253,11 @@ def reference_of(wildcards):
         raise mistake(
             f"{wildcards.dataset} has no reference to be scored against; set evaluate.reference"
         ) from None
+
+
+def judge_prompts(wildcards):
+    """The prompt files of the judge, where labels are judged."""
+    return prompts_of(*prompt_files.JUDGE)(wildcards) if CONFIG.evaluate.judge else []
 
 
 def evaluation_of(wildcards):

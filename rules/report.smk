@@ -56,7 +56,7 @@ rule write_report:
     params:
         results=lambda wildcards: f"results/{wildcards.dataset}",
         selected=lambda wildcards: of(wildcards).selected,
-        prompts_dir=str(RUN.prompts_dir),
+        prompts_dir=lambda wildcards: str(of(wildcards).prompts_dir),
         report=CONFIG.report.model_dump(),
     script:
         "../scripts/write_report.py"
@@ -88,6 +88,7 @@ rule score_annotations:
     input:
         annotations=evaluated,
         reference=reference_of,
+        prompts=judge_prompts,
     output:
         json="results/{dataset}/evaluation.json",
         text=report(
@@ -114,5 +115,6 @@ rule score_annotations:
     params:
         results=lambda wildcards: f"results/{wildcards.dataset}",
         evaluate=CONFIG.evaluate.model_dump(exclude={"reference"}),
+        answers=ANSWERS if CONFIG.evaluate.judge else None,
     script:
         "../scripts/score_annotations.py"

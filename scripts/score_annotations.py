@@ -1,31 +1,68 @@
 """Scores the annotations of one dataset against its reference.
 
-In: stage files, clips (for the motion split) and the reference. Out: the scores as JSON, as a table
-and as a plot. Definitions: docs/evaluation.md. Times are seconds, boxes and points pixels.
+In: stage files, clips (for the motion split), the reference, and the judge's prompts where labels
+are judged. Out: the scores as JSON, as a table and as a plot. Definitions: docs/evaluation.md.
+Times are seconds, boxes and points pixels.
 """
 
+import asyncio
+import sys
 from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
 
 from cuesheet import files, joblog
-from cuesheet.evaluation import evaluate
-from cuesheet.evaluation_references import read_reference
+from cuesheet.evaluation import Verdicts, evaluate
+from cuesheet.evaluation_references import Reference, read_reference, read_results
 from cuesheet.evaluation_text import as_text, write_plot
+from cuesheet.stage_files import read_keyframes_file
+
+
+def ask_judge(
+    results: Path, reference: Reference, prompts: list[str], answers: dict[str, Any]
+) -> tuple[Verdicts, list[dict[str, Any]]]:
+    """The model's verdicts on labels, and the records of its calls."""
+    from cuesheet.evaluation_judge import judge, questions
+
+    predicted = read_results(results)
+    tasks = {
+        index: read_keyframes_file(results / "keyframes" / f"{index:06d}").task or ""
+        for index in predicted.segments
+    }
+    asked = questions(predicted, reference, tasks)
+    with tqdm(total=len(asked), unit="call", mininterval=2, file=sys.stderr) as bar:
+        return asyncio.run(
+            judge(
+                asked,
+                prompts=prompts,
+                answers=answers,
+                group=f"{results.name}/judge",
+                progress=bar.update,
+            )
+        )
 
 
 def main(snakemake) -> None:
     with joblog.to_file(snakemake.log[0]):
-        settings = snakemake.params.evaluate
+        params, settings = snakemake.params, snakemake.params.evaluate
+        results, reference = Path(params.results), read_reference(Path(snakemake.input.reference))
+        verdicts, calls = {}, []
+        if settings["judge"]:
+            prompts = list(snakemake.input.prompts)
+            verdicts, calls = ask_judge(results, reference, prompts, params.answers)
         scores = evaluate(
-            [Path(snakemake.params.results)],
-            read_reference(Path(snakemake.input.reference)),
+            [results],
+            reference,
             baselines=settings["baselines"],
             token_f1_threshold=settings["same_label_token_f1"],
+            verdicts=verdicts,
             ignored_boxes=settings["ignore_boxes"],
         )
         print(as_text(scores))
         write_plot(scores, Path(snakemake.output.plot))
         files.write_text(snakemake.output.text, as_text(scores))
-        files.write_json(snakemake.output.json, scores)
+        files.write_json(snakemake.output.json, {**scores, "calls": calls})
 
 
 if "snakemake" in globals():

@@ -26,6 +26,13 @@ class DatasetEntry(Section):
     default_camera: Text = Field(
         default=None, description="Like the top-level `default_camera`, for this dataset alone."
     )
+    prompts_dir: Text = Field(
+        default=None,
+        description=(
+            "Like the top-level `prompts_dir`, for this dataset alone; one dataset under several "
+            "names tries several prompts in one run, and only calls that differ are asked."
+        ),
+    )
 
 
 DatasetSetting = Annotated[
@@ -314,4 +321,5 @@ class Config(Section):
             path=entry.path,
             episodes=self.episodes if entry.episodes is None else entry.episodes,
             default_camera=entry.default_camera or self.default_camera,
+            prompts_dir=entry.prompts_dir or self.prompts_dir,
         )

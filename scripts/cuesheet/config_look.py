@@ -55,6 +55,13 @@ class EvaluateConfig(Section):
     same_label_token_f1: float = Field(
         default=0.5, ge=0, le=1, description="Labels mean the same from this token F1 on."
     )
+    judge: bool = Field(
+        default=False,
+        description=(
+            "Ask the model whether labels mean the same (prompt `evaluate_judge`); its verdict "
+            "then counts before the words."
+        ),
+    )
     ignore_boxes: list[str] = Field(
         default=[], description="Names of reference boxes that do not count, e.g. `[gripper]`."
     )

@@ -15,6 +15,8 @@ from cuesheet.stage_files import read_keyframes_file, read_stage_file
 
 SAME_LABEL_TOKEN_F1 = 0.5
 
+Verdicts = Mapping[tuple[str, str], bool]  # by (label, reference label)
+
 
 @dataclass(frozen=True)
 class System:
@@ -25,9 +27,7 @@ class System:
     labeled: bool = True
 
 
-def same_label(
-    threshold: float, verdicts: Mapping[tuple[str, str], bool] | None = None
-) -> SameLabel:
+def same_label(threshold: float, verdicts: Verdicts | None = None) -> SameLabel:
     """Whether two labels mean the same: by a judge's verdict where there is one, else by words."""
 
     def same(first: str, second: str) -> bool:
@@ -85,7 +85,7 @@ def evaluate(
     *,
     baselines: Sequence[str] = (),
     token_f1_threshold: float = SAME_LABEL_TOKEN_F1,
-    verdicts: Mapping[tuple[str, str], bool] | None = None,
+    verdicts: Verdicts | None = None,
     only_annotated: bool = False,
     ignored_boxes: Collection[str] = (),
 ) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def evaluate(
     """
     systems = [
         System(name, read_results(run).segments)
-        for name, run in zip(_names(runs), runs, strict=True)
+        for name, run in zip(run_names(runs), runs, strict=True)
     ]
     common = [set(system.segments) & set(reference.segments) for system in systems]
     if not all(common):
@@ -130,12 +130,13 @@ def evaluate(
     if reference.boxes:
         report["grounding"] = [
             {"name": name, **_grounding(run, reference, ignored_boxes)}
-            for name, run in zip(_names(runs), runs, strict=True)
+            for name, run in zip(run_names(runs), runs, strict=True)
         ]
     return report
 
 
-def _names(runs: Sequence[Path]) -> list[str]:
+def run_names(runs: Sequence[Path]) -> list[str]:
+    """What runs are called: their folders' names, with the path where that is not enough."""
     names = [run.resolve().name for run in runs]
     return names if len(set(names)) == len(names) else [str(run) for run in runs]
 

@@ -21,6 +21,8 @@ PLAN = (
 )
 INTERJECTIONS = ("system", "interjections_acknowledge", "interjections_interject")
 VQA = ("system", "vqa_bbox", "vqa_keypoint", "vqa_count", "vqa_attribute", "vqa_spatial")
+# Read where labels are judged (evaluate.judge), by no stage.
+JUDGE = ("system", "evaluate_judge")
 
 
 class Prompts:

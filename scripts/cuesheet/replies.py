@@ -102,6 +102,12 @@ class Interjection(Reply):
     speech: Sentence
 
 
+class Verdict(Reply):
+    """Whether two labels mean the same."""
+
+    same: bool
+
+
 class Detection(Reply):
     label: Label
     bbox_format: Literal["xyxy"]

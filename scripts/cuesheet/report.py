@@ -56,7 +56,7 @@ def render(
         boxes_of=_boxes,
         points_of=_points,
         answer_text=answer_text,
-        scores=_scores(scores) if scores else None,
+        scores=score_table(scores) if scores else None,
         calls=_calls(data),
         cost=cost(data, settings),
         latencies=_latencies(data),
@@ -113,21 +113,16 @@ def _colors(data: ReportData) -> dict[str, int]:
 
 def _tiles(data: ReportData) -> list[tuple[str, str]]:
     total = data.annotated + len(data.missing)
-    calls = sum(tally.total for tally in data.calls.values())
-    cached = sum(tally.cache_hits for tally in data.calls.values())
+    calls = total_calls(data)
     return [
         (f"{data.annotated:,} of {total:,}", "episodes annotated"),
         (_minutes(data.duration_s), "of video, one camera"),
         (f"{len(data.subtask_lengths_s):,}", "subtasks"),
-        (f"{sum(map(len, _pairs(data))):,}", "visual questions"),
+        (f"{sum(counts.total() for counts in data.questions.values()):,}", "visual questions"),
         (f"{data.rows.total():,}", "language rows"),
-        (f"{calls:,}", f"calls, {cached:,} from the cache"),
+        (f"{calls.total:,}", f"calls, {calls.cache_hits:,} from the cache"),
         (f"{sum(map(len, data.warnings.values())):,}", "warnings"),
     ]
-
-
-def _pairs(data: ReportData) -> list[range]:
-    return [range(counts.total()) for counts in data.questions.values()]
 
 
 def _minutes(seconds: float) -> str:
@@ -173,13 +168,14 @@ def _data_url(picture: Path) -> str:
 def _calls(data: ReportData) -> list[list[str]]:
     rows = [_call_row(name, tally) for name, tally in sorted(data.calls.items())]
     if len(rows) > 1:
-        rows.append(_call_row("all", _sum(data.calls.values())))
+        rows.append(_call_row("all", total_calls(data)))
     return rows
 
 
-def _sum(tallies) -> CallTally:
+def total_calls(data: ReportData) -> CallTally:
+    """The calls of all prompts together."""
     total = CallTally()
-    for tally in tallies:
+    for tally in data.calls.values():
         for name, value in vars(tally).items():
             setattr(total, name, getattr(total, name) + value)
     return total
@@ -216,7 +212,8 @@ def _prompts(data: ReportData, folder: Path) -> list[tuple[str, str, str | None]
     return found
 
 
-def _scores(report: Mapping[str, Any]) -> dict[str, Any]:
+def score_table(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Scores of `cuesheet.evaluation.evaluate` as names, number of episodes and rows of text."""
     return {
         "names": [system["name"] for system in report["systems"]],
         "episodes": len(report["episodes"]),

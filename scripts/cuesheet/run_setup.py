@@ -74,25 +74,26 @@ def load_run(raw: dict[str, Any], repository: Path) -> Run:
         if column is not None and config.plan.enabled:
             check_column(source, column)
         corrections = read_corrections(Path(config.corrections_dir).expanduser() / name, source)
+        prompts_dir = _resolve(str(entry.prompts_dir), repository)
+        _check_prompts(prompts_dir, config)
         dataset = RunDataset(
             name,
             source,
             selected,
             default_camera,
             vqa_cameras,
-            left_out,
-            corrections,
-            kept,
-            config.output.format,
-            column,
+            prompts_dir,
+            left_out=left_out,
+            corrections=corrections,
+            kept=kept,
+            output_format=config.output.format,
+            subtask_column=column,
         )
         dataset.check_files()
         datasets[name] = dataset
         for notice in source.notices:
             print(f"Cuesheet: {name}: {notice}", file=sys.stderr)
-    prompts_dir = _resolve(config.prompts_dir, repository)
-    _check_prompts(prompts_dir, config)
-    return Run(config, datasets, prompts_dir, _references(config, datasets))
+    return Run(config, datasets, _references(config, datasets))
 
 
 def _check_prompts(folder: Path, config: Config) -> None:
@@ -102,6 +103,8 @@ def _check_prompts(folder: Path, config: Config) -> None:
         if getattr(config, stage).enabled
         for name in getattr(prompts, stage.upper())
     )
+    if config.evaluate.judge and config.evaluate.reference is not None:
+        names |= dict.fromkeys(prompts.JUDGE)
     paths = {name: folder / f"{name}.md" for name in names}
     missing = [path.name for path in paths.values() if not path.is_file()]
     if missing:

@@ -33,6 +33,7 @@ class RunDataset:
     selected: Sequence[int]  # episode indices to work on
     default_camera: str | None  # None: the dataset has no camera
     vqa_cameras: Sequence[str]
+    prompts_dir: Path  # folder of the prompt files
     left_out: frozenset[int] = frozenset()  # failed before, and on_missing: leave_unannotated
     corrections: Mapping[int, Correction] = field(default_factory=dict)  # by episode
     kept: frozenset[int] = frozenset()  # have rows in the source, and existing: keep
@@ -240,7 +241,6 @@ class RunDataset:
 class Run:
     config: Config
     datasets: dict[str, RunDataset]
-    prompts_dir: Path
     references: Mapping[str, str] = field(default_factory=dict)  # to score against, by dataset
 
     @property

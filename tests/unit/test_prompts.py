@@ -7,7 +7,7 @@ from cuesheet.errors import CuesheetError
 from cuesheet.prompts import Prompts
 
 
-@pytest.mark.parametrize("stage", [prompts.PLAN, prompts.INTERJECTIONS, prompts.VQA])
+@pytest.mark.parametrize("stage", [prompts.PLAN, prompts.INTERJECTIONS, prompts.VQA, prompts.JUDGE])
 def test_every_prompt_of_a_stage_is_there_and_hashed(repository, stage):
     folder = repository / "config" / "prompts"
     texts = Prompts(folder / f"{name}.md" for name in stage)
@@ -17,7 +17,7 @@ def test_every_prompt_of_a_stage_is_there_and_hashed(repository, stage):
 
 
 def test_no_prompt_file_is_left_unused(repository):
-    used = {*prompts.PLAN, *prompts.INTERJECTIONS, *prompts.VQA}
+    used = {*prompts.PLAN, *prompts.INTERJECTIONS, *prompts.VQA, *prompts.JUDGE}
     assert {path.stem for path in (repository / "config" / "prompts").glob("*.md")} == used
 
 

@@ -25,6 +25,7 @@ KINDS: dict[str, frozenset[str]] = {
     "TaskFromVideo": frozenset({"task"}),
     "Interjection": frozenset({"interjection", "speech"}),
     "Acknowledgement": frozenset({"speech"}),
+    "Verdict": frozenset({"same"}),
 }
 VQA_KINDS: dict[str, tuple[str, frozenset[str]]] = {
     "BboxQA": ("bbox", frozenset({"detections"})),
@@ -127,6 +128,8 @@ def _from_words(kind: str, asked: Question) -> dict:
     if kind == "Relabel":
         label = words.lower_first(asked.first_label.strip().rstrip(".!?"))
         return {"label": label or words.parse(asked.task).order or "move the arm"}
+    if kind == "Verdict":
+        return {"same": phrasing.share_a_word(asked.predicted_label, asked.reference_label)}
     if kind == "Memory":
         return {"memory": phrasing.memory(asked.memory, asked.finished)}
     if kind == "Rephrasings":

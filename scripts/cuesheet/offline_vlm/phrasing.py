@@ -4,6 +4,10 @@ import re
 from collections.abc import Iterable, Iterator
 
 from cuesheet.offline_vlm.words import (
+    DETERMINERS,
+    PARTICLES,
+    PREPOSITIONS,
+    PRONOUNS,
     family_of,
     lower_first,
     parse,
@@ -214,3 +218,10 @@ def memory(before: str, finished: str) -> str:
     if new in kept:
         kept.remove(new)
     return " ".join([*kept, new][-MAX_SENTENCES:])
+
+
+def share_a_word(first: str, second: str) -> bool:
+    """Whether two labels have a word in common that is no article, preposition or particle."""
+    small = DETERMINERS | PREPOSITIONS | PARTICLES | PRONOUNS
+    parts = [set(re.findall(r"\w+", text.lower())) - small for text in (first, second)]
+    return bool(parts[0] & parts[1])

@@ -31,6 +31,8 @@ class Question:
     starting: str = ""
     span_s: tuple[float, float] | None = None
     first_label: str = ""
+    predicted_label: str = ""
+    reference_label: str = ""
     coming: str = ""
     last: str = ""
     vqa_type: str = ""
@@ -57,6 +59,8 @@ def parse(text: str) -> Question:
         starting=_line(text, "Starting now"),
         span_s=_range(text, "Span"),
         first_label=_line(text, "First label"),
+        predicted_label=_line(text, "Predicted label"),
+        reference_label=_line(text, "Reference label"),
         coming=_line(text, "Coming subtask"),
         last=_line(text, "Last subtask"),
         vqa_type=_line(text, "Question type").lower(),

@@ -8,7 +8,6 @@
   const ORDERS = {
     index: (a, b) => a.index - b.index,
     warnings: (a, b) => b.warnings - a.warnings || a.index - b.index,
-    agreement: (a, b) => (a.agreement ?? 2) - (b.agreement ?? 2) || a.index - b.index,
     subtasks: (a, b) => b.subtasks - a.subtasks || a.index - b.index,
     duration: (a, b) => b.duration - a.duration || a.index - b.index,
     task: (a, b) => a.task.localeCompare(b.task) || a.index - b.index,
@@ -80,8 +79,6 @@
         entry.verdict ? app.make("span", { class: `mark ${entry.verdict}` }, entry.verdict) : null,
         entry.corrected ? app.make("span", { class: "mark", title: "corrected" }, "✎") : null,
         entry.warnings ? app.make("span", { class: "mark warn", title: `${entry.warnings} warnings` }, `⚠ ${entry.warnings}`) : null,
-        entry.agreement !== undefined && entry.agreement !== null
-          ? app.make("span", { class: "mark", title: "agreement of the samples" }, `${Math.round(entry.agreement * 100)} %`) : null,
       ];
       return app.make(
         "div",

@@ -216,7 +216,6 @@
       const last = index === parts().length - 1;
       const start = view.episode.timestamps[part.start];
       const end = part.end < view.episode.length ? view.episode.timestamps[part.end] : view.episode.end_s;
-      const agreement = view.edits.subtasks ? null : view.episode.subtasks[index]?.agreement;
       return make(
         "tr",
         { class: index === view.chosen ? "chosen" : "", "data-row": index, onclick: (event) => seekTo(event, index) },
@@ -229,7 +228,6 @@
           onchange: (event) => rename(index, event.target.value),
           onkeydown: (event) => { if (event.key === "Enter" || event.key === "Escape") event.target.blur(); },
         })),
-        make("td", { class: "num quiet", title: "agreement of the samples" }, agreement === null || agreement === undefined ? "" : `${Math.round(agreement * 100)} %`),
         make("td", { class: "tools" },
           make("button", { title: "Merge with the next (m)", disabled: last, onclick: () => merge(index) }, "Merge ↓"),
           make("button", { title: "Delete; its neighbor takes its time", disabled: parts().length < 2, onclick: () => remove(index) }, "✕"))
