@@ -30,6 +30,7 @@ rule merge_language:
         data=data_file_of,
         validation=validations_of_data_file,
         annotations=stage_files_of_data_file,
+        shards=shards_of_data_file,
     output:
         data="results/{dataset}/annotated/{data_file}.parquet",
     log:

@@ -1,5 +1,7 @@
 # The validated configuration, the datasets it names, and the lookups that rules use.
 
+import functools
+import json
 import os
 import sys
 import time
@@ -16,6 +18,7 @@ from cuesheet import server
 from cuesheet.errors import CuesheetError
 from cuesheet.index_state import file_state
 from cuesheet.run_link import SERVER_FILE_VARIABLE, SHARED_FOLDER_VARIABLE
+from cuesheet.shard_job import SHARD_VARIABLE
 from cuesheet.workflow import ANSWER_VERSION, load_run
 
 PARSED_AT = time.time()
@@ -28,8 +31,13 @@ def mistake(error):
     return WorkflowError(str(error))
 
 
+# Set by the job of a shard for its inner run: the episodes that this run is about.
+SHARD_FILE = os.environ.get(SHARD_VARIABLE)
+
 try:
-    RUN = load_run(config, REPOSITORY)
+    RUN = load_run(
+        config, REPOSITORY, json.loads(Path(SHARD_FILE).read_bytes()) if SHARD_FILE else None
+    )
 except CuesheetError as error:
     raise mistake(error) from None
 CONFIG = RUN.config
@@ -47,9 +55,10 @@ ANSWERS = {
 def plain(function):
     """`function` with a person's mistake shown as one line instead of a traceback."""
 
-    def wrapped(*arguments):
+    @functools.wraps(function)  # Snakemake reads its arguments
+    def wrapped(*arguments, **named):
         try:
-            return function(*arguments)
+            return function(*arguments, **named)
         except CuesheetError as error:
             raise mistake(error) from None
 
@@ -128,10 +137,14 @@ def others_in_data_file(wildcards):
 
 
 def validations_of_data_file(wildcards):
+    if sharded():
+        return []
     return of(wildcards).validations(selected_in_data_file(wildcards))
 
 
 def stage_files_of_data_file(wildcards):
+    if sharded():
+        return []
     return of(wildcards).stage_files(selected_in_data_file(wildcards), RUN.stages)
 
 
@@ -144,15 +157,22 @@ def annotated_data_files(wildcards):
 
 
 def all_clips(wildcards):
+    if sharded():
+        return []
     return [clip for dataset in RUN.datasets.values() for clip in dataset.clips]
 
 
 def all_keyframes(wildcards):
+    """With shards, those are made by the shards' jobs."""
+    if sharded():
+        return []
     return [folder for dataset in RUN.datasets.values() for folder in dataset.keyframe_folders]
 
 
 def all_annotations(wildcards):
     """Stage files and validations: asked for by name, so that one that was deleted is made again."""
+    if sharded():
+        return all_shards()
     return [
         file
         for dataset in RUN.datasets.values()
@@ -184,8 +204,13 @@ def open_run():
     """Check the sources that changed, then start the run's server; jobs find it by environment."""
     if not workflow.is_main_process:
         return
-    for dataset in RUN.datasets.values():
-        plain(dataset.refresh_index)()
+    if RUN.shard is None:
+        # The index belongs to the outer run: shards work at the same time.
+        for dataset in RUN.datasets.values():
+            plain(dataset.refresh_index)()
+    if sharded():
+        start_shards()
+        return
     server_file = server.start(RUN.server_settings(), Path(".cuesheet") / "runs")
     os.environ[SERVER_FILE_VARIABLE] = str(server_file.resolve())
     if RUN.shared_folder is not None:
@@ -196,6 +221,9 @@ def close_run(finished):
     server_file = os.environ.pop(SERVER_FILE_VARIABLE, None)
     if server_file and workflow.is_main_process:
         server.stop(Path(server_file), timeout_s=30)
+    if workflow.is_main_process and RUN.shard is None:
+        if sharded() and not finished:
+            say_unfinished(PLANS, os.environ[OUTER_RUN_VARIABLE])
         if not finished:
             print(
                 "Cuesheet: the run is not finished. What is done is kept; the causes are above and in "

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from cuesheet.config_cluster import ClusterConfig
 from cuesheet.config_types import Episodes, Expected, PositiveFloat, Section, Text
 from cuesheet.config_vlm import VlmConfig
 
@@ -223,6 +224,7 @@ class Config(Section):
     vqa: VqaConfig = VqaConfig()
     vlm: VlmConfig = VlmConfig()
     output: OutputConfig = OutputConfig()
+    cluster: ClusterConfig = ClusterConfig()
 
     @model_validator(mode="after")
     def _interjections_need_plan(self) -> "Config":

@@ -5,7 +5,7 @@ Only metadata is read here. Paths in the results folder are relative to the work
 
 import functools
 import sys
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from cuesheet.offline_vlm import MODEL_ID as OFFLINE_MODEL
 ANSWER_VERSION = 1
 
 STAGES = ("plan", "interjections", "vqa")
+# Episodes that one run plans job by job; beyond, planning takes minutes and gigabytes.
+MOST_UNSHARDED = 2000
 
 
 @dataclass(frozen=True)
@@ -178,8 +180,13 @@ class RunDataset:
         return [
             index
             for index in self._episodes_in(data_file)
-            if index not in self._chosen and Path(*self.validations([index])).is_file()
+            if index not in self._chosen and index in self._validated
         ]
+
+    @functools.cached_property
+    def _validated(self) -> frozenset[int]:
+        names = (path.stem for path in (self.results / "validation").glob("*.json"))
+        return frozenset(int(name) for name in names if name.isdigit())
 
     @property
     def annotated_data_files(self) -> list[str]:
@@ -200,6 +207,22 @@ class Run:
     config: Config
     datasets: dict[str, RunDataset]
     prompts_dir: Path
+    shard: str | None = None  # of the inner run of a shard's job
+
+    def is_sharded(self, remote: bool) -> bool:
+        """Whether there is one job a shard; `remote`: jobs go to a cluster."""
+        if self.shard is not None or self.config.cluster.shards == "never":
+            return False
+        episodes = sum(len(dataset.selected) for dataset in self.datasets.values())
+        return remote or self.config.cluster.shards == "always" or episodes > MOST_UNSHARDED
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that the run's model servers want."""
+        vlm = self.config.vlm
+        if vlm.serve != "managed":
+            return 0
+        return vlm.replicas * (vlm.managed.gpus_per_replica or vlm.managed.tensor_parallel_size)
 
     @property
     def stages(self) -> list[str]:
@@ -250,6 +273,7 @@ class Run:
             "model": self.model,
             "managed": {**vlm.managed.model_dump(), "command": vlm.managed.words()},
             "shared_folder": self.shared_folder,
+            "shard": self.shard,
             "results_dir": "results",
             "totals": self.totals(),
         }
@@ -265,14 +289,17 @@ class Run:
         }
 
 
-def load_run(raw: dict[str, Any], repository: Path) -> Run:
+def load_run(raw: dict[str, Any], repository: Path, shard: Mapping[str, Any] | None = None) -> Run:
     """Check the configuration against itself and against the datasets it names.
 
+    With `shard` (its `dataset`, `shard` and `episodes`) the run is about these episodes alone.
     Raises CuesheetError with one clear line a mistake.
     """
     config = load_config(raw)
     datasets = {}
     for name, entry in config.dataset_entries().items():
+        if shard is not None and name != shard["dataset"]:
+            continue
         root = _resolve(entry.path, repository)
         check_folder("dataset", root)
         if Path.cwd().resolve().is_relative_to(root.resolve()):
@@ -297,12 +324,14 @@ def load_run(raw: dict[str, Any], repository: Path) -> Run:
         else:
             vqa_cameras = cameras
         selected = known if entry.episodes is None else entry.episodes
+        if shard is not None:
+            selected = shard["episodes"]
         left_out = frozenset()
         if config.output.on_missing == "leave_unannotated":
             rules = {"extract_clip", "decode_keyframes", "validate_episode"}
             rules |= {f"annotate_{stage}" for stage in STAGES if getattr(config, stage).enabled}
             left_out = _failed_before(Path("results") / name, selected, rules)
-            if left_out and len(left_out) == len(selected):
+            if left_out and len(left_out) == len(selected) and shard is None:
                 raise CuesheetError(
                     f"{name}: output.on_missing is leave_unannotated and all {len(selected)} "
                     f"episodes failed when they were last tried; see results/{name}/failed. Set it "
@@ -315,7 +344,7 @@ def load_run(raw: dict[str, Any], repository: Path) -> Run:
             print(f"Cuesheet: {name}: {notice}", file=sys.stderr)
     prompts_dir = _resolve(config.prompts_dir, repository)
     _check_prompts(prompts_dir, config)
-    return Run(config, datasets, prompts_dir)
+    return Run(config, datasets, prompts_dir, shard and shard["shard"])
 
 
 def _check_prompts(folder: Path, config: Config) -> None:
