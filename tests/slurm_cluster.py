@@ -10,6 +10,7 @@ A machine that has a SLURM of its own is left alone.
 """
 
 import argparse
+import contextlib
 import os
 import shutil
 import signal
@@ -207,10 +208,8 @@ def _end(pid: int) -> None:
 
 
 def _lives(pid: int) -> bool:
-    try:
+    with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        pass
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

@@ -22,6 +22,7 @@ from typing import Any, Self
 
 from cuesheet import files
 from cuesheet.errors import CuesheetError, SurroundingsError
+from cuesheet.failures import episode_failures
 from cuesheet.lease import Lease, LeaseLostError, describe
 from cuesheet.run_link import SERVER_FILE_VARIABLE
 from cuesheet.shard_plan import complete_episodes
@@ -254,21 +255,3 @@ def newest_run(folder: Path) -> str | None:
         return json.loads((folder / "run.json").read_bytes())["run"]
     except (OSError, ValueError, KeyError):
         return None
-
-
-def episode_failures(
-    results: Path, episodes: Sequence[int], since: float = 0.0
-) -> dict[int, dict[str, Any]]:
-    """What made episodes fail, from `failed/{rule}/…/{episode}.json` written since a time (s)."""
-    wanted = {f"{index:06d}": index for index in episodes}
-    found: dict[int, dict[str, Any]] = {}
-    for path in sorted((results / "failed").rglob("*.json")):
-        index = wanted.get(path.stem)
-        if index is None or index in found:
-            continue
-        try:
-            if path.stat().st_mtime >= since:
-                found[index] = json.loads(path.read_bytes())
-        except (OSError, ValueError):
-            continue
-    return dict(sorted(found.items()))

@@ -14,7 +14,7 @@ from typing import Any
 
 from cuesheet import files
 from cuesheet.config_checks import as_ranges
-from cuesheet.shard_job import episode_failures
+from cuesheet.failures import episode_failures
 from cuesheet.shard_plan import ShardPlan
 from cuesheet.shards import from_ranges
 
