@@ -46,8 +46,13 @@ demo: $(VENV)/.workflow-installed  ## Annotate the demo dataset: results/demo_v3
 	fi
 
 .PHONY: test
-test: $(VENV)/.test-installed torchcodec vllm  ## Run all tests
-	@$(BIN)/python -m pytest -m "not torchcodec and not vllm" $(PYTEST)
+test: $(VENV)/.test-installed torchcodec vllm slurm  ## Run all tests
+	@$(BIN)/python -m pytest -m "not torchcodec and not vllm and not slurm" $(PYTEST)
+
+# A SLURM of this machine, installed and started by the tests: as root, with apt; else skipped.
+.PHONY: slurm
+slurm: $(VENV)/.test-installed .venv-vllm/.installed  ## Run the tests on a real SLURM
+	@$(BIN)/python -m pytest -m slurm tests/workflow/test_slurm.py $(PYTEST)
 
 .PHONY: lint
 lint: $(VENV)/.test-installed  ## Check style, the rules, and that generated files are current

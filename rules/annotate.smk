@@ -3,7 +3,8 @@
 # Steps  ask the model, clean its replies, write rows and how they came about
 #
 # Inputs and params are what determines an answer. Where the server is and how many calls it takes
-# at once is neither.
+# at once is neither. Priorities rise along an episode's way, so that the model has its first
+# questions as soon as one episode is decoded, not when all are.
 
 
 rule annotate_plan:
@@ -17,6 +18,7 @@ rule annotate_plan:
         "results/{dataset}/logs/annotate_plan/{episode}.log",
     benchmark:
         "results/{dataset}/benchmarks/annotate_plan/{episode}.tsv"
+    priority: 2
     conda:
         "../envs/annotate.yaml"
     threads: 1
@@ -42,6 +44,7 @@ rule annotate_interjections:
         "results/{dataset}/logs/annotate_interjections/{episode}.log",
     benchmark:
         "results/{dataset}/benchmarks/annotate_interjections/{episode}.tsv"
+    priority: 3
     conda:
         "../envs/annotate.yaml"
     threads: 1
@@ -68,6 +71,7 @@ rule annotate_vqa:
         "results/{dataset}/logs/annotate_vqa/{episode}.log",
     benchmark:
         "results/{dataset}/benchmarks/annotate_vqa/{episode}.tsv"
+    priority: 2
     conda:
         "../envs/annotate.yaml"
     threads: 1

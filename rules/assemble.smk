@@ -14,6 +14,7 @@ rule validate_episode:
         "results/{dataset}/logs/validate_episode/{episode}.log",
     benchmark:
         "results/{dataset}/benchmarks/validate_episode/{episode}.tsv"
+    priority: 3
     conda:
         "../envs/annotate.yaml"
     threads: 1

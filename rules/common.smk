@@ -15,6 +15,7 @@ sys.path.insert(0, str(REPOSITORY / "scripts"))
 
 from cuesheet import prompts as prompt_files
 from cuesheet import server
+from cuesheet.accounting import account_of, read_usages
 from cuesheet.errors import CuesheetError
 from cuesheet.index_state import file_state
 from cuesheet.run_link import SERVER_FILE_VARIABLE, SHARED_FOLDER_VARIABLE
@@ -238,3 +239,15 @@ def show_summaries():
         path = Path("results") / name / "summary.txt"
         if workflow.is_main_process and path.is_file() and path.stat().st_mtime >= PARSED_AT:
             print(path.read_text(encoding="utf-8"), file=sys.stderr)
+    if workflow.is_main_process and RUN.shard is None:
+        show_usage()
+
+
+def show_usage():
+    """Print what the model servers of this run did with their time."""
+    now = time.time()
+    usages = [u for u in read_usages(Path(".cuesheet") / "runs") if u["updated_at"] >= PARSED_AT]
+    for name in RUN.datasets:
+        account = account_of(usages, name, now)
+        if account.calls:
+            print(f"Cuesheet: {name}: {account.as_text()}", file=sys.stderr)

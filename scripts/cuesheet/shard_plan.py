@@ -34,7 +34,7 @@ class ShardPlan:
         self.dataset = dataset
         self._size = size_of(settings)
         self._speed = settings.video_speed
-        self._stages = stages
+        self.stages = stages
 
     @property
     def folder(self) -> Path:
@@ -114,7 +114,7 @@ class ShardPlan:
 
     @functools.cached_property
     def _complete(self) -> set[int]:
-        return complete_episodes(self.dataset.results, self._stages)
+        return complete_episodes(self.dataset.results, self.stages)
 
     def save(self) -> None:
         """Keep the assignment for the runs to come."""

@@ -43,6 +43,7 @@ def start_record(plans: Mapping[str, ShardPlan]) -> str:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "started_at": round(time.time(), 3),
+            "stages": list(plan.stages),
             "shards": plan.as_json(),
         }
         files.write_text(plan.folder / "run.json", json.dumps(record) + "\n")

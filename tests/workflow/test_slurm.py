@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import slurm_cluster
+from real_vllm import PYTHON, make_model, settings
 from slurm_runs import (
     SlurmWorkdir,
     annotations,
@@ -133,6 +134,33 @@ def test_a_deleted_file_sends_its_shard_alone_and_costs_no_call(slurm_dev, tmp_p
     assert "Nothing to be done" in work.run("--dry-run").output
 
 
+@pytest.mark.skipif(not PYTHON.exists(), reason="no .venv-vllm; run: make vllm")
+def test_two_shards_with_a_real_vllm_each_on_a_gpu_of_its_own(work, demo_v3, tmp_path):
+    work.configure(
+        dataset=str(demo_v3),
+        episodes=[1, 2],
+        cluster={"episodes_per_shard": 2},
+        vlm=settings(make_model(tmp_path / "tiny-qwen2.5-vl")),
+        vqa={"hz": 0.5},
+    )
+    # Its GPUs follow from the model's settings.
+    work.run(*resources(mem_mb=7000))
+    assert work.json("results/demo_v3/summary.json")["episodes"]["annotated"] == 2
+    states = [work.state(shard) for shard in SHARDS]
+    assert {state["gpus"] for state in states} == {"0", "1"}
+    commands = set()
+    for path in (work.path / ".cuesheet/runs").glob("*/supervisor.log"):
+        commands |= set(re.findall(r"vllm\.entrypoints.* --port (\d+)", path.read_text()))
+        usage = json.loads(path.with_name("usage.json").read_text())
+        assert usage["gpus"] == 1
+        assert usage["seconds"]["loading"] > 0
+        assert usage["ended"]
+    assert len(commands) == 2
+    for episode in (1, 2):
+        assert work.json(f"results/demo_v3/validation/{episode:06d}.json")["errors"] == []
+    assert orphans_in(work.path) == []
+
+
 # Trouble
 
 
@@ -181,7 +209,7 @@ def test_a_shard_that_runs_into_its_time_limit_is_finished_by_the_next_attempt(
 
 def test_a_shard_without_enough_memory_is_finished_by_the_next_attempt(external, counting_server):
     # More than Snakemake itself takes, less than with the inner run; ten times that at the second.
-    memory = resources(mem_mb='"300 if attempt == 1 else 3000"')
+    memory = resources(mem_mb="300 if attempt == 1 else 3000")
     done = external.run("--retries", "1", *memory)
     assert "annotate_shard" in done.output
     jobs = re.findall(r"with SLURM jobid (\d+).*rule_annotate_shard", done.output)
@@ -204,7 +232,8 @@ def test_a_drained_node_lets_its_job_end_and_takes_the_next_when_it_is_back(
         assert sum(bool(external.state(shard)) for shard in SHARDS) == 1
     finally:
         slurm("scontrol", "update", f"NodeName={node}", "State=RESUME")
-    assert run.wait(240) == 0
+    output = run.communicate()[0]
+    assert run.returncode == 0, output
     assert_done(external)
     assert answered_twice(counting_server) == []
 
@@ -212,7 +241,7 @@ def test_a_drained_node_lets_its_job_end_and_takes_the_next_when_it_is_back(
 def test_a_killed_head_process_leaves_jobs_that_make_way_for_those_of_the_next_run(
     external, counting_server
 ):
-    counting_server.delay_s = 2.0
+    counting_server.delay_s = 5.0
     run = external.start_and_read(*resources())
     eventually(lambda: all(running(external, shard) for shard in SHARDS), run)
     before = {external.state(shard)["job_id"] for shard in SHARDS}
@@ -221,13 +250,12 @@ def test_a_killed_head_process_leaves_jobs_that_make_way_for_those_of_the_next_r
     run.communicate()
     assert {job_state(job) for job in before} == {"RUNNING"}
     external.run("--unlock")
+    # The jobs that were left behind would take minutes; they end as soon as a new run is there.
     taking_over = external.start_and_read(*resources())
-    eventually(lambda: external.replies() >= 20, taking_over)
+    eventually(lambda: {job_state(job) for job in before}.isdisjoint({"RUNNING"}), taking_over)
     counting_server.delay_s = 0.0
     output = taking_over.communicate()[0]
     assert taking_over.returncode == 0, output
-    ended = (external.path / "results/demo_v3/logs/annotate_shard").glob("*.log")
-    assert any("waiting for its end" in path.read_text() for path in ended)
     assert before.isdisjoint(external.state(shard)["job_id"] for shard in SHARDS)
     assert_done(external)
     assert answered_twice(counting_server) == []

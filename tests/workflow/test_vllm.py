@@ -15,9 +15,9 @@ from pathlib import Path
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from workflow_runs import REPOSITORY, Workdir
+from real_vllm import PATIENCE_S, PYTHON, make_model, settings
+from workflow_runs import Workdir
 
-PYTHON = REPOSITORY / ".venv-vllm" / "bin" / "python"
 pytestmark = [
     pytest.mark.vllm,
     pytest.mark.workflow,
@@ -25,46 +25,16 @@ pytestmark = [
 ]
 
 EPISODE = 1
-PATIENCE_S = 120
 STAGES = ("plan", "interjections", "vqa")
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "tiny-qwen2.5-vl"
-    script = REPOSITORY / "tests" / "tiny_vlm.py"
-    subprocess.run([PYTHON, script, folder], check=True, capture_output=True, timeout=PATIENCE_S)
-    return folder
+    return make_model(tmp_path_factory.mktemp("models") / "tiny-qwen2.5-vl")
 
 
 def configure(work: Workdir, model: Path, dataset: Path, **changes: object) -> None:
-    work.configure(
-        dataset=str(dataset),
-        episodes=[EPISODE],
-        vlm={
-            "serve": "managed",
-            "model": str(model),
-            "sampling": {"temperature": 1.0},
-            "managed": {
-                "python": str(PYTHON),
-                "max_model_len": 8192,
-                "limit_mm_per_prompt": {"image": 16, "video": 1},
-                "extra_args": [
-                    *("--enforce-eager", "--dtype", "float32", "--max-num-seqs", "16"),
-                    # vLLM 0.32 for the CPU ends where a prompt of a seeded call is split.
-                    *("--no-enable-chunked-prefill", "--max-num-batched-tokens", "8192"),
-                    "--enable-prompt-tokens-details",
-                ],
-                "env": {
-                    "VLLM_CPU_KVCACHE_SPACE": 1,
-                    "HF_HUB_OFFLINE": 1,
-                    "VLLM_NO_USAGE_STATS": 1,
-                    "CUDA_VISIBLE_DEVICES": "",
-                },
-            },
-        },
-        **changes,
-    )
+    work.configure(dataset=str(dataset), episodes=[EPISODE], vlm=settings(model), **changes)
 
 
 @pytest.fixture
