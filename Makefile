@@ -61,8 +61,13 @@ wgobench: $(VENV)/.workflow-installed  ## Score a model: make wgobench FILE=wgo.
 	@cat results/wgo_bench/evaluation.txt
 
 .PHONY: test
-test: $(VENV)/.test-installed torchcodec vllm lerobot  ## Run all tests
-	@$(BIN)/python -m pytest -m "not torchcodec and not vllm and not lerobot" $(PYTEST)
+test: $(VENV)/.test-installed torchcodec vllm lerobot slurm  ## Run all tests
+	@$(BIN)/python -m pytest -m "not torchcodec and not vllm and not lerobot and not slurm" $(PYTEST)
+
+# A SLURM of this machine, installed and started by the tests: as root, with apt; else skipped.
+.PHONY: slurm
+slurm: $(VENV)/.test-installed .venv-vllm/.installed  ## Run the tests on a real SLURM
+	@$(BIN)/python -m pytest -m slurm tests/workflow/test_slurm.py $(PYTEST)
 
 .PHONY: lint
 lint: $(VENV)/.test-installed  ## Check style, the rules, and that generated files are current

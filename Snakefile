@@ -3,7 +3,7 @@
 # rules/common.smk     configuration and lookups      rules/annotate.smk   the VLM's stages
 # rules/dataset.smk    index of the episodes          rules/assemble.smk   validate, merge, finalize
 # rules/media.smk      clips and keyframes            rules/report.smk     summary, report, review, scores
-# rules/server.smk     the run's model server
+# rules/server.smk     the run's model server         rules/cluster.smk    shards of episodes
 
 from os.path import exists
 
@@ -19,12 +19,14 @@ if exists("config/config.yaml"):
 
 
 include: "rules/common.smk"
+include: "rules/shards.smk"
 
 
 wildcard_constraints:
     dataset=r"[A-Za-z0-9][A-Za-z0-9._-]*",
     episode=r"\d{6}",
     camera=r"[^/]+",
+    shard=r"\d{5}",
 
 
 include: "rules/server.smk"
@@ -55,6 +57,7 @@ rule media:
     input:
         all_clips,
         all_keyframes,
+        all_media_shards,
 
 
 rule annotations:
@@ -86,4 +89,5 @@ include: "rules/dataset.smk"
 include: "rules/media.smk"
 include: "rules/annotate.smk"
 include: "rules/assemble.smk"
+include: "rules/cluster.smk"
 include: "rules/report.smk"

@@ -4,7 +4,8 @@
 #
 # Inputs and params are what determines an answer; corrections by people are params, so that only
 # the stage whose part of a file changed is made anew. Where the server is and how many calls it takes
-# at once is neither.
+# at once is neither. Priorities rise along an episode's way, so that the model has its first questions
+# as soon as one episode is decoded, not when all are.
 
 
 rule annotate_plan:
@@ -18,6 +19,7 @@ rule annotate_plan:
         "results/{dataset}/logs/annotate_plan/{episode}.log",
     benchmark:
         "results/{dataset}/benchmarks/annotate_plan/{episode}.tsv"
+    priority: 2
     conda:
         "../envs/annotate.yaml"
     threads: STAGE_THREADS
@@ -45,6 +47,7 @@ rule annotate_interjections:
         "results/{dataset}/logs/annotate_interjections/{episode}.log",
     benchmark:
         "results/{dataset}/benchmarks/annotate_interjections/{episode}.tsv"
+    priority: 3
     conda:
         "../envs/annotate.yaml"
     threads: STAGE_THREADS
@@ -72,6 +75,7 @@ rule annotate_vqa:
         "results/{dataset}/logs/annotate_vqa/{episode}.log",
     benchmark:
         "results/{dataset}/benchmarks/annotate_vqa/{episode}.tsv"
+    priority: 2
     conda:
         "../envs/annotate.yaml"
     threads: STAGE_THREADS

@@ -16,6 +16,7 @@ rule validate_episode:
         "results/{dataset}/logs/validate_episode/{episode}.log",
     benchmark:
         "results/{dataset}/benchmarks/validate_episode/{episode}.tsv"
+    priority: 3
     conda:
         "../envs/annotate.yaml"
     threads: 1
@@ -33,6 +34,7 @@ rule merge_language:
         data=data_file_of,
         validation=validations_of_data_file,
         annotations=stage_files_of_data_file,
+        shards=shards_of_data_file,
     output:
         data="results/{dataset}/{tree}/{data_file}.parquet",
     log:

@@ -1,5 +1,7 @@
 # The validated configuration, the datasets it names, and the lookups that rules use.
 
+import functools
+import json
 import os
 import sys
 import time
@@ -13,11 +15,13 @@ sys.path.insert(0, str(REPOSITORY / "scripts"))
 
 from cuesheet import prompts as prompt_files
 from cuesheet import job_server, server
+from cuesheet.accounting import account_of, read_usages
 from cuesheet.errors import CuesheetError
 from cuesheet.existing_rows import replaced_styles
 from cuesheet.index_state import file_state
 from cuesheet.run_link import SERVER_FILE_VARIABLE, SHARED_FOLDER_VARIABLE
 from cuesheet.run_setup import load_run
+from cuesheet.shard_job import SHARD_VARIABLE
 from cuesheet.workflow import ANSWER_VERSION
 
 PARSED_AT = time.time()
@@ -30,8 +34,13 @@ def mistake(error):
     return WorkflowError(str(error))
 
 
+# Set by the job of a shard for its inner run: the episodes that this run is about.
+SHARD_FILE = os.environ.get(SHARD_VARIABLE)
+
 try:
-    RUN = load_run(config, REPOSITORY)
+    RUN = load_run(
+        config, REPOSITORY, json.loads(Path(SHARD_FILE).read_bytes()) if SHARD_FILE else None
+    )
 except CuesheetError as error:
     raise mistake(error) from None
 CONFIG = RUN.config
@@ -44,6 +53,9 @@ ANSWERS = {
     "sampling": CONFIG.vlm.sampling.model_dump(),
     "images": CONFIG.vlm.images.model_dump(exclude={"transport"}),
 }
+
+
+CORES = workflow.resource_settings.cores  # as given: `threads_of_stages` raises the bound
 
 
 def threads_of_stages():
@@ -75,9 +87,10 @@ if CONFIG.plan.frames.mode == "clip":
 def plain(function):
     """`function` with a person's mistake shown as one line instead of a traceback."""
 
-    def wrapped(*arguments):
+    @functools.wraps(function)  # Snakemake reads its arguments
+    def wrapped(*arguments, **named):
         try:
-            return function(*arguments)
+            return function(*arguments, **named)
         except CuesheetError as error:
             raise mistake(error) from None
 
@@ -169,10 +182,14 @@ def others_in_data_file(wildcards):
 
 
 def validations_of_data_file(wildcards):
+    if sharded():
+        return []
     return of(wildcards).validations(selected_in_data_file(wildcards))
 
 
 def stage_files_of_data_file(wildcards):
+    if sharded():
+        return []
     return of(wildcards).stage_files(selected_in_data_file(wildcards), RUN.stages)
 
 
@@ -185,15 +202,22 @@ def merged_data_files(wildcards):
 
 
 def all_clips(wildcards):
+    if sharded():
+        return []
     return [clip for dataset in RUN.datasets.values() for clip in dataset.clips]
 
 
 def all_keyframes(wildcards):
+    """With shards, those are made by the shards' jobs."""
+    if sharded():
+        return []
     return [folder for dataset in RUN.datasets.values() for folder in dataset.keyframe_folders]
 
 
 def all_annotations(wildcards):
     """Stage files and validations: asked for by name, so that one that was deleted is made again."""
+    if sharded():
+        return all_shards()
     return [
         file
         for dataset in RUN.datasets.values()
@@ -241,6 +265,8 @@ def all_evaluations(wildcards):
 def evaluated(wildcards):
     """The files that scores are made of: the annotations, and clips for the motion split."""
     dataset = of(wildcards)
+    if sharded():
+        return shards_of(wildcards)
     stages = [stage for stage in ("plan", "vqa") if stage in RUN.stages]
     clips = dataset.clips if "motion" in CONFIG.evaluate.baselines else []
     return dataset.stage_files(dataset.worked_on, stages) + clips
@@ -275,8 +301,13 @@ def open_run():
     global JOB_SERVER
     if not workflow.is_main_process:
         return
-    for dataset in RUN.datasets.values():
-        plain(dataset.refresh_index)()
+    if RUN.shard is None:
+        # The index belongs to the outer run: shards work at the same time.
+        for dataset in RUN.datasets.values():
+            plain(dataset.refresh_index)()
+    if sharded():
+        start_shards()
+        return
     server_file = server.start(RUN.server_settings(), Path(".cuesheet") / "runs")
     os.environ[SERVER_FILE_VARIABLE] = str(server_file.resolve())
     if RUN.shared_folder is not None:
@@ -292,6 +323,9 @@ def close_run(finished):
     server_file = os.environ.pop(SERVER_FILE_VARIABLE, None)
     if server_file and workflow.is_main_process:
         server.stop(Path(server_file), timeout_s=30)
+    if workflow.is_main_process and RUN.shard is None:
+        if sharded() and not finished:
+            say_unfinished(PLANS, os.environ[OUTER_RUN_VARIABLE])
         if not finished:
             print(
                 "Cuesheet: the run is not finished. What is done is kept; the causes are above and in "
@@ -306,3 +340,15 @@ def show_summaries():
         path = Path("results") / name / "summary.txt"
         if workflow.is_main_process and path.is_file() and path.stat().st_mtime >= PARSED_AT:
             print(path.read_text(encoding="utf-8"), file=sys.stderr)
+    if workflow.is_main_process and RUN.shard is None:
+        show_usage()
+
+
+def show_usage():
+    """Print what the model servers of this run did with their time."""
+    now = time.time()
+    usages = [u for u in read_usages(Path(".cuesheet") / "runs") if u["updated_at"] >= PARSED_AT]
+    for name in RUN.datasets:
+        account = account_of(usages, name, now)
+        if account.calls:
+            print(f"Cuesheet: {name}: {account.as_text()}", file=sys.stderr)

@@ -12,10 +12,15 @@ from pathlib import Path
 from tqdm import tqdm
 
 from cuesheet import joblog
+from cuesheet.config_checks import as_ranges
 from cuesheet.dataset import Dataset, Episode, read_dataset
 from cuesheet.errors import CuesheetError
+from cuesheet.failures import episode_failures
 from cuesheet.merge import EpisodeRows, Merged, merge_file
 from cuesheet.stage_files import digest, read_stage_file, read_validation_file
+
+# Failed episodes whose causes are repeated.
+SHOWN_EPISODES = 10
 
 
 def read_rows(results: Path, episode: Episode) -> EpisodeRows:
@@ -63,6 +68,28 @@ def read_rows(results: Path, episode: Episode) -> EpisodeRows:
     return EpisodeRows(persistent, events)
 
 
+def check_annotated(results: Path, episodes: Collection[int]) -> None:
+    """Raises CuesheetError for episodes without a validation, with what made them fail."""
+    missing = [
+        index
+        for index in sorted(episodes)
+        if not (results / "validation" / f"{index:06d}.json").is_file()
+    ]
+    if not missing:
+        return
+    failures = episode_failures(results, missing)
+    lines = [
+        f"episode {index}: {failures[index]['error']}\n    log: {failures[index]['log']}"
+        for index in missing[:SHOWN_EPISODES]
+        if index in failures
+    ]
+    raise CuesheetError(
+        f"{len(missing)} of {len(episodes)} episodes are not annotated ({as_ranges(missing)}), so "
+        "the file is not written. Run again to try them once more, or set output.on_missing to "
+        "leave_unannotated." + "".join(f"\n  {line}" for line in lines)
+    )
+
+
 def merge_data_file(
     dataset: Dataset,
     data_file: str,
@@ -82,8 +109,10 @@ def merge_data_file(
         replaced: the styles whose rows in the source go; None: all.
 
     Raises:
-        CuesheetError: an episode is not in the file, or its annotations do not fit.
+        CuesheetError: an episode is not in the file or not annotated, or its annotations do not
+            fit.
     """
+    check_annotated(results, annotated)
     present = {episode.episode_index: episode for episode in dataset.data_files[data_file]}
     strangers = sorted(set(annotated) - set(present))
     if strangers:

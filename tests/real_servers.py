@@ -25,6 +25,33 @@ def make_model(folder: Path, *text: str) -> Path:
     return folder
 
 
+def vllm_settings(model: Path | str, serve: str = "managed") -> dict:
+    """The section `vlm` of a run with a real vLLM for the CPU, as its own server or in process."""
+    online = ["--enable-prompt-tokens-details"] if serve == "managed" else []
+    return {
+        "serve": serve,
+        "model": str(model),
+        "sampling": {"temperature": 1.0},
+        "managed": {
+            "python": str(PYTHON),
+            "max_model_len": 8192,
+            "limit_mm_per_prompt": {"image": 16, "video": 1},
+            "extra_args": [
+                *("--enforce-eager", "--dtype", "float32", "--max-num-seqs", "16"),
+                # vLLM 0.32 for the CPU ends where a prompt of a seeded call is split.
+                *("--no-enable-chunked-prefill", "--max-num-batched-tokens", "8192"),
+                *online,
+            ],
+            "env": {
+                "VLLM_CPU_KVCACHE_SPACE": 1,
+                "HF_HUB_OFFLINE": 1,
+                "VLLM_NO_USAGE_STATS": 1,
+                "CUDA_VISIBLE_DEVICES": "",
+            },
+        },
+    }
+
+
 def processes_in(folder: Path) -> list[psutil.Process]:
     """Processes that work in `folder`: the run's, and all that they started, however indirectly."""
     found = []

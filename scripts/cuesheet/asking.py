@@ -14,6 +14,7 @@ from typing import Any
 import tenacity
 
 from cuesheet.upstream import Backend, CallFailedError, TransientError, Upstream
+from cuesheet.usage import Usage
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +99,7 @@ class Outcome:
 
 @dataclass
 class _Tally:
+    stage: str
     attempts: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -113,19 +115,20 @@ class Asker:
     max_attempts: int
     counters: Counters
     first_backoff_s: float = 0.5
+    usage: Usage | None = None
     sleep: Callable[[float], Any] = asyncio.sleep
     _slots: FairSlots = field(init=False)
 
     def __post_init__(self) -> None:
         self._slots = FairSlots(self.concurrency)
 
-    async def complete(self, body: Mapping[str, Any], group: str) -> Outcome:
+    async def complete(self, body: Mapping[str, Any], group: str, stage: str = "") -> Outcome:
         """Return the reply to a chat request. Raises CallFailedError, BackendFailedError.
 
         A reply that was cut at its token budget is asked once more with twice the budget; if that
         is refused or fails, the cut reply is what there is.
         """
-        tally = _Tally()
+        tally = _Tally(stage)
         reply = await self._with_retries(body, group, tally)
         keep = True
         budget = "max_completion_tokens" if body.get("max_completion_tokens") else "max_tokens"
@@ -180,10 +183,14 @@ class Asker:
                 waiting = False
                 counters.in_flight += 1
                 counters.in_flight_peak = max(counters.in_flight_peak, counters.in_flight)
+                if self.usage:
+                    self.usage.enter(tally.stage)
                 try:
                     return await self._ask(upstream, body, tally)
                 finally:
                     counters.in_flight -= 1
+                    if self.usage:
+                        self.usage.leave(tally.stage)
         finally:
             if waiting:
                 counters.waiting -= 1

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from cuesheet.config_cluster import ClusterConfig
 from cuesheet.config_look import EvaluateConfig, ReportConfig
 from cuesheet.config_types import Episodes, Expected, PositiveFloat, Section, Text
 from cuesheet.config_vlm import VlmConfig
@@ -278,6 +279,7 @@ class Config(Section):
     output: OutputConfig = OutputConfig()
     report: ReportConfig = ReportConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    cluster: ClusterConfig = ClusterConfig()
 
     @model_validator(mode="after")
     def _interjections_need_plan(self) -> "Config":

@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 # Contact sheets and clips travel inside the request.
 LARGEST_REQUEST_BYTES = 256 * 1024 * 1024
 GROUP_HEADER = "X-Cuesheet-Group"
+STAGE_HEADER = "X-Cuesheet-Stage"
+# Shorter than what clusters give a job between SIGTERM and SIGKILL.
+DRAIN_S = 8.0
 OPEN_PATHS = frozenset({"/health", "/metrics"})
 
 METRICS = {
@@ -83,8 +86,14 @@ class Gateway:
         return app
 
     async def close(self) -> None:
-        """Cancel the calls in flight."""
+        """Keep the answers that come within a moment, as they are paid for; cancel the others."""
+        deadline = time.monotonic() + DRAIN_S
         tasks = list(self._asking.values())
+        if tasks:
+            log.info("%d calls in flight; waiting for them up to %g s", len(tasks), DRAIN_S)
+        while tasks and self.backend.state() == "ready" and time.monotonic() < deadline:
+            await asyncio.wait(tasks, timeout=0.2)
+            tasks = [task for task in tasks if not task.done()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -103,7 +112,9 @@ class Gateway:
         counters = self.asker.counters
         counters.calls += 1
         try:
-            reply, about = await self._answer(await _chat_body(request), _group(request))
+            reply, about = await self._answer(
+                await _chat_body(request), _group(request), request.headers.get(STAGE_HEADER, "")
+            )
         except (CallFailedError, BackendFailedError):
             counters.failures += 1
             raise
@@ -111,7 +122,7 @@ class Gateway:
         return web.json_response({**reply, "cuesheet": about})
 
     async def _answer(
-        self, body: dict[str, Any], group: str
+        self, body: dict[str, Any], group: str, stage: str
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         if not body.get("model"):
             body["model"] = await self.backend.default_model()
@@ -123,7 +134,7 @@ class Gateway:
         joined = task is not None
         if task is None:
             # A task of its own: a job that goes away does not cancel what is already paid for.
-            task = asyncio.create_task(self._find_or_ask(key, body, group))
+            task = asyncio.create_task(self._find_or_ask(key, body, group, stage))
             self._asking[key] = task
             task.add_done_callback(lambda done: self._forget(key, done))
         try:
@@ -145,12 +156,14 @@ class Gateway:
         }
         return found.reply, about
 
-    async def _find_or_ask(self, key: str, body: dict[str, Any], group: str) -> "_Found":
+    async def _find_or_ask(
+        self, key: str, body: dict[str, Any], group: str, stage: str
+    ) -> "_Found":
         entry = await asyncio.to_thread(self.cache.get, key, self._replaying)
         if entry is not None:
             return _Found(entry["reply"], entry, hit=True)
         begun = time.monotonic()
-        outcome = await self.asker.complete(body, group)
+        outcome = await self.asker.complete(body, group, stage)
         asked = {
             "upstream": outcome.upstream,
             "attempts": outcome.attempts,

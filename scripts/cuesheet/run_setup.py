@@ -1,7 +1,7 @@
 """Makes a run out of the configuration: every setting checked against the datasets it names."""
 
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,17 @@ from cuesheet.stage_files import STAGES
 from cuesheet.workflow import Run, RunDataset
 
 
-def load_run(raw: dict[str, Any], repository: Path) -> Run:
+def load_run(raw: dict[str, Any], repository: Path, shard: Mapping[str, Any] | None = None) -> Run:
     """Check the configuration against itself and against the datasets it names.
 
+    With `shard` (its `dataset`, `shard` and `episodes`) the run is about these episodes alone.
     Raises CuesheetError with one clear line a mistake.
     """
     config = load_config(raw)
     datasets = {}
     for name, entry in config.dataset_entries().items():
+        if shard is not None and name != shard["dataset"]:
+            continue
         root = _resolve(entry.path, repository)
         check_folder("dataset", root)
         if Path.cwd().resolve().is_relative_to(root.resolve()):
@@ -50,10 +53,12 @@ def load_run(raw: dict[str, Any], repository: Path) -> Run:
         else:
             vqa_cameras = cameras
         selected = known if entry.episodes is None else entry.episodes
+        if shard is not None:
+            selected = shard["episodes"]
         kept = frozenset()
         if config.existing == "keep":
             kept = episodes_with_rows(source) & frozenset(selected)
-            if kept and len(kept) == len(selected):
+            if kept and len(kept) == len(selected) and shard is None:
                 print(
                     f"Cuesheet: {name}: existing is keep and every chosen episode has language "
                     "rows already: nothing is asked",
@@ -64,7 +69,7 @@ def load_run(raw: dict[str, Any], repository: Path) -> Run:
             rules = {"extract_clip", "decode_keyframes", "validate_episode"}
             rules |= {f"annotate_{stage}" for stage in STAGES if getattr(config, stage).enabled}
             left_out = _failed_before(Path("results") / name, selected, rules)
-            if left_out and len(left_out) == len(selected):
+            if left_out and len(left_out) == len(selected) and shard is None:
                 raise CuesheetError(
                     f"{name}: output.on_missing is leave_unannotated and all {len(selected)} "
                     f"episodes failed when they were last tried; see results/{name}/failed. Set it "
@@ -93,7 +98,8 @@ def load_run(raw: dict[str, Any], repository: Path) -> Run:
         datasets[name] = dataset
         for notice in source.notices:
             print(f"Cuesheet: {name}: {notice}", file=sys.stderr)
-    return Run(config, datasets, _references(config, datasets))
+    references = _references(config, datasets) if shard is None else {}
+    return Run(config, datasets, references, shard and shard["shard"])
 
 
 def _check_prompts(folder: Path, config: Config) -> None:

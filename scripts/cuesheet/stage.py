@@ -198,7 +198,9 @@ async def open_stage(
     settings = {"model": answers["model"], **answers["sampling"]}
     # How media travel does not change an answer, so it is no param, or it would trigger reruns.
     shared = os.environ.get(SHARED_FOLDER_VARIABLE)
-    async with Vlm.connect(server_file, settings, group=episode.name, prompts=texts.hashes) as vlm:
+    async with Vlm.connect(
+        server_file, settings, group=episode.name, prompts=texts.hashes, stage=name
+    ) as vlm:
         yield Stage(
             name=name,
             episode=episode,

@@ -6,6 +6,7 @@ when the process that started it is gone. What it started ends with it.
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import secrets
@@ -24,13 +25,14 @@ from cuesheet.asking import Asker, Counters
 from cuesheet.call_cache import CallCache
 from cuesheet.errors import CuesheetError
 from cuesheet.gateway import Gateway
-from cuesheet.gpus import deal_out
+from cuesheet.gpus import deal_out, visible_gpus
 from cuesheet.launch import Launch, check_executable, managed_launch, offline_launch
 from cuesheet.model_server import ManagedBackend, Replica
 from cuesheet.offline_vlm import MODEL_ID as OFFLINE_MODEL
 from cuesheet.progress import Progress
 from cuesheet.replay import ReplayBackend
 from cuesheet.upstream import Backend, ExternalBackend
+from cuesheet.usage import WRITE_EVERY_S, Usage
 
 log = logging.getLogger(__name__)
 
@@ -158,11 +160,15 @@ async def supervise(config: dict[str, Any], run_dir: Path, parent_pid: int) -> i
         async with contextlib.AsyncExitStack() as ending:
             backend = make_backend(config, run_dir, server_file)
             ending.push_async_callback(backend.close)
+            about = {"shard": config.get("shard"), "datasets": list(config.get("totals") or {})}
+            usage = Usage(run_dir / "usage.json", about, _gpus(config), backend.state)
+            ending.callback(usage.write, ended=True)
             gateway, url = await _open_gateway(config, backend, ending)
+            gateway.asker.usage = usage
             progress = Progress(
                 Path(config["results_dir"]), config.get("totals") or {}, gateway.snapshot
             )
-            telling = [asyncio.create_task(_tell(progress))]
+            telling = [asyncio.create_task(_tell(progress)), asyncio.create_task(_count(usage))]
             if isinstance(backend, ManagedBackend) and (every_s := progress.every_s()):
                 loading = _tell_loading(backend, min(every_s, LOADING_EVERY_S))
                 telling.append(asyncio.create_task(loading))
@@ -227,6 +233,27 @@ async def _tell(progress: Progress) -> None:
         await asyncio.sleep(every_s)
         # Counting files of a network file system takes a while, and the gateway serves here.
         going = await asyncio.to_thread(progress.print)
+
+
+async def _count(usage: Usage) -> None:
+    """Count the seconds, and write them down now and then."""
+    for second in itertools.count():
+        if second % WRITE_EVERY_S == 0:
+            usage.write()
+        else:
+            usage.tick()
+        await asyncio.sleep(1.0)
+
+
+def _gpus(config: dict[str, Any]) -> int:
+    """GPUs that the run holds: those that its job was given, else those its servers use."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") is not None:
+        return len(visible_gpus()[0])
+    if config["serve"] != "managed":
+        return 0
+    managed = config["managed"]
+    size = managed["gpus_per_replica"] or managed["tensor_parallel_size"]
+    return config["replicas"] * size if visible_gpus()[0] else 0
 
 
 async def _tell_loading(backend: ManagedBackend, every_s: float) -> None:

@@ -128,6 +128,7 @@ class Vlm:
     group: str
     prompts: Mapping[str, str]
     model: str | None = None
+    stage: str = ""
     _calls: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
@@ -139,15 +140,16 @@ class Vlm:
         group: str,
         prompts: Mapping[str, str],
         wait_s: float = 120.0,
+        stage: str = "",
     ) -> "AsyncIterator[Vlm]":
         """Wait for the run's gateway. Raises CuesheetError at once when the run's server failed.
 
         `group` ("dataset/episode") keeps calls on one replica; `prompts` maps the names of prompt
-        files to their sha256.
+        files to their sha256; `stage` is what the time of the calls is counted under.
         """
         wanted = VlmSettings.of(settings)
         link = await wait_until_ready(server_file, wait_s)
-        yield cls(link, wanted, group, dict(prompts), wanted.model)
+        yield cls(link, wanted, group, dict(prompts), wanted.model, stage)
 
     @property
     def calls(self) -> list[dict[str, Any]]:
@@ -259,7 +261,7 @@ class Vlm:
             body["mm_processor_kwargs"] = {**sampled, **(body.get("mm_processor_kwargs") or {})}
         if max_tokens is not None:
             body["max_tokens"] = max_tokens
-        headers = {"X-Cuesheet-Group": quote(self.group)}
+        headers = {"X-Cuesheet-Group": quote(self.group), "X-Cuesheet-Stage": quote(self.stage)}
         status, answer = await self.link.post("/chat/completions", body, headers)
         key = "correction_key" if correcting else "key"
         if status != 200:

@@ -23,6 +23,9 @@ from cuesheet.stage_files import STAGES
 # Part of the rerun trigger: raised when the answers of the stages change by our code.
 ANSWER_VERSION = 1
 
+# Episodes that one run plans job by job; beyond, planning takes minutes and gigabytes.
+MOST_UNSHARDED = 2000
+
 
 @dataclass(frozen=True)
 class RunDataset:
@@ -213,8 +216,13 @@ class RunDataset:
         return [
             index
             for index in self._episodes_in(data_file)
-            if index not in self._chosen and Path(*self.validations([index])).is_file()
+            if index not in self._chosen and index in self._validated
         ]
+
+    @functools.cached_property
+    def _validated(self) -> frozenset[int]:
+        names = (path.stem for path in (self.results / "validation").glob("*.json"))
+        return frozenset(int(name) for name in names if name.isdigit())
 
     @property
     def is_laid_out_anew(self) -> bool:
@@ -242,6 +250,22 @@ class Run:
     config: Config
     datasets: dict[str, RunDataset]
     references: Mapping[str, str] = field(default_factory=dict)  # to score against, by dataset
+    shard: str | None = None  # of the inner run of a shard's job
+
+    def is_sharded(self, remote: bool) -> bool:
+        """Whether there is one job a shard; `remote`: jobs go to a cluster."""
+        if self.shard is not None or self.config.cluster.shards == "never":
+            return False
+        episodes = sum(len(dataset.selected) for dataset in self.datasets.values())
+        return remote or self.config.cluster.shards == "always" or episodes > MOST_UNSHARDED
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that the run's model servers want."""
+        vlm = self.config.vlm
+        if vlm.serve != "managed":
+            return 0
+        return vlm.replicas * (vlm.managed.gpus_per_replica or vlm.managed.tensor_parallel_size)
 
     @property
     def stages(self) -> list[str]:
@@ -293,6 +317,7 @@ class Run:
             "model": self.model,
             "managed": {**vlm.managed.model_dump(), "command": vlm.managed.words()},
             "shared_folder": self.shared_folder,
+            "shard": self.shard,
             "results_dir": "results",
             "totals": self.totals(),
         }

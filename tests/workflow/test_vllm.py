@@ -22,6 +22,7 @@ from real_servers import (
     make_model,
     processes_in,
     run_folder,
+    vllm_settings,
 )
 from workflow_runs import Workdir
 
@@ -40,33 +41,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def configure(
     work: Workdir, model: Path | str, dataset: Path, serve: str = "managed", **changes: object
 ) -> None:
-    online = ["--enable-prompt-tokens-details"] if serve == "managed" else []
-    work.configure(
-        dataset=str(dataset),
-        **{"episodes": [EPISODE], **changes},
-        vlm={
-            "serve": serve,
-            "model": str(model),
-            "sampling": {"temperature": 1.0},
-            "managed": {
-                "python": str(PYTHON),
-                "max_model_len": 8192,
-                "limit_mm_per_prompt": {"image": 16, "video": 1},
-                "extra_args": [
-                    *("--enforce-eager", "--dtype", "float32", "--max-num-seqs", "16"),
-                    # vLLM 0.32 for the CPU ends where a prompt of a seeded call is split.
-                    *("--no-enable-chunked-prefill", "--max-num-batched-tokens", "8192"),
-                    *online,
-                ],
-                "env": {
-                    "VLLM_CPU_KVCACHE_SPACE": 1,
-                    "HF_HUB_OFFLINE": 1,
-                    "VLLM_NO_USAGE_STATS": 1,
-                    "CUDA_VISIBLE_DEVICES": "",
-                },
-            },
-        },
-    )
+    chosen = {"episodes": [EPISODE], **changes}
+    work.configure(dataset=str(dataset), vlm=vllm_settings(model, serve), **chosen)
 
 
 def model_servers_in(folder: Path) -> list[psutil.Process]:

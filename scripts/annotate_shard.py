@@ -1,0 +1,23 @@
+"""Annotates the episodes of one shard, with a model server of its own.
+
+In: the prompt files; what determines the shard's answers is in the params. Out: the shard's marker,
+with the digest of every episode's validation. The episodes' own files are made by the workflow
+itself, run once more inside this job. An episode that fails is in the marker's list `failed`; the
+job itself fails only where the surroundings did: ended, out of time, no model server.
+"""
+
+from cuesheet import files, joblog
+from cuesheet.shard_job import ShardJob
+
+
+def main(snakemake) -> None:
+    with joblog.to_file(snakemake.log[0]):
+        wildcards, work = snakemake.wildcards, snakemake.params.work
+        log = snakemake.log[0]
+        job = ShardJob.of(work, wildcards.dataset, wildcards.shard, snakemake.threads, log)
+        job.run(work["snakefile"], snakemake.config, work["options"])
+        files.write_json(snakemake.output.marker, job.marker())
+
+
+if "snakemake" in globals():
+    main(snakemake)

@@ -1,0 +1,87 @@
+"""What runs took, added up from the `usage.json` of each: calls, seconds, GPU hours."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+# A run that says nothing for so long is over, however it ended.
+SILENT_S = 30.0
+WORDS = {
+    "unused": "before the first call",
+    "loading": "loading the model",
+    "idle": "ready without a call",
+    "failed": "after the server failed",
+}
+
+
+@dataclass
+class Account:
+    """Sums over runs. `parts`: seconds by stage, and by what else the time went to."""
+
+    wall_s: float = 0.0
+    gpu_s: float = 0.0
+    calls: int = 0
+    calls_per_s: float = 0.0
+    parts: Counter[str] = field(default_factory=Counter)
+    gpu_parts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, usage: dict[str, Any], now: float) -> None:
+        wall_s = max(0.0, usage["updated_at"] - usage["started_at"])
+        self.wall_s += wall_s
+        self.gpu_s += wall_s * usage["gpus"]
+        self.calls += sum(usage["calls"].values())
+        if not usage["ended"] and now - usage["updated_at"] < SILENT_S:
+            self.calls_per_s += usage["calls_per_s"]
+        parts = {WORDS[name]: usage["seconds"].get(name, 0.0) for name in WORDS}
+        parts |= usage["busy_by_stage"]
+        for name, seconds in parts.items():
+            self.parts[name] += seconds
+            self.gpu_parts[name] += seconds * usage["gpus"]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "wall_s": round(self.wall_s, 1),
+            "gpu_s": round(self.gpu_s, 1),
+            "calls": self.calls,
+            "calls_per_s": round(self.calls_per_s, 2),
+            "seconds": {name: round(value, 1) for name, value in self.parts.most_common()},
+            "gpu_seconds": {name: round(value, 1) for name, value in self.gpu_parts.most_common()},
+        }
+
+    def as_text(self) -> str:
+        """One line: where the time of the model servers went, in GPU hours where there are GPUs."""
+        parts, total, unit = self.parts, self.wall_s, "server time"
+        if self.gpu_s:
+            parts, total, unit = self.gpu_parts, self.gpu_s, "GPU time"
+        shown = ", ".join(f"{name} {in_words(s)}" for name, s in parts.most_common() if s >= 0.5)
+        return f"{unit} {in_words(total)}" + (f": {shown}" if shown else "")
+
+
+def in_words(seconds: float) -> str:
+    """`12 s`, `3.4 min` or `5.67 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.2f} h"
+
+
+def read_usages(runs: Path) -> list[dict[str, Any]]:
+    """The usage of every run below `.cuesheet/runs`; one that is not whole is left out."""
+    found = []
+    for path in sorted(runs.glob("*/usage.json")):
+        try:
+            found.append(json.loads(path.read_bytes()))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def account_of(usages: Iterable[dict[str, Any]], dataset: str, now: float) -> Account:
+    """The sums of the runs that were about a dataset; one about several counts for each."""
+    account = Account()
+    for usage in usages:
+        if dataset in usage["datasets"]:
+            account.add(usage, now)
+    return account

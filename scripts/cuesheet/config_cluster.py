@@ -1,0 +1,51 @@
+"""The part of the configuration that is about shards and clusters (section `cluster`)."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from cuesheet.config_types import PositiveFloat, Section
+
+
+class ClusterConfig(Section):
+    """Shards: episodes that one job annotates, with a model server of its own (docs/cluster.md)."""
+
+    shards: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description=(
+            "One job a shard instead of one a step and episode. `auto`: where jobs go to a "
+            "cluster, and on one machine for more than 2,000 episodes."
+        ),
+    )
+    shard_minutes: PositiveFloat = Field(
+        default=30.0, le=100_000, description="How long a shard should take, about."
+    )
+    video_speed: PositiveFloat = Field(
+        default=5.0,
+        le=10_000,
+        description=(
+            "Minutes of video that one shard's job annotates in a minute; with `shard_minutes` it "
+            "gives the size of shards. The status command says what it was in truth."
+        ),
+    )
+    episodes_per_shard: int | None = Field(
+        default=None,
+        ge=1,
+        description=(
+            "So many episodes a shard, however long they are; null: shards of equal length by "
+            "`shard_minutes` and `video_speed`. Changing any of the three deals all episodes out "
+            "anew."
+        ),
+    )
+    media: Literal["with_gpu", "separate"] = Field(
+        default="with_gpu",
+        description=(
+            "Where clips and keyframes are made: `with_gpu` in the shard's own job; `separate` in "
+            "a job before it that needs no GPU."
+        ),
+    )
+    jobs_per_cpu: PositiveFloat = Field(
+        default=2.0,
+        le=64,
+        description="Steps at once for each CPU of a shard's job; most of them wait for replies.",
+    )

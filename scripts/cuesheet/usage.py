@@ -1,0 +1,104 @@
+"""What a run's model servers did with their time: `usage.json` in the run's folder.
+
+Written every few seconds, so that a killed run leaves it too. Seconds of wall time, in five parts:
+before the first call that needs a server, loading, busy (by stage, shared out by the calls in
+flight), ready without a call, failed. Times the number of GPUs these are GPU seconds.
+"""
+
+import os
+import socket
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cuesheet import files
+
+WRITE_EVERY_S = 5.0
+RATE_WINDOW_S = 30.0
+JOB_VARIABLES = ("SLURM_JOB_ID", "AWS_BATCH_JOB_ID")
+_PARTS = {"idle": "unused", "starting": "loading", "ready": "idle", "failed": "failed"}
+
+
+def job_id(environment: Mapping[str, str] = os.environ) -> str | None:
+    """The cluster's name for the job that this process belongs to."""
+    return next((environment[name] for name in JOB_VARIABLES if environment.get(name)), None)
+
+
+class Usage:
+    """Counts a run's seconds. `server` returns the state of the model servers."""
+
+    def __init__(
+        self,
+        path: Path,
+        about: Mapping[str, Any],
+        gpus: int,
+        server: Callable[[], str],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._path = path
+        self._about = {"job_id": job_id(), "host": socket.gethostname(), "gpus": gpus, **about}
+        self._server = server
+        self._clock = clock
+        self._seconds: Counter[str] = Counter()
+        self._by_stage: Counter[str] = Counter()
+        self._calls: Counter[str] = Counter()
+        self._flying: Counter[str] = Counter()
+        self._began = time.time()
+        self._first_call: float | None = None
+        self._last = clock()
+        self._recent: deque[tuple[float, int]] = deque([(self._last, 0)])
+
+    def enter(self, stage: str) -> None:
+        """A call of `stage` goes out to a model server."""
+        self.tick()
+        if self._first_call is None:
+            self._first_call = time.time()
+        self._flying[stage] += 1
+
+    def leave(self, stage: str) -> None:
+        """It is over."""
+        self.tick()
+        self._flying[stage] -= 1
+        self._calls[stage] += 1
+
+    def tick(self) -> None:
+        """Add the time since the last tick to where it belongs."""
+        now = self._clock()
+        passed, self._last = now - self._last, now
+        flying = self._flying.total()
+        if flying:
+            self._seconds["busy"] += passed
+            for stage, count in self._flying.items():
+                self._by_stage[stage] += passed * count / flying
+        else:
+            self._seconds[_PARTS.get(self._server(), "unused")] += passed
+
+    def as_json(self, ended: bool = False) -> dict[str, Any]:
+        self.tick()
+        return {
+            "format": 1,
+            **self._about,
+            "started_at": round(self._began, 3),
+            "first_call_at": self._first_call and round(self._first_call, 3),
+            "updated_at": round(time.time(), 3),
+            "ended": ended,
+            "seconds": {
+                part: round(self._seconds[part], 3)
+                for part in ("unused", "loading", "busy", "idle", "failed")
+            },
+            "busy_by_stage": {k: round(v, 3) for k, v in sorted(self._by_stage.items())},
+            "calls": dict(sorted(self._calls.items())),
+            "calls_per_s": 0.0 if ended else round(self._rate(), 3),
+        }
+
+    def write(self, ended: bool = False) -> None:
+        files.write_json(self._path, self.as_json(ended))
+
+    def _rate(self) -> float:
+        self._recent.append((self._last, self._calls.total()))
+        while len(self._recent) > 2 and self._last - self._recent[0][0] > RATE_WINDOW_S:
+            self._recent.popleft()
+        (begun, before), (end, after) = self._recent[0], self._recent[-1]
+        return (after - before) / (end - begun) if end > begun else 0.0

@@ -1,0 +1,21 @@
+"""Makes the clips and keyframes of one shard's episodes, in a job without a GPU.
+
+In: the index; the sources are in the params. Out: a marker with the shard's episodes. The files
+themselves are made by the workflow, run once more inside this job.
+"""
+
+from cuesheet import files, joblog
+from cuesheet.shard_job import ShardJob
+
+
+def main(snakemake) -> None:
+    with joblog.to_file(snakemake.log[0]):
+        wildcards, work = snakemake.wildcards, snakemake.params.work
+        log = snakemake.log[0]
+        job = ShardJob.of(work, wildcards.dataset, wildcards.shard, snakemake.threads, log)
+        job.run(work["snakefile"], snakemake.config, work["options"])
+        files.write_json(snakemake.output.marker, {"format": 1, "episodes": list(job.episodes)})
+
+
+if "snakemake" in globals():
+    main(snakemake)

@@ -1,0 +1,134 @@
+"""Runs of the workflow on the test cluster, and what SLURM says of their jobs."""
+
+import json
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from workflow_runs import REPOSITORY, CountingServer, Workdir
+
+PATIENCE_S = 240.0
+
+
+class SlurmWorkdir(Workdir):
+    """A working directory whose runs send their jobs to SLURM, in shards."""
+
+    def command(self, *arguments: str) -> list[str]:
+        cores = ["--cores", "2"]
+        words = super().command()
+        start = words.index(cores[0])
+        return [
+            *words[:start],
+            *("--workflow-profile", str(REPOSITORY / "profiles" / "slurm")),
+            # A cluster without accounting, and without the patience that real ones need.
+            *("--slurm-status-command", "squeue", "--slurm-no-account"),
+            *("--slurm-init-seconds-before-status-checks", "1"),
+            *("--seconds-between-status-checks", "1", "--latency-wait", "5"),
+            *("--set-threads", "annotate_shard=1", "prepare_shard=1"),
+            *arguments,
+        ]
+
+    def start_and_read(self, *arguments: str) -> subprocess.Popen:
+        """Like `start`, with what it prints in `communicate()`."""
+        return subprocess.Popen(
+            self.command(*arguments),
+            env=self.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def state(self, shard: str, dataset: str = "demo_v3") -> dict:
+        """What the shard's job wrote of itself; empty before it began."""
+        path = self.path / f"results/{dataset}/shards/{shard}.state.json"
+        try:
+            return json.loads(path.read_text())
+        except (FileNotFoundError, ValueError):
+            return {}
+
+    def replies(self) -> int:
+        """Replies that are kept."""
+        return len(list((self.path / ".cache" / "vlm").glob("??/*.json")))
+
+
+def resources(**of_a_shard: object) -> list[str]:
+    """Arguments that set what each shard's job asks SLURM for."""
+    values = {"mem_mb": 3000, "runtime": 30, **of_a_shard}
+    return ["--set-resources", *(f"annotate_shard:{key}={value}" for key, value in values.items())]
+
+
+def slurm(*command: str) -> str:
+    """Run one of SLURM's commands and return what it prints."""
+    return subprocess.run(
+        command, check=True, capture_output=True, text=True, timeout=60
+    ).stdout.strip()
+
+
+def job_state(job_id: str) -> str:
+    said = slurm("scontrol", "--oneliner", "show", "job", job_id)
+    return dict(word.partition("=")[::2] for word in said.split())["JobState"]
+
+
+def eventually(holds: Callable[[], object], run: subprocess.Popen | None = None) -> None:
+    """Wait until it is so; fails where the run ends before, or after minutes."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert run is None or run.poll() is None, "the run ended before"
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.1)
+
+
+def answered_twice(server: CountingServer) -> list[str]:
+    """Questions about pictures that the server gave more than one good answer to.
+
+    Questions of words alone may be the same in several shards, which ask at the same time.
+    """
+    asked = Counter(
+        json.dumps(body, sort_keys=True) for body in server.answered if "image_url" in str(body)
+    )
+    return [question[:200] for question, count in asked.items() if count > 1]
+
+
+def without_times(content: object) -> object:
+    """A stage file's content without what no two runs have in common: times, who was asked."""
+    if isinstance(content, dict):
+        return {
+            key: without_times(value)
+            for key, value in content.items()
+            if key not in ("finished_at", "latency_s", "cache_hit", "attempts", "stage_files")
+        }
+    if isinstance(content, list):
+        return [without_times(item) for item in content]
+    return content
+
+
+def annotations(work: Workdir, dataset: str) -> dict[str, object]:
+    """Every annotation and validation of a run, times apart, and every other file's bytes."""
+    results = work.path / "results" / dataset
+    found: dict[str, object] = {}
+    for folder in ("plan", "interjections", "vqa", "validation"):
+        for path in sorted((results / folder).glob("*.json")):
+            found[str(path.relative_to(results))] = without_times(json.loads(path.read_text()))
+    for folder in ("annotated", "keyframes", "clips"):
+        for path in sorted((results / folder).rglob("*")):
+            if path.is_file():
+                found[str(path.relative_to(results))] = path.read_bytes()
+    return found
+
+
+def orphans_in(folder: Path) -> list[str]:
+    """Processes that still work in a folder."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.cwd() == str(folder) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(" ".join(process.cmdline())[:200])
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found

@@ -1,0 +1,91 @@
+"""What the status command says of a run, from files that a run would have left."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from cuesheet.status import as_text, main, status_of
+
+NOW = 1_800_000_000.0
+RUN = "20270115-080000-1-abcdef"
+
+
+def write(path: Path, content: object, age_s: float = 0.0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+    os.utime(path, (NOW - age_s, NOW - age_s))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Four shards of two: one done, one running, one that fell silent, one waiting."""
+    results = tmp_path / "results" / "demo"
+    shards = {f"{n:05d}": [[2 * n, 2 * n + 1]] for n in range(4)}
+    run = {"run": RUN, "started_at": NOW - 600, "stages": ["plan", "vqa"], "shards": shards}
+    write(results / "shards/run.json", run)
+    for index in (0, 1, 2):
+        for stage in ("plan", "vqa", "validation"):
+            write(results / stage / f"{index:06d}.json", {}, age_s=100)
+    write(results / "plan/000003.json", {})
+    write(results / "shards/00000.json", {})
+    write(results / "failed/annotate_vqa/000005.json", {"error": "no drawer", "log": "x.log"})
+    for shard, state, job in (("0", "done", "7"), ("1", "running", "8"), ("2", "running", "9")):
+        content = {"run": RUN, "state": state, "job_id": job, "host": "node1", "gpus": "0,1"}
+        content |= {"log": f"{shard}.log", "started_at": NOW - 300}
+        write(results / f"shards/0000{shard}.state.json", content)
+    write(results / "shards/00001.lease", {}, age_s=4)
+    write(results / "shards/00002.lease", {}, age_s=400)
+    usage = {
+        "datasets": ["demo"],
+        "gpus": 2,
+        "started_at": NOW - 300,
+        "updated_at": NOW - 3,
+        "ended": False,
+        "calls": {"plan": 10, "vqa": 20},
+        "calls_per_s": 1.5,
+        "seconds": {"unused": 20.0, "loading": 60.0, "busy": 200.0, "idle": 17.0, "failed": 0.0},
+        "busy_by_stage": {"plan": 50.0, "vqa": 150.0},
+    }
+    write(tmp_path / ".cuesheet/runs/a/usage.json", usage)
+    silent = {**usage, "updated_at": NOW - 200}
+    write(tmp_path / ".cuesheet/runs/b/usage.json", silent)
+    write(tmp_path / ".cuesheet/runs/c/usage.json", {**usage, "datasets": ["other"]})
+    return tmp_path
+
+
+def test_episodes_and_shards_are_counted_by_state(folder):
+    status = status_of(folder / "results/demo", folder / ".cuesheet/runs", NOW)
+    assert status["episodes"] == {"total": 8, "done": 3, "running": 1, "failed": 1, "waiting": 3}
+    states = {name: shard["state"] for name, shard in status["shards"].items()}
+    assert states == {"00000": "done", "00001": "running", "00002": "failed", "00003": "waiting"}
+    assert status["failed"] == {"5": "no drawer"}
+    # Three episodes in ten minutes, four to go.
+    assert status["left_s"] == 800
+
+
+def test_gpu_seconds_are_summed_over_the_runs_of_the_dataset(folder):
+    usage = status_of(folder / "results/demo", folder / ".cuesheet/runs", NOW)["usage"]
+    assert usage["gpu_s"] == 2 * (297 + 100)
+    assert usage["calls"] == 60
+    # Of the run that still says something.
+    assert usage["calls_per_s"] == 1.5
+    assert usage["gpu_seconds"]["vqa"] == 600.0
+    assert usage["gpu_seconds"]["ready without a call"] == 68.0
+
+
+def test_the_text_names_shard_job_gpu_and_log(folder):
+    text = as_text(status_of(folder / "results/demo", folder / ".cuesheet/runs", NOW), NOW)
+    assert "3 done, 1 running, 1 failed, 3 waiting of 8" in text
+    assert "running 00001: 1/2 (episodes 2-3), job 8 on node1, GPU 0,1, 5.0 min; log 1.log" in text
+    assert "failed 00002: 0/2 (episodes 4-5), job 9" in text
+    assert "failed episode 5: no drawer" in text
+
+
+def test_a_folder_without_a_run_is_said_in_words(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([]) == 1
+    assert "no folder results here" in capsys.readouterr().err
+    assert main(["demo"]) == 1
+    assert "no run of this folder was about demo" in capsys.readouterr().err
