@@ -21,7 +21,12 @@ PACKAGE_OF_MODULE = {
 }
 
 # Scripts that the environment of a model server runs.
-OF_OTHER_ENVIRONMENTS = {"tiny_vlm.py", "vllm_batch.py", "vllm_cpu_hook.py"}
+OF_OTHER_ENVIRONMENTS = {
+    "lerobot_tools.py",
+    "tiny_vlm.py",
+    "vllm_batch.py",
+    "vllm_cpu_hook.py",
+}
 
 
 def plain(name: str) -> str:
