@@ -267,6 +267,21 @@ def test_judging_noting_and_fixing_a_question(page, served, work):
     assert "subtasks" not in file
 
 
+def test_the_next_run_writes_what_was_corrected_into_the_dataset(page, served):
+    pytest.importorskip("cuesheet.corrections", reason="corrections are not read by this version")
+    address, folder = served
+    opened(page, address)
+    page.locator("#subtasks .label input").first.fill("stretch out towards the puck")
+    page.locator("#subtasks .label input").first.press("Enter")
+    file = saved(page, folder)
+    served_work = Workdir(folder.parents[1])
+    served_work.run()
+    for frame in frames_of(served_work, EPISODE):
+        rows = [row for row in frame["language_persistent"] if row["style"] == "subtask"]
+        assert [row["content"] for row in rows] == [part["label"] for part in file["subtasks"]]
+        assert rows[0]["content"] == "stretch out towards the puck"
+
+
 def test_what_someone_else_saved_is_not_overwritten_unseen(page, served):
     address, folder = served
     opened(page, address)

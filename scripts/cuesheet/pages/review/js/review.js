@@ -180,7 +180,7 @@
 
   function nextQuestion(frame) {
     const later = pairs().find((pair) => pair.frame_index > frame);
-    return later ? `None at this frame; the next at ${app.seconds(view.episode.timestamps[later.frame_index])} (key .).` : "None at this frame.";
+    return later ? `None at this frame; the next at ${app.seconds(view.episode.timestamps[later.frame_index])} (key “.”).` : "None at this frame.";
   }
 
   function drawState(state) {
