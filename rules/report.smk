@@ -8,6 +8,7 @@
 rule summarize_dataset:
     input:
         info="results/{dataset}/annotated/meta/info.json",
+        data=merged_data_files,
     output:
         json="results/{dataset}/summary.json",
         text=report(
@@ -36,6 +37,7 @@ rule summarize_dataset:
 rule write_report:
     input:
         summary="results/{dataset}/summary.json",
+        data=merged_data_files,
         evaluation=evaluation_of,
     output:
         html=report(
@@ -55,7 +57,7 @@ rule write_report:
         mem_mb=1500,
     params:
         results=lambda wildcards: f"results/{wildcards.dataset}",
-        selected=lambda wildcards: of(wildcards).selected,
+        selected=lambda wildcards: sorted({*of(wildcards).selected} - of(wildcards).kept),
         prompts_dir=lambda wildcards: str(of(wildcards).prompts_dir),
         report=CONFIG.report.model_dump(),
     script:
@@ -65,6 +67,7 @@ rule write_report:
 rule build_review:
     input:
         summary="results/{dataset}/summary.json",
+        data=merged_data_files,
     output:
         page="results/{dataset}/review/index.html",
     log:
@@ -78,7 +81,7 @@ rule build_review:
         mem_mb=1500,
     params:
         results=lambda wildcards: f"results/{wildcards.dataset}",
-        corrections=lambda wildcards: f"corrections/{wildcards.dataset}",
+        corrections=lambda wildcards: f"{CONFIG.corrections_dir}/{wildcards.dataset}",
         default_camera=lambda wildcards: of(wildcards).default_camera,
     script:
         "../scripts/build_review.py"
