@@ -64,7 +64,7 @@ def test_clips_show_exactly_the_episodes_frames(coded, tmp_path, say):  # noqa: 
             where="test",
         )
         clip = tmp_path / f"{case.episode.episode_index}.mp4"
-        write_clip(clip, frames, ClipSettings(preset="ultrafast", crf=0, copy=True))
+        write_clip(clip, frames, ClipSettings(preset="ultrafast", crf=0))
         truth = full_decode(case.file, camera.width, camera.height).astype(np.int16)
         truth = truth[case.first_frame : case.first_frame + case.length]
         with av.open(str(clip)) as container:
