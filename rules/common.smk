@@ -31,7 +31,7 @@ def mistake(error):
 
 
 try:
-    RUN = load_run(config, REPOSITORY)
+    RUN = load_run(config, REPOSITORY, online=workflow.is_main_process)
 except CuesheetError as error:
     raise mistake(error) from None
 CONFIG = RUN.config

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from cuesheet import prompts
+from cuesheet import hub, prompts
 from cuesheet.config import Config
 from cuesheet.config_checks import check_cameras, check_episodes, check_folder
 from cuesheet.config_errors import load_config
@@ -17,16 +17,21 @@ from cuesheet.imported_subtasks import check_column
 from cuesheet.workflow import STAGES, Run, RunDataset
 
 
-def load_run(raw: dict[str, Any], repository: Path) -> Run:
+def load_run(raw: dict[str, Any], repository: Path, *, online: bool = True) -> Run:
     """Check the configuration against itself and against the datasets it names.
 
+    `online`: whether a hub may be asked for datasets; the jobs of a run take what it fetched.
     Raises CuesheetError with one clear line a mistake.
     """
     config = load_config(raw)
     datasets = {}
     for name, entry in config.dataset_entries().items():
-        root = _resolve(entry.path, repository)
-        check_folder("dataset", root)
+        place = hub.parse(entry.path)
+        if place is None:
+            root = _resolve(entry.path, repository)
+            check_folder("dataset", root)
+        else:
+            root = hub.open_dataset(place, name, online=online)
         if Path.cwd().resolve().is_relative_to(root.resolve()):
             raise CuesheetError(
                 f"{name}: the working directory {Path.cwd()} is inside the dataset {root}, which "
@@ -49,6 +54,8 @@ def load_run(raw: dict[str, Any], repository: Path) -> Run:
         else:
             vqa_cameras = cameras
         selected = known if entry.episodes is None else entry.episodes
+        if place is not None and online:
+            hub.fetch(place, name, source.files_of(selected))
         kept = frozenset()
         if config.existing == "keep":
             kept = episodes_with_rows(source) & frozenset(selected)
