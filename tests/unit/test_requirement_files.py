@@ -20,8 +20,8 @@ PACKAGE_OF_MODULE = {
     "annotated_types": "pydantic",
 }
 
-# Scripts that the environment of the vLLM tests runs.
-OF_OTHER_ENVIRONMENTS = {"tiny_vlm.py", "vllm_cpu_hook.py"}
+# Scripts that the environments of the vLLM and the LeRobot tests run.
+OF_OTHER_ENVIRONMENTS = {"tiny_vlm.py", "vllm_cpu_hook.py", "lerobot_tools.py"}
 
 
 def plain(name: str) -> str:
