@@ -39,7 +39,10 @@ SHARD_FILE = os.environ.get(SHARD_VARIABLE)
 
 try:
     RUN = load_run(
-        config, REPOSITORY, json.loads(Path(SHARD_FILE).read_bytes()) if SHARD_FILE else None
+        config,
+        REPOSITORY,
+        json.loads(Path(SHARD_FILE).read_bytes()) if SHARD_FILE else None,
+        online=workflow.is_main_process and not SHARD_FILE,
     )
 except CuesheetError as error:
     raise mistake(error) from None

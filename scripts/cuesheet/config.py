@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from cuesheet import hub
 from cuesheet.config_cluster import ClusterConfig
 from cuesheet.config_look import EvaluateConfig, ReportConfig
 from cuesheet.config_types import Episodes, Expected, PositiveFloat, Section, Text
@@ -231,7 +232,8 @@ class Config(Section):
     dataset: DatasetSetting = Field(
         default="data/demo_v3",
         description=(
-            "Folder of a LeRobot dataset, a list of folders, or names with folders "
+            "Folder of a LeRobot dataset or `hf://datasets/user/name@revision`, a list of these, "
+            "or names with them "
             "(`{name: path}` or `{name: {path: ..., episodes: ..., default_camera: ...}}`). "
             "Results go to results/{name}."
         ),
@@ -304,7 +306,8 @@ class Config(Section):
             paths = [self.dataset] if isinstance(self.dataset, str) else self.dataset
             named = {}
             for path in paths:
-                name = Path(path).expanduser().resolve().name
+                place = hub.parse(path)
+                name = place.name if place else Path(path).expanduser().resolve().name
                 if name in named:
                     raise ValueError(
                         f"dataset: {named[name].path} and {path} would both be called {name!r}; "

@@ -51,6 +51,19 @@ class Dataset:
     def _by_index(self) -> dict[int, Episode]:
         return {episode.episode_index: episode for episode in self.episodes}
 
+    def files_of(self, episode_indices: Iterable[int]) -> dict[str, list[int]]:
+        """Data and video files of some episodes, each with the episodes that need it."""
+        needed: dict[str, list[int]] = {}
+        for index in episode_indices:
+            episode = self.episode(index)
+            for file in {episode.data_file, *(video.file for video in episode.videos.values())}:
+                needed.setdefault(file, []).append(index)
+        return needed
+
+    def is_there(self, file: str) -> bool:
+        """Whether a file is on this disk: of a partial copy or download, some are not."""
+        return (self.root / file).is_file()
+
     def episode(self, episode_index: int) -> Episode:
         """The episode of that number.
 

@@ -122,12 +122,15 @@ def build_index(
         CuesheetError: metadata and files disagree; names every file and episode concerned (the
             first thirty problems).
     """
+    every = {episode.episode_index for episode in dataset.episodes}
+    needed = every if selected is None else set(selected)
+    absent, elsewhere = _not_here(dataset, needed)
     problems = check_metadata(dataset)
     rows: dict[int, DataRows] = {}
     checks: dict[str, VideoFileCheck] = {}
     videos = _video_files(dataset)
     pictures = [camera.key for camera in dataset.cameras.values() if camera.kind == "image"]
-    for file in progress([*dataset.data_files, *videos]):
+    for file in progress([f for f in (*dataset.data_files, *videos) if f not in absent]):
         if file in videos:
             camera, episodes = videos[file]
             checks[file] = check_video_file(dataset.root, file, camera, episodes, dataset.fps)
@@ -143,8 +146,6 @@ def build_index(
             return {problem.episode_index}
         return {episode.episode_index for episode in holds.get(problem.file, ())}
 
-    every = {episode.episode_index for episode in dataset.episodes}
-    needed = every if selected is None else set(selected)
     errors = [p for p in problems if concerned(p) & needed or not concerned(p) & every]
     if errors:
         raise CuesheetError(_problem_text(dataset, errors))
@@ -152,11 +153,27 @@ def build_index(
     entries = [
         _entry(dataset, episode, rows[episode.episode_index], checks)
         for episode in dataset.episodes
-        if episode.episode_index not in broken
+        if episode.episode_index not in broken | elsewhere
     ]
-    notices = _notices(dataset, videos, checks)
+    notices = _notices(dataset, {f: v for f, v in videos.items() if f in checks}, checks)
+    if absent:
+        notices.append(
+            f"{len(absent)} files are not here; {describe_range(elsewhere)}, which need them, are "
+            "neither indexed nor part of what is written"
+        )
     notices += [f"left out of the index: {problem}" for problem in problems]
     return pa.Table.from_pylist(entries, schema=SCHEMA), notices
+
+
+def _not_here(dataset: Dataset, needed: Collection[int]) -> tuple[set[str], set[int]]:
+    """Files that only episodes not `needed` need and that are not there, and these episodes."""
+    files = dataset.files_of(episode.episode_index for episode in dataset.episodes)
+    absent = {
+        file
+        for file, episodes in files.items()
+        if not set(episodes) & set(needed) and not dataset.is_there(file)
+    }
+    return absent, {index for file in absent for index in files[file]}
 
 
 def _video_files(dataset: Dataset) -> dict[str, tuple[str, list[Episode]]]:

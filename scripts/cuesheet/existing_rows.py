@@ -37,6 +37,8 @@ def episodes_with_rows(dataset: Dataset) -> frozenset[int]:
     found: set[int] = set()
     for data_file, episodes in dataset.data_files.items():
         path = dataset.root / data_file
+        if not dataset.is_there(data_file):
+            continue
         try:
             with pq.ParquetFile(path, **READ_OPTIONS) as file:
                 found.update(_with_rows(file, episodes))

@@ -70,6 +70,8 @@ def tidy_rows(dataset: Dataset) -> Iterator[TidyRow]:
     Raises CuesheetError for a dataset without language columns, or a file that cannot be read.
     """
     for data_file, episodes in dataset.data_files.items():
+        if not dataset.is_there(data_file):
+            continue
         path = dataset.root / data_file
         try:
             with pq.ParquetFile(path, **READ_OPTIONS) as file:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from cuesheet import dataset_v21, relay_videos
 from cuesheet.dataset import Dataset, Episode
+from cuesheet.errors import CuesheetError
 from cuesheet.files import atomic_path
 from cuesheet.finalize import copy_other_files, extended_info, prepare, publish
 from cuesheet.language import LANGUAGE_COLUMNS
@@ -43,6 +44,12 @@ def relay_dataset(dataset: Dataset, merged: Path, annotated: Path) -> None:
     Raises:
         CuesheetError: a file cannot be read, or the joined videos are not exact.
     """
+    absent = [file for file in dataset.data_files if not dataset.is_there(file)]
+    if absent:
+        raise CuesheetError(
+            f"{dataset.name}: output.format is v3.0, and {len(absent)} data files of the source "
+            f"are not here, such as {absent[0]}; choose all episodes, or set it to source"
+        )
     prepare(dataset, annotated)
     columns: dict[str, list[Any]] = {"episode_index": [e.episode_index for e in dataset.episodes]}
     groups = list(_files_of(dataset.episodes, merged))

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cuesheet import prompts
+from cuesheet import hub, prompts
 from cuesheet.config import Config
 from cuesheet.config_checks import check_cameras, check_episodes, check_folder
 from cuesheet.config_errors import load_config
@@ -18,10 +18,17 @@ from cuesheet.stage_files import STAGES
 from cuesheet.workflow import Run, RunDataset
 
 
-def load_run(raw: dict[str, Any], repository: Path, shard: Mapping[str, Any] | None = None) -> Run:
+def load_run(
+    raw: dict[str, Any],
+    repository: Path,
+    shard: Mapping[str, Any] | None = None,
+    *,
+    online: bool = True,
+) -> Run:
     """Check the configuration against itself and against the datasets it names.
 
     With `shard` (its `dataset`, `shard` and `episodes`) the run is about these episodes alone.
+    `online`: whether a hub may be asked for datasets; the jobs of a run take what it fetched.
     Raises CuesheetError with one clear line a mistake.
     """
     config = load_config(raw)
@@ -29,8 +36,12 @@ def load_run(raw: dict[str, Any], repository: Path, shard: Mapping[str, Any] | N
     for name, entry in config.dataset_entries().items():
         if shard is not None and name != shard["dataset"]:
             continue
-        root = _resolve(entry.path, repository)
-        check_folder("dataset", root)
+        place = hub.parse(entry.path)
+        if place is None:
+            root = _resolve(entry.path, repository)
+            check_folder("dataset", root)
+        else:
+            root = hub.open_dataset(place, name, online=online)
         if Path.cwd().resolve().is_relative_to(root.resolve()):
             raise CuesheetError(
                 f"{name}: the working directory {Path.cwd()} is inside the dataset {root}, which "
@@ -53,6 +64,8 @@ def load_run(raw: dict[str, Any], repository: Path, shard: Mapping[str, Any] | N
         else:
             vqa_cameras = cameras
         selected = known if entry.episodes is None else entry.episodes
+        if place is not None and online:
+            hub.fetch(place, name, source.files_of(selected))
         if shard is not None:
             selected = shard["episodes"]
         kept = frozenset()

@@ -29,9 +29,11 @@ def check_dataset(source: Dataset, annotated: Path, progress: Progress = iter) -
     problems: list[str] = []
     first: tuple[str, pa.Schema] | None = None
     rows = 0
-    for data_file, episodes in zip(
-        progress(list(finished.data_files)), finished.data_files.values(), strict=True
-    ):
+    # Of a partial copy or download, files without chosen episodes are not there.
+    partial = not all(source.is_there(file) for file in source.data_files)
+    present = [f for f in finished.data_files if not partial or source.is_there(f)]
+    for data_file in progress(present):
+        episodes = finished.data_files[data_file]
         path = annotated / data_file
         try:
             with pq.ParquetFile(path, **READ_OPTIONS) as file:
@@ -45,8 +47,12 @@ def check_dataset(source: Dataset, annotated: Path, progress: Progress = iter) -
             first = (data_file, schema)
         elif not schema.equals(first[1]):
             problems.append(f"{path} has other columns or types than {first[0]}.")
+    if partial:
+        rows = sum(episode.length for episode in source.episodes)
     problems += _check_totals(finished, source, rows)
     videos = {video.file for episode in finished.episodes for video in episode.videos.values()}
+    if partial:
+        videos = {video for video in videos if source.is_there(video)}
     problems += [
         f"{annotated / v} is not there." for v in sorted(videos) if not _is_file(annotated / v)
     ]

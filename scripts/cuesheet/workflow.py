@@ -132,11 +132,7 @@ class RunDataset:
 
     def check_files(self) -> None:
         """Raise CuesheetError for files of the episodes to be worked on that are not there."""
-        needed: dict[str, list[int]] = {}
-        for index in self.worked_on:
-            episode = self.episode(index)
-            for file in {episode.data_file, *(video.file for video in episode.videos.values())}:
-                needed.setdefault(file, []).append(index)
+        needed = self.source.files_of(self.worked_on)
         missing = [file for file in sorted(needed) if not (self.root / file).is_file()]
         if missing:
             lines = [
@@ -231,9 +227,13 @@ class RunDataset:
 
     @property
     def merged_data_files(self) -> list[str]:
-        """Data files with language, of the output or, before they are laid out anew, beside it."""
+        """Data files with language, of the output or, before they are laid out anew, beside it.
+
+        Files that are not there (they hold no chosen episode) are left out.
+        """
         tree = "merged" if self.is_laid_out_anew else "annotated"
-        return [str(self.results / tree / file) for file in self.source.data_files]
+        present = (file for file in self.source.data_files if self.source.is_there(file))
+        return [str(self.results / tree / file) for file in present]
 
     def _episodes_in(self, data_file: str) -> list[int]:
         try:

@@ -20,7 +20,7 @@ PACKAGE_OF_MODULE = {
     "annotated_types": "pydantic",
 }
 
-# Scripts that the environment of a model server runs.
+# Scripts that other environments run: with a model server, with LeRobot.
 OF_OTHER_ENVIRONMENTS = {
     "lerobot_tools.py",
     "tiny_vlm.py",

@@ -1,0 +1,216 @@
+"""Datasets from a hub and to a hub, with the real client and a hub on loopback."""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from dataset_variants import as_v21, set_task
+from hub_server import HubServer
+from workflow_runs import REPOSITORY, Workdir
+
+pytestmark = pytest.mark.workflow
+
+REPO = "someone/demo"
+QUICK = {"vqa": {"enabled": False}, "interjections": {"enabled": False}}
+
+
+@pytest.fixture
+def hub():
+    server = HubServer()
+    yield server
+    server.close()
+
+
+class HubWorkdir(Workdir):
+    """Its own hub cache, the hub on loopback, no keys of the user."""
+
+    def __init__(self, path: Path, hub: HubServer) -> None:
+        super().__init__(path)
+        self.hub = hub
+
+    @property
+    def home(self) -> Path:
+        return self.path.parent / "hf_home"
+
+    def environment(self) -> dict[str, str]:
+        return super().environment() | {
+            "HF_ENDPOINT": self.hub.url,
+            "HF_HOME": str(self.home),
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_TOKEN": "hf_test",
+        }
+
+    def push(self, *arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-m", "cuesheet.push_dataset", *arguments],
+            cwd=self.path,
+            env=self.environment() | {"PYTHONPATH": str(REPOSITORY / "scripts")},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+
+@pytest.fixture
+def work(tmp_path, hub):
+    return HubWorkdir(tmp_path / "work", hub)
+
+
+def state(folder: Path) -> dict[str, tuple]:
+    return {
+        str(path.relative_to(folder)): (
+            hashlib.sha256(path.read_bytes()).hexdigest(),
+            path.stat().st_mtime_ns,
+            path.stat().st_mode,
+        )
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_only_what_the_chosen_episodes_need_of_exactly_that_revision(
+    work, hub, demo_v3, tmp_path, capsys
+):
+    source = as_v21(demo_v3, tmp_path / "v21")
+    commit = hub.add(REPO, source)
+    changed = shutil.copytree(source, tmp_path / "later")
+    (changed / "meta/info.json").write_text("{}")
+    hub.repositories[REPO].tags["v1"] = commit
+    hub.add(REPO, changed)
+    work.configure(dataset=f"hf://datasets/{REPO}@v1", episodes=[1, 3], **QUICK)
+    work.run()
+    folders = {name.removeprefix(f"{REPO}/").split("/")[0] for name in hub.sent}
+    assert folders == {"meta", "data", "videos"}
+    numbers = {name[-10:].split(".")[0] for name in hub.sent if "/meta/" not in name}
+    assert {number[-1] for number in numbers} == {"1", "3"}
+    whole = sum(path.stat().st_size for path in source.rglob("*") if path.is_file())
+    assert hub.bytes_sent < whole
+    with capsys.disabled():
+        print(f"\n2 of 4 episodes of v2.1: {hub.bytes_sent} of {whole} bytes")
+    annotated = work.path / "results/demo/annotated"
+    files = sorted(path.name for path in annotated.glob("data/*/*.parquet"))
+    assert files == ["episode_000001.parquet", "episode_000003.parquet"]
+    assert pq.read_table(annotated / "data/chunk-000" / files[0])["language_persistent"][0].as_py()
+
+    cache = work.home / "hub"
+    before, sent, asked = state(cache), hub.bytes_sent, len(hub.asked)
+    for path in cache.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(0o444)
+    work.configure(dataset=f"hf://datasets/{REPO}@v1", episodes=[1, 3], seed=1, **QUICK)
+    assert "Nothing to be done" not in work.run("--forceall").output
+    assert hub.bytes_sent == sent
+    # Jobs ask nothing: the run itself asks for the commit, and for the list of its metadata.
+    assert len(hub.asked) - asked <= 20, hub.asked[asked:]
+    after = state(cache)
+    assert {name: entry[:2] for name, entry in after.items()} == {
+        name: entry[:2] for name, entry in before.items()
+    }
+
+
+def test_a_download_that_was_cut_off_goes_on(work, hub, demo_v3):
+    hub.add(REPO, demo_v3)
+    hub.cut_after = 100_000
+    work.configure(dataset=f"hf://datasets/{REPO}", episodes=[0], **QUICK)
+    work.run()
+    whole = sum(path.stat().st_size for path in demo_v3.rglob("*") if path.is_file())
+    assert hub.cut_after is None
+    # The client keeps what it wrote in whole pieces of 10 MB; nothing else is sent twice.
+    assert hub.bytes_sent <= whole + 100_000
+
+
+def test_a_new_commit_is_noticed_and_only_what_changed_is_made_anew(work, hub, demo_v3, tmp_path):
+    source = shutil.copytree(demo_v3, tmp_path / "source")
+    hub.add(REPO, source)
+    work.configure(dataset=f"hf://datasets/{REPO}", **QUICK)
+    work.run()
+    set_task(source, 1, "Pull the drawer out all the way")
+    hub.add(REPO, source)
+    done = work.run()
+    assert done.jobs["annotate_plan"] == 1
+    assert "1 recorded again (1)" in done.output
+    assert "Nothing to be done" in work.run().output
+
+
+@pytest.mark.parametrize(
+    ("dataset", "said"),
+    [
+        ("hf://datasets/nobody/none", "the hub has no dataset nobody/none"),
+        (f"hf://datasets/{REPO}@v9", "no branch, tag or commit v9"),
+        ("hf://someone/demo", "expected hf://datasets/user/name"),
+    ],
+)
+def test_mistakes_are_one_line(work, hub, demo_v3, dataset, said):
+    hub.add(REPO, demo_v3)
+    work.configure(dataset=dataset)
+    done = work.run("-n", check=False)
+    assert done.returncode != 0
+    assert said in done.output
+    assert "Traceback" not in done.output
+
+
+def test_a_hub_that_is_not_there_is_said_and_what_was_opened_before_is_used_offline(
+    work, hub, demo_v3, monkeypatch
+):
+    hub.add(REPO, demo_v3)
+    work.configure(dataset=f"hf://datasets/{REPO}", episodes=[0], **QUICK)
+    work.run()
+    hub.close()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert "Nothing to be done" in work.run().output
+
+
+def test_push_makes_a_private_repository_with_card_and_tags_and_overwrites_nothing(
+    work, hub, demo_v3, tmp_path
+):
+    source = shutil.copytree(demo_v3, tmp_path / "source")
+    (source / "README.md").write_text("---\nlicense: mit\n---\n# Demo\nRecorded by hand.\n")
+    hub.add(REPO, source)
+    work.configure(dataset=f"hf://datasets/{REPO}")
+    work.run()
+    refused = work.push("results/demo", REPO)
+    assert refused.returncode == 1
+    assert "is the source of this dataset" in refused.stderr
+    assert hub.repositories[REPO].branches["main"] == next(iter(hub.repositories[REPO].commits))
+
+    done = work.push("results/demo", "me/annotated", "--tag", "first")
+    assert done.returncode == 0, done.stderr
+    made = hub.repositories["me/annotated"]
+    assert made.private
+    assert set(made.tags) == {"v3.0", "first"}
+    files = dict(made.commits[made.tags["v3.0"]])
+    annotated = work.path / "results/demo/annotated"
+    expected = {
+        path.relative_to(annotated).as_posix(): path.read_bytes()
+        for path in annotated.rglob("*")
+        if path.is_file() and ".snakemake" not in path.name
+    }
+    card = files.pop("README.md").decode()
+    expected.pop("README.md")
+    assert files == expected
+    told = ["license: mit", "cuesheet-offline-1", "not a language model", "| subtask | 11 |"]
+    for part in [*told, "plan_segment", "Recorded by hand.", f"hf://datasets/{REPO}@main"]:
+        assert part in card, card
+
+    again = work.push("results/demo", "me/annotated")
+    assert again.returncode == 1
+    assert "has a dataset me/annotated already" in again.stderr
+    assert len(made.commits) == 2
+    assert work.push("results/demo", "me/annotated", "--overwrite").returncode == 0
+    assert made.tags["v3.0"] == made.branches["main"]
+
+
+def test_part_of_a_dataset_and_an_unfinished_one_are_not_pushed(work, hub, demo_v3, tmp_path):
+    hub.add(REPO, as_v21(demo_v3, tmp_path / "v21"))
+    work.configure(dataset=f"hf://datasets/{REPO}", episodes=[1], **QUICK)
+    work.run()
+    done = work.push("results/demo", "me/part")
+    assert "is part of a dataset: 9 files" in done.stderr
+    (work.path / "results/demo/summary.json").unlink()
+    assert "is not finished" in work.push("results/demo", "me/part").stderr
+    assert "me/part" not in hub.repositories
