@@ -171,6 +171,8 @@ def write_options(schema: pa.Schema) -> dict[str, Any]:
     options: dict[str, Any] = {
         "compression": "snappy",
         "use_dictionary": [leaf.path for leaf in leaves if leaf.path not in unlike],
+        # The least and the greatest text of an episode help nobody, and take a sixth of the time.
+        "write_statistics": [leaf.path for leaf in leaves if not _is_of_language(leaf)],
         "dictionary_pagesize_limit": _DICTIONARY_BYTES,
     }
     if any(_is_picture(leaf) for leaf in leaves):
@@ -184,8 +186,11 @@ def _is_picture(leaf: pq.ColumnSchema) -> bool:
 
 
 def _is_measured(leaf: pq.ColumnSchema) -> bool:
-    of_language = leaf.path.split(".")[0] in LANGUAGE_COLUMNS
-    return leaf.physical_type in ("FLOAT", "DOUBLE") and not of_language
+    return leaf.physical_type in ("FLOAT", "DOUBLE") and not _is_of_language(leaf)
+
+
+def _is_of_language(leaf: pq.ColumnSchema) -> bool:
+    return leaf.path.split(".")[0] in LANGUAGE_COLUMNS
 
 
 def annotated_schema(source: pa.Schema) -> pa.Schema:

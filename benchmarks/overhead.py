@@ -1,0 +1,135 @@
+"""What does the workflow cost beside decoding, encoding and the model server?
+
+    python benchmarks/overhead.py [--json FILE] [--episodes 64] [--cores 2] [--dataset FOLDER]
+
+Shard scale: a dataset of 64 episodes (the demo's four again and again, two cameras). A first run
+fills the cache with the embedded default; then everything is made anew from the cache alone, with
+the run's job server and with a Python process a job. Overhead is all CPU time of the run
+(Snakemake, process starts, imports, gateway) but that of the jobs that decode and encode.
+
+A dataset against a server that answers in 0.5 s (`--dataset`, such as dev_v3): a first run records
+replies of the embedded default; then it is run anew against a server that gives them after 0.5 s.
+Wall seconds, CPU seconds and memory of the whole run stand beside those of the plain way (one
+process, 16 episodes in parallel), which were measured on another day: 332 calls, 23.6 s, 20.9 CPU
+seconds, 1.0 GB.
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import measuring
+import slot_server
+import workflow_cost
+from datasets import many_episodes
+from measuring import Target
+
+OFFLINE = "cuesheet-offline-1"
+DECODING = ("extract_clip", "decode_keyframes")
+REFERENCE = {"calls": 332, "wall_s": 23.6, "cpu_s": 20.9, "peak_mb": 1000}
+
+
+def at_shard_scale(folder: Path, episodes: int, cores: int) -> dict[str, Any]:
+    """Cost of runs that are answered from the cache."""
+    dataset = many_episodes(folder / "many", episodes)
+    cache = {"cache_dir": str(folder / "cache")}
+    workflow_cost.run(folder / "fill", {"dataset": str(dataset), "vlm": cache}, cores)
+    replay = {"serve": "replay", "model": OFFLINE, **cache}
+    settings = {"dataset": str(dataset), "vlm": replay}
+    found: dict[str, Any] = {"episodes": episodes}
+    for name, job_server in (("job_server", True), ("process_a_job", False)):
+        cost = workflow_cost.run(folder / name, settings, cores, job_server=job_server)
+        decoding_s = sum(cost["jobs"].get(rule, {}).get("cpu_s", 0.0) for rule in DECODING)
+        cost["decoding_cpu_s"] = decoding_s
+        cost["overhead_cpu_s_per_episode"] = (cost["cpu_s"] - decoding_s) / episodes
+        found[name] = cost
+    # Without the job server the jobs are not told apart; they decode and encode as much.
+    plain = found["process_a_job"]
+    plain["decoding_cpu_s"] = found["job_server"]["decoding_cpu_s"]
+    plain["overhead_cpu_s_per_episode"] = (plain["cpu_s"] - plain["decoding_cpu_s"]) / episodes
+    return found
+
+
+def against_a_slow_server(
+    folder: Path, dataset: Path, cores: int, reply_s: float
+) -> dict[str, Any]:
+    """Cost of a whole run whose calls take `reply_s` seconds each."""
+    folder.mkdir()
+    port_file = folder / "offline.port"
+    command = [sys.executable, "-m", "cuesheet.offline_vlm", "--port-file", str(port_file)]
+    with (
+        slot_server.process_with_port(command, port_file) as port,
+        slot_server.running(
+            reply_s, 1000, upstream=f"http://127.0.0.1:{port}/v1", model=OFFLINE
+        ) as server,
+    ):
+        vlm = {"serve": "external", "base_urls": [server.base_url], "model": OFFLINE}
+        for name in ("record", "measured"):
+            vlm |= {"cache_dir": str(folder / f"cache-{name}")}
+            server.reset()
+            cost = workflow_cost.run(folder / name, {"dataset": str(dataset), "vlm": vlm}, cores)
+        stats = server.stats()
+    if stats["recorded"]:
+        sys.exit(f"{stats['recorded']} calls differ from those of the first run")
+    return {**cost, "calls": stats["calls"]}
+
+
+def show(found: dict[str, Any], episodes: int) -> None:
+    print(f"{'CPU ms an episode':<34}{'job server':>12}{'alone':>12}")
+    served, plain = found["job_server"], found["process_a_job"]
+    for rule, of in served["jobs"].items():
+        print(f"  {rule:<32}{1000 * of['cpu_s'] / episodes:>12.0f}")
+    for key in ("job_server_cpu_s", "gateway_cpu_s", "snakemake_and_clients_cpu_s", "cpu_s"):
+        label = "all" if key == "cpu_s" else key.removesuffix("_cpu_s").replace("_", " ")
+        alone = f"{1000 * plain[key] / episodes:>12.0f}" if key != "job_server_cpu_s" else ""
+        print(f"  {label:<32}{1000 * served[key] / episodes:>12.0f}{alone}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    parser.add_argument("--episodes", type=int, default=64)
+    parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--dataset", type=Path, help="run this one against a server of 0.5 s")
+    parser.add_argument("--reply-s", type=float, default=0.5)
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="overhead."))
+    targets, figures = [], {}
+    try:
+        if options.episodes:
+            found = figures["shard"] = at_shard_scale(folder, options.episodes, options.cores)
+            show(found, options.episodes)
+            value = found["job_server"]["overhead_cpu_s_per_episode"]
+            plain = found["process_a_job"]["overhead_cpu_s_per_episode"]
+            targets += [
+                Target("overhead: CPU s an episode", value, 1.0, at_most=True),
+                Target("overhead: times less than with a process a job", plain / value, 1.0),
+            ]
+        if options.dataset:
+            cost = figures["slow_server"] = against_a_slow_server(
+                folder / "slow", options.dataset.resolve(), options.cores, options.reply_s
+            )
+            per_call = {
+                name: REFERENCE[name] / REFERENCE["calls"] / (cost[name] / cost["calls"])
+                for name in ("wall_s", "cpu_s")
+            }
+            print({name: value for name, value in cost.items() if name != "jobs"})
+            targets += [
+                Target("0.5 s server: times less wall time a call", per_call["wall_s"], 1.0),
+                Target("0.5 s server: times less CPU time a call", per_call["cpu_s"], 1.0),
+                Target(
+                    "0.5 s server: times less memory", REFERENCE["peak_mb"] / cost["peak_mb"], 1.0
+                ),
+            ]
+    finally:
+        shutil.rmtree(folder)
+    measuring.publish("overhead", targets, figures, options.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+"""A model server that answers every call after a fixed time and keeps a fixed number going.
+
+    python benchmarks/slot_server.py --port-file FILE [--reply-s 0.5] [--slots 64]
+
+At most `--slots` calls are worked on at once, `--reply-s` seconds each; the others wait in line.
+The reply is `{"label": "cup"}`, or with `--upstream URL` what that server answered the first time it was
+asked the same: such a reply is asked for without delay once, and from then on takes `--reply-s`.
+`GET /stats` tells how full the slots were since the last `POST /reset`.
+"""
+
+import argparse
+import asyncio
+import hashlib
+import itertools
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+REPLY = {
+    "id": "1",
+    "object": "chat.completion",
+    "created": 0,
+    "model": "m",
+    "choices": [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": '{"label": "cup"}'},
+            "finish_reason": "stop",
+        }
+    ],
+    "usage": {"prompt_tokens": 1000, "completion_tokens": 20, "total_tokens": 1020},
+}
+
+
+def shares(changes: list[tuple[float, int]], slots: int) -> dict[str, float]:
+    """How full the slots were.
+
+    `changes` has (time in s, slots in use from then on). `used` is the share of the slots in use
+    from the first call to the last; `used_with_work` the same until the last moment when all were:
+    after that there is no work for all of them, whoever asks.
+    """
+    begin, end = changes[0][0], changes[-1][0]
+    last_full = begin
+    for (_, used), (until, _) in itertools.pairwise(changes):
+        if used >= slots:
+            last_full = until
+    filled = [at for at, used in changes if used >= slots]
+    return {
+        "span_s": end - begin,
+        "used": _mean(changes, end) / slots,
+        "used_with_work": _mean(changes, last_full) / slots,
+        "ramp_s": (filled[0] if filled else end) - begin,
+    }
+
+
+def _mean(changes: list[tuple[float, int]], end: float) -> float:
+    """The mean of the slots in use from the first change to `end`."""
+    begin = changes[0][0]
+    busy = sum(
+        used * (min(until, end) - at)
+        for (at, used), (until, _) in itertools.pairwise(changes)
+        if at < end
+    )
+    return busy / (end - begin) if end > begin else 0.0
+
+
+class SlotServer:
+    """The server's state: its slots, what was asked, and how full they were."""
+
+    def __init__(self, reply_s: float, slots: int, upstream: str | None) -> None:
+        self.reply_s, self.slots, self._upstream = reply_s, slots, upstream
+        self._free = asyncio.Semaphore(slots)
+        self._known: dict[str, bytes] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        self.calls = self.used = self.recorded = 0
+        self.changes: list[tuple[float, int]] = []
+
+    def _change(self, by: int) -> None:
+        self.used += by
+        self.changes.append((time.monotonic(), self.used))
+
+    async def reply(self, body: bytes) -> bytes:
+        """The answer to a request."""
+        self.calls += 1
+        answer = json.dumps(REPLY).encode()
+        if self._upstream:
+            key = hashlib.sha256(body).hexdigest()
+            if key not in self._known:
+                self.recorded += 1
+                self._known[key] = await self._ask(body)
+                return self._known[key]
+            answer = self._known[key]
+        async with self._free:
+            self._change(1)
+            try:
+                await asyncio.sleep(self.reply_s)
+            finally:
+                self._change(-1)
+        return answer
+
+    async def _ask(self, body: bytes) -> bytes:
+        import aiohttp
+
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(
+                f"{self._upstream}/chat/completions",
+                data=body,
+                headers={"Content-Type": "application/json"},
+            ) as response,
+        ):
+            response.raise_for_status()
+            return await response.read()
+
+    def stats(self) -> dict[str, Any]:
+        found: dict[str, Any] = {"calls": self.calls, "recorded": self.recorded}
+        return found | (shares(self.changes, self.slots) if len(self.changes) > 1 else {})
+
+
+def serve(options: argparse.Namespace) -> None:
+    from aiohttp import web
+
+    async def run() -> None:
+        server = SlotServer(options.reply_s, options.slots, options.upstream)
+
+        async def chat(request: web.Request) -> web.Response:
+            return web.Response(
+                body=await server.reply(await request.read()), content_type="application/json"
+            )
+
+        async def models(_: web.Request) -> web.Response:
+            return web.json_response({"object": "list", "data": [{"id": options.model}]})
+
+        async def stats(_: web.Request) -> web.Response:
+            return web.json_response(server.stats())
+
+        async def reset(request: web.Request) -> web.Response:
+            server.reset()
+            return web.json_response({})
+
+        app = web.Application(client_max_size=2**28)
+        app.router.add_post("/v1/chat/completions", chat)
+        app.router.add_get("/v1/models", models)
+        app.router.add_get("/stats", stats)
+        app.router.add_post("/reset", reset)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0, backlog=2048)
+        await site.start()
+        temporary = options.port_file.with_suffix(".new")
+        temporary.write_text(str(runner.addresses[0][1]))
+        temporary.rename(options.port_file)
+        await asyncio.Event().wait()
+
+    asyncio.run(run())
+
+
+class Running:
+    """A server in a process of its own."""
+
+    def __init__(self, port: int) -> None:
+        self._address = f"http://127.0.0.1:{port}"
+        self.base_url = f"{self._address}/v1"
+
+    def stats(self) -> dict[str, Any]:
+        with urllib.request.urlopen(f"{self._address}/stats", timeout=30) as response:
+            return json.load(response)
+
+    def reset(self) -> None:
+        urllib.request.urlopen(f"{self._address}/reset", data=b"", timeout=30).close()
+
+
+@contextmanager
+def running(
+    reply_s: float, slots: int, *, upstream: str | None = None, model: str = "m"
+) -> Iterator[Running]:
+    """Start a server; it ends with the block."""
+    with tempfile.TemporaryDirectory(prefix="slot_server.") as name:
+        port_file = Path(name) / "port"
+        command = [sys.executable, __file__, "--port-file", str(port_file), "--model", model]
+        command += ["--reply-s", str(reply_s), "--slots", str(slots)]
+        if upstream:
+            command += ["--upstream", upstream]
+        with process_with_port(command, port_file) as port:
+            yield Running(port)
+
+
+@contextmanager
+def process_with_port(command: list[str], port_file: Path) -> Iterator[int]:
+    """Run a server's command until the block ends; the port is what it writes to its file."""
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        while not (port_file.exists() and port_file.read_text()):
+            if process.poll() is not None:
+                raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+            time.sleep(0.02)
+        yield int(port_file.read_text())
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--port-file", type=Path, required=True)
+    parser.add_argument("--reply-s", type=float, default=0.5)
+    parser.add_argument("--slots", type=int, default=64)
+    parser.add_argument("--model", default="m", help="what /v1/models lists")
+    parser.add_argument("--upstream", help="base URL of the server whose replies are given")
+    serve(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()
