@@ -328,7 +328,7 @@ def close_run(finished):
         server.stop(Path(server_file), timeout_s=30)
     if workflow.is_main_process and RUN.shard is None:
         if sharded() and not finished:
-            say_unfinished(PLANS, os.environ[OUTER_RUN_VARIABLE])
+            say_unfinished(PLANS, os.environ.get(OUTER_RUN_VARIABLE))
         if not finished:
             print(
                 "Cuesheet: the run is not finished. What is done is kept; the causes are above and in "

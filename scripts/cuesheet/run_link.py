@@ -18,6 +18,8 @@ from cuesheet.errors import SurroundingsError
 
 # Environment variable through which the jobs of a run find its server.json.
 SERVER_FILE_VARIABLE = "CUESHEET_SERVER_FILE"
+# What a run says on the terminal where its model server failed; the cause follows.
+SERVER_FAILED = "the model server failed: "
 # And the folder for media that go as file URLs; not set where they go as data URLs.
 SHARED_FOLDER_VARIABLE = "CUESHEET_SHARED_FOLDER"
 

@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -24,7 +25,7 @@ from cuesheet import files
 from cuesheet.errors import CuesheetError, SurroundingsError
 from cuesheet.failures import episode_failures
 from cuesheet.lease import Lease, LeaseLostError, describe
-from cuesheet.run_link import SERVER_FILE_VARIABLE
+from cuesheet.run_link import SERVER_FAILED, SERVER_FILE_VARIABLE
 from cuesheet.shard_plan import complete_episodes
 from cuesheet.shards import as_ranges
 from cuesheet.stage_files import digest
@@ -211,12 +212,17 @@ class ShardJob:
         unexplained = [index for index in self._missing() if index not in failures]
         if unexplained or not failures:
             raise SurroundingsError(
-                f"{self.name} could not be finished ({self._done_so_far()}); the cause is above "
-                "in its log."
+                f"{self.name} could not be finished ({self._done_so_far()}): {self._cause()}"
             )
         print(f"{self.name}: {len(failures)} of {len(self.episodes)} episodes failed:")
         for index, failure in failures.items():
             print(f"  episode {index}: {failure['error']}\n    log: {failure['log']}")
+
+    def _cause(self) -> str:
+        """What the inner run's model server failed by, if it did; it says so in this job's log."""
+        sys.stdout.flush()
+        said = re.findall(rf"^cuesheet: {SERVER_FAILED}(.+)", Path(self.log).read_text(), re.M)
+        return f"{said[-1]}." if said else "the cause is above in its log."
 
     def marker(self) -> dict[str, Any]:
         """What the outer run sees of the shard; the same as long as its annotations are."""

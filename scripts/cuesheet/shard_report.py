@@ -50,8 +50,10 @@ def start_record(plans: Mapping[str, ShardPlan]) -> str:
     return run
 
 
-def say_unfinished(plans: Mapping[str, ShardPlan], run: str) -> None:
+def say_unfinished(plans: Mapping[str, ShardPlan], run: str | None) -> None:
     """Name the shards and episodes that this run tried and could not finish, with the causes."""
+    if run is None:
+        return
     lines = []
     for plan in plans.values():
         for shard in plan.shards:

@@ -108,12 +108,12 @@ def _shard(
     if job.get("run") != run["run"]:
         job = {}
     state = "waiting"
-    if done == len(episodes) and (results / "shards" / f"{name}.json").exists():
+    if (results / "shards" / f"{name}.json").exists():
         state = "done"
     elif job.get("state") in ("running", "ending"):
         lease = results / "shards" / f"{name}.lease"
         state = "running" if _age_s(lease, now) < STALE_S else "failed"
-    elif job:
+    elif job.get("state") == "failed":
         state = "failed"
     kept = {key: job.get(key) for key in ("job_id", "host", "gpus", "log", "started_at", "error")}
     return {**shard, "state": state, **kept}

@@ -31,6 +31,7 @@ from cuesheet.model_server import ManagedBackend, Replica
 from cuesheet.offline_vlm import MODEL_ID as OFFLINE_MODEL
 from cuesheet.progress import Progress
 from cuesheet.replay import ReplayBackend
+from cuesheet.run_link import SERVER_FAILED
 from cuesheet.upstream import Backend, ExternalBackend
 from cuesheet.usage import WRITE_EVERY_S, Usage
 
@@ -100,7 +101,7 @@ def make_backend(config: dict[str, Any], run_dir: Path, server_file: ServerFile)
 
     def on_failed(cause: str) -> None:
         server_file.write(state="failed", error=cause)
-        _say(f"the model server failed: {cause}")
+        _say(f"{SERVER_FAILED}{cause}")
 
     return ManagedBackend(replicas, model, config["max_restarts"], on_failed)
 

@@ -1,0 +1,99 @@
+"""Shards without a cluster: one job for several episodes, one after the other on this machine."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from slurm_runs import annotations, eventually, orphans_in
+from workflow_runs import REPOSITORY, Workdir
+
+pytestmark = pytest.mark.workflow
+
+TWO = {"shards": "always", "episodes_per_shard": 2}
+
+
+@pytest.fixture(scope="module")
+def sharded_demo(tmp_path_factory, demo_v3) -> Workdir:
+    """The demo in two shards, media apart; tests copy it and do not change it."""
+    work = Workdir(tmp_path_factory.mktemp("sharded") / "work")
+    work.configure(dataset=str(demo_v3), cluster={**TWO, "media": "separate"})
+    assert work.run().jobs == {
+        "index_episodes": 1,
+        "prepare_shard": 2,
+        "annotate_shard": 2,
+        "merge_language": 1,
+        "finalize_dataset": 1,
+        "summarize_dataset": 1,
+    }
+    return work
+
+
+def test_shards_give_the_same_files_as_a_run_without(sharded_demo, finished_demo):
+    one, other = annotations(finished_demo, "demo_v3"), annotations(sharded_demo, "demo_v3")
+    assert one.keys() == other.keys()
+    assert [name for name in one if one[name] != other[name]] == []
+
+
+def test_a_run_may_go_on_with_shards_and_without(sharded_demo, tmp_path, demo_v3):
+    work = sharded_demo.copy_to(tmp_path / "copy")
+    work.configure(dataset=str(demo_v3))
+    jobs = work.run("--dry-run").jobs
+    assert not any(rule.startswith(("annotate", "extract", "decode")) for rule in jobs), jobs
+
+
+def test_a_changed_prompt_sends_every_shard_and_asks_only_what_changed(
+    sharded_demo, tmp_path, demo_v3
+):
+    work = sharded_demo.copy_to(tmp_path / "copy")
+    prompts = tmp_path / "prompts"
+    prompts.mkdir()
+    for path in (REPOSITORY / "config/prompts").iterdir():
+        (prompts / path.name).write_text(path.read_text())
+    work.configure(
+        dataset=str(demo_v3), prompts_dir=str(prompts), cluster={**TWO, "media": "separate"}
+    )
+    work.run()
+    before = {path: path.read_bytes() for path in (work.path / ".cache").rglob("*.json")}
+    count = prompts / "vqa_count.md"
+    count.write_text(count.read_text() + "\nCount with care.\n")
+    assert work.run().jobs["annotate_shard"] == 2
+    new = [path for path in (work.path / ".cache").rglob("*.json") if path not in before]
+    assert new
+    assert all("CountQA" in path.read_text() for path in new)
+    assert "Nothing to be done" in work.run("--dry-run").output
+
+
+def test_new_episodes_leave_finished_shards_alone(tmp_path, demo_v3):
+    work = Workdir(tmp_path / "work")
+    work.configure(dataset=str(demo_v3), episodes=[0, 1], cluster=TWO)
+    work.run()
+    made = (work.path / "results/demo_v3/shards/00000.json").stat().st_mtime_ns
+    work.configure(dataset=str(demo_v3), cluster=TWO)
+    assert work.run().jobs["annotate_shard"] == 1
+    assert (work.path / "results/demo_v3/shards/00000.json").stat().st_mtime_ns == made
+    assert work.json("results/demo_v3/summary.json")["episodes"]["annotated"] == 4
+
+
+def test_nothing_is_left_of_a_run_in_shards_that_was_killed(tmp_path, demo_v3):
+    work = Workdir(tmp_path / "work")
+    work.configure(dataset=str(demo_v3), cluster=TWO)
+    run = work.start()
+    kept = work.path / ".cache" / "vlm"
+    eventually(lambda: len(list(kept.rglob("*.json"))) >= 3, run)
+    os.kill(run.pid, signal.SIGKILL)
+    run.wait()
+    eventually(lambda: orphans_in(work.path) == [])
+    work.run("--unlock")
+    work.run()
+    assert work.json("results/demo_v3/summary.json")["episodes"]["annotated"] == 4
+
+
+@pytest.mark.parametrize("profile", ["slurm"])
+def test_the_profile_plans_shards_where_there_is_no_cluster(tmp_path, demo_v3, profile):
+    work = Workdir(tmp_path / "work")
+    work.configure(dataset=str(demo_v3), cluster={"episodes_per_shard": 1})
+    folder = str(Path(REPOSITORY) / "profiles" / profile)
+    jobs = work.run("--dry-run", "--workflow-profile", folder).jobs
+    assert jobs["annotate_shard"] == 4
+    assert not any(rule.startswith(("annotate_plan", "decode")) for rule in jobs)
