@@ -37,15 +37,16 @@ async def annotate(
     """
     episode = stage.episode
     if camera is None:
+        if given is None:
+            what = "subtasks, plans or memory"
+        else:
+            what = "memory" if settings.memory else ""
+        if what:
+            stage.warn(f"episode {episode.name} has no camera: no {what} written")
         task = {"text": episode.task, "source": "dataset"}
         await write_task_rows(stage, settings, episode.task)
         if given is None:
-            stage.warn(
-                f"episode {episode.name} has no camera: no subtasks, plans or memory written"
-            )
             return {"task": task, "subtasks": [], "skipped": "no camera"}
-        if settings.memory:
-            stage.warn(f"episode {episode.name} has no camera: no memory written")
         _write_subtasks(stage, settings, given.subtasks)
         subtasks = given.subtasks
     else:
