@@ -37,11 +37,8 @@ async def annotate(
     """
     episode = stage.episode
     if camera is None:
-        if given is None:
-            what = "subtasks, plans or memory"
-        else:
-            what = "memory" if settings.memory else ""
-        if what:
+        what = "subtasks, plans or memory" if given is None else "memory"
+        if given is None or settings.memory:
             stage.warn(f"episode {episode.name} has no camera: no {what} written")
         task = {"text": episode.task, "source": "dataset"}
         await write_task_rows(stage, settings, episode.task)
