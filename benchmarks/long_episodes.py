@@ -108,7 +108,7 @@ def run(work: Path, config: dict) -> tuple[int, dict[str, int]]:
         for child in process.children(recursive=True):
             try:
                 words = " ".join(child.cmdline())
-                name = next((n for n in ("supervisor", "offline_vlm") if n in words), None)
+                name = next((n for n in ("cuesheet.server", "offline_vlm") if n in words), None)
                 if name:
                     peaks[name] = max(peaks.get(name, 0), child.memory_info().rss)
             except psutil.Error:

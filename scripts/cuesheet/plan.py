@@ -37,15 +37,13 @@ async def annotate(
     """
     episode = stage.episode
     if camera is None:
+        what = "subtasks, plans or memory" if given is None else "memory"
+        if given is None or settings.memory:
+            stage.warn(f"episode {episode.name} has no camera: no {what} written")
         task = {"text": episode.task, "source": "dataset"}
         await write_task_rows(stage, settings, episode.task)
         if given is None:
-            stage.warn(
-                f"episode {episode.name} has no camera: no subtasks, plans or memory written"
-            )
             return {"task": task, "subtasks": [], "skipped": "no camera"}
-        if settings.memory:
-            stage.warn(f"episode {episode.name} has no camera: no memory written")
         _write_subtasks(stage, settings, given.subtasks)
         subtasks = given.subtasks
     else:
