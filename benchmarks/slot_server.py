@@ -3,8 +3,8 @@
     python benchmarks/slot_server.py --port-file FILE [--reply-s 0.5] [--slots 64]
 
 At most `--slots` calls are worked on at once, `--reply-s` seconds each; the others wait in line.
-The reply is `{"label": "cup"}`, or with `--upstream URL` what that server answered the first time it was
-asked the same: such a reply is asked for without delay once, and from then on takes `--reply-s`.
+The reply is `{"label": "cup"}`, or with `--upstream URL` what that server answered the first time
+it was asked the same: that is asked for once, and from then on takes `--reply-s`.
 `GET /stats` tells how full the slots were since the last `POST /reset`.
 """
 
