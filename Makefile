@@ -3,6 +3,7 @@
 # PYTHON   the Python to build the environments with (3.11 or newer); else the first one found
 # CORES    how many cores `make demo` uses; else all
 # PYTEST   further options of pytest, for example PYTEST="-k keyframes -x"
+# BENCH    further options of `make bench`, for example BENCH="--dataset /data/dev_v3"
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -13,6 +14,7 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3.11 python3.12 python3.13 python3.14 python3 python
 CORES ?= all
 PYTEST ?=
+BENCH ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -48,6 +50,10 @@ demo: $(VENV)/.workflow-installed  ## Annotate the demo dataset: results/demo_v3
 .PHONY: test
 test: $(VENV)/.test-installed torchcodec vllm  ## Run all tests
 	@$(BIN)/python -m pytest -m "not torchcodec and not vllm" $(PYTEST)
+
+.PHONY: bench
+bench: $(VENV)/.workflow-installed  ## Run all benchmarks (an hour): results/benchmarks
+	@$(BIN)/python benchmarks/run_all.py $(BENCH)
 
 .PHONY: lint
 lint: $(VENV)/.test-installed  ## Check style, the rules, and that generated files are current

@@ -4,9 +4,9 @@
 
 A server with S slots of T seconds a call (`slot_server.py`) stands behind a gateway in a process of
 its own, as in a run. The calls of many episodes are asked over the stages' own client, as the
-stages ask them: describe, segment, then one memory after the other; the interjections when the plan is
-there; all questions of VQA at once. There are `--episodes` of them, or fewer where that would take
-longer than `--seconds` at full slots; `--jobs` of them are at work at once, as in a run.
+stages ask them: describe, segment, then one memory after the other; the interjections when the
+plan is there; all questions of VQA at once. There are `--episodes` of them, or fewer where that
+would take longer than `--seconds` at full slots; `--jobs` of them are at work at once.
 
 The plain way: one process, 16 episodes in parallel, one phase after the other (the plans of all,
 then the interjections of all, then the questions of all), serial within an episode but for VQA.

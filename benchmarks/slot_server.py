@@ -13,6 +13,7 @@ import asyncio
 import hashlib
 import itertools
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -197,7 +198,9 @@ def running(
 @contextmanager
 def process_with_port(command: list[str], port_file: Path) -> Iterator[int]:
     """Run a server's command until the block ends; the port is what it writes to its file."""
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    scripts = str(Path(__file__).resolve().parents[1] / "scripts")
+    environment = {**os.environ, "PYTHONPATH": scripts}
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment)
     try:
         while not (port_file.exists() and port_file.read_text()):
             if process.poll() is not None:
