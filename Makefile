@@ -5,6 +5,7 @@
 # DATASET  whose results `make review` shows
 # FILE, CONFIG  the benchmark's file and the model's settings for `make wgobench`
 # PYTEST   further options of pytest, for example PYTEST="-k keyframes -x"
+# BENCH    further options of `make bench`, for example BENCH="--dataset /data/dev_v3"
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -16,6 +17,7 @@ PYTHON ?= python3.11 python3.12 python3.13 python3.14 python3 python
 CORES ?= all
 DATASET ?= demo_v3
 PYTEST ?=
+BENCH ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -68,6 +70,10 @@ test: $(VENV)/.test-installed torchcodec vllm lerobot slurm  ## Run all tests
 .PHONY: slurm
 slurm: $(VENV)/.test-installed .venv-vllm/.installed  ## Run the tests on a real SLURM
 	@$(BIN)/python -m pytest -m slurm tests/workflow/test_slurm.py $(PYTEST)
+
+.PHONY: bench
+bench: $(VENV)/.workflow-installed  ## Run all benchmarks (an hour): results/benchmarks
+	@$(BIN)/python benchmarks/run_all.py $(BENCH)
 
 .PHONY: lint
 lint: $(VENV)/.test-installed  ## Check style, the rules, and that generated files are current

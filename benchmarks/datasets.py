@@ -11,17 +11,19 @@ import pyarrow.parquet as pq
 from measuring import REPOSITORY
 
 DEMO = REPOSITORY / "data" / "demo_v3"
+VIDEO = "chunk-000/file-{:03d}.mp4"
 DATA = "data/chunk-000/file-000.parquet"
 EPISODES = "meta/episodes/chunk-000/file-000.parquet"
 
 
 def many_episodes(folder: Path, count: int, *, with_rows: bool = True) -> Path:
-    """A dataset of `count` episodes; each is one of the demo's, in the same stretch of its videos.
+    """A dataset of `count` episodes: the demo's four again and again, with links to its videos.
 
-    Without rows, the data file is the demo's own: enough for whoever reads metadata alone.
+    Without rows, data and video files are the demo's own, once: enough for whoever reads metadata
+    alone.
     """
     shutil.copytree(DEMO / "meta", folder / "meta")
-    shutil.copytree(DEMO / "videos", folder / "videos", copy_function=os.link)
+    shutil.copytree(DEMO / "videos", folder / "videos", copy_function=_link)
     (folder / DATA).parent.mkdir(parents=True)
     data, episodes = pq.read_table(DEMO / DATA), pq.read_table(DEMO / EPISODES)
     lengths = episodes["length"].to_numpy()
@@ -32,6 +34,12 @@ def many_episodes(folder: Path, count: int, *, with_rows: bool = True) -> Path:
         "dataset_from_index": ends - lengths[chosen],
         "dataset_to_index": ends,
     }
+    if with_rows:
+        files = np.arange(count) // len(lengths)
+        for camera in (folder / "videos").iterdir():
+            numbered[f"videos/{camera.name}/file_index"] = files
+            for number in range(1, files[-1] + 1):
+                _link(camera / VIDEO.format(0), camera / VIDEO.format(number))
     pq.write_table(_with(episodes.take(chosen), numbered), folder / EPISODES)
     if with_rows:
         begins = np.cumsum(lengths) - lengths
@@ -42,12 +50,20 @@ def many_episodes(folder: Path, count: int, *, with_rows: bool = True) -> Path:
         }
         pq.write_table(_with(data.take(rows), renumbered), folder / DATA)
     else:
-        os.link(DEMO / DATA, folder / DATA)
+        _link(DEMO / DATA, folder / DATA)
     path = folder / "meta" / "info.json"
     info = json.loads(path.read_text())
     info |= {"total_episodes": count, "total_frames": int(ends[-1])}
     path.write_text(json.dumps(info))
     return folder
+
+
+def _link(source: Path | str, target: Path | str) -> None:
+    """A hard link, or a copy where the file system has none from there to here."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _with(table: pa.Table, columns: dict[str, np.ndarray]) -> pa.Table:

@@ -1,29 +1,39 @@
-"""How well does the gateway keep a model server busy?
+"""How full is a model server kept, beside the plain way?
 
-    python benchmarks/gateway_fill.py [--episodes 40] [--concurrency 32] [--reply-s 0.5]
+    python benchmarks/server_fill.py [--slots 16 64 256] [--reply-s 0.2 1 3] [--seconds 20]
 
-A server that answers every call after `--reply-s` seconds stands behind a gateway in a process of
-its own, as in a run. The calls of `--episodes` episodes are asked as the stages ask them, over the
-stages' own client: describe, segment, then one memory after the other; the interjections when the
-plan is there; all questions of VQA at once. The server measures how many calls it has at every
-moment. "While there was work" ends when the last call that had to wait got its place; after that
-the slots run empty by themselves.
+A server with S slots of T seconds a call (`slot_server.py`) stands behind a gateway in a process of
+its own, as in a run. The calls of many episodes are asked over the stages' own client, as the
+stages ask them: describe, segment, then one memory after the other; the interjections when the
+plan is there; all questions of VQA at once. There are `--episodes` of them, or fewer where that
+would take longer than `--seconds` at full slots; `--jobs` of them are at work at once.
+
+The plain way: one process, 16 episodes in parallel, one phase after the other (the plans of all,
+then the interjections of all, then the questions of all), serial within an episode but for VQA.
+
+The server itself tells how full it was: until the last moment at which all its slots were in use
+(after that there is no work for all of them), and from the first call to the last. Where a core
+is the limit, it shows as calls a second a core of client and gateway.
 """
 
 import argparse
 import asyncio
 import json
 import os
-import sys
 import tempfile
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import httpx
+import measuring
 import psutil
-from aiohttp import web
+import slot_server
+from measuring import Target
 from pydantic import BaseModel
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+from slot_server import Running
 
 from cuesheet import server
 from cuesheet.vlm import Image, Vlm
@@ -31,70 +41,13 @@ from cuesheet.vlm import Image, Vlm
 MEMORIES = 2
 INTERJECTIONS = 3
 QUESTIONS = 29
+CALLS = 3 + MEMORIES + INTERJECTIONS + QUESTIONS  # of an episode
 PICTURE = Image(b"\xff\xd8" + bytes(40_000))  # about the size of a contact sheet
+PLAIN_EPISODES = 16  # in parallel, in the plain way
 
 
 class Label(BaseModel):
     label: str
-
-
-class SlowServer:
-    """Answers after a while; keeps, for every number of calls at once, how long it had them."""
-
-    def __init__(self, reply_s: float) -> None:
-        self.reply_s = reply_s
-        self.calls = 0
-        self.now = 0
-        self.changes: list[tuple[float, int]] = []  # time (s), calls from then on
-
-    def _change(self, by: int) -> None:
-        self.now += by
-        self.changes.append((time.monotonic(), self.now))
-
-    async def chat(self, request: web.Request) -> web.Response:
-        await request.read()
-        self.calls += 1
-        self._change(1)
-        try:
-            await asyncio.sleep(self.reply_s)
-        finally:
-            self._change(-1)
-        message = {"role": "assistant", "content": '{"label": "cup"}'}
-        choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        usage = {"prompt_tokens": 1000, "completion_tokens": 20, "total_tokens": 1020}
-        return web.json_response(
-            {"id": "1", "object": "chat.completion", "model": "m", "choices": [choice]}
-            | {"created": 0, "usage": usage}
-        )
-
-    def shares(self, concurrency: int) -> dict[str, float]:
-        """What the changes add up to; times in seconds, shares of the time from first to last."""
-        begin, end = self.changes[0][0], self.changes[-1][0]
-        busy = full = 0.0
-        filled = [at for at, calls in self.changes if calls >= concurrency]
-        last_full = begin
-        for (at, calls), (until, _) in zip(self.changes, self.changes[1:], strict=False):
-            busy += calls * (until - at)
-            if calls >= concurrency:
-                full += until - at
-                last_full = until
-        ramp = filled[0] - begin if filled else end - begin
-        return {
-            "span_s": end - begin,
-            "mean": busy / (end - begin),
-            "full": full / (end - begin),
-            "used_with_work": self._mean_until(last_full) / concurrency,
-            "full_with_work": full / (last_full - begin) if last_full > begin else 0.0,
-            "ramp_s": ramp,
-        }
-
-    def _mean_until(self, end: float) -> float:
-        busy = sum(
-            calls * (min(until, end) - at)
-            for (at, calls), (until, _) in zip(self.changes, self.changes[1:], strict=False)
-            if at < end
-        )
-        return busy / (end - self.changes[0][0]) if end > self.changes[0][0] else 0.0
 
 
 async def episode(server_file: Path, number: int) -> None:
@@ -120,66 +73,125 @@ async def episode(server_file: Path, number: int) -> None:
         )
 
 
-async def measure(episodes: int, concurrency: int, reply_s: float) -> dict[str, float]:
-    slow = SlowServer(reply_s)
-    app = web.Application(client_max_size=2**28)
-    app.router.add_post("/v1/chat/completions", slow.chat)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
-    with tempfile.TemporaryDirectory(prefix="gateway_fill.") as name:
+async def ours(running: Running, episodes: int, slots: int, jobs: int) -> dict[str, float]:
+    """All episodes over a gateway, `jobs` at a time."""
+    with tempfile.TemporaryDirectory(prefix="server_fill.") as name:
         folder = Path(name)
         settings = {
             "serve": "external",
-            "base_urls": [f"http://127.0.0.1:{runner.addresses[0][1]}/v1"],
+            "base_urls": [running.base_url],
             "model": "m",
-            "concurrency": concurrency,
+            "concurrency": slots,
             "timeout_s": 60.0,
             "max_attempts": 3,
             "cache_dir": str(folder / "cache"),
             "results_dir": str(folder / "results"),
         }
         server_file = server.start(settings, folder / "runs")
+        free = asyncio.Semaphore(jobs)
+
+        async def one(number: int) -> None:
+            async with free:
+                await episode(server_file, number)
+
         try:
-            begun = time.monotonic()
-            await asyncio.gather(*(episode(server_file, number) for number in range(episodes)))
-            wall_s = time.monotonic() - begun
+            begun, own = time.monotonic(), time.process_time()
+            await asyncio.gather(*(one(number) for number in range(episodes)))
+            wall_s, own_s = time.monotonic() - begun, time.process_time() - own
             used = psutil.Process(json.loads(server_file.read_bytes())["pid"]).cpu_times()
         finally:
             await asyncio.to_thread(server.stop, server_file)
-            await runner.cleanup()
-    return {
-        "calls": slow.calls,
-        "wall_s": wall_s,
-        "gateway_cpu_ms": 1000 * (used.user + used.system) / slow.calls,
-        "ideal_s": slow.calls * reply_s / concurrency,
-        **slow.shares(concurrency),
-    }
+    return {"wall_s": wall_s, "client_cpu_s": own_s, "gateway_cpu_s": used.user + used.system}
+
+
+def plainly(running: Running, episodes: int) -> dict[str, float]:
+    """All episodes phase by phase, from one process."""
+    part, local = PICTURE.part(), threading.local()
+
+    def ask(text: str) -> None:
+        if not hasattr(local, "client"):
+            local.client = httpx.Client(timeout=60.0, trust_env=False)
+        content = [part, {"type": "text", "text": text}]
+        body = {"model": "m", "messages": [{"role": "user", "content": content}]}
+        local.client.post(f"{running.base_url}/chat/completions", json=body).raise_for_status()
+
+    def serially(number: int, names: list[str]) -> None:
+        for name in names:
+            ask(f"{number} {name}")
+
+    def questions(number: int) -> None:
+        with ThreadPoolExecutor(QUESTIONS) as pool:
+            list(pool.map(ask, (f"{number} vqa {n}" for n in range(QUESTIONS))))
+
+    plan = ["rephrase", "describe", "segment", *(f"memory {n}" for n in range(MEMORIES))]
+    interjections = [f"interjection {n}" for n in range(INTERJECTIONS)]
+    begun, own = time.monotonic(), time.process_time()
+    with ThreadPoolExecutor(PLAIN_EPISODES) as pool:
+        list(pool.map(lambda number: serially(number, plan), range(episodes)))
+        list(pool.map(lambda number: serially(number, interjections), range(episodes)))
+        list(pool.map(questions, range(episodes)))
+    return {"wall_s": time.monotonic() - begun, "client_cpu_s": time.process_time() - own}
+
+
+def measure(
+    slots: int, reply_s: float, episodes: int, jobs: int, *, plain: bool = True
+) -> dict[str, Any]:
+    """Both ways against a fresh server."""
+    found: dict[str, Any] = {"slots": slots, "reply_s": reply_s, "episodes": episodes}
+    with slot_server.running(reply_s, slots) as running:
+        cost = asyncio.run(ours(running, episodes, slots, jobs))
+        stats = running.stats()
+        cpu_s = cost["client_cpu_s"] + cost["gateway_cpu_s"]
+        found |= {"calls": stats["calls"], **stats, **cost}
+        found["calls_a_cpu_s"] = stats["calls"] / cpu_s
+        found["wanted_calls_a_s"] = slots / reply_s
+        if plain:
+            running.reset()
+            found["plain"] = plainly(running, episodes) | running.stats()
+            found["ratio"] = found["plain"]["wall_s"] / found["wall_s"]
+    return found
+
+
+def show(found: dict[str, Any]) -> str:
+    plain = found.get("plain", {})
+    return (
+        f"{found['slots']:>5}{found['reply_s']:>7.1f}{found['calls']:>8.0f}"
+        f"{found['used_with_work']:>12.1%}{found['used']:>9.1%}{found['wanted_calls_a_s']:>9.0f}"
+        f"{found['calls_a_cpu_s']:>9.0f}{found['wall_s']:>8.1f}{plain.get('wall_s', 0):>8.1f}"
+        f"{plain.get('used', 0):>8.1%}{found.get('ratio', 0):>7.2f}"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--episodes", type=int, default=40)
-    parser.add_argument("--concurrency", type=int, default=32, help="vlm.concurrency")
-    parser.add_argument("--reply-s", type=float, default=0.5, help="seconds of every reply")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    parser.add_argument("--slots", type=int, nargs="+", default=[16, 64, 256])
+    parser.add_argument("--reply-s", type=float, nargs="+", default=[0.2, 1.0, 3.0])
+    parser.add_argument("--episodes", type=int, default=200, help="at most")
+    parser.add_argument("--seconds", type=float, default=20.0, help="at full slots, at most")
+    parser.add_argument("--jobs", type=int, default=64, help="episodes at work at once")
     options = parser.parse_args()
     os.environ["CUESHEET_PROGRESS"] = "off"
-    found = asyncio.run(measure(options.episodes, options.concurrency, options.reply_s))
-    if options.json:
-        print(json.dumps(found, indent=2))
-        return
-    print(f"calls                                  {found['calls']:>8.0f}")
-    print(f"from the first to the last call        {found['span_s']:>8.1f} s")
-    print(f"ideal ({options.concurrency} at once all the time)        {found['ideal_s']:>8.1f} s")
-    print(f"CPU of the gateway, a call             {found['gateway_cpu_ms']:>8.1f} ms")
-    print(f"calls at the server, mean              {found['mean']:>8.1f}")
-    print(f"concurrency reached after              {found['ramp_s']:>8.2f} s")
-    print(f"time with all {options.concurrency} in use                {found['full']:>8.1%}")
-    print(f"  while there was work                 {found['full_with_work']:>8.1%}")
-    print(f"slots in use while there was work      {found['used_with_work']:>8.1%}")
+    figures, targets = [], []
+    print(
+        "slots      T   calls   used/work     used  wanted/s  per CPU s  wall s   plain    used"
+        "  ratio"
+    )
+    for slots in options.slots:
+        for reply_s in options.reply_s:
+            fitting = int(options.seconds * slots / reply_s / CALLS)
+            episodes = max(4, min(options.episodes, fitting))
+            found = measure(slots, reply_s, episodes, options.jobs)
+            figures.append(found)
+            print(show(found), flush=True)
+            label = f"server: S={slots} T={reply_s:g} s"
+            targets += [
+                Target(f"{label}, slots in use", found["used_with_work"], 0.95),
+                Target(f"{label}, times faster than plainly", found["ratio"], 1.5),
+            ]
+    measuring.publish("server_fill", targets, {"runs": figures}, options.json)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,7 @@
 
 At most `--slots` calls are worked on at once, `--reply-s` seconds each; the others wait in line.
 The reply is `{"label": "cup"}`, or with `--upstream URL` what that server answered the first time
-it was asked the same: such a reply is asked for without delay once, and from then on takes
-`--reply-s`.
+it was asked the same: that is asked for once, and from then on takes `--reply-s`.
 `GET /stats` tells how full the slots were since the last `POST /reset`.
 """
 
@@ -14,6 +13,7 @@ import asyncio
 import hashlib
 import itertools
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -198,7 +198,9 @@ def running(
 @contextmanager
 def process_with_port(command: list[str], port_file: Path) -> Iterator[int]:
     """Run a server's command until the block ends; the port is what it writes to its file."""
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    scripts = str(Path(__file__).resolve().parents[1] / "scripts")
+    environment = {**os.environ, "PYTHONPATH": scripts}
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment)
     try:
         while not (port_file.exists() and port_file.read_text()):
             if process.poll() is not None:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 # FFmpeg's expression parser fails above 100 terms in a row; 20 groups of 50 stay below it.
 _TERMS = 50
 _FRAMES_PER_PROCESS = 1000
+# Codecs whose decoders leave out frames that none depends on, one by one and without an effect on
+# the others; AV1's does so for several frames at once.
+_SKIPPING = frozenset({"h264", "hevc"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +142,9 @@ def _by_pyav(episode: EpisodeFrames, wanted: dict[int, int]) -> Iterator[RgbFram
                         position = runs[0][0]
                     current, position = position, position + 1
                     if current >= begin:
-                        # No other frame depends on what this leaves out, so the rest is the same.
-                        codec.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+                        if source.codec in _SKIPPING:
+                            # No other frame depends on what this leaves out: the rest is the same.
+                            codec.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
                         for frame in order.ready(codec.decode(packet)):
                             yield to_rgb(frame, wanted[frame.pts])
                     if current == end:

@@ -360,5 +360,6 @@ def test_the_script_refuses_annotations_of_an_earlier_recording(script, root, re
 
 
 def test_the_script_refuses_episodes_of_other_files(script, root, results):
+    write_stage_files(results, 7, EpisodeRows([], []), length=10)
     with pytest.raises(CuesheetError, match=r"file-000\.parquet does not hold the episodes \[7\]"):
         run(script, root, results, [1, 7])

@@ -1,0 +1,83 @@
+"""The measures of the benchmarks: their numbers are those that a hand works out."""
+
+import sys
+
+import pytest
+
+
+@pytest.fixture(scope="module", autouse=True)
+def benchmarks_are_importable(repository):
+    sys.path.insert(0, str(repository / "benchmarks"))
+    yield
+    sys.path.remove(str(repository / "benchmarks"))
+
+
+def test_shares_of_the_slots_by_hand():
+    from slot_server import shares
+
+    # Both slots from 1 to 4 s and from 5 to 8 s of 10 s; one in all the rest.
+    found = shares([(0, 1), (1, 2), (4, 1), (5, 2), (8, 1), (10, 0)], 2)
+    assert found["span_s"] == 10
+    assert found["ramp_s"] == 1
+    assert found["used"] == pytest.approx(16 / 10 / 2)
+    assert found["used_with_work"] == pytest.approx(14 / 8 / 2)
+
+
+def test_slots_that_were_never_all_in_use_have_no_time_with_work():
+    from slot_server import shares
+
+    found = shares([(0, 1), (4, 0)], 2)
+    assert found["used"] == pytest.approx(0.5)
+    assert found["used_with_work"] == 0
+
+
+def test_every_call_of_every_episode_is_asked_once_both_ways(monkeypatch):
+    import server_fill
+
+    monkeypatch.setenv("CUESHEET_PROGRESS", "off")
+    found = server_fill.measure(slots=4, reply_s=0.02, episodes=2, jobs=2)
+    assert found["calls"] == 2 * server_fill.CALLS
+    assert found["plain"]["calls"] == 2 * server_fill.CALLS
+    assert 0 < found["used"] <= 1
+    assert found["wall_s"] >= found["calls"] * 0.02 / 4
+
+
+def test_a_server_repeats_what_another_one_answered():
+    import urllib.request
+
+    import slot_server
+
+    def ask(base_url: str, body: bytes) -> bytes:
+        request = urllib.request.Request(f"{base_url}/chat/completions", data=body)
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return response.read()
+
+    with (
+        slot_server.running(0.01, 1) as upstream,
+        slot_server.running(0.01, 1, upstream=upstream.base_url) as server,
+    ):
+        answers = [ask(server.base_url, body) for body in (b'{"a": 1}', b'{"a": 2}', b'{"a": 1}')]
+        assert answers[0] == answers[2]
+        assert upstream.stats()["calls"] == 2
+        assert server.stats()["recorded"] == 2
+
+
+def test_a_target_is_reached_at_its_bound():
+    from measuring import Target
+
+    assert Target("more", 2.0, 2.0).reached
+    assert not Target("more", 1.99, 2.0).reached
+    assert Target("less", 2.0, 2.0, at_most=True).reached
+    assert not Target("less", 2.01, 2.0, at_most=True).reached
+
+
+def test_a_dataset_of_many_episodes_is_one_that_can_be_indexed(tmp_path):
+    from datasets import many_episodes
+
+    from cuesheet.dataset import read_dataset
+    from cuesheet.episode_index import build_index
+
+    dataset = read_dataset(many_episodes(tmp_path / "many", 10), "many")
+    table, _ = build_index(dataset)
+    assert table.column("episode_index").to_pylist() == list(range(10))
+    assert table.column("length").to_pylist() == [75, 46, 76, 72, 75, 46, 76, 72, 75, 46]
