@@ -62,8 +62,12 @@ wgobench: $(VENV)/.workflow-installed  ## Score a model: make wgobench FILE=wgo.
 	  --config dataset=.cache/wgo_bench vqa="{enabled: false}" evaluate="{reference: $(FILE)}"
 	@cat results/wgo_bench/evaluation.txt
 
+# Its parts may run side by side: make -j2 --output-sync test
 .PHONY: test
-test: $(VENV)/.test-installed torchcodec vllm lerobot slurm  ## Run all tests
+test: suite torchcodec vllm lerobot slurm  ## Run all tests
+
+.PHONY: suite
+suite: $(VENV)/.test-installed  ## Run the tests that need no large environment of their own
 	@$(BIN)/python -m pytest -m "not torchcodec and not vllm and not lerobot and not slurm" $(PYTEST)
 
 # A SLURM of this machine, installed and started by the tests: as root, with apt; else skipped.
