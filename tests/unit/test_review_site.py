@@ -91,6 +91,23 @@ def test_the_list_and_the_episodes_are_data_beside_the_page(results, corrections
     assert right[0] > 200 > 60 > right[2]
 
 
+def test_agreement_of_samples_is_in_the_list_and_with_the_subtasks(results, corrections):
+    path = results / "plan/000001.json"
+    plan = json.loads(path.read_text())
+    plan["subtasks"][0]["agreement"] = 0.4
+    sample = {"temperature": 0.7, "seed": 0, "subtasks": []}
+    write(path, {**plan, "agreement": 0.4, "samples": [sample, sample]})
+    build_site(results, corrections, CAMERA)
+    data = results / "review/data"
+    assert [entry["agreement"] for entry in delivered(data / "list/0000.js")] == [None, 0.4, None]
+    assert delivered(data / "site.js")["sampled"] is True
+    episode = delivered(data / "episodes/000001.js")
+    assert (episode["samples"], episode["subtasks"][0]["agreement"]) == (2, 0.4)
+    path.write_text(json.dumps(plan))
+    build_site(results, corrections, CAMERA)
+    assert delivered(data / "site.js")["sampled"] is False
+
+
 def test_everything_that_the_page_names_is_there(results, corrections):
     build_site(results, corrections, None)
     page = (results / "review/index.html").read_text()

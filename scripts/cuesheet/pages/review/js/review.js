@@ -10,6 +10,8 @@
   app.colorOf = (label) => site.colors[label.trim().split(/\s+/)[0]?.toLowerCase().replace(/[.,;:!?]+$/, "")] ?? 7;
 
   const parts = () => view.edits.subtasks ?? view.model;
+  /** Agreement of the samples of the model's subtask; null where there is none, or it was changed. */
+  const agreement = (part) => view.episode.subtasks[view.model.findIndex((one) => cover.same(one, part))]?.agreement ?? null;
   const pairs = () => app.correctedPairs(view.episode, view.edits);
 
   const list = new app.List((index) => open(index));
@@ -70,6 +72,7 @@
     site = await app.load("site");
     document.title = `${site.dataset} · Cuesheet review`;
     byId("dataset").textContent = site.dataset;
+    byId("sort").querySelector("[value=agreement]").hidden = !site.sampled;
     keeper = new app.Keeper(site.dataset, hear);
     await keeper.connect();
     const wanted = location.hash.match(/episode=(\d+)/);
@@ -156,7 +159,7 @@
   }
 
   function drawCover() {
-    timeline.drawSubtasks(view.dragging ?? parts(), view.chosen);
+    timeline.drawSubtasks(view.dragging ?? parts(), view.chosen, agreement);
   }
 
   function showFrame(frame) {
@@ -222,6 +225,7 @@
         make("td", {}, make("i", { class: "swatch", style: { background: `var(--c${app.colorOf(part.label)})` } })),
         make("td", { class: "num mono" }, start.toFixed(2)),
         make("td", { class: "num mono" }, end.toFixed(2)),
+        view.episode.samples ? make("td", { class: "num mono agreed" }, drawAgreement(part)) : null,
         make("td", { class: "label" }, make("input", {
           value: part.label, maxlength: 120, "aria-label": `Label of subtask ${index + 1}`,
           oninput: (event) => typing({ subtasks: cover.rename(parts(), index, event.target.value) }),
@@ -234,6 +238,12 @@
       );
     });
     byId("subtasks").tBodies[0].replaceChildren(...rows);
+  }
+
+  function drawAgreement(part) {
+    const value = agreement(part);
+    if (value === null) return make("span", { class: "quiet", title: "changed: no agreement of samples" }, "–");
+    return make("span", { class: app.isLow(value) ? "low" : "quiet", title: `agreement of ${view.episode.samples} samples, of 0 to 1` }, `≈ ${value.toFixed(2)}`);
   }
 
   /** The subtask at the playhead is the one that keys work on. */
