@@ -97,7 +97,12 @@ def episode_data(view: EpisodeView, correction: dict[str, Any] | None) -> dict[s
         "end_s": view.duration_s,
         "timestamps": view.keyframes.timestamps_s,
         "cameras": [
-            {"name": name, "width": size.width, "height": size.height}
+            {
+                "name": name,
+                "width": size.width,
+                "height": size.height,
+                "keyframes": [one.frame_index for one in view.keyframes.keyframes.get(name, ())],
+            }
             for name, size in view.keyframes.cameras.items()
         ],
         "subtasks": [part.model_dump() for part in view.subtasks],

@@ -82,6 +82,7 @@ def test_the_list_and_the_episodes_are_data_beside_the_page(results, corrections
     assert (episode["length"], episode["end_s"], episode["fps"]) == (10, 1.0, 10.0)
     assert episode["subtasks"][0]["label"] == "wipe\u2028</script> it"
     assert episode["correction"] == given
+    assert episode["cameras"] == [{"name": CAMERA, "width": 64, "height": 48, "keyframes": [0, 9]}]
     assert "\u2028" not in (site / "data/episodes/000002.js").read_text()
     assert delivered(site / "data/site.js")["colors"] == {"wipe": 0}
     with Image.open(site / "data/thumbs/000000.jpg") as strip:
