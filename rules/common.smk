@@ -284,17 +284,11 @@ def reference_of(wildcards):
         ) from None
 
 
+@plain
 def judge_prompts(wildcards):
     """The prompt files of the judge, where labels are judged."""
-    if not CONFIG.evaluate.judge:
-        return []
-    if sharded():
-        raise mistake(
-            "config: evaluate.judge: found true in a run with one job a shard, which has no model "
-            "server of its own to ask; set evaluate.judge to false here, and when the shards are "
-            "done judge on one machine with a server: cluster.shards never and evaluate.judge true"
-        )
-    return prompts_of(*prompt_files.JUDGE)(wildcards)
+    RUN.check_judge(to_cluster())
+    return prompts_of(*prompt_files.JUDGE)(wildcards) if CONFIG.evaluate.judge else []
 
 
 def evaluation_of(wildcards):

@@ -57,6 +57,7 @@ def render(
         points_of=_points,
         answer_text=answer_text,
         agreements=sorted(data.agreements, key=lambda one: one.value),
+        mean_agreement=mean([one.value for one in data.agreements] or [0]),
         scores=score_table(scores) if scores else None,
         calls=_calls(data),
         cost=cost(data, settings),
@@ -115,7 +116,6 @@ def _colors(data: ReportData) -> dict[str, int]:
 def _tiles(data: ReportData) -> list[tuple[str, str]]:
     total = data.annotated + len(data.missing)
     calls = total_calls(data)
-    agreed = [one.value for one in data.agreements]
     return [
         (f"{data.annotated:,} of {total:,}", "episodes annotated"),
         (_minutes(data.duration_s), "of video, one camera"),
@@ -124,7 +124,6 @@ def _tiles(data: ReportData) -> list[tuple[str, str]]:
         (f"{data.rows.total():,}", "language rows"),
         (f"{calls.total:,}", f"calls, {calls.cache_hits:,} from the cache"),
         (f"{sum(map(len, data.warnings.values())):,}", "warnings"),
-        *([(f"{mean(agreed):.2f}", "agreement of samples, of 0 to 1")] if agreed else []),
     ]
 
 

@@ -35,7 +35,7 @@
     open(episode) {
       this.cameras = episode.cameras.filter((camera) => camera.keyframes.length);
       app.byId("add").hidden = !this.cameras.length;
-      app.byId("add-camera").replaceChildren(...this.cameras.map(({ name }) => make("option", { value: name }, name)));
+      app.byId("add-camera").replaceChildren(...this.cameras.map(({ name }) => make("option", { value: name, title: name }, name.split(".").at(-1))));
     }
 
     /** A pair to be filled in, of the decoded frame nearest to `frame` that has none; or null. */
