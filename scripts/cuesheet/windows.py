@@ -207,11 +207,10 @@ async def _segment(
     }
 
     async def sample(number: int, sampling: dict[str, Any]) -> tuple[Answer, list[Subtask]]:
-        name = f"segment {asked.start_s:.2f}" + (f" sample {number}" if sampling else "")
-        answer = await stage.ask(
-            name, "plan_segment", Segmentation, asked.media, values, sampling or None
-        )
-        return answer, _cover(stage, settings, asked, answer)
+        which = f" sample {number}" if sampling else ""
+        name = f"segment {asked.start_s:.2f}{which}"
+        answer = await stage.ask(name, "plan_segment", Segmentation, asked.media, values, sampling)
+        return answer, _cover(stage, settings, asked, answer, f"segmentation{which}")
 
     found = await asyncio.gather(
         *(sample(*one) for one in enumerate(sample_settings(stage, settings)))
@@ -232,15 +231,15 @@ async def _segment(
 
 
 def _cover(
-    stage: Stage, settings: PlanConfig, asked: _Asked, answer: Answer[Segmentation]
+    stage: Stage, settings: PlanConfig, asked: _Asked, answer: Answer[Segmentation], what: str
 ) -> list[Subtask]:
-    """The subtasks of a reply; none where it is not usable."""
+    """The subtasks of a reply, called `what` in warnings; none where it is not usable."""
     spans = [
         (span.start_s, span.end_s, span.label)
         for span in (answer.value.subtasks if answer.value is not None else [])
     ]
     return clean_spans(
-        _on_episode_clock(stage, asked, spans, "segmentation"),
+        _on_episode_clock(stage, asked, spans, what),
         asked.window,
         stage.episode,
         min_subtask_s=settings.min_subtask_s,
