@@ -56,10 +56,11 @@ review: $(VENV)/.workflow-installed  ## Look at results and correct them: make r
 
 .PHONY: wgobench
 wgobench: $(VENV)/.workflow-installed  ## Score a model: make wgobench FILE=wgo.parquet CONFIG=model.yaml
-	@test -d .cache/wgo_bench || \
-	  PYTHONPATH=scripts $(BIN)/python -m cuesheet.wgo_bench "$(FILE)" .cache/wgo_bench
-	@$(RUN) --cores $(CORES) --quiet all $(if $(CONFIG),--configfile "$(CONFIG)") \
-	  --config dataset=.cache/wgo_bench vqa="{enabled: false}" evaluate="{reference: $(FILE)}"
+	@test -f "$(FILE)" || { echo "Name the benchmark's file: make wgobench FILE=wgo.parquet" >&2; exit 1; }
+	@dataset=".cache/wgo_bench/$$(sha256sum < "$(FILE)" | cut -c1-12)"; \
+	test -d "$$dataset" || PYTHONPATH=scripts $(BIN)/python -m cuesheet.wgo_bench "$(FILE)" "$$dataset"; \
+	$(RUN) --cores $(CORES) --quiet all $(if $(CONFIG),--configfile "$(CONFIG)") \
+	  --config dataset="{wgo_bench: $$dataset}" vqa="{enabled: false}" evaluate="{reference: $(FILE)}"
 	@cat results/wgo_bench/evaluation.txt
 
 # Its parts may run side by side: make -j2 --output-sync test

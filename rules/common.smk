@@ -284,8 +284,10 @@ def reference_of(wildcards):
         ) from None
 
 
+@plain
 def judge_prompts(wildcards):
     """The prompt files of the judge, where labels are judged."""
+    RUN.check_judge(to_cluster())
     return prompts_of(*prompt_files.JUDGE)(wildcards) if CONFIG.evaluate.judge else []
 
 

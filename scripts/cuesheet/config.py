@@ -151,6 +151,24 @@ class PlanConfig(Section):
     describe_first: bool = Field(
         default=True, description="Describe what is visible, then segment with that as evidence."
     )
+    samples: int = Field(
+        default=1,
+        ge=1,
+        le=32,
+        description=(
+            "So many segmentations of each window, of which one is made by vote, with a measure "
+            "of how far they agree (docs/evaluation.md); 1: a single one."
+        ),
+    )
+    sample_temperature: float = Field(
+        default=0.7,
+        gt=0,
+        le=2,
+        description=(
+            "Where there are several samples: their temperature in place of "
+            "`vlm.sampling.temperature`; their seeds count up from `vlm.sampling.seed`."
+        ),
+    )
     min_subtask_s: float = Field(
         default=1.5, ge=0, le=3600, description="Shorter subtasks are merged into a neighbor."
     )

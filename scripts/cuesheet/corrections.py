@@ -10,7 +10,7 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -140,9 +140,7 @@ def read_corrections(folder: Path, dataset: "Dataset") -> dict[int, Correction]:
             if index not in known:
                 dataset.episode(index)  # raises
             correction = read_correction(path, dataset.name)
-            length = known[index].length
-            _check_times(correction.subtasks or [], length, dataset.fps)
-            _check_frames(correction, length, dataset)
+            check_correction(correction, known[index].length, dataset.fps, dataset.cameras)
         except CuesheetError as error:
             problems.append(f"{path}: {str(error).removeprefix(f'{path}: ')}")
         else:
@@ -174,19 +172,49 @@ def read_correction(path: Path, dataset_name: str) -> Correction:
         except ValueError as error:
             raise CuesheetError(f"{path}: is not valid JSON: {error}") from None
     try:
+        return parse_correction(value, dataset_name, index)
+    except CuesheetError as error:
+        raise CuesheetError(f"{path}: {error}") from None
+
+
+def parse_correction(value: Any, dataset_name: str, episode_index: int) -> Correction:
+    """What a file of that episode holds. Raises CuesheetError where it is of another form."""
+    try:
         correction = Correction.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"])) or "the file"
+        raise CuesheetError(f"{place}: {first['msg'].removeprefix('Value error, ')}") from None
+    if (correction.dataset, correction.episode_index) != (dataset_name, episode_index):
         raise CuesheetError(
-            f"{path}: {place}: {first['msg'].removeprefix('Value error, ')}"
-        ) from None
-    if (correction.dataset, correction.episode_index) != (dataset_name, index):
-        raise CuesheetError(
-            f"{path}: it says episode {correction.episode_index} of {correction.dataset!r}; its "
-            f"path says episode {index} of {dataset_name!r}"
+            f"it says episode {correction.episode_index} of {correction.dataset!r}; its "
+            f"path says episode {episode_index} of {dataset_name!r}"
         )
     return correction
+
+
+def check_correction(
+    correction: Correction, length: int, fps: float, cameras: Collection[str]
+) -> None:
+    """Raise CuesheetError where a correction does not fit what the metadata says of its episode."""
+    _check_times(correction.subtasks or [], length, fps)
+    _check_frames(correction, length, cameras)
+
+
+def check_applied(correction: Correction, episode: Episode) -> None:
+    """Raise CuesheetError where a step of the next run would refuse the correction."""
+    check_correction(correction, episode.length, episode.fps, episode.keyframes)
+    if correction.subtasks:
+        cover([span.model_dump() for span in correction.subtasks], episode)
+    check_decoded([entry.model_dump() for entry in correction.vqa or ()], episode)
+    for number, entry in enumerate(correction.vqa or ()):
+        if entry.answer is not None:
+            frame = episode.keyframes[entry.camera][0]
+            try:
+                size = (frame.width, frame.height)
+                check_answer(entry.type, entry.answer, size, _raise_value_error)
+            except ValueError as error:
+                raise CuesheetError(f"vqa.{number}: {error}") from None
 
 
 def _csv_spans(text: str) -> list[dict[str, Any]]:
@@ -251,7 +279,7 @@ def _check_times(spans: Sequence[Span], length: int, fps: float) -> None:
         )
 
 
-def _check_frames(correction: Correction, length: int, dataset: "Dataset") -> None:
+def _check_frames(correction: Correction, length: int, cameras: Collection[str]) -> None:
     if correction.length not in (None, length):
         raise CuesheetError(
             f"it was made for {correction.length} frames; the episode has {length} now. If it was "
@@ -262,10 +290,10 @@ def _check_frames(correction: Correction, length: int, dataset: "Dataset") -> No
             raise CuesheetError(
                 f"vqa.{number}: there is no frame {entry.frame_index}; the episode has {length}"
             )
-        if entry.camera not in dataset.cameras:
+        if entry.camera not in cameras:
             raise CuesheetError(
                 f"vqa.{number}: there is no camera {entry.camera!r}; the dataset has "
-                f"{', '.join(dataset.cameras) or 'none'}"
+                f"{', '.join(cameras) or 'none'}"
             )
 
 

@@ -11,6 +11,7 @@ from cuesheet.stage_files import (
     KeyframesFile,
     LanguageRow,
     Provenance,
+    Sample,
     Subtask,
     ValidationFile,
     VqaPair,
@@ -29,6 +30,8 @@ class EpisodeView:
     keyframes: KeyframesFile
     validation: ValidationFile
     subtasks: list[Subtask] = field(default_factory=list)
+    agreement: float | None = None  # of the samples that the subtasks are made of
+    samples: list[Sample] = field(default_factory=list)
     persistent: list[LanguageRow] = field(default_factory=list)
     events: list[LanguageRow] = field(default_factory=list)
     pairs: list[VqaPair] = field(default_factory=list)
@@ -72,7 +75,10 @@ def annotated_episodes(results: Path) -> list[int]:
 def read_view(results: Path, episode_index: int) -> EpisodeView:
     """Reads an annotated episode. Raises CuesheetError where one of its files is broken."""
     name = f"{episode_index:06d}"
-    parts: dict[str, list] = {"subtasks": [], "persistent": [], "events": [], "pairs": []}
+    parts: dict[str, list] = {
+        part: [] for part in ("subtasks", "samples", "persistent", "events", "pairs")
+    }
+    agreement = None
     made_by = {}
     for stage in STAGES:
         path = results / stage / f"{name}.json"
@@ -80,6 +86,7 @@ def read_view(results: Path, episode_index: int) -> EpisodeView:
             continue
         data = read_stage_file(path, stage)
         made_by[stage] = data.provenance
+        agreement = data.agreement if stage == "plan" else agreement
         for part, rows in parts.items():
             rows += getattr(data, part)
     keyframes = read_keyframes_file(results / "keyframes" / name)
@@ -94,5 +101,6 @@ def read_view(results: Path, episode_index: int) -> EpisodeView:
         keyframes,
         read_validation_file(results / "validation" / f"{name}.json"),
         **parts,
+        agreement=agreement,
         made_by=made_by,
     )

@@ -3,9 +3,11 @@
 import asyncio
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from cuesheet.config import FramesConfig, PlanConfig
+from cuesheet.consensus import episode_agreement, with_agreement
 from cuesheet.corrections import GivenSubtasks
 from cuesheet.episode import Keyframe
 from cuesheet.frame_choice import frames_of
@@ -14,7 +16,13 @@ from cuesheet.replies import Memory, Relabel
 from cuesheet.stage import Stage
 from cuesheet.subtasks import Subtask, join_windows, remaining_plan
 from cuesheet.tasks import choose_task, write_task_rows
-from cuesheet.windows import CutClip, WindowSource, segment_windows, split_windows
+from cuesheet.windows import (
+    CutClip,
+    WindowSource,
+    sample_settings,
+    segment_windows,
+    split_windows,
+)
 
 # Relabel calls whose sheets are held at any time.
 _RELABELS_AT_ONCE = 8
@@ -45,11 +53,11 @@ async def annotate(
         if given is None:
             return {"task": task, "subtasks": [], "skipped": "no camera"}
         _write_subtasks(stage, settings, given.subtasks)
-        subtasks = given.subtasks
+        subtasks, samples = given.subtasks, {}
     else:
         grid = episode.frames_at(camera, grid_indices(episode.timestamps_s, per_second))
         task = await choose_task(stage, settings, grid)
-        subtasks, _ = await asyncio.gather(
+        (subtasks, samples), _ = await asyncio.gather(
             _find_subtasks(stage, settings, grid, cut_clip, task["text"], given),
             write_task_rows(stage, settings, task["text"]),
         )
@@ -60,6 +68,7 @@ async def annotate(
         "task": task,
         "subtasks": [part.as_json(episode) for part in subtasks],
         "subtasks_from": given.source if given else "model",
+        **samples,
     }
 
 
@@ -70,21 +79,34 @@ async def _find_subtasks(
     cut_clip: CutClip | None,
     task: str,
     given: GivenSubtasks | None,
-) -> list[Subtask]:
-    """The given subtasks, or those that the model sees."""
+) -> tuple[list[Subtask], dict[str, Any]]:
+    """The given subtasks, or those that the model sees; and what is told of their samples."""
     if given is not None:
-        return given.subtasks
+        return given.subtasks, {}
     windows = split_windows(
         [frame.frame_index for frame in grid],
         stage.episode.length,
         settings.frames.max_frames_per_call,
     )
     source = WindowSource(grid, settings.frames, cut_clip)
-    covers = await segment_windows(stage, settings, source, windows, task)
-    subtasks = join_windows(covers, stage.episode, min_subtask_s=settings.min_subtask_s)
+    found = await segment_windows(stage, settings, source, windows, task)
+    limits = {"episode": stage.episode, "min_subtask_s": settings.min_subtask_s}
+    subtasks = join_windows([one.cover for one in found], **limits)
+    told: dict[str, Any] = {}
+    if settings.samples > 1:
+        of_windows = zip(*(one.samples for one in found), strict=True)
+        samples = [join_windows(covers, **limits) for covers in of_windows]
+        subtasks = with_agreement(subtasks, samples)
+        told = {
+            "agreement": episode_agreement(subtasks),
+            "samples": [
+                {**sampling, "subtasks": [part.as_json(stage.episode) for part in cover]}
+                for sampling, cover in zip(sample_settings(stage, settings), samples, strict=True)
+            ],
+        }
     if settings.relabel:
         subtasks = await _relabel(stage, settings, grid, subtasks, task)
-    return subtasks
+    return subtasks, told
 
 
 def _write_subtasks(stage: Stage, settings: PlanConfig, subtasks: Sequence[Subtask]) -> None:
@@ -134,7 +156,7 @@ async def _relabel(
             )
         if reply is None:
             return part
-        return Subtask(part.start_frame, part.end_frame, " ".join(reply.label.split()))
+        return replace(part, label=" ".join(reply.label.split()))
 
     return list(await asyncio.gather(*(ask(position) for position in range(len(subtasks)))))
 

@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import mean, median, quantiles
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -56,6 +56,8 @@ def render(
         boxes_of=_boxes,
         points_of=_points,
         answer_text=answer_text,
+        agreements=sorted(data.agreements, key=lambda one: one.value),
+        mean_agreement=mean([one.value for one in data.agreements] or [0]),
         scores=score_table(scores) if scores else None,
         calls=_calls(data),
         cost=cost(data, settings),

@@ -10,7 +10,7 @@ from typing import Any
 
 from cuesheet.episode_view import EpisodeView, annotated_episodes, read_view
 from cuesheet.errors import CuesheetError
-from cuesheet.stage_files import Provenance, VqaPair
+from cuesheet.stage_files import Provenance, Subtask, VqaPair
 
 SAMPLES_PER_GROUP = 3
 Progress = Callable[[Sequence[int]], Iterator[int]]
@@ -33,6 +33,17 @@ class Timeline:
     subtasks: list[tuple[float, float, str]]
     interjections_s: list[float]
     warnings: list[str]
+
+
+@dataclass
+class Agreement:
+    """How far the samples of an episode's segmentation agree, 0 to 1; and on what least."""
+
+    episode_index: int
+    task: str
+    value: float
+    samples: int
+    least: Subtask
 
 
 @dataclass
@@ -78,6 +89,7 @@ class ReportData:
     verbs: Counter[str] = field(default_factory=Counter)
     objects: Counter[str] = field(default_factory=Counter)
     timelines: list[Timeline] = field(default_factory=list)
+    agreements: list[Agreement] = field(default_factory=list)  # of the episodes with samples
     questions: dict[str, Counter[str]] = field(  # type -> pairs by camera
         default_factory=lambda: defaultdict(Counter)
     )
@@ -142,6 +154,11 @@ def _add(data: ReportData, view: EpisodeView) -> None:
             [warning.message for warning in view.validation.warnings],
         )
     )
+    if view.agreement is not None:
+        least = min(view.subtasks, key=lambda part: part.agreement or 0.0)
+        data.agreements.append(
+            Agreement(view.episode_index, view.task, view.agreement, len(view.samples), least)
+        )
     for pair in view.pairs:
         data.questions[pair.type][pair.camera] += 1
         _add_sample(data, view, pair)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cuesheet.corrections import check_applied, parse_correction
+from cuesheet.episode import read_episode
 from cuesheet.errors import CuesheetError
 from cuesheet.files import write_json, write_text
 
@@ -45,12 +47,16 @@ class CorrectionFolder:
         folder: holds {episode}.json or {episode}.csv, the episode in six digits.
         dataset: its name, as it stands in the files.
         set_aside: where replaced versions go.
+        keyframes: of the dataset's results; what is written is checked against them where they are.
     """
 
-    def __init__(self, folder: Path, dataset: str, set_aside: Path) -> None:
+    def __init__(
+        self, folder: Path, dataset: str, set_aside: Path, keyframes: Path | None = None
+    ) -> None:
         self.folder = folder
         self.dataset = dataset
         self.set_aside = set_aside
+        self.keyframes = keyframes
 
     def read(self, episode_index: int) -> Saved:
         """Raises CuesheetError for a file that is not JSON (or CSV) of the format."""
@@ -72,7 +78,7 @@ class CorrectionFolder:
 
         `expected` is the version that is replaced, `*` any. A version that the writer had not seen,
         and a CSV file, are set aside first. Raises ConflictError where there is another one, and
-        CuesheetError where `content` belongs to another episode.
+        CuesheetError where the next run would refuse `content`.
         """
         self._check(episode_index, content)
         saved, path = self.read(episode_index), self._path(episode_index)
@@ -110,7 +116,7 @@ class CorrectionFolder:
     def _check(self, episode_index: int, content: dict[str, Any] | None) -> None:
         if content is None:
             return
-        expected = {"format": 1, "dataset": self.dataset, "episode_index": episode_index}
-        for key, value in expected.items():
-            if content.get(key) != value:
-                raise CuesheetError(f"{key} is {content.get(key)!r}; expected {value!r}")
+        correction = parse_correction(content, self.dataset, episode_index)
+        keyframes = self.keyframes and self.keyframes / f"{episode_index:06d}"
+        if keyframes and keyframes.is_dir():
+            check_applied(correction, read_episode(keyframes))

@@ -151,7 +151,10 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return 2
     corrections = CorrectionFolder(
-        options.corrections / name, name, Path(".cuesheet") / "corrections" / name
+        options.corrections / name,
+        name,
+        Path(".cuesheet") / "corrections" / name,
+        options.results / "keyframes",
     )
     server = ReviewServer(options.results, corrections, secrets.token_urlsafe(24))
 

@@ -71,6 +71,7 @@ def build_site(
             "episodes": len(entries),
             "chunks": -(-len(entries) // CHUNK),
             "model": ", ".join(sorted({model for model, _ in models})),
+            "sampled": any(entry["agreement"] is not None for entry in entries),
             "offline": any(is_offline({"name": m, "served_by": s}) for m, s in models),
             "colors": {word: color for color, (word, _) in enumerate(verbs.most_common(COLORS))},
         },
@@ -96,10 +97,16 @@ def episode_data(view: EpisodeView, correction: dict[str, Any] | None) -> dict[s
         "end_s": view.duration_s,
         "timestamps": view.keyframes.timestamps_s,
         "cameras": [
-            {"name": name, "width": size.width, "height": size.height}
+            {
+                "name": name,
+                "width": size.width,
+                "height": size.height,
+                "keyframes": [one.frame_index for one in view.keyframes.keyframes.get(name, ())],
+            }
             for name, size in view.keyframes.cameras.items()
         ],
         "subtasks": [part.model_dump() for part in view.subtasks],
+        "samples": len(view.samples),
         "persistent": sorted(plan, key=lambda row: row["timestamp"]),
         "events": events,
         "pairs": [pair.model_dump() for pair in view.pairs],
@@ -116,6 +123,7 @@ def _entry(view: EpisodeView, correction: dict[str, Any] | None, thumb: bool) ->
         "labels": [part.label for part in view.subtasks],
         "subtasks": len(view.subtasks),
         "warnings": len(view.validation.warnings),
+        "agreement": view.agreement,
         "duration": view.duration_s,
         "verdict": given.get("verdict"),
         "corrected": bool(given.get("subtasks") or given.get("vqa")),

@@ -112,7 +112,9 @@ def load_run(
         for notice in source.notices:
             print(f"Cuesheet: {name}: {notice}", file=sys.stderr)
     references = _references(config, datasets) if shard is None else {}
-    return Run(config, datasets, references, shard and shard["shard"])
+    run = Run(config, datasets, references, shard and shard["shard"])
+    run.check_judge(remote=False)
+    return run
 
 
 def _check_prompts(folder: Path, config: Config) -> None:

@@ -96,8 +96,12 @@ class Stage:
         reply: type[Reply],
         media: Sequence[Media] | None,
         values: Mapping[str, object],
+        sampling: Mapping[str, Any] | None = None,
     ) -> Answer[Reply]:
-        """Ask with the prompt file `prompt` filled in with `values`; `media` None: words alone."""
+        """Ask with the prompt file `prompt` filled in with `values`; `media` None: words alone.
+
+        `sampling`: parameters of this question that are not as configured.
+        """
         return await self.vlm.ask(
             name=name,
             prompt=prompt,
@@ -106,6 +110,7 @@ class Stage:
             media=media or [],
             text=self.prompts.render(prompt, **values),
             needs_media=media is not None,
+            sampling=sampling,
         )
 
     async def ask_or_warn(

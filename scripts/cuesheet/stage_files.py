@@ -59,6 +59,15 @@ class Subtask(_File):
     start_s: FiniteFloat
     end_s: FiniteFloat
     label: str
+    agreement: float | None = None  # of the samples it is made of, 0 to 1
+
+
+class Sample(_File):
+    """One of several segmentations that the subtasks are made of."""
+
+    temperature: float
+    seed: int
+    subtasks: list[Subtask]
 
 
 class VqaPair(_File):
@@ -112,6 +121,8 @@ class StageFile(_File):
     task: Task = Field(default_factory=Task)
     subtasks: list[Subtask] = Field(default_factory=list)
     subtasks_from: Literal["model", "correction", "dataset"] = "model"
+    agreement: float | None = None  # of the samples, over the episode
+    samples: list[Sample] = Field(default_factory=list)
     pairs: list[VqaPair] = Field(default_factory=list)
     corrected: list[dict[str, Any]] = Field(default_factory=list)
     provenance: Provenance = Field(default_factory=Provenance)

@@ -14,6 +14,7 @@ class Subtask:
     start_frame: int
     end_frame: int
     label: str
+    agreement: float | None = None  # of the samples it is made of, 0 to 1 (see `consensus`)
 
     @property
     def length(self) -> int:
@@ -34,6 +35,7 @@ class Subtask:
             "start_s": self.start_s(episode),
             "end_s": self.end_s(episode),
             "label": self.label,
+            **({} if self.agreement is None else {"agreement": self.agreement}),
         }
 
 
@@ -124,7 +126,7 @@ def join_windows(
     joined: list[Subtask] = []
     for cover in covers:
         for position, part in enumerate(cover):
-            seam = position == 0 and joined
+            seam = position == 0 and joined and joined[-1].end_frame == part.start_frame
             if seam and joined[-1].label.casefold() == part.label.casefold():
                 joined[-1] = replace(joined[-1], end_frame=part.end_frame)
             else:

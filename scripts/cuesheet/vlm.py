@@ -173,13 +173,14 @@ class Vlm:
         media: Sequence[Media],
         text: str,
         needs_media: bool = True,
-        max_tokens: int | None = None,
+        sampling: Mapping[str, Any] | None = None,
     ) -> Answer[Reply]:
         """Ask one question and return its typed reply and record.
 
-        A reply that does not fit is shown to the model once, with what is wrong; a second one that
-        does not fit is given up (`value` None). Raises VlmError when there is no reply at all, and
-        before sending when the question needs pictures and has none.
+        `sampling`: parameters of this question that are not as the settings say; its record has
+        them. A reply that does not fit is shown to the model once, with what is wrong; a second
+        one that does not fit is given up (`value` None). Raises VlmError when there is no reply at
+        all, and before sending when the question needs pictures and has none.
         """
         if needs_media and not media:
             raise VlmError(
@@ -191,20 +192,25 @@ class Vlm:
                 f"of this stage ({', '.join(sorted(self.prompts))})"
             )
         call = _new_record(name, prompt)
+        if sampling:
+            call["sampling"] = dict(sampling)
         self._calls.append(call)
+        parameters = {**self.settings.sampling(), **(sampling or {})}
         # How densely a clip is sampled is the processor's matter; what is configured for it wins.
         rates = [item.fps for item in media if isinstance(item, Clip) and item.fps is not None]
-        sampled = {"fps": rates[0]} if rates else {}
+        if rates:
+            configured = parameters.get("mm_processor_kwargs") or {}
+            parameters["mm_processor_kwargs"] = {"fps": rates[0], **configured}
         content = [*(item.part() for item in media), {"type": "text", "text": text}]
         messages = [{"role": "system", "content": system}, {"role": "user", "content": content}]
-        first = await self._post(messages, reply, call, max_tokens, sampled=sampled)
+        first = await self._post(messages, reply, call, parameters)
         try:
             value = parse_reply(first, reply)
             call["outcome"] = "ok"
             return Answer(value, first, call)
         except UnusableReplyError as error:
             call["error"] = _with_cut(str(error), call)
-        return await self._correct(messages, first, reply, call, max_tokens, sampled)
+        return await self._correct(messages, first, reply, call, parameters)
 
     async def _correct(
         self,
@@ -212,8 +218,7 @@ class Vlm:
         first: str,
         reply: type[Reply],
         call: dict[str, Any],
-        max_tokens: int | None,
-        sampled: Mapping[str, Any],
+        parameters: Mapping[str, Any],
     ) -> Answer[Reply]:
         shown = first[:SHOWN_REPLY_CHARS] or "(empty)"
         correction = (
@@ -226,9 +231,7 @@ class Vlm:
             {"role": "user", "content": [{"type": "text", "text": correction}]},
         ]
         try:
-            second = await self._post(
-                dialogue, reply, call, max_tokens, sampled=sampled, correcting=True
-            )
+            second = await self._post(dialogue, reply, call, parameters, correcting=True)
             value = parse_reply(second, reply)
         except _NoRoomError as error:
             call["outcome"] = "given_up"
@@ -246,21 +249,16 @@ class Vlm:
         messages: list[dict[str, Any]],
         reply: type[Reply],
         call: dict[str, Any],
-        max_tokens: int | None,
-        sampled: Mapping[str, Any],
+        parameters: Mapping[str, Any],
         correcting: bool = False,
     ) -> str:
         body = {
             "messages": messages,
             "response_format": response_format(reply),
-            **self.settings.sampling(),
+            **parameters,
         }
         if self.settings.model:
             body["model"] = self.settings.model
-        if sampled:
-            body["mm_processor_kwargs"] = {**sampled, **(body.get("mm_processor_kwargs") or {})}
-        if max_tokens is not None:
-            body["max_tokens"] = max_tokens
         headers = {"X-Cuesheet-Group": quote(self.group), "X-Cuesheet-Stage": quote(self.stage)}
         status, answer = await self.link.post("/chat/completions", body, headers)
         key = "correction_key" if correcting else "key"

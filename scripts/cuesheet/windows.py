@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from cuesheet.config import FramesConfig, PlanConfig
+from cuesheet.consensus import consensus
 from cuesheet.episode import Keyframe
 from cuesheet.errors import CuesheetError
 from cuesheet.replies import Description, Segmentation
 from cuesheet.stage import Stage
-from cuesheet.subtasks import Subtask, Window, clean_spans
-from cuesheet.vlm import Clip, Media
+from cuesheet.subtasks import Subtask, Window, clean_spans, enforce_limits
+from cuesheet.vlm import Answer, Clip, Media
 
 # Windows whose media are held at any time, in one episode's job: enough for a server to work on,
 # few enough for an hour of single frames in bounded memory.
@@ -69,22 +70,41 @@ def split_windows(frames: Sequence[int], length: int, max_frames: int) -> list[W
     return [Window(edges[position], edges[position + 1]) for position in range(count)]
 
 
+@dataclass(frozen=True)
+class Segmented:
+    """The subtasks of a window; and every sample of them, empty where it had no usable reply."""
+
+    cover: list[Subtask]
+    samples: list[list[Subtask]]
+
+
+def sample_settings(stage: Stage, settings: PlanConfig) -> list[dict[str, Any]]:
+    """What each sample is asked with in place of the run's sampling; one of nothing: no samples."""
+    if settings.samples == 1:
+        return [{}]
+    first = stage.sampling.get("seed") or 0
+    return [
+        {"temperature": settings.sample_temperature, "seed": first + number}
+        for number in range(settings.samples)
+    ]
+
+
 async def segment_windows(
     stage: Stage, settings: PlanConfig, source: WindowSource, windows: Sequence[Window], task: str
-) -> list[list[Subtask]]:
+) -> list[Segmented]:
     """The subtasks of every window. Raises CuesheetError where one has no usable segmentation."""
     # Slots are given out in the order of asking, so the window whose turn it is always has one.
     slots = asyncio.Semaphore(WINDOWS_AT_ONCE)
 
-    async def one(window: Window, before: asyncio.Task[list[Subtask]] | None) -> list[Subtask]:
+    async def one(window: Window, before: asyncio.Task[Segmented] | None) -> Segmented:
         async with slots:
             media, words = source.show(stage, window)
             asked = _Asked(window, media, _shared_words(stage, window, words, task))
             description = await _describe(stage, asked) if settings.describe_first else ""
-            under_way = (await before)[-1].label if before else ""
+            under_way = (await before).cover[-1].label if before else ""
             return await _segment(stage, settings, asked, description, under_way)
 
-    tasks: list[asyncio.Task[list[Subtask]]] = []
+    tasks: list[asyncio.Task[Segmented]] = []
     for window in windows:
         tasks.append(asyncio.create_task(one(window, tasks[-1] if tasks else None)))
     return await asyncio.gather(*tasks)
@@ -176,47 +196,71 @@ async def _describe(stage: Stage, asked: _Asked) -> str:
 
 async def _segment(
     stage: Stage, settings: PlanConfig, asked: _Asked, description: str, under_way: str
-) -> list[Subtask]:
+) -> Segmented:
     """Divide a window; `under_way` is the last label of the window before, if there is one."""
-    answer = await stage.ask(
-        f"segment {asked.start_s:.2f}",
-        "plan_segment",
-        Segmentation,
-        asked.media,
-        {
-            **asked.shared,
-            "description": description,
-            "under_way": under_way,
-            "max_subtasks": settings.max_subtasks,
-            "min_subtask_s": settings.min_subtask_s,
-        },
+    values = {
+        **asked.shared,
+        "description": description,
+        "under_way": under_way,
+        "max_subtasks": settings.max_subtasks,
+        "min_subtask_s": settings.min_subtask_s,
+    }
+
+    async def sample(number: int, sampling: dict[str, Any]) -> tuple[Answer, list[Subtask]]:
+        which = f" sample {number}" if sampling else ""
+        name = f"segment {asked.start_s:.2f}{which}"
+        answer = await stage.ask(name, "plan_segment", Segmentation, asked.media, values, sampling)
+        return answer, _cover(stage, settings, asked, answer, f"segmentation{which}")
+
+    found = await asyncio.gather(
+        *(sample(*one) for one in enumerate(sample_settings(stage, settings)))
     )
+    usable = [cover for _, cover in found if cover]
+    if not usable:
+        raise _no_segmentation(stage, asked, found[0][0])
+    if len(usable) < len(found):
+        stage.warn(
+            f"{len(found) - len(usable)} of {len(found)} samples of {asked.start_s:.2f} to "
+            f"{asked.end_s:.2f} s were not usable; they agree with nothing"
+        )
+    cover = usable[0]
+    if len(found) > 1:
+        limits = {"min_subtask_s": settings.min_subtask_s, "max_subtasks": settings.max_subtasks}
+        cover = enforce_limits(consensus(usable, stage.episode), stage.episode, **limits)
+    return Segmented(cover, [cover for _, cover in found])
+
+
+def _cover(
+    stage: Stage, settings: PlanConfig, asked: _Asked, answer: Answer[Segmentation], what: str
+) -> list[Subtask]:
+    """The subtasks of a reply, called `what` in warnings; none where it is not usable."""
     spans = [
         (span.start_s, span.end_s, span.label)
         for span in (answer.value.subtasks if answer.value is not None else [])
     ]
-    cover = clean_spans(
-        _on_episode_clock(stage, asked, spans, "segmentation"),
+    return clean_spans(
+        _on_episode_clock(stage, asked, spans, what),
         asked.window,
         stage.episode,
         min_subtask_s=settings.min_subtask_s,
         max_subtasks=settings.max_subtasks,
     )
-    if not cover:
-        found = (
-            "two replies in a row were not of the requested form"
-            if answer.value is None
-            else f"none of its {len(spans)} spans lies within the window"
-        )
-        key = answer.call["key"]
-        kept = f"{key[:2]}/{key}.json"
-        raise CuesheetError(
-            f"episode {stage.episode.name}: the model gave no usable segmentation of "
-            f"{asked.start_s:.2f} to {asked.end_s:.2f} s: {found}. Its reply is kept in the call "
-            f"cache (vlm.cache_dir) as {kept}. Look at it, then change the prompt, the sampling or "
-            "the model; to ask the same once more, delete that file."
-        )
-    return cover
+
+
+def _no_segmentation(stage: Stage, asked: _Asked, answer: Answer[Segmentation]) -> CuesheetError:
+    found = (
+        "two replies in a row were not of the requested form"
+        if answer.value is None
+        else f"none of its {len(answer.value.subtasks)} spans lies within the window"
+    )
+    key = answer.call["key"]
+    kept = f"{key[:2]}/{key}.json"
+    return CuesheetError(
+        f"episode {stage.episode.name}: the model gave no usable segmentation of "
+        f"{asked.start_s:.2f} to {asked.end_s:.2f} s: {found}. Its reply is kept in the call "
+        f"cache (vlm.cache_dir) as {kept}. Look at it, then change the prompt, the sampling or "
+        "the model; to ask the same once more, delete that file."
+    )
 
 
 def _on_episode_clock(

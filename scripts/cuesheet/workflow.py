@@ -259,6 +259,16 @@ class Run:
         episodes = sum(len(dataset.selected) for dataset in self.datasets.values())
         return remote or self.config.cluster.shards == "always" or episodes > MOST_UNSHARDED
 
+    def check_judge(self, remote: bool) -> None:
+        """Raise CuesheetError where labels are to be judged and the run has no model server."""
+        if self.config.evaluate.judge and self.references and self.is_sharded(remote):
+            raise CuesheetError(
+                "config: evaluate.judge: found true in a run with one job a shard, whose model "
+                "servers end with their shards; set it to false here. When the shards are done, "
+                "run once more on one machine that has the model, with evaluate.judge: true and "
+                "cluster.shards: never; only the judge is asked then"
+            )
+
     @property
     def gpus(self) -> int:
         """GPUs that the run's model servers want."""

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -143,6 +144,42 @@ def test_texts_from_outside_are_escaped(page):
     assert "no JSON in &lt;reply&gt;" in page
     assert "Put the &lt;cup&gt; away" in page
     assert "<cup>" not in page
+
+
+def sampled(results: Path, agreement: float, parts: list[float]) -> None:
+    """Episode 0 as made of three samples."""
+    path = results / "plan/000000.json"
+    plan = json.loads(path.read_text())
+    for part, value in zip(plan["subtasks"], parts, strict=True):
+        part["agreement"] = value
+    sample = {"temperature": 0.7, "seed": 0, "subtasks": plan["subtasks"]}
+    write(path, {**plan, "agreement": agreement, "samples": [sample] * 3})
+
+
+def test_episodes_whose_samples_agree_least_come_first(results, tmp_path):
+    for index, agreement in ((1, 0.25), (2, 0.5)):
+        for stage in ("plan", "vqa", "validation"):
+            data = json.loads((results / f"{stage}/000000.json").read_text())
+            if stage == "plan":
+                data["agreement"] = agreement
+            write(results / f"{stage}/{index:06d}.json", {**data, "episode_index": index})
+        shutil.copytree(results / "keyframes/000000", results / f"keyframes/{index:06d}")
+        frames = json.loads((results / "keyframes/000000/keyframes.json").read_text())
+        write(results / f"keyframes/{index:06d}/keyframes.json", {**frames, "episode_index": index})
+    sampled(results, 0.625, [0.75, 0.35])
+    page = render(gather(results, [0, 1, 2]), ReportConfig(), tmp_path)
+    table = page[page.index("Least agreed first") :].partition("</table>")[0]
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in table.split("<tr>")[2:]]
+    assert [re.sub("<[^>]*>", "", row[0]) for row in rows] == ["1", "2", "0"]
+    assert [re.sub("<[^>]*>", "", cell) for cell in rows[2]] == [
+        *("0", "Put the &lt;cup&gt; away", "put the cup into a box &amp; close it"),
+        *("1.0 to 4.0", "0.35", "0.62", "3"),
+    ]
+    assert "of all 3 episodes the mean is 0.46" in page
+
+
+def test_without_samples_nothing_is_said_of_agreement(page):
+    assert "agree" not in page
 
 
 def test_boxes_are_drawn_where_they_are(page):

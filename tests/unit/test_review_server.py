@@ -1,5 +1,6 @@
 """Saving from the review page: nothing is lost, and nobody else may write."""
 
+import itertools
 import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import ClientSession, CookieJar
 from aiohttp.test_utils import TestServer
+from stage_setup import write_keyframes
 
 from cuesheet.errors import CuesheetError
 from cuesheet.review_corrections import NOTHING, ConflictError, CorrectionFolder
@@ -76,9 +78,9 @@ def test_no_corrections_are_no_file(folder):
 
 
 def test_a_file_of_another_episode_is_refused(folder):
-    with pytest.raises(CuesheetError, match="episode_index is 4; expected 3"):
+    with pytest.raises(CuesheetError, match="it says episode 4 of 'kitchen'"):
         folder.write(3, correction(4), NOTHING)
-    with pytest.raises(CuesheetError, match="dataset is 'other'"):
+    with pytest.raises(CuesheetError, match="it says episode 3 of 'other'"):
         folder.write(3, correction(dataset="other"), NOTHING)
 
 
@@ -170,7 +172,48 @@ async def test_clips_are_served_in_parts_and_other_files_are_not(browser):
             assert reply.status == 404, path
 
 
-@pytest.mark.parametrize("content", [[], correction(4), "text"])
+FRONT = "observation.images.front"
+
+
+def box(*corners: float, frame_index: int = 0) -> dict:
+    detections = [{"label": "cup", "bbox_format": "xyxy", "bbox": list(corners)}]
+    return {
+        **{"frame_index": frame_index, "camera": FRONT, "type": "bbox", "question": "Where?"},
+        "answer": {"detections": detections},
+    }
+
+
+def spans(*edges: float) -> list[dict]:
+    pairs = itertools.pairwise(edges)
+    return [{"start_s": start, "end_s": end, "label": "wipe"} for start, end in pairs]
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"subtasks": [{"start_s": 0, "label": "\u0001"}]}, "subtasks.0.label"),
+        ({"subtasks": spans(0, 2, 4)}, "ends at 4 s; the episode ends at 2 s"),
+        ({"subtasks": spans(0, 0.46, 0.54, 2)}, "begin on frame"),
+        ({"vqa": [box(5, 5, 5, 9)]}, "vqa.0"),
+        ({"vqa": [box(5, 5, 65, 9)]}, "vqa.0.*65"),  # the frame is 64 pixels wide
+        ({"vqa": [box(5, 5, 9, 9, frame_index=1)]}, "not among the decoded keyframes"),
+        ({"vqa": [box(5, 5, 9, 9, frame_index=20)]}, "there is no frame 20"),
+        ({"vqa": [{**box(5, 5, 9, 9), "camera": "rear"}]}, "no camera 'rear'"),
+        ({"colour": "red"}, "colour: Extra inputs"),
+        ({"length": 21}, "made for 21 frames; the episode has 20"),
+    ],
+)
+def test_what_the_next_run_would_refuse_is_not_saved(folder, tmp_path, changes, problem):
+    folder.keyframes = tmp_path / "keyframes"
+    write_keyframes(folder.keyframes / "000003", seconds=2)
+    with pytest.raises(CuesheetError, match=problem):
+        folder.write(3, correction(**changes), NOTHING)
+    assert folder.read(3).content is None
+    good = correction(length=20, subtasks=spans(0, 0.5, 2), vqa=[box(5, 5, 64, 48)])
+    assert folder.write(3, good, NOTHING).content == good
+
+
+@pytest.mark.parametrize("content", [[], correction(4), correction(subtasks=[]), "text"])
 async def test_what_is_no_correction_of_the_episode_is_refused(browser, put, folder, content):
     async with put(browser, content) as reply:
         assert reply.status in (400, 422)

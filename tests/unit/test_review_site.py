@@ -82,6 +82,7 @@ def test_the_list_and_the_episodes_are_data_beside_the_page(results, corrections
     assert (episode["length"], episode["end_s"], episode["fps"]) == (10, 1.0, 10.0)
     assert episode["subtasks"][0]["label"] == "wipe\u2028</script> it"
     assert episode["correction"] == given
+    assert episode["cameras"] == [{"name": CAMERA, "width": 64, "height": 48, "keyframes": [0, 9]}]
     assert "\u2028" not in (site / "data/episodes/000002.js").read_text()
     assert delivered(site / "data/site.js")["colors"] == {"wipe": 0}
     with Image.open(site / "data/thumbs/000000.jpg") as strip:
@@ -89,6 +90,23 @@ def test_the_list_and_the_episodes_are_data_beside_the_page(results, corrections
         left, right = strip.getpixel((40, 32)), strip.getpixel((130, 32))
     assert left[2] > 200 > 60 > left[0]
     assert right[0] > 200 > 60 > right[2]
+
+
+def test_agreement_of_samples_is_in_the_list_and_with_the_subtasks(results, corrections):
+    path = results / "plan/000001.json"
+    plan = json.loads(path.read_text())
+    plan["subtasks"][0]["agreement"] = 0.4
+    sample = {"temperature": 0.7, "seed": 0, "subtasks": []}
+    write(path, {**plan, "agreement": 0.4, "samples": [sample, sample]})
+    build_site(results, corrections, CAMERA)
+    data = results / "review/data"
+    assert [entry["agreement"] for entry in delivered(data / "list/0000.js")] == [None, 0.4, None]
+    assert delivered(data / "site.js")["sampled"] is True
+    episode = delivered(data / "episodes/000001.js")
+    assert (episode["samples"], episode["subtasks"][0]["agreement"]) == (2, 0.4)
+    path.write_text(json.dumps(plan))
+    build_site(results, corrections, CAMERA)
+    assert delivered(data / "site.js")["sampled"] is False
 
 
 def test_everything_that_the_page_names_is_there(results, corrections):

@@ -134,7 +134,7 @@ async def test_the_request_is_system_then_media_then_question_with_the_schema(tm
     ):
         media = (Image(b"one", "image/png"), Clip(b"two"))
         async with connect(tmp_path, chat_template_kwargs={"a": 1}, concurrency=3) as vlm:
-            answer = await vlm.ask(**question(media=media, max_tokens=99))
+            answer = await vlm.ask(**question(media=media, sampling={"max_tokens": 99}))
     body = server.bodies[0]
     assert answer.value == Point(x=1.5, label="cup")
     assert body["messages"] == [

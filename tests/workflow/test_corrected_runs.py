@@ -174,8 +174,9 @@ def test_a_bad_episode_has_no_rows_and_is_named(corrected, counting_server):
     corrected.correct(verdict="bad")
     done = corrected.run()
     assert set(done.jobs) == {
-        "validate_episode", "merge_language", "finalize_dataset", "summarize_dataset"
-    }  # fmt: skip
+        *("validate_episode", "merge_language", "finalize_dataset"),
+        *("summarize_dataset", "write_report", "build_review"),
+    }
     assert rows(corrected, 1) == ([], [])
     assert rows(corrected, 0)[0]
     assert "bad 1 (1)" in (corrected.path / RESULTS / "summary.txt").read_text()

@@ -13,6 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from workflow_runs import REPOSITORY, Workdir
 
+from cuesheet.review_corrections import CorrectionFolder
+from cuesheet.review_site import build_site
+
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 pytestmark = [pytest.mark.workflow, pytest.mark.browser]
@@ -238,6 +241,20 @@ def test_splitting_renaming_merging_and_undoing(page, served, work):
     playwright.expect(labels).to_have_count(count)
 
 
+def test_one_label_after_the_other_can_be_typed(page, served):
+    address, folder = served
+    opened(page, address)
+    labels = page.locator("#subtasks .label input")
+    count = labels.count()
+    for number, text in ((0, "smash"), (1, "merge")):  # s, m and b are keys of the page
+        labels.nth(number).click(click_count=3)
+        page.keyboard.type(text)
+    labels.nth(1).press("Enter")
+    playwright.expect(labels).to_have_count(count)
+    found = [part["label"] for part in saved(page, folder)["subtasks"]]
+    assert found[:2] == ["smash", "merge"]
+
+
 def test_judging_noting_and_fixing_a_question(page, served, work):
     address, folder = served
     opened(page, address)
@@ -267,8 +284,118 @@ def test_judging_noting_and_fixing_a_question(page, served, work):
     assert "subtasks" not in file
 
 
+def test_questions_are_added_and_boxes_drawn(page, served, work):
+    address, folder = served
+    opened(page, address)
+    decoded = work.json(f"results/demo_v3/keyframes/{EPISODE:06d}/keyframes.json")["keyframes"]
+    pairs = work.json(f"results/demo_v3/vqa/{EPISODE:06d}.json")["pairs"]
+    camera = "observation.images.front"
+    asked = {pair["frame_index"] for pair in pairs if pair["camera"] == camera}
+    free = [one["frame_index"] for one in decoded[camera] if one["frame_index"] not in asked]
+    seek(page, (free[1] + 1.5) / len(frames_of(work, EPISODE)))  # beside it
+    page.locator("#add-camera").select_option(camera)
+    page.locator("#add-type").select_option("bbox")
+    page.locator("#add-question").click()
+    assert shown_frame(page) == free[1]
+    page.get_by_label("question", exact=True).fill("Where is the button?")
+    page.get_by_label("label 1").fill("red button")
+    page.get_by_role("button", name="Done").click()
+    playwright.expect(page.locator(".problem")).to_contain_text("min before max")
+    picture = page.locator("figure", has_text=camera).locator(".overlay").bounding_box()
+    page.mouse.move(picture["x"] + 0.25 * picture["width"], picture["y"] + 0.5 * picture["height"])
+    page.mouse.down()
+    page.mouse.move(picture["x"] + 0.5 * picture["width"], picture["y"] + 0.75 * picture["height"])
+    page.mouse.up()
+    page.get_by_role("button", name="Done").click()
+    added = saved(page, folder)["vqa"]
+    assert [(entry["frame_index"], entry["camera"]) for entry in added] == [(free[1], camera)]
+    (found,) = added[0]["answer"]["detections"]
+    assert found["bbox"] == pytest.approx([56, 112, 112, 168], abs=1)  # of 224 x 224 pixels
+    # Text alone, on the next free frame of the same camera.
+    page.locator("#add-type").select_option("attribute")
+    page.keyboard.press("a")
+    page.get_by_label("question", exact=True).fill("What color is the button?")
+    for name, value in (("label", "button"), ("attribute", "color"), ("value", "red")):
+        page.get_by_label(name, exact=True).fill(value)
+    page.get_by_role("button", name="Done").click()
+    playwright.expect(page.locator("#saved")).to_have_text("saving…")
+    file = saved(page, folder)
+    assert sorted(entry["type"] for entry in file["vqa"]) == ["attribute", "bbox"]
+    assert len({entry["frame_index"] for entry in file["vqa"]}) == 2
+    copy = Workdir(folder.parents[1])
+    copy.run()
+    for entry in file["vqa"]:
+        rows = frames_of(copy, EPISODE)[entry["frame_index"]]["language_events"]
+        said = {
+            row["role"]: row["content"]
+            for row in rows
+            if row["style"] == "vqa" and row["camera"] == camera
+        }
+        assert said["user"] == entry["question"]
+        assert json.loads(said["assistant"]) == entry["answer"]
+
+
+def test_what_the_next_run_would_refuse_is_said_and_not_lost(page, served):
+    address, folder = served
+    opened(page, address)
+    labels = page.locator("#subtasks .label input")
+    labels.nth(0).fill("words worth keeping")
+    labels.nth(1).fill("\u0001")  # nothing that can be written
+    labels.nth(1).press("Enter")
+    notice = page.locator("#notice")
+    playwright.expect(notice).to_contain_text("subtasks.1.label")
+    playwright.expect(page.locator("#saved")).to_have_text("not saved")
+    first = folder / f"{EPISODE:06d}.json"
+    assert not first.exists() or "\\u0001" not in first.read_text()
+    page.reload()
+    playwright.expect(labels.nth(0)).to_have_value("words worth keeping")
+    playwright.expect(notice).to_contain_text("kept in this browser")
+    labels.nth(1).fill("press it")
+    labels.nth(1).press("Enter")
+    playwright.expect(notice).to_be_hidden()
+    file = saved(page, folder)
+    assert [part["label"] for part in file["subtasks"]][:2] == ["words worth keeping", "press it"]
+
+
+def test_episodes_that_samples_agree_on_least_can_come_first(page, work, tmp_path):
+    copy = work.copy_to(tmp_path / "sampled")
+    results = copy.path / "results/demo_v3"
+    values = {0: (0.9, [0.95, 0.9, 0.85]), 2: (0.45, [0.9, 0.3, 0.15]), 3: (0.7, None)}
+    for index, (agreement, parts) in values.items():
+        path = results / f"plan/{index:06d}.json"
+        plan = json.loads(path.read_text())
+        for number, part in enumerate(plan["subtasks"]):
+            part["agreement"] = parts[number] if parts else agreement
+        sample = {"temperature": 0.7, "seed": 0, "subtasks": plan["subtasks"]}
+        path.write_text(json.dumps({**plan, "agreement": agreement, "samples": [sample] * 5}))
+    none = CorrectionFolder(copy.path / "corrections", "demo_v3", copy.path / "aside")
+    build_site(results, none, None)
+    opened(page, as_file(copy), 2)
+    assert page.locator("#sort option:not([hidden])").count() == 6
+    page.locator("#sort").select_option("agreement")
+    shown = page.locator(".entry").evaluate_all("all => all.map(one => one.dataset.episode)")
+    assert shown == ["2", "3", "0", "1"]
+    assert page.locator('.entry[data-episode="2"] .mark.warn').inner_text() == "≈ 0.45"
+    agreed = page.locator("#subtasks td.agreed")
+    assert agreed.all_inner_texts() == ["≈ 0.90", "≈ 0.30", "≈ 0.15"]
+    part = page.locator('.span[data-part="2"]')
+    assert "agreement of 5 samples: 0.15" in part.get_attribute("title")
+    bar, whole = part.locator(".agreed").bounding_box(), part.bounding_box()
+    assert bar["width"] / whole["width"] == pytest.approx(0.15, abs=0.01)
+    # What a person changed has no agreement any more.
+    page.locator("#subtasks .label input").nth(1).fill("something else")
+    page.locator("#subtasks .label input").nth(1).press("Enter")
+    assert agreed.all_inner_texts() == ["≈ 0.90", "–", "≈ 0.15"]
+
+
+def test_without_samples_nothing_is_said_of_agreement(page, work):
+    opened(page, as_file(work))
+    playwright.expect(page.locator("#sort [value=agreement]")).to_be_hidden()
+    assert page.locator("#main .agreed").count() == 0
+    assert "≈" not in page.locator("#list").inner_text()
+
+
 def test_the_next_run_writes_what_was_corrected_into_the_dataset(page, served):
-    pytest.importorskip("cuesheet.corrections", reason="corrections are not read by this version")
     address, folder = served
     opened(page, address)
     page.locator("#subtasks .label input").first.fill("stretch out towards the puck")

@@ -25,6 +25,8 @@ def sharded_demo(tmp_path_factory, demo_v3) -> Workdir:
         "merge_language": 1,
         "finalize_dataset": 1,
         "summarize_dataset": 1,
+        "write_report": 1,
+        "build_review": 1,
     }
     return work
 
@@ -73,6 +75,30 @@ def test_new_episodes_leave_finished_shards_alone(tmp_path, demo_v3):
     assert work.run().jobs["annotate_shard"] == 1
     assert (work.path / "results/demo_v3/shards/00000.json").stat().st_mtime_ns == made
     assert work.json("results/demo_v3/summary.json")["episodes"]["annotated"] == 4
+
+
+def test_a_judge_without_a_server_is_refused_before_anything_starts(
+    sharded_demo, tmp_path, demo_v3
+):
+    work = sharded_demo.copy_to(tmp_path / "copy")
+    truth = tmp_path / "truth.csv"
+    truth.write_text("episode,start_s,end_s,text\n0,0.0,2.5,approach the puck\n0,2.5,7.5,rest\n")
+    settings = {"dataset": str(demo_v3), "evaluate": {"reference": str(truth), "judge": True}}
+    work.configure(**settings, cluster={**TWO, "media": "separate"})
+    done = work.run(check=False)
+    assert done.returncode
+    assert "config: evaluate.judge: found true in a run with one job a shard" in done.output
+    assert "Traceback" not in done.output
+    on_a_cluster = ("--dry-run", "--workflow-profile", str(REPOSITORY / "profiles/slurm"))
+    work.configure(**settings, cluster={"episodes_per_shard": 2})
+    done = work.run(*on_a_cluster, check=False)
+    assert done.returncode
+    assert "config: evaluate.judge: found true in a run with one job a shard" in done.output
+    # As the message says: afterwards, without shards, nothing but the judge is asked.
+    work.configure(**settings, cluster={"shards": "never"})
+    jobs = work.run().jobs
+    assert not any(rule.startswith(("annotate", "extract", "decode")) for rule in jobs), jobs
+    assert work.json("results/demo_v3/evaluation.json")["judged_labels"] > 0
 
 
 def test_nothing_is_left_of_a_run_in_shards_that_was_killed(tmp_path, demo_v3):

@@ -61,5 +61,7 @@ window.Cuesheet = {};
   };
 
   app.byId = (id) => document.getElementById(id);
+  /** Whether samples agree so little that a person had better look. */
+  app.isLow = (agreement) => agreement < 0.5;
   app.seconds = (value) => `${value.toFixed(2)} s`;
 })(window.Cuesheet);

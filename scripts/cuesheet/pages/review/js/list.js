@@ -8,6 +8,7 @@
   const ORDERS = {
     index: (a, b) => a.index - b.index,
     warnings: (a, b) => b.warnings - a.warnings || a.index - b.index,
+    agreement: (a, b) => (a.agreement ?? 2) - (b.agreement ?? 2) || a.index - b.index,
     subtasks: (a, b) => b.subtasks - a.subtasks || a.index - b.index,
     duration: (a, b) => b.duration - a.duration || a.index - b.index,
     task: (a, b) => a.task.localeCompare(b.task) || a.index - b.index,
@@ -78,6 +79,7 @@
       const marks = [
         entry.verdict ? app.make("span", { class: `mark ${entry.verdict}` }, entry.verdict) : null,
         entry.corrected ? app.make("span", { class: "mark", title: "corrected" }, "✎") : null,
+        entry.agreement === null ? null : app.make("span", { class: `mark${app.isLow(entry.agreement) ? " warn" : ""}`, title: "agreement of samples, of 0 to 1" }, `≈ ${entry.agreement.toFixed(2)}`),
         entry.warnings ? app.make("span", { class: "mark warn", title: `${entry.warnings} warnings` }, `⚠ ${entry.warnings}`) : null,
       ];
       return app.make(

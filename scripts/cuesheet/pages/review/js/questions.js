@@ -6,6 +6,14 @@
   const RELATIONS = ["left_of", "right_of", "on", "in", "above", "below", "near"];
   const TEXTS = { count: ["label"], attribute: ["label", "attribute", "value"], spatial: ["subject", "object"], keypoint: ["label"] };
 
+  const BLANKS = {
+    bbox: () => ({ detections: [{ label: "", bbox_format: "xyxy", bbox: [0, 0, 0, 0] }] }),
+    keypoint: ({ width, height }) => ({ label: "", point_format: "xy", point: [width / 2, height / 2] }),
+    count: () => ({ label: "", count: 1 }),
+    attribute: () => ({ label: "", attribute: "", value: "" }),
+    spatial: () => ({ subject: "", relation: "near", object: "" }),
+  };
+
   app.answerText = function ({ type, answer }) {
     if (type === "bbox") return answer.detections.map((one) => one.label).join(", ");
     if (type === "keypoint") return `${answer.label} at (${answer.point.join(", ")})`;
@@ -21,6 +29,24 @@
       this.on = on;
       this.root = app.byId("questions");
       this.form = null; // the pair that is being changed
+      app.byId("add-type").replaceChildren(...Object.keys(BLANKS).map((type) => make("option", { value: type }, type)));
+    }
+
+    open(episode) {
+      this.cameras = episode.cameras.filter((camera) => camera.keyframes.length);
+      app.byId("add").hidden = !this.cameras.length;
+      app.byId("add-camera").replaceChildren(...this.cameras.map(({ name }) => make("option", { value: name, title: name }, name.split(".").at(-1))));
+    }
+
+    /** A pair to be filled in, of the decoded frame nearest to `frame` that has none; or null. */
+    blank(pairs, frame) {
+      const camera = this.cameras.find(({ name }) => name === app.byId("add-camera").value);
+      const type = app.byId("add-type").value;
+      const taken = new Set(pairs.filter((pair) => pair.camera === camera?.name).map((pair) => pair.frame_index));
+      const free = (camera?.keyframes ?? []).filter((index) => !taken.has(index));
+      if (!free.length) return null;
+      const nearest = free.reduce((best, index) => (Math.abs(index - frame) < Math.abs(best - frame) ? index : best));
+      return { frame_index: nearest, camera: camera.name, type, question: "", answer: BLANKS[type](camera) };
     }
 
     /** The questions of one frame; `next` is what to say where there are none. */

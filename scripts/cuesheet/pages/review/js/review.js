@@ -10,13 +10,15 @@
   app.colorOf = (label) => site.colors[label.trim().split(/\s+/)[0]?.toLowerCase().replace(/[.,;:!?]+$/, "")] ?? 7;
 
   const parts = () => view.edits.subtasks ?? view.model;
+  /** Agreement of the samples of the model's subtask; null where there is none, or it was changed. */
+  const agreement = (part) => view.episode.subtasks[view.model.findIndex((one) => cover.same(one, part))]?.agreement ?? null;
   const pairs = () => app.correctedPairs(view.episode, view.edits);
 
   const list = new app.List((index) => open(index));
   const player = new app.Player((frame) => showFrame(frame));
   const timeline = new app.Timeline({
     seek: (frame) => player.seek(frame),
-    rename: (index) => focusLabel(index),
+    rename: (index) => table.focus(index),
     moveBoundary(index, frame, last) {
       player.pause();
       const moved = cover.moveBoundary(view.dragFrom ?? parts(), index, frame);
@@ -34,6 +36,18 @@
       }
       player.seek(place);
     },
+  });
+  const table = new app.Table({
+    /** A click on a row goes to its start, unless it is at work there already. */
+    choose(index) {
+      if (index === view.chosen) return;
+      player.pause();
+      player.seek(parts()[index].start);
+    },
+    typing: (index, text) => typing({ subtasks: cover.rename(parts(), index, text) }),
+    rename: (index, text) => rename(index, text),
+    merge: (index) => merge(index),
+    remove: (index) => remove(index),
   });
   const questions = new app.Questions({
     change: (pair) => {
@@ -70,6 +84,7 @@
     site = await app.load("site");
     document.title = `${site.dataset} · Cuesheet review`;
     byId("dataset").textContent = site.dataset;
+    byId("sort").querySelector("[value=agreement]").hidden = !site.sampled;
     keeper = new app.Keeper(site.dataset, hear);
     await keeper.connect();
     const wanted = location.hash.match(/episode=(\d+)/);
@@ -121,6 +136,8 @@
       notice(`The corrections of this episode are for ${file.length} frames, and it has ${episode.length}: it was recorded again. They are not applied.`);
     }
     timeline.open(episode);
+    table.open(episode);
+    questions.open(episode);
     player.open(episode);
     redraw();
     const form = keeper.form(index);
@@ -143,7 +160,8 @@
   function redraw() {
     drawCover();
     timeline.drawPairs(pairs());
-    drawTable();
+    table.draw(parts(), agreement);
+    table.choose(view.chosen);
     for (const verdict of ["good", "bad"]) byId(verdict).setAttribute("aria-pressed", String(view.edits.verdict === verdict));
     if (document.activeElement !== byId("note")) byId("note").value = view.edits.note;
     byId("undo").disabled = !view.past.length;
@@ -156,7 +174,7 @@
   }
 
   function drawCover() {
-    timeline.drawSubtasks(view.dragging ?? parts(), view.chosen);
+    timeline.drawSubtasks(view.dragging ?? parts(), view.chosen, agreement);
   }
 
   function showFrame(frame) {
@@ -204,44 +222,12 @@
     );
   }
 
-  /** A click on a row goes to its start, unless it is at work there already. */
-  function seekTo(event, index) {
-    if (event.target.tagName === "BUTTON" || index === view.chosen) return;
-    player.pause();
-    player.seek(parts()[index].start);
-  }
-
-  function drawTable() {
-    const rows = parts().map((part, index) => {
-      const last = index === parts().length - 1;
-      const start = view.episode.timestamps[part.start];
-      const end = part.end < view.episode.length ? view.episode.timestamps[part.end] : view.episode.end_s;
-      return make(
-        "tr",
-        { class: index === view.chosen ? "chosen" : "", "data-row": index, onclick: (event) => seekTo(event, index) },
-        make("td", {}, make("i", { class: "swatch", style: { background: `var(--c${app.colorOf(part.label)})` } })),
-        make("td", { class: "num mono" }, start.toFixed(2)),
-        make("td", { class: "num mono" }, end.toFixed(2)),
-        make("td", { class: "label" }, make("input", {
-          value: part.label, maxlength: 120, "aria-label": `Label of subtask ${index + 1}`,
-          oninput: (event) => typing({ subtasks: cover.rename(parts(), index, event.target.value) }),
-          onchange: (event) => rename(index, event.target.value),
-          onkeydown: (event) => { if (event.key === "Enter" || event.key === "Escape") event.target.blur(); },
-        })),
-        make("td", { class: "tools" },
-          make("button", { title: "Merge with the next (m)", disabled: last, onclick: () => merge(index) }, "Merge ↓"),
-          make("button", { title: "Delete; its neighbor takes its time", disabled: parts().length < 2, onclick: () => remove(index) }, "✕"))
-      );
-    });
-    byId("subtasks").tBodies[0].replaceChildren(...rows);
-  }
-
   /** The subtask at the playhead is the one that keys work on. */
   function choose(index) {
     if (index === view.chosen) return;
     view.chosen = index;
     drawCover();
-    for (const row of byId("subtasks").tBodies[0].rows) row.classList.toggle("chosen", Number(row.dataset.row) === index);
+    table.choose(index);
   }
 
   // ---- changing ----
@@ -277,17 +263,11 @@
     if (!cover.same(changed, parts())) change({ subtasks: changed });
   }
 
-  const rename = (index, label) => (label.trim() ? changeCover(cover.rename(parts(), index, label)) : drawTable());
+  const rename = (index, label) => (label.trim() ? changeCover(cover.rename(parts(), index, label)) : table.draw(parts(), agreement));
   const merge = (index) => changeCover(cover.mergeWithNext(parts(), index), index);
   const remove = (index) => changeCover(cover.remove(parts(), index));
   const split = () => changeCover(cover.split(parts(), view.frame));
   const judge = (verdict) => change({ verdict: view.edits.verdict === verdict ? null : verdict });
-
-  function focusLabel(index) {
-    const input = byId("subtasks").querySelector(`tr[data-row="${index}"] input`);
-    input?.focus();
-    input?.select();
-  }
 
   /** A text field that is left in the middle of typing fires no change event by itself. */
   function finishTyping() {
@@ -336,6 +316,7 @@
   press("forward", () => step(1));
   press("undo", () => undo("past", "future"));
   press("redo", () => undo("future", "past"));
+  press("add-question", addQuestion);
   press("split", split);
   press("reset", () => change({ subtasks: null }));
   press("good", () => judge("good"));
@@ -358,6 +339,15 @@
     if (next !== undefined) player.seek(next);
   }
 
+  function addQuestion() {
+    const pair = questions.form ? null : questions.blank(pairs(), view.frame);
+    if (!pair) return;
+    player.pause();
+    player.seek(pair.frame_index);
+    questions.edit(pair);
+    byId("questions").querySelector("input").focus();
+  }
+
   function edgeHere(side) {
     const index = side === "start" ? view.chosen : view.chosen + 1; // of the boundary
     if (index > 0 && index < parts().length) changeCover(cover.moveBoundary(parts(), index, view.frame));
@@ -371,9 +361,10 @@
     ".": () => jumpToQuestion(1),
     "[": () => edgeHere("start"),
     "]": () => edgeHere("end"),
+    a: addQuestion,
     s: split,
     m: () => merge(view.chosen),
-    e: () => focusLabel(view.chosen),
+    e: () => table.focus(view.chosen),
     g: () => judge("good"),
     b: () => judge("bad"),
   };

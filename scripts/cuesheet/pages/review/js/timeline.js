@@ -72,20 +72,24 @@
       );
     }
 
-    drawSubtasks(cover, chosen) {
-      const parts = cover.map((part, index) =>
-        make(
+    /** `agreement(part)`: of the samples that the model's subtask was made of, or null. */
+    drawSubtasks(cover, chosen, agreement) {
+      const parts = cover.map((part, index) => {
+        const agreed = agreement(part);
+        const known = agreed === null ? "" : `\nagreement of ${this.episode.samples} samples: ${agreed.toFixed(2)}`;
+        return make(
           "div",
           {
             class: `span part${index === chosen ? " chosen" : ""}`,
             "data-part": index,
-            title: `${app.seconds(this.time(part.start))} to ${app.seconds(this.time(part.end))}: ${part.label}`,
+            title: `${app.seconds(this.time(part.start))} to ${app.seconds(this.time(part.end))}: ${part.label}${known}`,
             style: { ...this.span(this.time(part.start), this.time(part.end)), background: `var(--c${app.colorOf(part.label)})` },
             ondblclick: () => this.on.rename(index),
           },
-          part.label
-        )
-      );
+          part.label,
+          agreed === null ? null : make("i", { class: `agreed${app.isLow(agreed) ? " low" : ""}`, style: { width: `${100 * agreed}%` } })
+        );
+      });
       const edges = cover.slice(1).map((part, i) =>
         make("div", { class: "edge", "data-edge": i + 1, title: "drag to move the boundary", style: { left: this.left(this.time(part.start)) } })
       );
