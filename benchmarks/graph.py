@@ -1,11 +1,14 @@
-"""How does planning grow with the number of episodes?
+"""How does the graph of jobs grow with the number of episodes?
 
-    python benchmarks/graph.py [--json FILE] [--sizes 1000 10000 100000] [--shard 1000]
+    python benchmarks/graph.py [--json FILE] [--sizes 1000 10000 100000] [--noop 1000]
 
-For each size: Snakemake's dry run over a dataset of so many episodes, wall and CPU seconds and peak
-memory; then the same over finished results, which finds nothing to be done. Sizes above `--shard`
-are planned by shards: all metadata is read while the Snakefile is parsed, and one shard of
-`--shard` episodes is planned, as each shard's job does.
+Planning: Snakemake's dry run of the whole workflow over a dataset of so many episodes, and the same
+for `annotations` over finished results, which finds nothing to be done; wall and CPU seconds and
+peak memory of the process. By shards of `--shard` episodes, and the smallest size without shards
+too. One shard is planned once more as its own job does it.
+
+A fresh run of a no-op stage set: no clips and no calls; index, keyframes and validation of `--noop`
+episodes are all that is left, so that starting and recording jobs is what it takes.
 """
 
 import argparse
@@ -19,18 +22,24 @@ from pathlib import Path
 from typing import Any
 
 import measuring
+import workflow_cost
 from datasets import many_episodes
 from measuring import REPOSITORY, Target
 
+CAMERAS = ("observation.images.front", "observation.images.wrist")
+STAGES = ("plan", "interjections", "vqa")
 
-def planned(work: Path, *options: str) -> dict[str, Any]:
-    """One call of Snakemake in `work`: seconds, MB, and its last words."""
+
+def planned(work: Path, settings: dict[str, Any], *options: str) -> dict[str, Any]:
+    """A dry run in `work`: seconds, MB, and whether anything is to be done."""
+    (work / "config").mkdir(parents=True, exist_ok=True)
+    (work / "config" / "config.yaml").write_text(json.dumps(settings))  # JSON is YAML
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
-    command += ["--directory", str(work), "--cores", "2", "--quiet", "rules", *options]
+    command += ["--directory", str(work), "--cores", "2", "--quiet", "rules", "--dry-run"]
     begun = time.monotonic()
     output = work / "out.log"
     with output.open("w") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file)
+        process = subprocess.Popen([*command, *options], stdout=file, stderr=file)
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     text = output.read_text()
@@ -44,44 +53,58 @@ def planned(work: Path, *options: str) -> dict[str, Any]:
     }
 
 
-def work_folder(path: Path, dataset: Path, episodes: list[str]) -> Path:
-    (path / "config").mkdir(parents=True)
-    settings = {"dataset": {"many": {"path": str(dataset), "episodes": episodes}}}
-    (path / "config" / "config.yaml").write_text(json.dumps(settings))
-    return path
-
-
-def measure(folder: Path, size: int, shard: int) -> dict[str, Any]:
-    dataset = many_episodes(folder / f"data-{size}", size, with_rows=False)
-    part = min(size, shard)
-    work = work_folder(folder / f"work-{size}", dataset, [f"0-{part - 1}"])
-    found: dict[str, Any] = {"episodes": size, "planned_at_once": part}
-    found["plan"] = planned(work, "--dry-run")
-    make_files(work, part)
-    found["resume"] = planned(work, "--dry-run", "annotations", "media")
+def measure(folder: Path, size: int, shard: int | None) -> dict[str, Any]:
+    """Plan `size` episodes by shards of `shard`, or without any; nothing there, and all there."""
+    dataset = many_episodes(folder / "data", size, with_rows=False)
+    settings: dict[str, Any] = {"dataset": {"many": str(dataset)}}
+    settings["cluster"] = {"shards": "never"}
+    if shard:
+        settings["cluster"] = {"shards": "always", "episodes_per_shard": shard}
+    work = folder / "work"
+    found: dict[str, Any] = {"episodes": size, "episodes_a_shard": shard}
+    found["plan"] = planned(work, settings)
+    make_files(work, size, shard)
+    found["resume"] = planned(work, settings, "annotations", *(() if shard else ("media",)))
     if not found["resume"]["nothing_to_do"]:
         sys.exit(f"{size} episodes: something is still to be done")
+    if shard:
+        inside = {"dataset": {"many": {"path": str(dataset), "episodes": [f"0-{shard - 1}"]}}}
+        inside["cluster"] = {"shards": "never"}
+        found["inside_a_shard"] = planned(folder / "inside", inside)
     return found
 
 
-def make_files(work: Path, episodes: int) -> None:
-    """Every file of clips, keyframes and annotations, empty."""
+def make_files(work: Path, episodes: int, shard: int | None) -> None:
+    """Every file that a finished run has of clips, keyframes, annotations and shards; empty."""
     results = work / "results" / "many"
-    (results / "logs").mkdir(parents=True)
-    cameras = ("observation.images.front", "observation.images.wrist")
-    for stage in ("keyframes", "plan", "interjections", "vqa", "validation"):
-        (results / stage).mkdir()
-    for camera in cameras:
-        (results / "clips" / camera).mkdir(parents=True)
+    folders = [results / name for name in ("logs", "shards", *STAGES, "validation")]
+    folders += [results / "clips" / camera for camera in CAMERAS]
+    for path in folders:
+        path.mkdir(parents=True, exist_ok=True)
     (results / "episodes.parquet").touch()
     for number in range(episodes):
-        for camera in cameras:
-            (results / "clips" / camera / f"episode_{number:06d}.mp4").touch()
-        (results / "keyframes" / f"{number:06d}").mkdir()
-        for stage in ("plan", "interjections", "vqa"):
-            (results / stage / f"{number:06d}.json").touch()
-        (results / "validation" / f"{number:06d}.json").touch()
-        (results / "validation" / f"{number:06d}.txt").touch()
+        names = [f"{folder}/{number:06d}.json" for folder in (*STAGES, "validation")]
+        if not shard:
+            names += [f"clips/{camera}/episode_{number:06d}.mp4" for camera in CAMERAS]
+            names.append(f"validation/{number:06d}.txt")
+            (results / "keyframes" / f"{number:06d}").mkdir(parents=True)
+        for name in names:
+            (results / name).touch()
+    for number in range(-(-episodes // shard) if shard else 0):
+        (results / "shards" / f"{number:05d}.json").touch()
+
+
+def noop_run(folder: Path, episodes: int) -> dict[str, Any]:
+    """A fresh run without any stage: what the workflow takes by itself."""
+    dataset = many_episodes(folder / "data", episodes)
+    settings: dict[str, Any] = {stage: {"enabled": False} for stage in STAGES}
+    settings["dataset"] = {"many": str(dataset)}
+    settings["cluster"] = {"shards": "never"}
+    cost = workflow_cost.run(folder / "work", settings, 2, "annotations")
+    made = len(list((folder / "work/results/many/validation").glob("*.json")))
+    if made != episodes:
+        sys.exit(f"{made} of {episodes} episodes were validated")
+    return {"episodes": episodes, **cost}
 
 
 def main() -> None:
@@ -90,21 +113,33 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000, 100_000])
-    parser.add_argument("--shard", type=int, default=1000, help="episodes of a shard")
+    parser.add_argument("--shard", type=int, default=300, help="episodes of a shard")
+    parser.add_argument("--noop", type=int, default=1000, help="episodes of the no-op run; 0: none")
     options = parser.parse_args()
-    figures, targets = [], []
-    with tempfile.TemporaryDirectory(prefix="graph.") as name:
-        for size in options.sizes:
-            found = measure(Path(name), size, options.shard)
-            figures.append(found)
-            for step in ("plan", "resume"):
-                print(f"{size:>8} episodes, {step:<7} {found[step]}", flush=True)
-    last = figures[-1]
+    plans, runs = [], []
+    sizes = sorted(options.sizes)
+    for size, shard in [(sizes[0], None), *((size, options.shard) for size in sizes)]:
+        with tempfile.TemporaryDirectory(prefix="graph.") as name:
+            plans.append(found := measure(Path(name), size, shard))
+        for step in ("plan", "resume", "inside_a_shard"):
+            if step in found:
+                by = f"by {shard}" if shard else "no shards"
+                print(f"{size:>8} episodes, {by:<9} {step:<15} {found[step]}", flush=True)
+    if options.noop:
+        with tempfile.TemporaryDirectory(prefix="graph.") as name:
+            runs.append(cost := noop_run(Path(name), options.noop))
+        besides_ms = 1000 * (cost["cpu_s"] - cost["jobs_cpu_s"]) / options.noop
+        print(
+            f"{options.noop:>8} episodes, no-op run: {cost['wall_s']} s, {cost['peak_mb']} MB, "
+            f"{besides_ms:.0f} CPU ms an episode beside the jobs' own",
+            flush=True,
+        )
+    last, targets = plans[-1], []
     for step in ("plan", "resume"):
         label = f"{last['episodes']} episodes, {step}"
         targets.append(Target(f"{label}: wall s", last[step]["wall_s"], 60, at_most=True))
         targets.append(Target(f"{label}: peak MB", last[step]["peak_mb"], 1000, at_most=True))
-    measuring.publish("graph", targets, {"runs": figures}, options.json)
+    measuring.publish("graph", targets, {"plans": plans, "noop": runs}, options.json)
 
 
 if __name__ == "__main__":
