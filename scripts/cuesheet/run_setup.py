@@ -48,6 +48,9 @@ def load_run(
                 "is not written to; run from a folder of its own (snakemake --directory FOLDER ...)"
             )
         source = read_dataset(root, name)
+        if isinstance(entry.cameras, list):
+            check_cameras("cameras", entry.cameras, list(source.cameras))
+            source = source.seen_by(entry.cameras)
         cameras = list(source.cameras)
         known = [episode.episode_index for episode in source.episodes]
         if entry.episodes is not None:
@@ -65,7 +68,7 @@ def load_run(
             vqa_cameras = cameras
         selected = known if entry.episodes is None else entry.episodes
         if place is not None and online:
-            hub.fetch(place, name, source.files_of(selected))
+            hub.fetch(place, name, source.files_of(selected, unseen=True))
         if shard is not None:
             selected = shard["episodes"]
         kept = frozenset()

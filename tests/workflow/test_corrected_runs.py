@@ -174,7 +174,8 @@ def test_a_bad_episode_has_no_rows_and_is_named(corrected, counting_server):
     corrected.correct(verdict="bad")
     done = corrected.run()
     assert set(done.jobs) == {
-        "validate_episode", "merge_language", "finalize_dataset", "summarize_dataset"
+        "validate_episode", "merge_language", "finalize_dataset",
+        "summarize_dataset", "write_report", "build_review",
     }  # fmt: skip
     assert rows(corrected, 1) == ([], [])
     assert rows(corrected, 0)[0]
