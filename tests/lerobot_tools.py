@@ -1,6 +1,8 @@
 """What the tests have lerobot do, in its own environment: `python lerobot_tools.py COMMAND ...`.
 
-write_v21 SOURCE TARGET    copy a v3.0 dataset frame by frame with lerobot 0.3.3, which writes v2.1
+write_v21 SOURCE TARGET [CAMERA]
+                           copy a v3.0 dataset frame by frame with lerobot 0.3.3, which writes v2.1;
+                           pictures of CAMERA go into the data files, of others into videos
 convert ROOT               lerobot's own converter from v2.1 to v3.0, in place
 load ROOT                  print what LeRobotDataset gives: a hash of every frame, as JSON lines
 """
@@ -11,7 +13,7 @@ import sys
 from pathlib import Path
 
 
-def write_v21(source: Path, target: Path) -> None:
+def write_v21(source: Path, target: Path, pictures_of: Path | None = None) -> None:
     """Needs lerobot 0.3.3 on the path."""
     import av
     import numpy as np
@@ -30,7 +32,7 @@ def write_v21(source: Path, target: Path) -> None:
         use_videos=True,
         features={
             key: {
-                "dtype": feature["dtype"],
+                "dtype": "image" if key == str(pictures_of) else feature["dtype"],
                 "shape": tuple(feature["shape"]),
                 "names": feature["names"],
             }

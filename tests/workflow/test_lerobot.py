@@ -52,10 +52,11 @@ def loaded(root: Path) -> list[dict]:
 
 @pytest.fixture(scope="module", params=["demo_v3", "dev_v3"])
 def v21(request, tmp_path_factory) -> Path:
-    """A dataset of format v2.1, written by lerobot 0.3.3."""
+    """A dataset of format v2.1, written by lerobot 0.3.3; one of them has an image camera."""
     source = request.getfixturevalue(request.param)
     target = tmp_path_factory.mktemp("v21") / request.param.replace("v3", "v21")
-    lerobot("write_v21", source, target, version="0.3.3")
+    pictures = ["observation.images.wrist"] if request.param == "demo_v3" else []
+    lerobot("write_v21", source, target, *pictures, version="0.3.3")
     return target
 
 
