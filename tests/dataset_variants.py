@@ -17,6 +17,11 @@ from PIL import Image
 EPISODES = "meta/episodes/chunk-000/file-000.parquet"
 CHUNK, EPISODE = "chunk-{episode_chunk:03d}", "episode_{episode_index:06d}"  # of format v2.1
 DATA = "data/chunk-000/file-000.parquet"
+QUICK = {
+    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8"},
+    "libx265": {"preset": "veryfast", "x265-params": "log-level=error"},
+    "libsvtav1": {"preset": "12"},
+}
 
 
 def copy(source: Path, target: Path) -> Path:
@@ -160,7 +165,7 @@ def _cut(source: Path, target: Path, first: int, length: int, fps: int, codec: s
             if not first <= number < first + length:
                 continue
             if stream is None:
-                stream = output.add_stream(codec, rate=fps)
+                stream = output.add_stream(codec, rate=fps, options=QUICK.get(codec, {}))
                 stream.width, stream.height = frame.width, frame.height
                 stream.pix_fmt = "yuv420p"
             picture = frame.reformat(format="yuv420p")

@@ -124,6 +124,22 @@ def test_only_what_the_chosen_episodes_need_of_exactly_that_revision(
     }
 
 
+def test_two_of_twelve_episodes_are_fetched_with_the_files_that_hold_them(
+    work, hub, dev_v3, capsys
+):
+    hub.add("someone/dev", dev_v3)
+    work.configure(dataset="hf://datasets/someone/dev", episodes=[0, 1])
+    work.run("-n")
+    sent = {name.removeprefix("someone/dev/"): size for name, size in hub.sent.items()}
+    whole = sum(path.stat().st_size for path in dev_v3.rglob("*") if path.is_file())
+    expected = {"data/chunk-000/file-000.parquet"}
+    expected |= {f"videos/{camera}/chunk-000/file-000.mp4" for camera in (FRONT, WRIST)}
+    assert {name for name in sent if not name.startswith("meta/")} == expected
+    with capsys.disabled():
+        print(f"\n2 of 12 episodes of dev_v3: {hub.bytes_sent} of {whole} bytes")
+    assert hub.bytes_sent < whole / 2
+
+
 def test_a_download_that_was_cut_off_goes_on(work, hub, demo_v3):
     hub.add(REPO, demo_v3)
     hub.cut_after = 100_000
