@@ -49,19 +49,20 @@ def load_run(
             )
         source = read_dataset(root, name)
         if isinstance(entry.cameras, list):
-            check_cameras("cameras", entry.cameras, list(source.cameras))
+            there = list(source.cameras)
+            check_cameras("cameras", entry.cameras, there, source.unseen_cameras)
             source = source.seen_by(entry.cameras)
-        cameras = list(source.cameras)
+        cameras, unseen = list(source.cameras), source.unseen_cameras
         known = [episode.episode_index for episode in source.episodes]
         if entry.episodes is not None:
             check_episodes(name, entry.episodes, known)
         default_camera = cameras[0] if cameras else None
         if entry.default_camera is not None:
-            check_cameras("default_camera", [entry.default_camera], cameras)
+            check_cameras("default_camera", [entry.default_camera], cameras, unseen)
             default_camera = entry.default_camera
         vqa_cameras = config.vqa.cameras
         if isinstance(vqa_cameras, list):
-            check_cameras("vqa.cameras", vqa_cameras, cameras)
+            check_cameras("vqa.cameras", vqa_cameras, cameras, unseen)
         elif vqa_cameras == "default":
             vqa_cameras = [default_camera] if default_camera else []
         else:

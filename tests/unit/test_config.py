@@ -225,6 +225,11 @@ def test_a_camera_of_a_dataset_without_any_is_told_so():
         check_cameras("default_camera", ["front"], [])
 
 
+def test_a_camera_that_is_left_out_is_told_so():
+    with pytest.raises(CuesheetError, match=r"wrist is left out: .* looked at: front"):
+        check_cameras("default_camera", ["wrist"], ["front"], ["wrist"])
+
+
 def test_a_wrong_episode_is_named_with_what_there_is():
     check_episodes("demo", [0, 7], range(8))
     with pytest.raises(CuesheetError) as caught:
