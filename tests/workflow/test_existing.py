@@ -84,7 +84,10 @@ def test_a_source_that_lost_and_replaced_episodes_says_so(
     assert done.jobs["annotate_plan"] == 1
     assert set(pq.read_table(path)["episode_index"].to_pylist()) == {0, 1}
     assert rows_of(path, 0) == before
-    assert "2 removed (2-3), 1 recorded again (1)" in (results / "report.html").read_text()
+    report = (results / "report.html").read_text()
+    assert "2 removed (2-3), 1 recorded again (1)" in report
+    assert "2 of 2" in report
+    assert len(list((results / "review/data/episodes").iterdir())) == 2
     text = (results / "summary.txt").read_text()
     assert "Source changed:    2 removed (2-3), 1 recorded again (1), found 20" in text
     assert "Episodes:          2 of 2 annotated" in text
