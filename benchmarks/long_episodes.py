@@ -1,30 +1,30 @@
 """How much memory and time one long episode takes, stage by stage, with the embedded model.
 
     python benchmarks/long_episodes.py --minutes 10 --cameras 2
-    python benchmarks/long_episodes.py --minutes 60 --cameras 3 --vqa-only    # 10,800 calls
+    python benchmarks/long_episodes.py --minutes 10 60 --cameras 3 --vqa-only    # 10,800 calls
 
-The episode is the demo's video over and over, at 10 frames a second, in one file a camera. Peak
-memory is the largest resident set of a stage's job, as Snakemake's benchmark files have it.
+The episode is the demo's video over and over, at 10 frames a second, in one file a camera. Memory
+of a job is its largest resident set, libraries that it shares with others included. With several
+lengths it is said how time and memory grow from the first to the last. What grows in memory is the
+list of frames and the records of calls, never pictures.
 """
 
 import argparse
 import json
-import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
+import workflow_cost
+from measuring import REPOSITORY, Target, publish
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY / "scripts"))
-
-from cuesheet.ffmpeg import run_ffmpeg  # noqa: E402
+from cuesheet.ffmpeg import run_ffmpeg
 
 FPS = 10
+MOST_MB = 500  # no rule of a stage asks for less
 DEMO = REPOSITORY / "data" / "demo_v3"
 FRONT = "observation.images.front"
 
@@ -96,57 +96,62 @@ def make_dataset(root: Path, minutes: float, cameras: int) -> None:
     (root / "meta/info.json").write_text(json.dumps(info))
 
 
-def run(work: Path, config: dict) -> tuple[int, dict[str, int]]:
-    """Exit status of the run, and the peak memory (bytes) of the run's own processes by name."""
-    (work / "config").mkdir()
-    (work / "config/config.yaml").write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
-    command += ["--directory", str(work), "--cores", "2", "--quiet", "all"]
-    process = psutil.Popen(command)
-    peaks: dict[str, int] = {}
-    while True:
-        for child in process.children(recursive=True):
-            try:
-                words = " ".join(child.cmdline())
-                name = next((n for n in ("cuesheet.server", "offline_vlm") if n in words), None)
-                if name:
-                    peaks[name] = max(peaks.get(name, 0), child.memory_info().rss)
-            except psutil.Error:
-                continue
-        try:
-            return process.wait(1), peaks
-        except psutil.TimeoutExpired:
-            continue
+def measure(minutes: float, cameras: int, vqa_only: bool) -> dict[str, Any]:
+    """What a run about one such episode took, and its calls."""
+    with tempfile.TemporaryDirectory(prefix="cuesheet-long-") as folder:
+        make_dataset(Path(folder) / "long", minutes, cameras)
+        settings: dict[str, Any] = {"dataset": str(Path(folder) / "long")}
+        if vqa_only:
+            settings |= {"plan": {"enabled": False}, "interjections": {"enabled": False}}
+        work = Path(folder) / "work"
+        found = workflow_cost.run(work, settings, 2)
+        summary = json.loads((work / "results/long/summary.json").read_text())
+        return {"minutes": minutes, "calls": summary["calls"]["total"], **found}
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=10)
+def show(found: dict[str, Any]) -> None:
+    """Print one measurement as a table."""
+    print(f"\n{found['minutes']:g} minutes: {found['calls']:,} calls")
+    print(f"{'stage':<24}{'jobs':>6}{'peak MB':>10}{'CPU s':>10}")
+    for rule, job in found["jobs"].items():
+        print(f"{rule:<24}{job['count']:>6}{job['peak_mb']:>10.0f}{job['cpu_s']:>10.1f}")
+    print(f"{'whole run, all processes':<30}{found['peak_mb']:>10.0f}{found['cpu_s']:>10.1f}")
+    print(f"wall time: {found['wall_s']:.0f} s")
+
+
+def growth(first: dict[str, Any], last: dict[str, Any]) -> list[Target]:
+    """Time in step with the length (1), and memory within bounds."""
+    longer = last["minutes"] / first["minutes"]
+    stages = [(f"{rule} job", first["jobs"][rule], job) for rule, job in last["jobs"].items()]
+    stages = [stage for stage in stages if stage[1]["cpu_s"] >= 1]
+    targets = [
+        Target(f"CPU s a minute of video, {name}", b["cpu_s"] / a["cpu_s"] / longer, 1.15, True)
+        for name, a, b in [("whole run", first, last), *stages]
+    ]
+    calls = max(last["calls"] - first["calls"], 1)
+    for name, a, b in stages:
+        targets.append(Target(f"peak MB, {name}", b["peak_mb"], MOST_MB, True))
+        per_call_kb = 1024 * (b["peak_mb"] - a["peak_mb"]) / calls
+        targets.append(Target(f"kB of memory a further call, {name}", per_call_kb, 32, True))
+    return targets
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, nargs="+", default=[10])
     parser.add_argument("--cameras", type=int, default=2)
     parser.add_argument("--vqa-only", action="store_true")
+    parser.add_argument("--json", type=Path, help="write the figures there as well")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="cuesheet-long-") as folder:
-        work = Path(folder) / "work"
-        work.mkdir()
-        make_dataset(Path(folder) / "long", given.minutes, given.cameras)
-        config: dict = {"dataset": str(Path(folder) / "long")}
-        if given.vqa_only:
-            config |= {"plan": {"enabled": False}, "interjections": {"enabled": False}}
-        status, peaks = run(work, config)
-        if status:
-            return status
-        print(f"{'stage':<24} {'peak MB':>8} {'seconds':>8}")
-        for path in sorted((work / "results/long/benchmarks").rglob("*.tsv")):
-            names, values = (line.split("\t") for line in path.read_text().splitlines()[:2])
-            row = dict(zip(names, values, strict=True))
-            stage = path.relative_to(work / "results/long/benchmarks").parts[0].removesuffix(".tsv")
-            peak = row["max_rss"] if row["max_rss"] not in ("NA", "-") else "0"
-            print(f"{stage:<24} {float(peak):>8.0f} {float(row['s']):>8.1f}")
-        for name, peak in sorted(peaks.items()):
-            print(f"{name:<24} {peak / 2**20:>8.0f}")
-        print((work / "results/long/summary.txt").read_text())
-    return 0
+    runs = []
+    for minutes in given.minutes:
+        runs.append(measure(minutes, given.cameras, given.vqa_only))
+        show(runs[-1])
+    targets = growth(runs[0], runs[-1]) if len(runs) > 1 else []
+    publish("long_episodes", targets, {"cameras": given.cameras, "runs": runs}, given.json)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -112,12 +112,16 @@ def run(
 
 
 def jobs_of(work: Path) -> dict[str, dict[str, float]]:
-    """Count and CPU seconds of the jobs of the last run, by rule."""
+    """Count, CPU seconds and peak memory (MB) of the jobs of the last run, by rule."""
     logs = sorted((work / ".cuesheet" / "runs").glob("*/jobs.tsv"))
-    found: dict[str, dict[str, float]] = defaultdict(lambda: {"count": 0, "cpu_s": 0.0})
+    found: dict[str, dict[str, float]] = defaultdict(
+        lambda: {"count": 0, "cpu_s": 0.0, "peak_mb": 0.0}
+    )
     if logs:
         with logs[-1].open() as file:
             for row in csv.DictReader(file, delimiter="\t"):
                 found[row["rule"]]["count"] += 1
                 found[row["rule"]]["cpu_s"] += float(row["cpu_s"])
+                held_mb = float(row["max_rss_mb"])
+                found[row["rule"]]["peak_mb"] = max(found[row["rule"]]["peak_mb"], held_mb)
     return {rule: {**of, "cpu_s": round(of["cpu_s"], 3)} for rule, of in sorted(found.items())}

@@ -1,18 +1,27 @@
 """Datasets made from the demo by changing what a test is about."""
 
+import io
 import json
 import shutil
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from PIL import Image
 
 EPISODES = "meta/episodes/chunk-000/file-000.parquet"
 CHUNK, EPISODE = "chunk-{episode_chunk:03d}", "episode_{episode_index:06d}"  # of format v2.1
 DATA = "data/chunk-000/file-000.parquet"
+QUICK = {
+    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8"},
+    "libx265": {"preset": "veryfast", "x265-params": "log-level=error"},
+    "libsvtav1": {"preset": "12"},
+}
 
 
 def copy(source: Path, target: Path) -> Path:
@@ -59,6 +68,42 @@ def remove_cameras(root: Path) -> None:
         table.select([name for name in table.column_names if "images" not in name]), path
     )
     shutil.rmtree(root / "videos")
+
+
+def store_pictures(root: Path, camera: str) -> None:
+    """A video camera as an image camera: every frame as PNG in the data file."""
+    info = json.loads((root / "meta" / "info.json").read_text())
+    feature = info["features"][camera]
+    info["features"][camera] = {k: feature[k] for k in ("shape", "names")} | {"dtype": "image"}
+    edit_info(root, features=info["features"])
+    table = pq.read_table(root / EPISODES)
+    lies = [name for name in table.column_names if name.startswith(f"videos/{camera}/")]
+    pq.write_table(table.drop_columns(lies), root / EPISODES)
+    with av.open(str(root / "videos" / camera / "chunk-000" / "file-000.mp4")) as container:
+        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    add_pictures(root, camera, pictures)
+    shutil.rmtree(root / "videos" / camera)
+
+
+def add_depth_pictures(root: Path, camera: str) -> None:
+    """An image camera of 16 bits and one channel."""
+    info = json.loads((root / "meta" / "info.json").read_text())
+    feature = {"dtype": "image", "shape": [8, 8, 1], "names": ["height", "width", "channels"]}
+    edit_info(root, features=info["features"] | {camera: feature})
+    rows = pq.read_metadata(root / DATA).num_rows
+    add_pictures(root, camera, [np.full((8, 8), number, np.uint16) for number in range(rows)])
+
+
+def add_pictures(root: Path, camera: str, pictures: Sequence[np.ndarray]) -> None:
+    """A column of PNG pictures in the data file, as LeRobot stores them."""
+    cells = []
+    for number, picture in enumerate(pictures):
+        sink = io.BytesIO()
+        Image.fromarray(picture).save(sink, "PNG", compress_level=1)
+        cells.append({"bytes": sink.getvalue(), "path": f"frame-{number:06d}.png"})
+    kind = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+    table = pq.read_table(root / DATA).append_column(camera, pa.array(cells, kind))
+    pq.write_table(table, root / DATA)
 
 
 def truncate_video(root: Path, camera: str) -> Path:
@@ -120,7 +165,7 @@ def _cut(source: Path, target: Path, first: int, length: int, fps: int, codec: s
             if not first <= number < first + length:
                 continue
             if stream is None:
-                stream = output.add_stream(codec, rate=fps)
+                stream = output.add_stream(codec, rate=fps, options=QUICK.get(codec, {}))
                 stream.width, stream.height = frame.width, frame.height
                 stream.pix_fmt = "yuv420p"
             picture = frame.reformat(format="yuv420p")

@@ -1,8 +1,11 @@
 """What the tests have lerobot do, in its own environment: `python lerobot_tools.py COMMAND ...`.
 
-write_v21 SOURCE TARGET    copy a v3.0 dataset frame by frame with lerobot 0.3.3, which writes v2.1
+write_v21 SOURCE TARGET [CAMERA]
+                           copy a v3.0 dataset frame by frame with lerobot 0.3.3, which writes v2.1;
+                           pictures of CAMERA go into the data files, of others into videos
 convert ROOT               lerobot's own converter from v2.1 to v3.0, in place
-load ROOT                  print what LeRobotDataset gives: a hash of every frame, as JSON lines
+load ROOT STEP             print what LeRobotDataset gives: a hash of every STEPth frame, as JSON
+                           lines
 """
 
 import hashlib
@@ -11,7 +14,7 @@ import sys
 from pathlib import Path
 
 
-def write_v21(source: Path, target: Path) -> None:
+def write_v21(source: Path, target: Path, pictures_of: str = "") -> None:
     """Needs lerobot 0.3.3 on the path."""
     import av
     import numpy as np
@@ -30,7 +33,7 @@ def write_v21(source: Path, target: Path) -> None:
         use_videos=True,
         features={
             key: {
-                "dtype": feature["dtype"],
+                "dtype": "image" if key == pictures_of else feature["dtype"],
                 "shape": tuple(feature["shape"]),
                 "names": feature["names"],
             }
@@ -82,12 +85,12 @@ def convert(root: Path) -> None:
     convert_dataset(root.name, root=root.parent, push_to_hub=False)
 
 
-def load(root: Path) -> None:
+def load(root: Path, step: int) -> None:
     """One line a frame: its numbers, task and a hash of everything in it."""
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     dataset = LeRobotDataset("made/loaded", root=root, video_backend="torchcodec")
-    for number in range(len(dataset)):
+    for number in range(0, len(dataset), step):
         frame = dataset[number]
         digest = hashlib.sha256()
         for key in sorted(frame):
@@ -106,6 +109,10 @@ def load(root: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"write_v21": write_v21, "convert": convert, "load": load}[sys.argv[1]](
-        *map(Path, sys.argv[2:])
-    )
+    command, first, *rest = sys.argv[1:]
+    if command == "write_v21":
+        write_v21(Path(first), Path(rest[0]), *rest[1:])
+    elif command == "convert":
+        convert(Path(first))
+    else:
+        load(Path(first), int(rest[0]))

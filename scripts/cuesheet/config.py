@@ -25,6 +25,9 @@ class DatasetEntry(Section):
     episodes: Episodes = Field(
         default=None, description="Like the top-level `episodes`, for this dataset alone."
     )
+    cameras: Annotated[
+        Literal["all"] | list[str] | None, Expected("`all` or a list of camera keys")
+    ] = Field(default=None, description="Like the top-level `cameras`, for this dataset alone.")
     default_camera: Text = Field(
         default=None, description="Like the top-level `default_camera`, for this dataset alone."
     )
@@ -263,8 +266,18 @@ class Config(Section):
             "stay as they are."
         ),
     )
+    cameras: Annotated[Literal["all"] | list[str], Expected("`all` or a list of camera keys")] = (
+        Field(
+            default="all",
+            min_length=1,
+            description=(
+                "Cameras that are looked at: `all` color cameras or a list of their keys. The "
+                "others are neither decoded nor asked about, and stay in the dataset as they are."
+            ),
+        )
+    )
     default_camera: Text = Field(
-        default=None, description="Camera of the plan; null: the first camera of the dataset."
+        default=None, description="Camera of the plan; null: the first of `cameras`."
     )
     existing: Literal["replace", "keep", "merge"] = Field(
         default="replace",
@@ -343,6 +356,7 @@ class Config(Section):
         return DatasetEntry(
             path=entry.path,
             episodes=self.episodes if entry.episodes is None else entry.episodes,
+            cameras=entry.cameras or self.cameras,
             default_camera=entry.default_camera or self.default_camera,
             prompts_dir=entry.prompts_dir or self.prompts_dir,
         )

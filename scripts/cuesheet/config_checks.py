@@ -26,11 +26,22 @@ def _near_folder(folder: Path) -> str:
     return f"; did you mean {parent / near}?" if near else f"; {parent} has no folder like it"
 
 
-def check_cameras(where: str, wanted: Sequence[str], known: Sequence[str]) -> None:
-    """Raise CuesheetError with one line for every camera in `wanted` that is not in `known`."""
+def check_cameras(
+    where: str, wanted: Sequence[str], known: Sequence[str], unseen: Collection[str] = ()
+) -> None:
+    """Raise CuesheetError with one line for every camera in `wanted` that is not in `known`.
+
+    `unseen`: cameras that the dataset has too, but that are left out.
+    """
     lines = []
     for camera in wanted:
         if camera in known:
+            continue
+        if camera in unseen:
+            lines.append(
+                f"config: {where}: {camera} is left out: it records depth, or the setting "
+                f"`cameras` does not name it; looked at: {', '.join(known) or 'none'}"
+            )
             continue
         line = f"config: {where}: the dataset has no camera {camera}"
         near = nearest(camera, known)

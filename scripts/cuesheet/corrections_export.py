@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from cuesheet.config_types import parse_episodes
 from cuesheet.corrections import FORMAT, files_below, read_correction
+from cuesheet.episode_view import episode_files
 from cuesheet.errors import CuesheetError
 from cuesheet.files import write_json, write_text
 from cuesheet.stage_files import StageFile, read_keyframes_file, read_stage_file
@@ -53,7 +54,7 @@ def export(
         wanted = parse_episodes(episodes)
     except ValueError as error:
         raise CuesheetError(f"--episodes: {error}") from None
-    plans = {int(path.stem): path for path in sorted((results / "plan").glob("*.json"))}
+    plans = dict(episode_files(results, "plan"))
     missing = sorted(set(wanted or ()) - set(plans))
     if missing or not plans:
         what = f"plan of episode {missing[0]}" if missing else "plan"

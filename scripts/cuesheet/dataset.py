@@ -10,8 +10,8 @@ import functools
 import itertools
 import json
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class Dataset:
     cameras: Mapping[str, Camera]
     episodes: tuple[Episode, ...]  # by ascending episode_index
     notices: tuple[str, ...]
+    unseen_cameras: Mapping[str, Camera] = field(default_factory=dict)  # carried over unread
 
     @functools.cached_property
     def data_files(self) -> dict[str, list[Episode]]:
@@ -51,14 +52,42 @@ class Dataset:
     def _by_index(self) -> dict[int, Episode]:
         return {episode.episode_index: episode for episode in self.episodes}
 
-    def files_of(self, episode_indices: Iterable[int]) -> dict[str, list[int]]:
-        """Data and video files of some episodes, each with the episodes that need it."""
+    def files_of(
+        self, episode_indices: Iterable[int], *, unseen: bool = False
+    ) -> dict[str, list[int]]:
+        """Data and video files of some episodes, each with the episodes that need it.
+
+        `unseen`: with the videos that are only carried over.
+        """
         needed: dict[str, list[int]] = {}
         for index in episode_indices:
             episode = self.episode(index)
-            for file in {episode.data_file, *(video.file for video in episode.videos.values())}:
+            videos = [*episode.videos.values()]
+            videos += episode.unseen_videos.values() if unseen else ()
+            for file in {episode.data_file, *(video.file for video in videos)}:
                 needed.setdefault(file, []).append(index)
         return needed
+
+    def seen_by(self, cameras: Sequence[str]) -> "Dataset":
+        """The same dataset with only these of its cameras looked at, in this order."""
+        rest = {key: camera for key, camera in self.cameras.items() if key not in cameras}
+        episodes = (
+            replace(
+                episode,
+                videos={key: lies for key, lies in episode.videos.items() if key in cameras},
+                unseen_videos={
+                    **{key: lies for key, lies in episode.videos.items() if key in rest},
+                    **episode.unseen_videos,
+                },
+            )
+            for episode in self.episodes
+        )
+        return replace(
+            self,
+            cameras={key: self.cameras[key] for key in cameras},
+            unseen_cameras={**rest, **self.unseen_cameras},
+            episodes=tuple(episodes),
+        )
 
     def is_there(self, file: str) -> bool:
         """Whether a file is on this disk: of a partial copy or download, some are not."""
@@ -124,16 +153,16 @@ def read_dataset(root: Path | str, name: str) -> Dataset:
     info = _read_info(root, name)
     version = _checked_version(info, root, name)
     fps = _checked_fps(info, root, name)
-    cameras, notices = _cameras(info)
+    cameras, unseen, notices = _cameras(info)
     if version == "v2.1":
-        episodes = dataset_v21.read_episodes(root, info, cameras, name)
+        episodes = dataset_v21.read_episodes(root, info, cameras, unseen, name)
     else:
-        table = dataset_v30.read_table(root, name, cameras)
+        table = dataset_v30.read_table(root, name, cameras, unseen)
         if "tasks" not in table.column_names:
             notices.append(
                 "meta/episodes has no column 'tasks'; the episodes count as having no task."
             )
-        episodes = dataset_v30.read_episodes(table, info, cameras, name)
+        episodes = dataset_v30.read_episodes(table, info, cameras, unseen, name)
     return Dataset(
         name=name,
         root=root,
@@ -143,6 +172,7 @@ def read_dataset(root: Path | str, name: str) -> Dataset:
         cameras=cameras,
         episodes=_in_order(episodes, name),
         notices=tuple(notices),
+        unseen_cameras=unseen,
     )
 
 
@@ -205,7 +235,10 @@ def _required(info: Mapping[str, Any], key: str, root: Path, name: str) -> Any:
     return info[key]
 
 
-def _cameras(info: Mapping[str, Any]) -> tuple[dict[str, Camera], list[str]]:
+def _cameras(
+    info: Mapping[str, Any],
+) -> tuple[dict[str, Camera], dict[str, Camera], list[str]]:
+    """Color cameras, depth cameras, and notices about the latter."""
     features = info.get("features")
     if not isinstance(features, dict):
         raise CuesheetError(
@@ -213,19 +246,32 @@ def _cameras(info: Mapping[str, Any]) -> tuple[dict[str, Camera], list[str]]:
             "every LeRobot dataset has them. Is the file complete?"
         )
     cameras: dict[str, Camera] = {}
+    unseen: dict[str, Camera] = {}
     notices: list[str] = []
     for key, feature in features.items():
         kind = feature.get("dtype") if isinstance(feature, dict) else None
         if kind not in ("video", "image"):
             continue
         details = {**(feature.get("video_info") or {}), **(feature.get("info") or {})}
-        if details.get("video.is_depth_map") or details.get("is_depth_map"):
-            notices.append(f"Camera {key} records depth, not color: it is left out.")
-            continue
         width, height = _frame_size(feature, details)
         codec = str(details.get("video.codec") or "") if kind == "video" else ""
-        cameras[key] = Camera(key=key, kind=kind, width=width, height=height, codec=codec)
-    return cameras, notices
+        camera = Camera(key=key, kind=kind, width=width, height=height, codec=codec)
+        if _is_depth(key, feature, details):
+            notices.append(f"Camera {key} records depth, not color: it is left out.")
+            unseen[key] = camera
+        else:
+            cameras[key] = camera
+    return cameras, unseen, notices
+
+
+def _is_depth(key: str, feature: Mapping[str, Any], details: Mapping[str, Any]) -> bool:
+    """As the metadata says; where it is silent, a camera of one channel that is called depth."""
+    for name in ("video.is_depth_map", "is_depth_map"):
+        if details.get(name) is not None:
+            return bool(details[name])
+    shape = feature.get("shape") or []
+    one_channel = len(shape) == 2 or 1 in (shape[:1] + shape[-1:])
+    return one_channel and "depth" in key.lower()
 
 
 def _frame_size(feature: Mapping[str, Any], details: Mapping[str, Any]) -> tuple[int, int]:

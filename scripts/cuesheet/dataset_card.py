@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cuesheet.dataset import Dataset
+from cuesheet.report import score_table
 from cuesheet.stage_files import STAGES
 from cuesheet.summary import OFFLINE_NOTE, is_offline
 
@@ -26,8 +27,8 @@ def make_card(
     Args:
         dataset: the annotated dataset.
         summary: content of summary.json.
-        results: the results folder; the stage files tell prompts and sampling, scores.json, where
-            there is one, the scores.
+        results: the results folder; the stage files tell prompts and sampling, evaluation.json,
+            where there is one, the scores.
         source: place and commit on a hub that the source came from, or None.
         repo_id: user/name of the repository.
     """
@@ -122,21 +123,14 @@ def _prompts(results: Path) -> list[str]:
 
 
 def _scores(results: Path) -> list[str]:
-    """The numbers of scores.json, where the annotations were scored."""
+    """The scores of evaluation.json, where the annotations were scored, beside plain guesses."""
     try:
-        scores = json.loads((results / "scores.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        scores = json.loads((results / "evaluation.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
         return []
-    rows = [(name, f"{value:.3g}") for name, value in _numbers(scores)]
-    return ["## Scores", _table(("score", "value"), rows)] if rows else []
-
-
-def _numbers(value: Any, name: str = "") -> list[tuple[str, float]]:
-    if isinstance(value, dict):
-        return [
-            pair
-            for key, inner in value.items()
-            for pair in _numbers(inner, f"{name} {key}".strip())
-        ]
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return [(name, value)] if is_number and name != "format" else []
+    table = score_table(scores)
+    return [
+        "## Scores",
+        f"Against reference segments of {table['episodes']} episodes.",
+        _table(("score", *table["names"]), [(title, *cells) for title, cells in table["rows"]]),
+    ]

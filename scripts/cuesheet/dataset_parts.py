@@ -4,7 +4,7 @@ Paths are relative to the dataset's root, with forward slashes. Times are second
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -41,6 +41,8 @@ class Episode:
     dataset_to_index: int  # one past the last frame
     videos: Mapping[str, VideoRange]  # by camera key; cameras of kind "image" are not in here
     fingerprint: str  # hash of tasks, length and statistics; not of its place in files
+    # Of cameras that are not looked at (depth, or not chosen): they are only carried over.
+    unseen_videos: Mapping[str, VideoRange] = field(default_factory=dict, repr=False)
 
 
 def task_tuple(value: Any) -> tuple[str, ...]:

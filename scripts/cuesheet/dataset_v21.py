@@ -30,7 +30,11 @@ _SLACK_S = 1.0
 
 
 def read_episodes(
-    root: Path, info: Mapping[str, Any], cameras: Mapping[str, Camera], name: str
+    root: Path,
+    info: Mapping[str, Any],
+    cameras: Mapping[str, Camera],
+    unseen: Mapping[str, Camera],
+    name: str,
 ) -> list[Episode]:
     """The episodes in the order of their numbers, which is that of the dataset's frames.
 
@@ -56,6 +60,14 @@ def read_episodes(
         index = row["episode_index"]
         place = {"episode_chunk": index // chunk_size, "episode_index": index}
         to_s = lengths[number] / info["fps"] * _SLACK + _SLACK_S
+        videos, unseen_videos = (
+            {
+                key: VideoRange(video_path.format(video_key=key, **place), 0.0, to_s)
+                for key, camera in some.items()
+                if camera.kind == "video"
+            }
+            for some in (cameras, unseen)
+        )
         episodes.append(
             Episode(
                 episode_index=index,
@@ -65,14 +77,9 @@ def read_episodes(
                 data_file=data_path.format(**place),
                 dataset_from_index=ends[number] - lengths[number],
                 dataset_to_index=ends[number],
-                videos={
-                    camera.key: VideoRange(
-                        video_path.format(video_key=camera.key, **place), 0.0, to_s
-                    )
-                    for camera in cameras.values()
-                    if camera.kind == "video"
-                },
+                videos=videos,
                 fingerprint=hashes[number],
+                unseen_videos=unseen_videos,
             )
         )
     return episodes

@@ -3,7 +3,7 @@
 Only the columns that are needed are read.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +28,21 @@ _EPISODE_COLUMNS = (
 _VIDEO_COLUMNS = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
 
 
-def read_table(root: Path, name: str, cameras: Mapping[str, Camera]) -> pa.Table:
-    """The needed columns of meta/episodes. Raises CuesheetError where one is not there."""
+def read_table(
+    root: Path, name: str, cameras: Mapping[str, Camera], unseen: Mapping[str, Camera]
+) -> pa.Table:
+    """The needed columns of meta/episodes. Raises CuesheetError where one is not there.
+
+    Those of `unseen` cameras may be missing.
+    """
     paths = sorted((root / "meta" / "episodes").glob("*/*.parquet"))
     if not paths:
         raise CuesheetError(
             f"{name}: {root / 'meta/episodes'} has no parquet file (expected "
             "chunk-000/file-000.parquet and so on, one row an episode)."
         )
-    required = list(_EPISODE_COLUMNS)
-    for camera in cameras.values():
-        if camera.kind == "video":
-            required += [f"videos/{camera.key}/{column}" for column in _VIDEO_COLUMNS]
+    required = [*_EPISODE_COLUMNS, *(column for key in _videos(cameras) for column in _lies(key))]
+    welcome = ["tasks", *(column for key in _videos(unseen) for column in _lies(key))]
     tables = []
     for path in paths:
         try:
@@ -53,7 +56,7 @@ def read_table(root: Path, name: str, cameras: Mapping[str, Camera]) -> pa.Table
                     "expected the episode metadata of LeRobot v3.0."
                 )
             statistics = [c for c in file.schema_arrow.names if STATISTICS.fullmatch(c)]
-            wanted = [*required, *(["tasks"] if "tasks" in present else []), *statistics]
+            wanted = [*required, *(c for c in welcome if c in present), *statistics]
             tables.append(file.read(columns=wanted, use_threads=False))
         except (OSError, pa.ArrowInvalid) as error:
             raise CuesheetError(f"{name}: {path} is not a readable parquet file: {error}") from None
@@ -67,7 +70,11 @@ def read_table(root: Path, name: str, cameras: Mapping[str, Camera]) -> pa.Table
 
 
 def read_episodes(
-    table: pa.Table, info: Mapping[str, Any], cameras: Mapping[str, Camera], name: str
+    table: pa.Table,
+    info: Mapping[str, Any],
+    cameras: Mapping[str, Camera],
+    unseen: Mapping[str, Camera],
+    name: str,
 ) -> list[Episode]:
     """The episodes that `read_table` found. Raises CuesheetError for a missing value."""
     columns = {key: _values(table, key, name) for key in _EPISODE_COLUMNS}
@@ -80,13 +87,9 @@ def read_episodes(
         data_path.format(chunk_index=chunk, file_index=file)
         for chunk, file in zip(columns["data/chunk_index"], columns["data/file_index"], strict=True)
     ]
-    videos: list[dict[str, VideoRange]] = [{} for _ in range(len(table))]
-    for camera in cameras.values():
-        if camera.kind == "video":
-            for entry, video in zip(
-                videos, _video_ranges(table, info, camera.key, name), strict=True
-            ):
-                entry[camera.key] = video
+    videos = _by_episode(table, info, _videos(cameras), name)
+    described = [key for key in _videos(unseen) if set(_lies(key)) <= set(table.column_names)]
+    unseen_videos = _by_episode(table, info, described, name)
     hashes = fingerprints(table, tasks, columns["length"])
     return [
         Episode(
@@ -99,18 +102,35 @@ def read_episodes(
             dataset_to_index=columns["dataset_to_index"][row],
             videos=videos[row],
             fingerprint=hashes[row],
+            unseen_videos=unseen_videos[row],
         )
         for row in range(len(table))
     ]
+
+
+def _videos(cameras: Mapping[str, Camera]) -> list[str]:
+    return [camera.key for camera in cameras.values() if camera.kind == "video"]
+
+
+def _lies(key: str) -> list[str]:
+    return [f"videos/{key}/{column}" for column in _VIDEO_COLUMNS]
+
+
+def _by_episode(
+    table: pa.Table, info: Mapping[str, Any], keys: Sequence[str], name: str
+) -> list[dict[str, VideoRange]]:
+    videos: list[dict[str, VideoRange]] = [{} for _ in range(len(table))]
+    for key in keys:
+        for entry, video in zip(videos, _video_ranges(table, info, key, name), strict=True):
+            entry[key] = video
+    return videos
 
 
 def _video_ranges(
     table: pa.Table, info: Mapping[str, Any], key: str, name: str
 ) -> list[VideoRange]:
     template = PathTemplate(info, "video_path", _DEFAULT_VIDEO_PATH, name)
-    chunk, file, from_s, to_s = (
-        _values(table, f"videos/{key}/{column}", name) for column in _VIDEO_COLUMNS
-    )
+    chunk, file, from_s, to_s = (_values(table, column, name) for column in _lies(key))
     return [
         VideoRange(template.format(video_key=key, chunk_index=c, file_index=f), float(a), float(b))
         for c, f, a, b in zip(chunk, file, from_s, to_s, strict=True)

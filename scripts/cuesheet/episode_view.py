@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cuesheet.errors import CuesheetError
+from cuesheet.source_changes import read_fingerprints
 from cuesheet.stage_files import (
     STAGES,
     Call,
@@ -68,8 +69,18 @@ class EpisodeView:
 
 
 def annotated_episodes(results: Path) -> list[int]:
-    """Episodes with a validation file, in order."""
-    return sorted(int(path.stem) for path in (results / "validation").glob("*.json"))
+    """Episodes with a validation file, in order; those that the source lost are left out."""
+    return [number for number, _ in episode_files(results, "validation")]
+
+
+def episode_files(results: Path, folder: str) -> list[tuple[int, Path]]:
+    """The JSON files of a folder below `results` by episode, in order.
+
+    Files of episodes that are no longer in the index, as the source lost them, are left out.
+    """
+    known = read_fingerprints(results / "episodes.parquet")
+    paths = {int(path.stem): path for path in sorted((results / folder).glob("*.json"))}
+    return [(n, path) for n, path in sorted(paths.items()) if known is None or n in known]
 
 
 def read_view(results: Path, episode_index: int) -> EpisodeView:

@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from cuesheet.episode_view import episode_files
 from cuesheet.errors import CuesheetError
 from cuesheet.evaluation_segments import Segment
 from cuesheet.stage_files import read_stage_file
@@ -118,14 +119,14 @@ def read_reference(path: Path) -> Reference:
 
 def read_results(folder: Path, episodes: Collection[int] | None = None) -> Reference:
     """The subtasks of a run, of all episodes or of those that are named and there."""
-    paths = sorted((folder / "plan").glob("*.json"))
-    if not paths:
+    plans = episode_files(folder, "plan")
+    if not plans:
         raise CuesheetError(
             f"{folder} has no plan/*.json; expected the result folder of a run (results/DATASET)."
         )
     segments = {}
-    for path in paths:
-        if episodes is not None and int(path.stem) not in episodes:
+    for number, path in plans:
+        if episodes is not None and number not in episodes:
             continue
         plan = read_stage_file(path, "plan")
         segments[plan.episode_index] = [

@@ -104,7 +104,7 @@ def _decode(cell: dict | None, root: Path, frame_index: int, label: str) -> RgbF
             if image.mode not in _MODES:
                 raise CuesheetError(
                     f"{label} is a picture of mode {image.mode}; expected 8 bits a channel. "
-                    "Depth cameras are not annotated: leave the camera out"
+                    "Depth cameras are not annotated: list the others in the setting `cameras`"
                 )
             rgb = image.convert("RGB")
             return RgbFrame(frame_index, rgb.width, rgb.height, rgb.tobytes())

@@ -103,7 +103,7 @@ def _read(results: Path) -> tuple[Dataset, Mapping[str, Any]]:
             f"{path} is not there: the run of this dataset is not finished; run it to its end first"
         ) from None
     dataset = read_dataset(results / "annotated", results.resolve().name)
-    files = dataset.files_of(episode.episode_index for episode in dataset.episodes)
+    files = dataset.files_of((e.episode_index for e in dataset.episodes), unseen=True)
     absent = [file for file in files if not dataset.is_there(file)]
     if absent:
         raise CuesheetError(

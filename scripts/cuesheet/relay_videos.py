@@ -63,7 +63,7 @@ def relay_videos(dataset: Dataset, annotated: Path) -> dict[str, list[Placed]]:
     known = _read_manifest(manifest)
     made: dict[str, list[str]] = {}
     placed: dict[str, list[Placed]] = {}
-    for camera in dataset.cameras.values():
+    for camera in (*dataset.cameras.values(), *dataset.unseen_cameras.values()):
         if camera.kind != "video":
             continue
         placed[camera.key] = []
@@ -113,7 +113,8 @@ def _read_manifest(path: Path) -> dict[str, list[str]]:
 
 def _pieces(dataset: Dataset, camera: str) -> Iterator[_Piece]:
     for episode in dataset.episodes:
-        path = dataset.root / episode.videos[camera].file
+        lies = episode.videos.get(camera) or episode.unseen_videos[camera]
+        path = dataset.root / lies.file
         label = f"episode {episode.episode_index}, camera {camera}, {path}"
         try:
             with av.open(str(path)) as container:

@@ -16,6 +16,7 @@ from cuesheet import report_plots as plots
 from cuesheet.config_look import ReportConfig
 from cuesheet.evaluation_text import table_rows
 from cuesheet.report_data import CallTally, ReportData, Sample, chosen_timelines, verb
+from cuesheet.source_changes import describe
 from cuesheet.stage_files import VqaPair
 from cuesheet.summary import OFFLINE_NOTE, is_offline
 
@@ -51,6 +52,7 @@ def render(
         timelines=chosen_timelines(data.timelines, settings.max_timelines),
         legend=list(colors.items()) + ([("others", COLORS - 1)] if len(data.verbs) > 7 else []),
         color_of=lambda label: colors.get(verb(label), COLORS - 1),
+        changed=describe,
         cameras=sorted({camera for counts in data.questions.values() for camera in counts}),
         samples=_samples(data),
         boxes_of=_boxes,

@@ -10,6 +10,7 @@ from typing import Any
 
 from cuesheet.episode_view import EpisodeView, annotated_episodes, read_view
 from cuesheet.errors import CuesheetError
+from cuesheet.source_changes import read_changes
 from cuesheet.stage_files import Provenance, Subtask, VqaPair
 
 SAMPLES_PER_GROUP = 3
@@ -101,6 +102,7 @@ class ReportData:
     sampling: dict[str, dict[str, Any]] = field(default_factory=dict)  # by its JSON
     prompts: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     finished: list[str] = field(default_factory=list)  # first and last time of day
+    source_changes: list[dict[str, Any]] = field(default_factory=list)  # the newest last
 
 
 def gather(results: Path, selected: Collection[int], progress: Progress = iter) -> ReportData:
@@ -114,7 +116,7 @@ def gather(results: Path, selected: Collection[int], progress: Progress = iter) 
     Raises:
         CuesheetError: a file of an annotated episode is broken.
     """
-    data = ReportData(results.name)
+    data = ReportData(results.name, source_changes=read_changes(results))
     episodes = annotated_episodes(results)
     for index in sorted(set(selected) - set(episodes)):
         data.missing.append((index, _cause(results, index)))

@@ -48,24 +48,28 @@ def load_run(
                 "is not written to; run from a folder of its own (snakemake --directory FOLDER ...)"
             )
         source = read_dataset(root, name)
-        cameras = list(source.cameras)
+        if isinstance(entry.cameras, list):
+            there = list(source.cameras)
+            check_cameras("cameras", entry.cameras, there, source.unseen_cameras)
+            source = source.seen_by(entry.cameras)
+        cameras, unseen = list(source.cameras), source.unseen_cameras
         known = [episode.episode_index for episode in source.episodes]
         if entry.episodes is not None:
             check_episodes(name, entry.episodes, known)
         default_camera = cameras[0] if cameras else None
         if entry.default_camera is not None:
-            check_cameras("default_camera", [entry.default_camera], cameras)
+            check_cameras("default_camera", [entry.default_camera], cameras, unseen)
             default_camera = entry.default_camera
         vqa_cameras = config.vqa.cameras
         if isinstance(vqa_cameras, list):
-            check_cameras("vqa.cameras", vqa_cameras, cameras)
+            check_cameras("vqa.cameras", vqa_cameras, cameras, unseen)
         elif vqa_cameras == "default":
             vqa_cameras = [default_camera] if default_camera else []
         else:
             vqa_cameras = cameras
         selected = known if entry.episodes is None else entry.episodes
         if place is not None and online:
-            hub.fetch(place, name, source.files_of(selected))
+            hub.fetch(place, name, source.files_of(selected, unseen=True))
         if shard is not None:
             selected = shard["episodes"]
         kept = frozenset()

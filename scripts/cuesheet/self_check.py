@@ -51,6 +51,10 @@ def check_dataset(source: Dataset, annotated: Path, progress: Progress = iter) -
         rows = sum(episode.length for episode in source.episodes)
     problems += _check_totals(finished, source, rows)
     videos = {video.file for episode in finished.episodes for video in episode.videos.values()}
+    unseen = (v.file for episode in finished.episodes for v in episode.unseen_videos.values())
+    videos |= {
+        file for file in unseen if source.is_there(file) or source.version != finished.version
+    }
     if partial:
         videos = {video for video in videos if source.is_there(video)}
     problems += [

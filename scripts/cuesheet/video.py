@@ -19,6 +19,8 @@ from cuesheet.grid import nearest_index
 
 # How far before a wanted time the first search for a keyframe goes; doubled until one is found.
 _FIRST_STEP_S = 0.5
+# How far the rates of data and video may differ: 29.97 and 30 differ by a thousandth.
+_PACE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,8 @@ def locate_episode(
     """Find the frame of every timestamp: the nearest to `from_s` + timestamp within the episode.
 
     `timestamps_s` (seconds from the episode's start, increasing) has one entry a frame; `where`
-    opens the messages.
+    opens the messages. A video that has exactly as many frames and runs a little faster or slower
+    than the data (29.97 frames a second where the data says 30) is gone through at its own pace.
 
     Raises CuesheetError where the range holds fewer frames than timestamps, where a timestamp is
     farther than half a frame period from every frame, and where two fall on one frame.
@@ -86,11 +89,32 @@ def locate_episode(
     source, candidates = _frames_between(path, from_s, to_s, fps, label)
     _require_enough(candidates, len(timestamps_s), from_s, to_s, label)
     times = [source.seconds(pts) for pts in candidates]
+    wanted = [from_s + float(timestamp) for timestamp in timestamps_s]
+    try:
+        pts = _choose(candidates, times, wanted, fps, label)
+    except CuesheetError:
+        if len(wanted) != len(times) or len(times) < 2:
+            raise
+        pace = (times[-1] - times[0]) / (wanted[-1] - wanted[0])
+        if abs(pace - 1) > _PACE:
+            raise
+        paced = [times[0] + pace * (time - wanted[0]) for time in wanted]
+        pts = _choose(candidates, times, paced, fps, label)
+    return EpisodeFrames(source=source, pts=pts, fps=fps, where=label)
+
+
+def _choose(
+    candidates: Sequence[int],
+    times: Sequence[float],
+    wanted_s: Sequence[float],
+    fps: float,
+    label: str,
+) -> tuple[int, ...]:
+    """The pts of `candidates`, shown at `times`, that is nearest to each wanted time."""
     # A thousandth for timestamps that are stored as float32.
     tolerance_s = 0.5 / fps * 1.001
     chosen: list[int] = []
-    for index, timestamp in enumerate(timestamps_s):
-        wanted = from_s + float(timestamp)
+    for index, wanted in enumerate(wanted_s):
         nearest = nearest_index(times, wanted)
         if abs(times[nearest] - wanted) > tolerance_s:
             raise CuesheetError(
@@ -105,7 +129,7 @@ def locate_episode(
                 "agree"
             )
         chosen.append(candidates[nearest])
-    return EpisodeFrames(source=source, pts=tuple(chosen), fps=fps, where=label)
+    return tuple(chosen)
 
 
 def locate_range(

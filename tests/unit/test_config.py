@@ -92,7 +92,10 @@ def test_a_dataset_is_called_like_its_folder():
 def test_an_entry_takes_the_top_level_settings_it_does_not_set():
     config = load_config(
         {
-            "dataset": {"a": "/x", "b": {"path": "/y", "episodes": "7", "default_camera": "top"}},
+            "dataset": {
+                "a": "/x",
+                "b": {"path": "/y", "episodes": "7", "default_camera": "top", "cameras": ["top"]},
+            },
             "episodes": [1, 2],
             "default_camera": "front",
         }
@@ -101,6 +104,7 @@ def test_an_entry_takes_the_top_level_settings_it_does_not_set():
     assert (entries["a"].path, entries["a"].episodes) == ("/x", [1, 2])
     assert (entries["b"].path, entries["b"].episodes) == ("/y", [7])
     assert [entry.default_camera for entry in entries.values()] == ["front", "top"]
+    assert [entry.cameras for entry in entries.values()] == ["all", ["top"]]
     assert config.dataset["b"].episodes == [7]
     assert config.dataset["a"] == "/x"
 
@@ -219,6 +223,11 @@ def test_a_wrong_camera_is_named_with_the_nearest():
 def test_a_camera_of_a_dataset_without_any_is_told_so():
     with pytest.raises(CuesheetError, match="it has no camera at all"):
         check_cameras("default_camera", ["front"], [])
+
+
+def test_a_camera_that_is_left_out_is_told_so():
+    with pytest.raises(CuesheetError, match=r"wrist is left out: .* looked at: front"):
+        check_cameras("default_camera", ["wrist"], ["front"], ["wrist"])
 
 
 def test_a_wrong_episode_is_named_with_what_there_is():

@@ -130,6 +130,26 @@ def test_missing_statistics_of_one_episode_leave_the_others_fingerprints(copied)
     assert changed == {1}
 
 
+@pytest.mark.parametrize(
+    ("key", "shape", "told", "left_out"),
+    [
+        ("observation.depth.top", [8, 8, 1], {}, True),
+        ("observation.depth.top", [1, 8, 8], {}, True),
+        ("observation.depth.top", [8, 8, 1], {"is_depth_map": False}, False),
+        ("observation.depth.top", [8, 8, 3], {}, False),
+        ("observation.images.gray", [8, 8, 1], {}, False),
+    ],
+)
+def test_pictures_of_one_channel_that_are_called_depth_are_depth(
+    copied, key, shape, told, left_out
+):
+    info = json.loads((copied / "meta/info.json").read_text())
+    info["features"][key] = {"dtype": "image", "shape": shape, "names": None, "info": told}
+    (copied / "meta/info.json").write_text(json.dumps(info))
+    dataset = read_dataset(copied, "d")
+    assert (key in dataset.unseen_cameras, key in dataset.cameras) == (left_out, not left_out)
+
+
 def test_depth_cameras_are_left_out_with_a_notice(copied):
     info = json.loads((copied / "meta/info.json").read_text())
     info["features"][WRIST]["info"]["video.is_depth_map"] = True
@@ -137,6 +157,16 @@ def test_depth_cameras_are_left_out_with_a_notice(copied):
     dataset = read_dataset(copied, "d")
     assert list(dataset.cameras) == [FRONT]
     assert any(WRIST in notice and "depth" in notice for notice in dataset.notices)
+
+
+def test_cameras_that_are_not_looked_at_stay_in_the_dataset(copied):
+    whole = read_dataset(copied, "d")
+    seen = whole.seen_by([WRIST])
+    assert list(seen.cameras) == [WRIST]
+    assert list(seen.unseen_cameras) == [FRONT]
+    assert list(seen.episode(1).videos) == [WRIST]
+    assert seen.files_of([1]).keys() < whole.files_of([1]).keys()
+    assert seen.files_of([1], unseen=True) == whole.files_of([1])
 
 
 def test_image_cameras_have_no_video(copied):

@@ -7,7 +7,8 @@ import av
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from dataset_variants import DATA, as_v21
+from dataset_variants import DATA, as_v21, remove_cameras
+from media_sources import say  # noqa: F401 - a fixture
 
 from cuesheet.dataset import read_dataset
 from cuesheet.episode_index import build_index
@@ -16,7 +17,7 @@ from cuesheet.merge import EpisodeRows, merge_file
 from cuesheet.relay import relay_dataset
 from cuesheet.self_check import check_dataset
 
-FRONT = "observation.images.front"
+FRONT, WRIST = "observation.images.front", "observation.images.wrist"
 
 
 @pytest.fixture(scope="module")
@@ -77,20 +78,20 @@ def test_broken_metadata_is_named(v21, text, said):
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libsvtav1", "libvpx-vp9", "libx265"])
-def test_laid_out_anew_every_frame_is_where_the_metadata_says(demo_v3, tmp_path, codec):
+def test_laid_out_anew_every_frame_is_where_the_metadata_says(demo_v3, tmp_path, codec, say):  # noqa: F811
     root = as_v21(demo_v3, tmp_path / "source", codec)
     source = read_dataset(root, "d")
     subtask = {"role": "assistant", "content": "push", "style": "subtask", "timestamp": 0.0}
     rows = EpisodeRows([{**subtask, "camera": None, "tool_calls": None}], [])
     for episode in source.episodes:
-        merged = tmp_path / "merged" / episode.data_file
+        target = tmp_path / "merged" / episode.data_file
         lengths = {episode.episode_index: episode.length}
-        merge_file(root / episode.data_file, merged, lambda _: rows, lengths)
+        merge_file(root / episode.data_file, target, lambda _: rows, lengths)
     annotated = tmp_path / "results" / "annotated"
     relay_dataset(source, tmp_path / "merged", annotated)
     check_dataset(source, annotated)
     finished = read_dataset(annotated, "d")
-    compared = 0
+    compared = wrong = 0
     for camera in finished.cameras:
         file = finished.episode(0).videos[camera].file
         assert {e.videos[camera].file for e in finished.episodes} == {file}
@@ -99,9 +100,12 @@ def test_laid_out_anew_every_frame_is_where_the_metadata_says(demo_v3, tmp_path,
             first = round(episode.videos[camera].from_s * finished.fps)
             own = decoded(root / source.episode(episode.episode_index).videos[camera].file)
             assert len(own) == episode.length
-            assert np.array_equal(frames[first : first + episode.length], own)
-            compared += len(own)
+            for shown, frame in zip(frames[first : first + episode.length], own, strict=True):
+                compared += 1
+                wrong += not np.array_equal(shown, frame)
+    say(f"v2.1 as v3.0, demo_v3 ({codec}), 4 episodes: {compared} frames, {wrong} differ")
     assert compared == 2 * 269
+    assert wrong == 0
     plain = pq.read_table(annotated / DATA).drop_columns(["language_persistent", "language_events"])
     assert plain.equals(pq.read_table(demo_v3 / DATA).select(plain.column_names))
     build_index(finished)  # checks every range of the joined files
@@ -110,16 +114,54 @@ def test_laid_out_anew_every_frame_is_where_the_metadata_says(demo_v3, tmp_path,
     assert (annotated / finished.episode(0).videos[FRONT].file).stat().st_mtime_ns == joined
 
 
+def merged(source, folder):
+    """The source's data files with language columns that hold no rows."""
+    for episode in source.episodes:
+        lengths = {episode.episode_index: episode.length}
+        merge_file(
+            source.root / episode.data_file, folder / episode.data_file, lambda _: None, lengths
+        )
+    return folder
+
+
+def test_depth_videos_are_laid_out_anew_though_nobody_looks_at_them(v21, tmp_path):
+    info = json.loads((v21 / "meta/info.json").read_text())
+    info["features"][WRIST]["info"]["video.is_depth_map"] = True
+    (v21 / "meta/info.json").write_text(json.dumps(info))
+    source = read_dataset(v21, "d")
+    assert list(source.cameras) == [FRONT]
+    relay_dataset(source, merged(source, tmp_path / "merged"), tmp_path / "annotated")
+    check_dataset(source, tmp_path / "annotated")
+    finished = read_dataset(tmp_path / "annotated", "d")
+    place = finished.episode(3).unseen_videos[WRIST]
+    front = finished.episode(3).videos[FRONT]
+    assert (place.from_s, place.to_s) == (front.from_s, front.to_s)
+    first = round(place.from_s * finished.fps)
+    own = decoded(v21 / source.episode(3).unseen_videos[WRIST].file)
+    frames = decoded(tmp_path / "annotated" / place.file)
+    assert np.array_equal(frames[first : first + len(own)], own)
+
+
+def test_without_a_camera_there_is_nothing_but_data_to_lay_out(demo_v3, tmp_path):
+    blind = shutil.copytree(demo_v3, tmp_path / "blind")
+    remove_cameras(blind)
+    root = as_v21(blind, tmp_path / "v21")
+    info = json.loads((root / "meta/info.json").read_text()) | {"video_path": None}
+    (root / "meta/info.json").write_text(json.dumps(info))
+    source = read_dataset(root, "d")
+    build_index(source)
+    relay_dataset(source, merged(source, tmp_path / "merged"), tmp_path / "annotated")
+    check_dataset(source, tmp_path / "annotated")
+    assert not (tmp_path / "annotated/videos").exists()
+    assert read_dataset(tmp_path / "annotated", "d").info["video_path"] is None
+
+
 def test_videos_of_another_coding_are_not_joined(v21, tmp_path, demo_v3):
     other = as_v21(demo_v3, tmp_path / "other", "libvpx-vp9")
     file = f"videos/chunk-000/{FRONT}/episode_000002.mp4"
     shutil.copy(other / file, v21 / file)
     source = read_dataset(v21, "d")
-    for episode in source.episodes:
-        lengths = {episode.episode_index: episode.length}
-        merged = tmp_path / "merged" / episode.data_file
-        merge_file(v21 / episode.data_file, merged, lambda _: None, lengths)
-    relay_dataset(source, tmp_path / "merged", tmp_path / "annotated")
+    relay_dataset(source, merged(source, tmp_path / "merged"), tmp_path / "annotated")
     finished = read_dataset(tmp_path / "annotated", "d")
     files = [episode.videos[FRONT].file[-7:] for episode in finished.episodes]
     assert files == ["000.mp4", "000.mp4", "001.mp4", "002.mp4"]

@@ -4,7 +4,7 @@ import stat
 
 import numpy as np
 import pytest
-from media_sources import H264, full_decode, joined, run, single, sources
+from media_sources import H264, full_decode, joined, run, say, single, sources  # noqa: F401
 
 from cuesheet import ffmpeg
 from cuesheet.decoders import decode_frames, decoding_runs
@@ -114,7 +114,12 @@ def test_joined_clips_with_b_frames_never_give_a_neighboring_episodes_frame(
 
 
 @pytest.mark.parametrize("decoder", ["ffmpeg", "pyav"])
-def test_variable_frame_rate_is_found_by_time_not_by_index_over_fps(original, decoder, tmp_path):
+def test_variable_frame_rate_is_found_by_time_not_by_index_over_fps(
+    original,
+    decoder,
+    tmp_path,
+    say,  # noqa: F811
+):
     file = tmp_path / "variable.mp4"
     # Every seventh frame is missing: its neighbors keep their times.
     keep = "select='mod(n,7)-3'"
@@ -125,7 +130,10 @@ def test_variable_frame_rate_is_found_by_time_not_by_index_over_fps(original, de
     case = single(file, 269, 10.0, 224, 224)
     times = np.array([n / 10 for n in kept], np.float32).tolist()
     frames = [*decode_frames(locate(case, timestamps_s=times), range(len(kept)), decoder)]
-    assert b"".join(frame.data for frame in frames) == truth.tobytes()
+    wrong = sum(f.data != truth[f.frame_index].tobytes() for f in frames)
+    say(f"variable frame rate (H.264), {decoder}: {len(frames)} frames, {wrong} differ")
+    assert len(frames) == len(truth)
+    assert wrong == 0
 
 
 @pytest.mark.parametrize("decoder", ["ffmpeg", "pyav"])

@@ -6,7 +6,7 @@ import sys
 
 import pyarrow.parquet as pq
 import pytest
-from workflow_runs import REPOSITORY
+from workflow_runs import REPOSITORY, Workdir
 
 pytestmark = pytest.mark.workflow
 
@@ -15,14 +15,25 @@ DATA = f"{RESULTS}/annotated/data/chunk-000/file-000.parquet"
 FRONT = "observation.images.front"
 
 
+def configure(work, demo, base_url):
+    vlm = {"serve": "external", "model": "cuesheet-offline-1", "base_urls": [base_url]}
+    work.configure(dataset=str(demo), episodes=[0, 1], vlm=vlm)
+
+
+@pytest.fixture(scope="module")
+def annotated(tmp_path_factory, offline_url, demo_v3):
+    """Two episodes of the demo, annotated; tests copy them."""
+    work = Workdir(tmp_path_factory.mktemp("annotated") / "work")
+    configure(work, demo_v3, f"{offline_url}/v1")
+    work.run()
+    return work
+
+
 @pytest.fixture
-def corrected(workdir, counting_server, demo_v3):
+def corrected(annotated, tmp_path, counting_server, demo_v3):
     """Two episodes of the demo, annotated, and a way to correct episode 1."""
-    vlm = {"serve": "external", "model": "cuesheet-offline-1"}
-    vlm["base_urls"] = [counting_server.base_url]
-    workdir.configure(dataset=str(demo_v3), episodes=[0, 1], vlm=vlm)
-    workdir.run()
-    counting_server.asked.clear()
+    workdir = annotated.copy_to(tmp_path / "work")
+    configure(workdir, demo_v3, counting_server.base_url)
 
     def correct(**values):
         folder = workdir.path / "corrections/demo_v3"

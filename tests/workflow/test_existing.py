@@ -7,6 +7,7 @@ from dataset_variants import copy, keep_episodes, set_task
 pytestmark = pytest.mark.workflow
 
 DATA = "data/chunk-000/file-000.parquet"
+FRONT, WRIST = "observation.images.front", "observation.images.wrist"
 
 
 @pytest.fixture
@@ -68,9 +69,12 @@ def test_a_source_that_lost_and_replaced_episodes_says_so(
     external, counting_server, demo_v3, tmp_path
 ):
     source = copy(demo_v3, tmp_path / "shrinks")
-    external.set(dataset=str(source), vqa={"enabled": False})
+    external.set(dataset=str(source), vqa={"enabled": False}, cameras=[WRIST])
     external.run()
-    path = external.path / "results/shrinks/annotated" / DATA
+    results = external.path / "results/shrinks"
+    assert [clips.name for clips in (results / "clips").iterdir()] == [WRIST]
+    assert sorted(p.name for p in (results / "annotated/videos").iterdir()) == [FRONT, WRIST]
+    path = results / "annotated" / DATA
     before = rows_of(path, 0)
     counting_server.asked.clear()
     keep_episodes(source, 2)
@@ -80,7 +84,11 @@ def test_a_source_that_lost_and_replaced_episodes_says_so(
     assert done.jobs["annotate_plan"] == 1
     assert set(pq.read_table(path)["episode_index"].to_pylist()) == {0, 1}
     assert rows_of(path, 0) == before
-    text = (external.path / "results/shrinks/summary.txt").read_text()
+    report = (results / "report.html").read_text()
+    assert "2 removed (2-3), 1 recorded again (1)" in report
+    assert "2 of 2" in report
+    assert len(list((results / "review/data/episodes").iterdir())) == 2
+    text = (results / "summary.txt").read_text()
     assert "Source changed:    2 removed (2-3), 1 recorded again (1), found 20" in text
     assert "Episodes:          2 of 2 annotated" in text
     assert "Nothing to be done" in external.run().output

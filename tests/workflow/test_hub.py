@@ -1,6 +1,7 @@
 """Datasets from a hub and to a hub, with the real client and a hub on loopback."""
 
 import hashlib
+import json
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from workflow_runs import REPOSITORY, Workdir
 pytestmark = pytest.mark.workflow
 
 REPO = "someone/demo"
+FRONT, WRIST = "observation.images.front", "observation.images.wrist"
 QUICK = {"vqa": {"enabled": False}, "interjections": {"enabled": False}}
 
 
@@ -77,6 +79,9 @@ def test_only_what_the_chosen_episodes_need_of_exactly_that_revision(
     work, hub, demo_v3, tmp_path, capsys
 ):
     source = as_v21(demo_v3, tmp_path / "v21")
+    info = json.loads((source / "meta/info.json").read_text())
+    info["features"][WRIST]["info"]["video.is_depth_map"] = True  # not looked at, but carried over
+    (source / "meta/info.json").write_text(json.dumps(info))
     commit = hub.add(REPO, source)
     changed = shutil.copytree(source, tmp_path / "later")
     (changed / "meta/info.json").write_text("{}")
@@ -95,6 +100,12 @@ def test_only_what_the_chosen_episodes_need_of_exactly_that_revision(
     annotated = work.path / "results/demo/annotated"
     files = sorted(path.name for path in annotated.glob("data/*/*.parquet"))
     assert files == ["episode_000001.parquet", "episode_000003.parquet"]
+    videos = sorted(path.relative_to(annotated).as_posix() for path in annotated.rglob("*.mp4"))
+    assert videos == [
+        f"videos/chunk-000/{camera}/episode_00000{number}.mp4"
+        for camera in (FRONT, WRIST)
+        for number in (1, 3)
+    ]
     assert pq.read_table(annotated / "data/chunk-000" / files[0])["language_persistent"][0].as_py()
 
     cache = work.home / "hub"
@@ -111,6 +122,22 @@ def test_only_what_the_chosen_episodes_need_of_exactly_that_revision(
     assert {name: entry[:2] for name, entry in after.items()} == {
         name: entry[:2] for name, entry in before.items()
     }
+
+
+def test_two_of_twelve_episodes_are_fetched_with_the_files_that_hold_them(
+    work, hub, dev_v3, capsys
+):
+    hub.add("someone/dev", dev_v3)
+    work.configure(dataset="hf://datasets/someone/dev", episodes=[0, 1])
+    work.run("-n")
+    sent = {name.removeprefix("someone/dev/"): size for name, size in hub.sent.items()}
+    whole = sum(path.stat().st_size for path in dev_v3.rglob("*") if path.is_file())
+    expected = {"data/chunk-000/file-000.parquet"}
+    expected |= {f"videos/{camera}/chunk-000/file-000.mp4" for camera in (FRONT, WRIST)}
+    assert {name for name in sent if not name.startswith("meta/")} == expected
+    with capsys.disabled():
+        print(f"\n2 of 12 episodes of dev_v3: {hub.bytes_sent} of {whole} bytes")
+    assert hub.bytes_sent < whole / 2
 
 
 def test_a_download_that_was_cut_off_goes_on(work, hub, demo_v3):
@@ -171,7 +198,9 @@ def test_push_makes_a_private_repository_with_card_and_tags_and_overwrites_nothi
     source = shutil.copytree(demo_v3, tmp_path / "source")
     (source / "README.md").write_text("---\nlicense: mit\n---\n# Demo\nRecorded by hand.\n")
     hub.add(REPO, source)
-    work.configure(dataset=f"hf://datasets/{REPO}")
+    truth = tmp_path / "truth.csv"
+    truth.write_text("episode,start_s,end_s,text\n0,0.0,2.5,reach for the puck\n")
+    work.configure(dataset=f"hf://datasets/{REPO}", evaluate={"reference": str(truth)})
     work.run()
     refused = work.push("results/demo", REPO)
     assert refused.returncode == 1
@@ -194,6 +223,7 @@ def test_push_makes_a_private_repository_with_card_and_tags_and_overwrites_nothi
     expected.pop("README.md")
     assert files == expected
     told = ["license: mit", "cuesheet-offline-1", "not a language model", "| subtask | 11 |"]
+    told += ["Against reference segments of 1 episodes.", "| boundary F1 within 1.0 s |"]
     for part in [*told, "plan_segment", "Recorded by hand.", f"hf://datasets/{REPO}@main"]:
         assert part in card, card
 

@@ -46,16 +46,18 @@ def lerobot(*arguments: object, version: str = "0.4.4") -> str:
     return done.stdout
 
 
-def loaded(root: Path) -> list[dict]:
-    return [json.loads(line) for line in lerobot("load", root).splitlines() if line[:1] == "{"]
+def loaded(root: Path, step: int) -> list[dict]:
+    lines = lerobot("load", root, step).splitlines()
+    return [json.loads(line) for line in lines if line[:1] == "{"]
 
 
 @pytest.fixture(scope="module", params=["demo_v3", "dev_v3"])
 def v21(request, tmp_path_factory) -> Path:
-    """A dataset of format v2.1, written by lerobot 0.3.3."""
+    """A dataset of format v2.1, written by lerobot 0.3.3; one of them has an image camera."""
     source = request.getfixturevalue(request.param)
     target = tmp_path_factory.mktemp("v21") / request.param.replace("v3", "v21")
-    lerobot("write_v21", source, target, version="0.3.3")
+    pictures = ["observation.images.wrist"] if request.param == "demo_v3" else []
+    lerobot("write_v21", source, target, *pictures, version="0.3.3")
     return target
 
 
@@ -162,9 +164,12 @@ def _flat(value) -> list[float]:
     return [leaf for item in value for leaf in _flat(item)] if isinstance(value, list) else [value]
 
 
-def test_lerobot_reads_every_frame_as_from_its_own_conversion(annotated, converted, tmp_path):
+def test_lerobot_reads_frames_as_from_its_own_conversion(annotated, converted, tmp_path):
+    """All of a small dataset, some of a larger one: files and columns were compared whole above."""
     _, ours = annotated
-    found = loaded(without_language(ours, tmp_path / "ours"))
-    expected = loaded(without_language(converted, tmp_path / "theirs"))
-    assert len(found) == json.loads((ours / "meta/info.json").read_text())["total_frames"]
+    total = json.loads((ours / "meta/info.json").read_text())["total_frames"]
+    step = 1 + total // 300
+    found = loaded(without_language(ours, tmp_path / "ours"), step)
+    expected = loaded(without_language(converted, tmp_path / "theirs"), step)
+    assert len(found) == len(range(0, total, step))
     assert found == expected

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.workflow
         (["datset=/nowhere"], "did you mean dataset?"),
         (["dataset=/nowhere"], "/nowhere"),
         (["episodes=[0,9]"], "no episode 9; it has 0-3"),
+        (["cameras=[observation.images.top]"], "cameras: the dataset has no camera"),
         (["default_camera=observation.images.frnt"], "did you mean observation.images.front?"),
         (["plan={max_subtask: 4}"], "did you mean max_subtasks?"),
         (["plan={max_subtasks: many}"], "plan.max_subtasks"),
