@@ -87,6 +87,11 @@ class ShardJob:
         return self.results / "shards"
 
     @property
+    def _log_name(self) -> str:
+        """The log below the run's folder; with a storage provider the job writes to a copy."""
+        return self.log[self.log.rfind("results/") :]
+
+    @property
     def name(self) -> str:
         return f"shard {self.shard} of {self.dataset}"
 
@@ -95,16 +100,18 @@ class ShardJob:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
         parent = os.getppid()
+        # Not every cluster passes the environment on; a job that begins belongs to the newest run.
+        self._run = os.environ.get(OUTER_RUN_VARIABLE) or newest_run(self.folder)
         self._state = {
             "format": 1,
             "shard": self.shard,
             "episodes": as_ranges(self.episodes),
             "targets": list(self.targets),
-            "run": os.environ.get(OUTER_RUN_VARIABLE),
+            "run": self._run,
             "job_id": job_id(),
             "host": socket.gethostname(),
             "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
-            "log": self.log,
+            "log": self._log_name,
             "started_at": round(time.time(), 3),
         }
         lease = Lease(self.folder / f"{self.shard}.lease", {"job_id": job_id()})
@@ -136,10 +143,9 @@ class ShardJob:
     def _is_over(self, parent: int) -> bool:
         if self.stopped_by is None and os.getppid() != parent:
             self.stopped_by = "the run that started it is gone"
-        mine = os.environ.get(OUTER_RUN_VARIABLE)
-        if self.stopped_by is None and mine:
+        if self.stopped_by is None and self._run:
             newest = newest_run(self.folder)
-            if newest not in (None, mine):
+            if newest not in (None, self._run):
                 self.stopped_by = f"a newer run ({newest}) has taken over"
         return self.stopped_by is not None
 

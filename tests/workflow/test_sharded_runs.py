@@ -1,5 +1,6 @@
 """Shards without a cluster: one job for several episodes, one after the other on this machine."""
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -25,6 +26,8 @@ def sharded_demo(tmp_path_factory, demo_v3) -> Workdir:
         "merge_language": 1,
         "finalize_dataset": 1,
         "summarize_dataset": 1,
+        "write_report": 1,
+        "build_review": 1,
     }
     return work
 
@@ -61,6 +64,28 @@ def test_a_changed_prompt_sends_every_shard_and_asks_only_what_changed(
     new = [path for path in (work.path / ".cache").rglob("*.json") if path not in before]
     assert new
     assert all("CountQA" in path.read_text() for path in new)
+    assert "Nothing to be done" in work.run("--dry-run").output
+
+
+def test_a_correction_sends_the_shard_of_its_episode_alone(sharded_demo, tmp_path, demo_v3):
+    work = sharded_demo.copy_to(tmp_path / "copy")
+    spans = [
+        {"start_s": 0.0, "end_s": 3.0, "label": "do what a person wrote"},
+        {"start_s": 3.0, "end_s": 7.6, "label": "move away"},
+    ]
+    value = {"format": 1, "dataset": "demo_v3", "episode_index": 2}
+    correction = work.path / "corrections/demo_v3/000002.json"
+    correction.parent.mkdir(parents=True)
+    correction.write_text(json.dumps({**value, "subtasks": spans, "verdict": "good"}))
+    untouched = (work.path / "results/demo_v3/shards/00000.json").stat().st_mtime_ns
+    done = work.run()
+    assert done.jobs["annotate_shard"] == 1
+    assert "prepare_shard" not in done.jobs
+    assert (work.path / "results/demo_v3/shards/00000.json").stat().st_mtime_ns == untouched
+    plan = work.json("results/demo_v3/plan/000002.json")
+    assert "do what a person wrote" in [row["content"] for row in plan["persistent"]]
+    people = work.json("results/demo_v3/summary.json")["people"]
+    assert people == {"good": [2], "bad": [], "corrected": [2]}
     assert "Nothing to be done" in work.run("--dry-run").output
 
 
