@@ -105,6 +105,7 @@ def shard_work(wildcards, targets):
         "stages": RUN.stages,
         "targets": targets,
         "jobs_per_cpu": CONFIG.cluster.jobs_per_cpu,
+        "scratch": CONFIG.cluster.scratch,
         "snakefile": str(workflow.main_snakefile),
         "options": deployment_options(),
     }

@@ -89,6 +89,42 @@ def test_a_correction_sends_the_shard_of_its_episode_alone(sharded_demo, tmp_pat
     assert "Nothing to be done" in work.run("--dry-run").output
 
 
+def test_pictures_on_scratch_are_gone_after_the_shard_and_answers_are_the_same(
+    tmp_path, demo_v3, counting_server, finished_demo, monkeypatch
+):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("NODE_DISK", str(scratch))
+    work = Workdir(tmp_path / "work")
+    vlm = {"serve": "external", "model": "cuesheet-offline-1"}
+    vlm["base_urls"] = [counting_server.base_url]
+    cluster = {**TWO, "scratch": "$NODE_DISK"}
+    work.configure(dataset=str(demo_v3), cluster=cluster, vlm=vlm)
+    places = set()
+
+    def look(request: dict) -> None:
+        kept = (work.path / "results/demo_v3/keyframes").glob("*/*/*.png")
+        places.update(path.resolve().relative_to(tmp_path).parts[0] for path in kept)
+
+    counting_server.answer_instead = look
+    work.run()
+    assert places == {"scratch"}
+    assert list(scratch.iterdir()) == []
+    keyframes = work.path / "results/demo_v3/keyframes"
+    assert len(list(keyframes.glob("*/keyframes.json"))) == 4
+    assert [path for path in keyframes.glob("*/*") if path.is_symlink()] == []
+    assert list(keyframes.rglob("*.png")) == []
+    data = "results/demo_v3/annotated/data/chunk-000/file-000.parquet"
+    assert (work.path / data).read_bytes() == (finished_demo.path / data).read_bytes()
+    # Made again, where they are needed again.
+    asked = len(counting_server.asked)
+    (work.path / "results/demo_v3/plan/000002.json").unlink()
+    assert work.run().jobs["annotate_shard"] == 1
+    assert len(counting_server.asked) == asked
+    assert list(scratch.iterdir()) == []
+    assert "Nothing to be done" in work.run("--dry-run").output
+
+
 def test_new_episodes_leave_finished_shards_alone(tmp_path, demo_v3):
     work = Workdir(tmp_path / "work")
     work.configure(dataset=str(demo_v3), episodes=[0, 1], cluster=TWO)
