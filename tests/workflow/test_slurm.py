@@ -72,7 +72,7 @@ def assert_done(work: SlurmWorkdir, shards: Sequence[str] = SHARDS) -> None:
     assert {path.stem for path in done} == {"000000", "000001", "000002", "000003"}
     assert [work.state(shard)["state"] for shard in shards] == ["done"] * len(shards)
     assert "Nothing to be done" in work.run(TARGET, "--dry-run").output
-    assert orphans_in(work.path) == []
+    eventually(lambda: orphans_in(work.path) == [])
 
 
 # A run where nothing goes wrong
@@ -162,7 +162,7 @@ def test_two_shards_with_a_real_vllm_each_on_a_gpu_of_its_own(work, demo_v3, tmp
     assert len(commands) == 2
     for episode in (1, 2):
         assert work.json(f"results/demo_v3/validation/{episode:06d}.json")["errors"] == []
-    assert orphans_in(work.path) == []
+    eventually(lambda: orphans_in(work.path) == [])
 
 
 # Trouble: what is paid are answers of the counting server, and none is paid twice
