@@ -94,7 +94,7 @@ class ShardJob:
     @property
     def _log_name(self) -> str:
         """The log below the run's folder; with a storage provider the job writes to a copy."""
-        return self.log[self.log.rfind("results/") :]
+        return self.log[max(0, self.log.rfind(f"{self.results}/")) :]
 
     @property
     def name(self) -> str:
