@@ -4,7 +4,7 @@
 
 As root: it starts the SLURM of tests/slurm_cluster.py. Annotates the dataset with the offline VLM
 and profiles/slurm, and prints one JSON object: wall and CPU seconds of the head process; of every
-shard its wall seconds, the CPU seconds of its job's processes (the offline VLM's are most of them),
+shard its wall seconds, the CPU seconds of all its processes (decoding, steps and the offline VLM),
 and the seconds from the start of its SLURM job to the first call to its model server.
 """
 
