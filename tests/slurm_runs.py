@@ -153,14 +153,21 @@ def annotations(work: Workdir, dataset: str) -> dict[str, object]:
 
 
 def orphans_in(folder: Path) -> list[str]:
-    """Processes that still work in a folder."""
+    """Processes that still work in a folder.
+
+    But for Snakemake's own around a job: its handler of signals takes a lock that it may hold, so
+    that SIGTERM can make it wait for ever. SLURM kills it where it has cgroups; here it has none.
+    """
     import psutil
 
     found = []
     for process in psutil.process_iter():
         try:
-            if process.cwd() == str(folder) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(" ".join(process.cmdline())[:200])
+            command = process.cmdline()
+            if process.cwd() != str(folder) or process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            if "--target-jobs" not in command:
+                found.append(" ".join(command)[:200])
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     return found

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import slurm_cluster
-from real_servers import PYTHON, make_model, vllm_settings
+from real_servers import PYTHON, make_model, processes_in, vllm_settings
 from slurm_runs import (
     Hold,
     SlurmWorkdir,
@@ -48,6 +48,8 @@ def work(tmp_path: Path) -> Iterator[SlurmWorkdir]:
     yield SlurmWorkdir(tmp_path / "work")
     slurm("scancel", "--user", "root")
     eventually(lambda: not slurm("squeue", "--noheader"))
+    for process in processes_in(tmp_path / "work"):
+        process.kill()
 
 
 @pytest.fixture
