@@ -23,7 +23,7 @@ rule prepare_shard:
         runtime=shard_runtime,
     params:
         episodes=shard_episodes,
-        sources=shard_sources,
+        sources=shard_media_sources,
         media=MEDIA_DETERMINED_BY,
         work=lambda wildcards, input: shard_work(wildcards, ["media"]),
     script:

@@ -329,7 +329,7 @@ def close_run(finished):
     if server_file and workflow.is_main_process:
         server.stop(Path(server_file), timeout_s=30)
     if workflow.is_main_process and RUN.shard is None:
-        if sharded() and not finished:
+        if sharded():
             say_unfinished(PLANS, os.environ.get(OUTER_RUN_VARIABLE))
         if not finished:
             print(

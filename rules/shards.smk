@@ -70,6 +70,11 @@ def shard_sources(wildcards):
 
 
 @plain
+def shard_media_sources(wildcards):
+    return plan_of(wildcards).media_sources(wildcards.shard)
+
+
+@plain
 def shard_gaps(wildcards):
     """On a dry run, where the marker must stay: what is missing, so that the shard is listed."""
     return plan_of(wildcards).gaps().get(wildcards.shard) if workflow.dryrun else None
@@ -100,6 +105,7 @@ def shard_work(wildcards, targets):
         "stages": RUN.stages,
         "targets": targets,
         "jobs_per_cpu": CONFIG.cluster.jobs_per_cpu,
+        "scratch": CONFIG.cluster.scratch,
         "snakefile": str(workflow.main_snakefile),
         "options": deployment_options(),
     }

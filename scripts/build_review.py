@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from cuesheet import joblog
+from cuesheet import files, joblog
 from cuesheet.review_corrections import CorrectionFolder
 from cuesheet.review_site import build_site
 
@@ -22,7 +22,9 @@ def main(snakemake) -> None:
         corrections = CorrectionFolder(Path(params.corrections), results.name, set_aside=results)
         progress = functools.partial(tqdm, desc="episodes", unit="episode", mininterval=2.0)
         count = build_site(results, corrections, params.default_camera, progress)
-        print(f"{count} episodes: {results / 'review' / 'index.html'}")
+        page = results / "review" / "index.html"
+        files.declare(page, snakemake.output.page)
+        print(f"{count} episodes: {page}")
 
 
 if "snakemake" in globals():

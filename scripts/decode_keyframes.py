@@ -9,7 +9,7 @@ Makes  output: folder `keyframes/{episode}` with {camera}/{frame_index:06d}.png 
 
 import time
 
-from cuesheet import joblog
+from cuesheet import joblog, scratch
 from cuesheet.episode_index import read_indexed_episode
 from cuesheet.grid import keyframe_indices
 from cuesheet.keyframes import write_keyframes
@@ -23,8 +23,10 @@ def main(snakemake) -> None:
         indices = keyframe_indices(
             row.timestamps, params.per_second, params.vqa_hz or None, params.vqa_frames
         )
+        folder = snakemake.output[0]
+        elsewhere = scratch.place_of_pictures(folder, snakemake.wildcards.dataset)
         written = write_keyframes(
-            snakemake.output[0],
+            elsewhere or folder,
             row,
             dataset=snakemake.wildcards.dataset,
             root=params.root,
@@ -32,6 +34,8 @@ def main(snakemake) -> None:
             frame_indices=indices,
             decoder=params.decoder,
         )
+        if elsewhere:
+            scratch.link_pictures(elsewhere, folder)
         log.info(
             "episode %d: %d of %d frames from each of %d cameras, decoded by %s in %.2f s",
             row.episode_index,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from cuesheet import joblog
+from cuesheet import files, joblog
 from cuesheet.dataset import read_dataset
 from cuesheet.finalize import finalize_dataset
 from cuesheet.self_check import check_dataset
@@ -19,8 +19,8 @@ from cuesheet.self_check import check_dataset
 
 def main(snakemake) -> None:
     with joblog.to_file(snakemake.log[0]) as log:
-        info = Path(snakemake.output.info)
-        annotated = info.parent.parent
+        annotated = Path("results") / snakemake.wildcards.dataset / "annotated"
+        info = annotated / "meta" / "info.json"
         dataset = read_dataset(snakemake.params.root, annotated.parent.name)
         if snakemake.params.relay:
             from cuesheet.relay import relay_dataset  # imports a video library
@@ -45,6 +45,7 @@ def main(snakemake) -> None:
         except Exception:
             info.unlink(missing_ok=True)
             raise
+        files.declare(info, snakemake.output.info)
         log.info(
             "checked: %d data files, %d episodes", len(dataset.data_files), len(dataset.episodes)
         )

@@ -129,6 +129,8 @@ def _slurm_conf(names: list[str], gpus: int, cpus: int, memory_mb: int) -> str:
         "SlurmctldPort": 16817,
         "SlurmdPort": 16818,
         "AuthType": "auth/munge",
+        # A job that is put back begins again after so many seconds, not after two minutes.
+        "AuthInfo": "cred_expire=5",
         "CryptoType": "crypto/munge",
         "MpiDefault": "none",
         # Neither cgroups nor cpusets: they are not there in most containers.

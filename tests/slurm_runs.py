@@ -2,11 +2,13 @@
 
 import json
 import subprocess
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from workflow_runs import REPOSITORY, CountingServer, Workdir
 
 PATIENCE_S = 240.0
@@ -22,11 +24,11 @@ class SlurmWorkdir(Workdir):
         return [
             *words[:start],
             *("--workflow-profile", str(REPOSITORY / "profiles" / "slurm")),
+            *("--set-threads", "annotate_shard=1", "prepare_shard=1"),
             # A cluster without accounting, and without the patience that real ones need.
             *("--slurm-status-command", "squeue", "--slurm-no-account"),
             *("--slurm-init-seconds-before-status-checks", "1"),
             *("--seconds-between-status-checks", "1", "--latency-wait", "5"),
-            *("--set-threads", "annotate_shard=1", "prepare_shard=1"),
             *arguments,
         ]
 
@@ -77,9 +79,39 @@ def eventually(holds: Callable[[], object], run: subprocess.Popen | None = None)
     """Wait until it is so; fails where the run ends before, or after minutes."""
     deadline = time.monotonic() + PATIENCE_S
     while not holds():
-        assert run is None or run.poll() is None, "the run ended before"
+        if run is not None and run.poll() is not None:
+            said = run.communicate()[0] or ""
+            pytest.fail(f"the run ended before, with {run.returncode}:\n{said[-6000:]}")
         assert time.monotonic() < deadline, "it never came true"
         time.sleep(0.1)
+
+
+class Hold:
+    """From the `after`th answer on, every question waits; when it is released, it gets none.
+
+    A job that is killed meanwhile loses no answer: those that wait get an error, which is not paid.
+    """
+
+    def __init__(self, server: CountingServer, after: int) -> None:
+        self._server = server
+        self._after = after
+        self._waiting: list[dict] = []
+        self._released = threading.Event()
+        server.answer_instead = self._answer
+
+    def _answer(self, request: dict) -> tuple[int, bytes] | None:
+        if self._released.is_set() or len(self._server.answered) < self._after:
+            return None
+        self._waiting.append(request)
+        self._released.wait(PATIENCE_S)
+        return 503, b"{}"
+
+    def holds_everything(self) -> bool:
+        asked, answered = len(self._server.asked), len(self._server.answered)
+        return len(self._waiting) > 0 and len(self._waiting) == asked - answered
+
+    def release(self) -> None:
+        self._released.set()
 
 
 def answered_twice(server: CountingServer) -> list[str]:
@@ -121,14 +153,21 @@ def annotations(work: Workdir, dataset: str) -> dict[str, object]:
 
 
 def orphans_in(folder: Path) -> list[str]:
-    """Processes that still work in a folder."""
+    """Processes that still work in a folder.
+
+    But for Snakemake's own around a job: its handler of signals takes a lock that it may hold, so
+    that SIGTERM can make it wait for ever. SLURM kills it where it has cgroups; here it has none.
+    """
     import psutil
 
     found = []
     for process in psutil.process_iter():
         try:
-            if process.cwd() == str(folder) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(" ".join(process.cmdline())[:200])
+            command = process.cmdline()
+            if process.cwd() != str(folder) or process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            if "--target-jobs" not in command:
+                found.append(" ".join(command)[:200])
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     return found

@@ -121,27 +121,26 @@ class CountingServer:
                 server.authorizations.append(self.headers["Authorization"])
                 time.sleep(server.delay_s)
                 instead = server.answer_instead(request)
-                if instead is not None:
-                    self._reply(*instead)
-                else:
-                    self._pass(body)
-                server.answered.append(request)
+                status = self._reply(*instead) if instead is not None else self._pass(body)
+                if status == 200:
+                    server.answered.append(request)
 
-            def _pass(self, body: bytes | None) -> None:
+            def _pass(self, body: bytes | None) -> int:
                 headers = {"Content-Type": "application/json"}
                 request = urllib.request.Request(upstream + self.path, body, headers)
                 try:
                     with urllib.request.urlopen(request, timeout=60) as reply:
-                        self._reply(reply.status, reply.read())
+                        return self._reply(reply.status, reply.read())
                 except urllib.error.HTTPError as error:
-                    self._reply(error.code, error.read())
+                    return self._reply(error.code, error.read())
 
-            def _reply(self, status: int, body: bytes) -> None:
+            def _reply(self, status: int, body: bytes) -> int:
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
+                return status
 
             def log_message(self, *arguments: object) -> None:
                 pass

@@ -1,8 +1,8 @@
 """The part of the configuration that is about shards and clusters (section `cluster`)."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cuesheet.config_types import PositiveFloat, Section
 
@@ -44,8 +44,26 @@ class ClusterConfig(Section):
             "a job before it that needs no GPU."
         ),
     )
+    scratch: str | None = Field(
+        default=None,
+        min_length=1,
+        description=(
+            "Folder on each node's own disk, `$TMPDIR` for one, for the pictures of keyframes "
+            "while a shard's job works; they are not kept, so that report and review page show "
+            "none. null: they are in `results/` and stay. Not with `media: separate`."
+        ),
+    )
     jobs_per_cpu: PositiveFloat = Field(
         default=2.0,
         le=64,
         description="Steps at once for each CPU of a shard's job; most of them wait for replies.",
     )
+
+    @model_validator(mode="after")
+    def _pictures_stay_on_their_node(self) -> Self:
+        if self.scratch is not None and self.media == "separate":
+            raise ValueError(
+                "scratch is a folder of one node, and media: separate makes the keyframes on "
+                "another; leave one of them out"
+            )
+        return self

@@ -60,11 +60,12 @@ class EpisodeView:
                 yield stage, call
 
     def picture(self, camera: str, frame_index: int) -> Path | None:
-        """The decoded keyframe, if that frame was decoded."""
+        """The decoded keyframe, if that frame was decoded and is kept."""
         folder = self.results / "keyframes" / f"{self.episode_index:06d}"
         for frame in self.keyframes.keyframes.get(camera, ()):
             if frame.frame_index == frame_index:
-                return folder / camera / f"{frame_index:06d}.png"
+                path = folder / camera / f"{frame_index:06d}.png"
+                return path if path.is_file() else None
         return None
 
 

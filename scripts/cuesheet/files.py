@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,16 @@ def atomic_path(path: Path | str, mode: int = 0o644, *, sync: bool = True) -> It
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def declare(written: Path | str, output: Path | str) -> None:
+    """Make `written` the declared output `output`.
+
+    They are one file, unless the run has a storage provider: that takes a copy from elsewhere.
+    """
+    if Path(written).absolute() != Path(output).absolute():
+        with atomic_path(output) as copy:
+            shutil.copyfile(written, copy)
 
 
 def write_text(path: Path | str, text: str, mode: int = 0o644) -> None:

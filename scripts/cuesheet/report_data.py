@@ -189,7 +189,7 @@ def _add_sample(data: ReportData, view: EpisodeView, pair: VqaPair) -> None:
     if len(group) >= SAMPLES_PER_GROUP or (group and group[-1].episode_index == view.episode_index):
         return
     picture = view.picture(pair.camera, pair.frame_index)
-    if picture is not None and picture.is_file():
+    if picture is not None:
         size = view.keyframes.cameras[pair.camera]
         timestamp_s = view.keyframes.timestamps_s[pair.frame_index]
         group.append(

@@ -160,9 +160,11 @@ def _write_strip(view: EpisodeView, camera: str | None, path: Path) -> bool:
     width, height = max(1, round(_STRIP[1] * size.width / size.height)), _STRIP[1]
     count = max(1, min(_STRIP[0] // width, len(frames)))
     chosen = [frames[i * (len(frames) - 1) // max(count - 1, 1)] for i in range(count)]
+    pictures = [view.picture(camera, frame) for frame in chosen]
+    if None in pictures:
+        return path.is_file()
     strip = Image.new("RGB", (width * count, height))
-    for place, frame in enumerate(chosen):
-        picture = view.picture(camera, frame)
+    for place, picture in enumerate(pictures):
         with Image.open(picture) as image:
             small = image.convert("RGB").resize((width, height), reducing_gap=2.0)
         strip.paste(small, (place * width, 0))

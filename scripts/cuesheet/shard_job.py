@@ -11,17 +11,20 @@ import json
 import math
 import os
 import re
+import resource
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from cuesheet import files
+from cuesheet import files, scratch
 from cuesheet.errors import CuesheetError, SurroundingsError
 from cuesheet.failures import episode_failures
 from cuesheet.lease import Lease, LeaseLostError, describe
@@ -63,6 +66,7 @@ class ShardJob:
     log: str
     results: Path
     jobs: int
+    scratch: str | None = None
     stopped_by: str | None = None
     _state: dict[str, Any] = field(default_factory=dict)
 
@@ -80,11 +84,17 @@ class ShardJob:
             log=log,
             results=Path("results") / dataset,
             jobs=max(1, math.ceil(cpus * work["jobs_per_cpu"])),
+            scratch=work["scratch"],
         )
 
     @property
     def folder(self) -> Path:
         return self.results / "shards"
+
+    @property
+    def _log_name(self) -> str:
+        """The log below the run's folder; with a storage provider the job writes to a copy."""
+        return self.log[max(0, self.log.rfind(f"{self.results}/")) :]
 
     @property
     def name(self) -> str:
@@ -95,23 +105,27 @@ class ShardJob:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
         parent = os.getppid()
+        # Not every cluster passes the environment on; a job that begins belongs to the newest run.
+        self._run = os.environ.get(OUTER_RUN_VARIABLE) or newest_run(self.folder)
         self._state = {
             "format": 1,
             "shard": self.shard,
             "episodes": as_ranges(self.episodes),
             "targets": list(self.targets),
-            "run": os.environ.get(OUTER_RUN_VARIABLE),
+            "run": self._run,
             "job_id": job_id(),
             "host": socket.gethostname(),
             "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
-            "log": self.log,
+            "log": self._log_name,
             "started_at": round(time.time(), 3),
         }
         lease = Lease(self.folder / f"{self.shard}.lease", {"job_id": job_id()})
         self._wait_for(lease, parent)
         try:
             self._write_state("running")
-            self._run_inner(self._command(snakefile, config, options), lease, parent)
+            with self._scratch() as variables:
+                command = self._command(snakefile, config, options)
+                self._run_inner(command, variables, lease, parent)
         except CuesheetError as error:
             self._write_state("failed", error=str(error))
             raise
@@ -136,10 +150,9 @@ class ShardJob:
     def _is_over(self, parent: int) -> bool:
         if self.stopped_by is None and os.getppid() != parent:
             self.stopped_by = "the run that started it is gone"
-        mine = os.environ.get(OUTER_RUN_VARIABLE)
-        if self.stopped_by is None and mine:
+        if self.stopped_by is None and self._run:
             newest = newest_run(self.folder)
-            if newest not in (None, mine):
+            if newest not in (None, self._run):
                 self.stopped_by = f"a newer run ({newest}) has taken over"
         return self.stopped_by is not None
 
@@ -165,8 +178,24 @@ class ShardJob:
             *options,
         ]
 
-    def _run_inner(self, command: Sequence[str], lease: Lease, parent: int) -> None:
-        environment = {**os.environ, SHARD_VARIABLE: str(self._about_file)}
+    @contextlib.contextmanager
+    def _scratch(self) -> Iterator[dict[str, str]]:
+        """The environment in which pictures go to the node's own disk, where that is set."""
+        scratch.forget_without_pictures(self.results, self.episodes)
+        if self.scratch is None:
+            yield {}
+            return
+        folder = tempfile.mkdtemp(prefix="cuesheet-", dir=scratch.resolve(self.scratch))
+        try:
+            yield {scratch.SCRATCH_VARIABLE: folder}
+        finally:
+            scratch.unlink_pictures(self.results, self.episodes)
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _run_inner(
+        self, command: Sequence[str], variables: Mapping[str, str], lease: Lease, parent: int
+    ) -> None:
+        environment = {**os.environ, **variables, SHARD_VARIABLE: str(self._about_file)}
         environment.pop(SERVER_FILE_VARIABLE, None)
         sys.stdout.flush()
         begun = time.time()
@@ -239,7 +268,10 @@ class ShardJob:
         }
 
     def _write_state(self, state: str, **more: Any) -> None:
-        now = {"state": state, "updated_at": round(time.time(), 3), **more}
+        # Of this job and of all its processes that are over.
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        cpu_s = round(sum(each.ru_utime + each.ru_stime for each in used), 1)
+        now = {"state": state, "updated_at": round(time.time(), 3), "cpu_s": cpu_s, **more}
         self._state = {**self._state, **now}
         files.write_json(self.folder / f"{self.shard}.state.json", self._state)
 

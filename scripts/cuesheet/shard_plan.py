@@ -81,14 +81,25 @@ class ShardPlan:
 
     def sources(self, shard: str) -> str:
         """A hash of what its episodes are made from; changes when one of them does."""
-        digest = hashlib.sha256()
-        for index in self.episodes(shard):
-            clips = [self.dataset.clip_source(index, key) for key in self.dataset.cameras]
-            parts = [self.dataset.keyframes_source(index), clips]
-            parts += [self.dataset.given_subtasks(index), self.dataset.vqa_corrections(index)]
-            parts.append(self.dataset.verdict(index))
-            digest.update(json.dumps(parts, sort_keys=True).encode())
-        return digest.hexdigest()
+        return _hash(
+            [
+                [
+                    self._media_sources(index),
+                    self.dataset.given_subtasks(index),
+                    self.dataset.vqa_corrections(index),
+                    self.dataset.verdict(index),
+                ]
+                for index in self.episodes(shard)
+            ]
+        )
+
+    def media_sources(self, shard: str) -> str:
+        """A hash of what its episodes' clips and keyframes are made from."""
+        return _hash([self._media_sources(index) for index in self.episodes(shard)])
+
+    def _media_sources(self, index: int) -> list[Any]:
+        clips = [self.dataset.clip_source(index, key) for key in self.dataset.cameras]
+        return [self.dataset.keyframes_source(index), clips]
 
     def marker(self, shard: str) -> str:
         return str(self.folder / f"{shard}.json")
@@ -125,6 +136,10 @@ class ShardPlan:
     def as_json(self) -> dict[str, Any]:
         """The chosen episodes of every shard as ranges, for those who look at the run."""
         return {name: as_ranges(episodes) for name, episodes in self.shards.items()}
+
+
+def _hash(parts: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def complete_episodes(results: Path, stages: Iterable[str]) -> set[int]:

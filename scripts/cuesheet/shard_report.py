@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -19,6 +20,7 @@ from cuesheet.shard_plan import ShardPlan
 from cuesheet.shards import from_ranges
 
 SCONTROL_PATIENCE_S = 10.0
+SLURM_LOG_TAIL = 20_000
 _ENDED_BY = {
     "TIMEOUT": "it ran into its time limit; raise `runtime`, or lower cluster.shard_minutes",
     "OUT_OF_MEMORY": "it used more memory than it asked for; raise `mem_mb`",
@@ -26,6 +28,7 @@ _ENDED_BY = {
     "NODE_FAIL": "its node failed",
     "PREEMPTED": "it was preempted",
 }
+_MEMORY = re.compile(rb"exceeded (job |step )?memory limit|oom.kill|out of memory", re.IGNORECASE)
 _SHOWN = 20
 
 
@@ -117,7 +120,17 @@ def ended_by(job: str | None) -> str | None:
         return None
     fields = dict(word.partition("=")[::2] for word in said.split())
     state = fields.get("JobState", "")
+    if state == "FAILED" and _was_out_of_memory(fields.get("StdOut", "")):
+        state = "OUT_OF_MEMORY"
     return f"{_ENDED_BY[state]} ({state})" if state in _ENDED_BY else None
+
+
+def _was_out_of_memory(log: str) -> bool:
+    """Whether SLURM's log of a job says so; without cgroups its state does not."""
+    try:
+        return _MEMORY.search(Path(log).read_bytes()[-SLURM_LOG_TAIL:]) is not None
+    except OSError:
+        return False
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -262,3 +262,9 @@ def test_ranges_are_written_the_way_they_are_read():
 )
 def test_nearest_ignores_case_dashes_and_leading_parts(wrong, right):
     assert nearest(wrong, ["bbox", "key_point", "a.wrist", "a.front"]) == right
+
+
+def test_pictures_on_a_node_are_not_made_on_another():
+    said = message_of("cluster: {scratch: $TMPDIR, media: separate}")
+    assert "media: separate makes the keyframes on another" in said
+    assert load_config({"cluster": {"scratch": "$TMPDIR"}}).cluster.scratch == "$TMPDIR"

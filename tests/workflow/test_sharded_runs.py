@@ -1,5 +1,6 @@
 """Shards without a cluster: one job for several episodes, one after the other on this machine."""
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -63,6 +64,64 @@ def test_a_changed_prompt_sends_every_shard_and_asks_only_what_changed(
     new = [path for path in (work.path / ".cache").rglob("*.json") if path not in before]
     assert new
     assert all("CountQA" in path.read_text() for path in new)
+    assert "Nothing to be done" in work.run("--dry-run").output
+
+
+def test_a_correction_sends_the_shard_of_its_episode_alone(sharded_demo, tmp_path, demo_v3):
+    work = sharded_demo.copy_to(tmp_path / "copy")
+    spans = [
+        {"start_s": 0.0, "end_s": 3.0, "label": "do what a person wrote"},
+        {"start_s": 3.0, "end_s": 7.6, "label": "move away"},
+    ]
+    value = {"format": 1, "dataset": "demo_v3", "episode_index": 2}
+    correction = work.path / "corrections/demo_v3/000002.json"
+    correction.parent.mkdir(parents=True)
+    correction.write_text(json.dumps({**value, "subtasks": spans, "verdict": "good"}))
+    untouched = (work.path / "results/demo_v3/shards/00000.json").stat().st_mtime_ns
+    done = work.run()
+    assert done.jobs["annotate_shard"] == 1
+    assert "prepare_shard" not in done.jobs
+    assert (work.path / "results/demo_v3/shards/00000.json").stat().st_mtime_ns == untouched
+    plan = work.json("results/demo_v3/plan/000002.json")
+    assert "do what a person wrote" in [row["content"] for row in plan["persistent"]]
+    people = work.json("results/demo_v3/summary.json")["people"]
+    assert people == {"good": [2], "bad": [], "corrected": [2]}
+    assert "Nothing to be done" in work.run("--dry-run").output
+
+
+def test_pictures_on_scratch_are_gone_after_the_shard_and_answers_are_the_same(
+    tmp_path, demo_v3, counting_server, finished_demo, monkeypatch
+):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("NODE_DISK", str(scratch))
+    work = Workdir(tmp_path / "work")
+    vlm = {"serve": "external", "model": "cuesheet-offline-1"}
+    vlm["base_urls"] = [counting_server.base_url]
+    cluster = {**TWO, "scratch": "$NODE_DISK"}
+    work.configure(dataset=str(demo_v3), cluster=cluster, vlm=vlm)
+    places = set()
+
+    def look(request: dict) -> None:
+        kept = (work.path / "results/demo_v3/keyframes").glob("*/*/*.png")
+        places.update(path.resolve().relative_to(tmp_path).parts[0] for path in kept)
+
+    counting_server.answer_instead = look
+    work.run()
+    assert places == {"scratch"}
+    assert list(scratch.iterdir()) == []
+    keyframes = work.path / "results/demo_v3/keyframes"
+    assert len(list(keyframes.glob("*/keyframes.json"))) == 4
+    assert [path for path in keyframes.glob("*/*") if path.is_symlink()] == []
+    assert list(keyframes.rglob("*.png")) == []
+    data = "results/demo_v3/annotated/data/chunk-000/file-000.parquet"
+    assert (work.path / data).read_bytes() == (finished_demo.path / data).read_bytes()
+    # Made again, where they are needed again.
+    asked = len(counting_server.asked)
+    (work.path / "results/demo_v3/plan/000002.json").unlink()
+    assert work.run().jobs["annotate_shard"] == 1
+    assert len(counting_server.asked) == asked
+    assert list(scratch.iterdir()) == []
     assert "Nothing to be done" in work.run("--dry-run").output
 
 

@@ -1,0 +1,104 @@
+"""What a run in shards costs beside the model: on a test SLURM with two GPUs.
+
+    python benchmarks/slurm_shards.py --dataset /path/to/dev_v3 --shards 4
+
+As root: it starts the SLURM of tests/slurm_cluster.py. Annotates the dataset with the offline VLM
+and profiles/slurm, and prints one JSON object: wall and CPU seconds of the head process; of every
+shard its wall seconds, the CPU seconds of all its processes (decoding, steps and the offline VLM),
+and the seconds from the start of its SLURM job to the first call to its model server.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import datetime
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "tests")]
+
+import slurm_cluster  # noqa: E402
+
+from cuesheet.dataset import read_dataset  # noqa: E402
+
+
+def run(work: Path, dataset: Path, episodes_per_shard: int) -> dict[str, float]:
+    """Wall and CPU seconds of the head process; `sbatch` and the like are in neither."""
+    command = [
+        *(sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")),
+        *("--directory", str(work), "--workflow-profile", str(REPOSITORY / "profiles" / "slurm")),
+        *("--slurm-status-command", "squeue", "--slurm-no-account"),
+        *("--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "2"),
+        *("--set-threads", "annotate_shard=1"),
+        *("--set-resources", "annotate_shard:gpu=1", "annotate_shard:mem_mb=3000"),
+        *(
+            "--config",
+            f"dataset={dataset}",
+            f"cluster={{episodes_per_shard: {episodes_per_shard}}}",
+        ),
+    ]
+    begun = time.monotonic()
+    with (work / "head.log").open("w") as log:
+        head = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        _, status, used = os.wait4(head.pid, 0)
+    head.returncode = os.waitstatus_to_exitcode(status)
+    if head.returncode:
+        raise SystemExit(f"the run failed:\n{(work / 'head.log').read_text()[-4000:]}")
+    return {
+        "head_wall_s": round(time.monotonic() - begun, 1),
+        "head_cpu_s": round(used.ru_utime + used.ru_stime, 1),
+        "head_peak_mb": round(used.ru_maxrss / 1024),
+    }
+
+
+def of_shards(work: Path, name: str) -> dict[str, dict[str, float | str]]:
+    """Seconds of every shard, from the files of the run and from SLURM."""
+    results = work / "results" / name
+    usages = [json.loads(path.read_bytes()) for path in work.glob(".cuesheet/runs/*/usage.json")]
+    usage_of_job = {usage["job_id"]: usage for usage in usages}
+    found = {}
+    for path in sorted((results / "shards").glob("*.state.json")):
+        state = json.loads(path.read_bytes())
+        begun = slurm_start(state["job_id"])
+        usage = usage_of_job[state["job_id"]]
+        found[state["shard"]] = {
+            "gpu": state["gpus"],
+            "wall_s": round(state["updated_at"] - begun, 1),
+            "cpu_s": state["cpu_s"],
+            "to_first_call_s": round(usage["first_call_at"] - begun, 1),
+            "calls": sum(usage["calls"].values()),
+        }
+    return found
+
+
+def slurm_start(job: str) -> float:
+    said = subprocess.check_output(["scontrol", "--oneliner", "show", "job", job], text=True)
+    fields = dict(word.partition("=")[::2] for word in said.split())
+    return datetime.fromisoformat(fields["StartTime"]).timestamp()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--dataset", type=Path, default=REPOSITORY / "data" / "demo_v3")
+    parser.add_argument("--shards", type=int, default=4)
+    options = parser.parse_args()
+    dataset = options.dataset.resolve()
+    episodes = len(read_dataset(dataset, dataset.name).episodes)
+    slurm_cluster.start(nodes=1, gpus=2)
+    try:
+        with tempfile.TemporaryDirectory(prefix="cuesheet-shards-") as folder:
+            work = Path(folder)
+            figures = run(work, dataset, -(-episodes // options.shards))
+            figures |= {"episodes": episodes, "shards": of_shards(work, dataset.name)}
+            print(json.dumps(figures, indent=2))
+    finally:
+        slurm_cluster.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""What the SLURM profile and the configuration ask `sbatch` for; `sbatch` is a recorder here."""
+
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from workflow_runs import REPOSITORY, Workdir
+
+pytestmark = pytest.mark.workflow
+
+# Entries of the profile that are comments until somebody fills them in.
+FILLED_IN = (
+    "slurm_partition: cpu",
+    "slurm_account: my_account",
+    "slurm_partition: gpu",
+    "gpu_model: a100",
+    'mem_mb: "48000 * attempt"',
+    'runtime: "120 * attempt"',
+    "constraint: nvlink",
+    "qos: long",
+    "slurm_extra: \"'--exclude=node13 --mail-type=FAIL'\"",
+)
+IMPATIENT = (
+    *("--slurm-init-seconds-before-status-checks", "1"),
+    *("--seconds-between-status-checks", "1"),
+)
+RECORDER = """#!/bin/sh
+printf '%s\\n' "$0 $*" "modules=$LOADEDMODULES" >> "$RECORDED"
+exit 1
+"""
+
+
+@pytest.fixture
+def submit(workdir: Workdir, tmp_path: Path, demo_v3: Path, monkeypatch):
+    """Returns a function that configures a run in one shard and gives its `sbatch` arguments."""
+    recorded = tmp_path / "recorded"
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in ("sbatch", "squeue", "sacct", "sinfo", "scontrol", "sacctmgr"):
+        (folder / name).write_text(RECORDER if name == "sbatch" else "#!/bin/sh\n")
+        (folder / name).chmod(0o755)
+    workdir.configure(dataset=str(demo_v3))
+    workdir.run("results/demo_v3/episodes.parquet")
+    monkeypatch.setenv("PATH", f"{folder}:{Path(sys.executable).parent}:/usr/bin:/bin")
+    monkeypatch.setenv("RECORDED", str(recorded))
+    monkeypatch.setenv("LOADEDMODULES", "cuda/12.4")
+
+    def submit(profile: Path = REPOSITORY / "profiles" / "slurm", **settings: object) -> list[str]:
+        workdir.configure(dataset=str(demo_v3), **settings)
+        recorded.unlink(missing_ok=True)
+        profile_of_run = ("--workflow-profile", str(profile), "--slurm-no-account", *IMPATIENT)
+        done = workdir.run(
+            *profile_of_run, "--retries", "0", "--cores", "64", "annotations", check=False
+        )
+        assert recorded.exists(), done.output
+        said = recorded.read_text()
+        # Jobs inherit what is loaded where the run is started.
+        assert "modules=cuda/12.4" in said
+        return shlex.split(said.splitlines()[0])
+
+    return submit
+
+
+def managed(**settings: object) -> dict:
+    replicas = settings.pop("replicas", 1)
+    managed = {"python": sys.executable, **settings}
+    return {"serve": "managed", "model": "org/model", "replicas": replicas, "managed": managed}
+
+
+def test_tensor_parallel_servers_get_their_gpus_in_one_job(submit):
+    assert "--gpus=4" in submit(vlm=managed(tensor_parallel_size=4))
+
+
+def test_replicas_get_a_gpu_each(submit):
+    assert "--gpus=6" in submit(vlm=managed(replicas=3, gpus_per_replica=2))
+
+
+def test_clients_of_a_shared_server_ask_for_no_gpu(submit):
+    vlm = {"serve": "external", "model": "org/model", "base_urls": ["http://node7:8000/v1"]}
+    arguments = submit(vlm=vlm)
+    assert not [word for word in arguments if "gpu" in word or "gres" in word]
+    assert "--cpus-per-task=8" in arguments
+
+
+def test_preempted_jobs_are_put_back(submit):
+    assert "--requeue" in submit()
+
+
+def test_what_the_profile_leaves_to_the_user_reaches_sbatch(submit, tmp_path):
+    text = (REPOSITORY / "profiles/slurm/profile.yaml").read_text()
+    for entry in FILLED_IN:
+        assert text.count(f"# {entry}\n") == 1, entry
+        text = text.replace(f"# {entry}\n", f"{entry}\n")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/profile.yaml").write_text(text)
+    arguments = submit(tmp_path / "mine", vlm=managed(tensor_parallel_size=2))
+    joined = " ".join(arguments)
+    for expected in (
+        "-p gpu",
+        "-A my_account",
+        "--gpus=a100:2",
+        "--mem 48000",
+        "-t 120",
+        "-C nvlink",
+        "--qos=long",
+        "--exclude=node13",
+        "--mail-type=FAIL",
+    ):
+        assert expected in joined, joined
+
+
+def test_media_of_their_own_run_on_the_partition_without_gpus(submit, tmp_path):
+    text = (REPOSITORY / "profiles/slurm/profile.yaml").read_text()
+    (tmp_path / "mine").mkdir()
+    cpu = text.replace("# slurm_partition: cpu\n", "slurm_partition: cpu\n")
+    (tmp_path / "mine/profile.yaml").write_text(cpu)
+    settings = {"cluster": {"media": "separate"}, "vlm": managed(tensor_parallel_size=2)}
+    joined = " ".join(submit(tmp_path / "mine", **settings))
+    assert "prepare_shard" in joined
+    assert "-p cpu" in joined
+    assert "--cpus-per-task=16" in joined
+    assert "--gpus" not in joined
