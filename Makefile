@@ -65,7 +65,7 @@ wgobench: $(VENV)/.workflow-installed  ## Score a model: make wgobench FILE=wgo.
 
 # Its parts may run side by side: make -j2 --output-sync test
 .PHONY: test
-test: suite torchcodec vllm lerobot slurm  ## Run all tests
+test: slurm suite vllm lerobot torchcodec  ## Run all tests
 
 .PHONY: suite
 suite: $(VENV)/.test-installed  ## Run the tests that need no large environment of their own
