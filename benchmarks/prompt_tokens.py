@@ -1,6 +1,6 @@
 """How many calls and tokens does a run take, by question, and how much of them repeats?
 
-    python benchmarks/prompt_tokens.py [--json FILE] [--dataset data/demo_v3] [--patch 28]
+    python benchmarks/prompt_tokens.py [--json FILE] [--dataset FOLDER] [--patch 28] [--relabel]
 
 Runs the workflow with the default settings and the embedded default behind a server that looks at
 every request. Image tokens follow the rule of the Qwen-VL models: each side is rounded to a
@@ -99,8 +99,8 @@ def _parts(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return parts
 
 
-def run(folder: Path, dataset: Path, patch: int) -> Census:
-    """The census of a whole run."""
+def run(folder: Path, dataset: Path, patch: int, *, relabel: bool) -> Census:
+    """The census of a whole run, with the default settings or with `plan.relabel` beside them."""
     census, lock = Census(patch), threading.Lock()
     port_file = folder / "port"
     command = [sys.executable, "-m", "cuesheet.offline_vlm", "--port-file", str(port_file)]
@@ -139,7 +139,8 @@ def run(folder: Path, dataset: Path, patch: int) -> Census:
         url = f"http://127.0.0.1:{server.server_address[1]}/v1"
         vlm = {"serve": "external", "base_urls": [url], "model": OFFLINE}
         vlm["cache_dir"] = str(folder / "cache")
-        workflow_cost.run(folder / "work", {"dataset": str(dataset), "vlm": vlm}, 2)
+        settings = {"dataset": str(dataset), "vlm": vlm, "plan": {"relabel": relabel}}
+        workflow_cost.run(folder / "work", settings, 2)
         server.shutdown()
         server.server_close()
     return census
@@ -168,11 +169,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     parser.add_argument("--dataset", type=Path, default=REPOSITORY / "data" / "demo_v3")
     parser.add_argument("--patch", type=int, choices=[28, 32], default=28)
+    parser.add_argument("--relabel", action="store_true", help="with `plan.relabel` switched on")
     options = parser.parse_args()
     info = json.loads((options.dataset / "meta" / "info.json").read_text())
     minutes = info["total_frames"] / info["fps"] / 60
     with tempfile.TemporaryDirectory(prefix="tokens.") as name:
-        census = run(Path(name), options.dataset.resolve(), options.patch)
+        census = run(Path(name), options.dataset.resolve(), options.patch, relabel=options.relabel)
         sheet, single = sheet_and_single_tokens(Path(name), options.patch)
     print(
         f"{'reply':<22}{'calls':>7}{'images':>8}{'image tok.':>12}{'text tok.':>11}{'reusable':>10}"

@@ -169,7 +169,7 @@ class ShardJob:
         return [
             *(sys.executable, "-m", "snakemake", *self.targets),
             *("--snakefile", snakefile, "--configfile", str(config_file)),
-            *("--cores", str(self.jobs), "--executor", "local"),
+            *("--cores", str(self.jobs), "--executor", "local", "--scheduler", "greedy"),
             # Neither the profile of the outer run nor that of the person.
             *("--profile", "none", "--workflow-profile", "none"),
             *("--nolock", "--keep-going", "--rerun-incomplete", "--show-failed-logs"),
