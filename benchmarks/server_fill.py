@@ -5,7 +5,8 @@
 A server with S slots of T seconds a call (`slot_server.py`) stands behind a gateway in a process of
 its own, as in a run. The calls of many episodes are asked over the stages' own client, as the
 stages ask them: describe, segment, then one memory after the other; the interjections when the
-plan is there; all questions of VQA at once. There are `--episodes` of them, or fewer where that
+plan is there; all questions of VQA at once. `vlm.concurrency` is 1.5 times the slots, so that the
+server has a call at hand when a slot is free. There are `--episodes` of them, or fewer where that
 would take longer than `--seconds` at full slots; `--jobs` of them are at work at once.
 
 The plain way: one process, 16 episodes in parallel, one phase after the other (the plans of all,
@@ -44,6 +45,7 @@ QUESTIONS = 29
 CALLS = 3 + MEMORIES + INTERJECTIONS + QUESTIONS  # of an episode
 PICTURE = Image(b"\xff\xd8" + bytes(40_000))  # about the size of a contact sheet
 PLAIN_EPISODES = 16  # in parallel, in the plain way
+AHEAD = 1.5  # calls in flight for a slot: some wait at the server, as a model server lets them
 
 
 class Label(BaseModel):
@@ -67,9 +69,15 @@ async def episode(server_file: Path, number: int) -> None:
         await asyncio.gather(*(ask(vlm, f"interjection {n}") for n in range(INTERJECTIONS)))
 
     settings = {"model": "m", "max_tokens": 64}
-    async with Vlm.connect(server_file, settings, f"bench/{number:06d}", {"p": "0"}) as vlm:
+    about = (server_file, settings, f"bench/{number:06d}", {"p": "0"})
+    async with (
+        Vlm.connect(*about, stage="plan") as of_plan,
+        Vlm.connect(*about, stage="vqa") as of_vqa,
+    ):
         await asyncio.gather(
-            plan(vlm), ask(vlm, "rephrase"), *(ask(vlm, f"vqa {n}") for n in range(QUESTIONS))
+            plan(of_plan),
+            ask(of_plan, "rephrase"),
+            *(ask(of_vqa, f"vqa {n}") for n in range(QUESTIONS)),
         )
 
 
@@ -81,7 +89,7 @@ async def ours(running: Running, episodes: int, slots: int, jobs: int) -> dict[s
             "serve": "external",
             "base_urls": [running.base_url],
             "model": "m",
-            "concurrency": slots,
+            "concurrency": round(AHEAD * slots),
             "timeout_s": 60.0,
             "max_attempts": 3,
             "cache_dir": str(folder / "cache"),

@@ -42,24 +42,33 @@ class Counters:
     cache_write_failures: int = 0
 
 
+_Waiting = OrderedDict[str, deque[asyncio.Future[None]]]  # by group
+
+# Stages whose calls wait for no other call's reply, and no other call for theirs.
+_INDEPENDENT_STAGES = frozenset({"vqa"})
+
+
 class FairSlots:
     """Bounds what runs at once; a free slot goes to the waiting groups in turn, not to the longest.
 
-    So an episode with a hundred calls does not hold back one with a single call.
+    So an episode with a hundred calls does not hold back one with a single call. Calls that nothing
+    waits for come last: they fill what the others leave, and at the end of a run no chain of calls
+    that wait for each other is left over.
     """
 
     def __init__(self, size: int) -> None:
         self._free = size
-        self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        self._first: _Waiting = OrderedDict()
+        self._last: _Waiting = OrderedDict()
 
     @asynccontextmanager
-    async def take(self, group: str) -> AsyncIterator[None]:
-        """Hold one slot for the length of the block."""
+    async def take(self, group: str, *, last: bool = False) -> AsyncIterator[None]:
+        """Hold one slot for the length of the block; `last`: after all that are not."""
         if self._free > 0:
             self._free -= 1
         else:
             turn = asyncio.get_running_loop().create_future()
-            self._waiting.setdefault(group, deque()).append(turn)
+            (self._last if last else self._first).setdefault(group, deque()).append(turn)
             try:
                 await turn
             except asyncio.CancelledError:
@@ -72,13 +81,13 @@ class FairSlots:
             self._give()
 
     def _give(self) -> None:
-        while self._waiting:
-            group, queue = next(iter(self._waiting.items()))
+        while waiting := self._first or self._last:
+            group, queue = next(iter(waiting.items()))
             turn = queue.popleft()
             if queue:
-                self._waiting.move_to_end(group)
+                waiting.move_to_end(group)
             else:
-                del self._waiting[group]
+                del waiting[group]
             if not turn.done():
                 turn.set_result(None)
                 return
@@ -177,7 +186,7 @@ class Asker:
         counters.waiting += 1
         waiting = True
         try:
-            async with self._slots.take(group):
+            async with self._slots.take(group, last=tally.stage in _INDEPENDENT_STAGES):
                 upstream = await self.backend.pick(group)
                 counters.waiting -= 1
                 waiting = False

@@ -222,7 +222,13 @@ class VlmConfig(Section):
         description="Server processes for `offline`, `managed` and `vllm-batch`.",
     )
     concurrency: int = Field(
-        default=32, ge=1, le=4096, description="Calls in flight at once over the whole run."
+        default=32,
+        ge=1,
+        le=4096,
+        description=(
+            "Calls in flight at once over the whole run; half as many again as the servers work on "
+            "at once keeps those busy."
+        ),
     )
     timeout_s: PositiveFloat = Field(default=300.0, description="Longest wait for one reply.")
     max_attempts: int = Field(

@@ -31,8 +31,11 @@ class Running:
     def counters(self) -> Counters:
         return self.gateway.asker.counters
 
-    async def ask(self, body: dict[str, Any], group: str = "") -> tuple[int, dict[str, Any]]:
-        return await self.link.post("/chat/completions", body, {"X-Cuesheet-Group": group})
+    async def ask(
+        self, body: dict[str, Any], group: str = "", stage: str = ""
+    ) -> tuple[int, dict[str, Any]]:
+        headers = {"X-Cuesheet-Group": group, "X-Cuesheet-Stage": stage}
+        return await self.link.post("/chat/completions", body, headers)
 
 
 @asynccontextmanager

@@ -93,6 +93,29 @@ async def test_an_episode_with_many_calls_does_not_hold_back_another(tmp_path):
     assert order.index("one") <= 2
 
 
+async def test_calls_that_nothing_waits_for_come_last(tmp_path):
+    go = asyncio.Event()
+
+    async def behave(body, number):
+        await go.wait()
+        return completion("ok")
+
+    async with (
+        serving(behave) as server,
+        gateway_before(tmp_path, server.url, concurrency=1) as gateway,
+    ):
+        asked = []
+        for number, stage in enumerate(["vqa", "vqa", "vqa", "plan", "interjections"]):
+            call = gateway.ask(chat(f"{stage} {number}"), f"d/{number}", stage)
+            asked.append(asyncio.create_task(call))
+            while gateway.counters.in_flight + gateway.counters.waiting <= number:
+                await asyncio.sleep(0.01)
+        go.set()
+        await asyncio.gather(*asked)
+    order = [question_of(body) for body in server.bodies]
+    assert order == ["vqa 0", "plan 3", "interjections 4", "vqa 1", "vqa 2"]
+
+
 @pytest.mark.parametrize(
     "fault",
     [
