@@ -2,12 +2,15 @@
 
     python benchmarks/slurm_scale.py --episodes 1000 10000 100000            # planning
     python benchmarks/slurm_scale.py --episodes 100000 --submit              # and submitting
+    python benchmarks/slurm_scale.py --episodes 100000 --run 60              # and running, asleep
 
 Makes a dataset of metadata alone (30 s episodes, two cameras, empty video files) and plans its
 annotation with profiles/slurm: seconds, CPU seconds and peak memory of the head process. With
 `--submit` the shards also go to a real SLURM (tests/slurm_cluster.py, as root) of many nodes and
 GPUs that do not exist, whose partition is held, so that jobs queue and none starts: jobs a minute,
-CPU seconds and memory of head process and controller. Prints one JSON object a size.
+CPU seconds and memory of head process and controller. With `--run S` they run to their end, 200 at
+once, as jobs that sleep S seconds and leave the shard's marker (an `sbatch` in the path sees to
+that). Prints one JSON object a size.
 """
 
 import argparse
@@ -15,6 +18,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -40,7 +44,19 @@ EPISODES_A_DATA_FILE = 500
 EPISODES_A_VIDEO = 40
 EPISODES_A_SHARD = 300
 NODES, GPUS_A_NODE = 50, 4
-PATIENCE_S = 1800.0
+# Submits a job that sleeps and leaves the marker and its benchmark in place of what was to be run.
+SLEEPING_SBATCH = """\
+#!/bin/bash
+shard=$(grep -oE 'shard=[0-9]+' <<< "$*" | head -1 | cut -d= -f2)
+arguments=()
+for argument; do
+  case "$argument" in
+    --wrap=*) argument="--wrap=sleep {1}; touch {2}/$shard.tsv; echo '{{}}' > {3}/$shard.json" ;;
+  esac
+  arguments+=("$argument")
+done
+exec {0} "${{arguments[@]}}"
+"""
 
 
 def make_dataset(root: Path, episodes: int) -> None:
@@ -178,9 +194,52 @@ def submit(work: Path, dataset: Path, shards: int) -> dict[str, float]:
     return figures
 
 
-def _squeue() -> list[str]:
+def run_asleep(work: Path, dataset: Path, shards: int, sleep_s: float) -> dict[str, float]:
+    """Run every shard as a job that sleeps: how the head process keeps up with them."""
+    programs = work / "bin"
+    programs.mkdir()
+    sbatch = programs / "sbatch"
+    results = work / "results" / dataset.name
+    markers, records = results / "shards", results / "benchmarks" / "annotate_shard"
+    records.mkdir(parents=True)
+    sbatch.write_text(SLEEPING_SBATCH.format(shutil.which("sbatch"), sleep_s, records, markers))
+    sbatch.chmod(0o755)
+    slurm = ("--slurm-status-command", "squeue", "--slurm-no-account", "--jobs", str(shards + 10))
+    settings = ("--set-resources", "annotate_shard:gpu=1", "--max-jobs-per-timespan", "50/1s")
+    begun = time.monotonic()
+    log = work / "run.log"
+    with log.open("w") as output:
+        head = subprocess.Popen(
+            command(work, dataset, *slurm, "annotations", *settings),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"},
+        )
+    running = 0
+    while (ended := os.wait4(head.pid, os.WNOHANG))[0] == 0:
+        running = max(running, len(_squeue("--states=RUNNING")))
+        time.sleep(2)
+    head.returncode = os.waitstatus_to_exitcode(ended[1])
+    if head.returncode:
+        raise SystemExit(f"the run failed:\n{log.read_text()[-3000:]}")
+    done = len(list(markers.glob("[0-9]*.json")))
+    if done != shards:
+        raise SystemExit(f"{done} of {shards} shards are done")
+    return {
+        "sleep_s": sleep_s,
+        "run_s": round(time.monotonic() - begun, 1),
+        "run_cpu_s": round(ended[2].ru_utime + ended[2].ru_stime, 1),
+        "run_peak_mb": round(ended[2].ru_maxrss / 1024),
+        "most_running": running,
+    }
+
+
+def _squeue(*arguments: str) -> list[str]:
     return subprocess.run(
-        ["squeue", "--noheader", "--format=%i"], check=True, capture_output=True, text=True
+        ["squeue", "--noheader", "--format=%i", *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout.split()
 
 
@@ -188,9 +247,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--episodes", type=int, nargs="+", default=[1000, 10_000, 100_000])
     parser.add_argument("--submit", action="store_true", help="also submit to a test cluster")
+    parser.add_argument("--run", type=float, metavar="S", help="also run jobs that sleep S seconds")
     options = parser.parse_args()
+    clustered = options.submit or options.run is not None
+    if clustered:
+        slurm_cluster.start(nodes=NODES, gpus=GPUS_A_NODE, cpus=8 * GPUS_A_NODE, memory_mb=128_000)
     if options.submit:
-        slurm_cluster.start(nodes=NODES, gpus=GPUS_A_NODE)
         for partition in ("gpu", "cpu"):
             held = ["scontrol", "update", f"PartitionName={partition}", "State=DOWN"]
             subprocess.run(held, check=True)
@@ -205,9 +267,11 @@ def main() -> int:
                 figures = {"episodes": episodes, "shards": shards, **plan(work, dataset)}
                 if options.submit:
                     figures |= submit(work, dataset, shards)
+                elif options.run is not None:
+                    figures |= run_asleep(work, dataset, shards, options.run)
                 print(json.dumps(figures), flush=True)
     finally:
-        if options.submit:
+        if clustered:
             slurm_cluster.stop()
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(f"the benchmark itself took {own} MB", file=sys.stderr)
