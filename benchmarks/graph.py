@@ -13,11 +13,8 @@ episodes are all that is left, so that starting and recording jobs is what it ta
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -36,21 +33,9 @@ def planned(work: Path, settings: dict[str, Any], *options: str) -> dict[str, An
     (work / "config" / "config.yaml").write_text(json.dumps(settings))  # JSON is YAML
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
     command += ["--directory", str(work), "--cores", "2", "--quiet", "rules", "--dry-run"]
-    begun = time.monotonic()
     output = work / "out.log"
-    with output.open("w") as file:
-        process = subprocess.Popen([*command, *options], stdout=file, stderr=file)
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    text = output.read_text()
-    if process.returncode:
-        sys.exit(f"snakemake {' '.join(options)} failed:\n{text[-3000:]}")
-    return {
-        "wall_s": round(time.monotonic() - begun, 1),
-        "cpu_s": round(used.ru_utime + used.ru_stime, 1),
-        "peak_mb": round(used.ru_maxrss / 1024),
-        "nothing_to_do": "Nothing to be done" in text,
-    }
+    used = measuring.whole_process([*command, *options], output)
+    return {**used, "nothing_to_do": "Nothing to be done" in output.read_text()}
 
 
 def measure(folder: Path, size: int, shard: int | None) -> dict[str, Any]:
@@ -68,7 +53,7 @@ def measure(folder: Path, size: int, shard: int | None) -> dict[str, Any]:
     if not found["resume"]["nothing_to_do"]:
         sys.exit(f"{size} episodes: something is still to be done")
     if shard:
-        inside = {"dataset": {"many": {"path": str(dataset), "episodes": [f"0-{shard - 1}"]}}}
+        inside = {"dataset": {"many": {"path": str(dataset), "episodes": [f"0-{min(size, shard) - 1}"]}}}
         inside["cluster"] = {"shards": "never"}
         found["inside_a_shard"] = planned(folder / "inside", inside)
     return found

@@ -4,6 +4,7 @@ CPU seconds are user and system time. They say more than wall time on a machine 
 though a busy one inflates them a little as well; so its load is written beside every result.
 """
 
+import contextlib
 import json
 import os
 import pickle
@@ -12,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,27 @@ def own_cpu_s(work: Callable[[], Any]) -> float:
     begun = time.process_time()
     work()
     return time.process_time() - begun
+
+
+def whole_process(command: Sequence[str], output: Path | None = None) -> dict[str, float]:
+    """Wall seconds, CPU seconds and peak MB of a process, from its start to its end.
+
+    What it prints goes to `output`, where that is given. Raises SystemExit where it fails.
+    """
+    begun = time.monotonic()
+    with contextlib.ExitStack() as open_files:
+        to = open_files.enter_context(output.open("w")) if output else None
+        process = subprocess.Popen(command, stdout=to, stderr=to)
+        _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        said = output.read_text()[-4000:] if output else ""
+        sys.exit(f"{' '.join(command)} failed with {process.returncode}\n{said}")
+    return {
+        "wall_s": round(time.monotonic() - begun, 2),
+        "cpu_s": round(used.ru_utime + used.ru_stime, 2),
+        "peak_mb": round(used.ru_maxrss / 1024),
+    }
 
 
 def median(work: Callable[[], float], repeats: int) -> float:

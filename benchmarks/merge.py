@@ -12,11 +12,8 @@ files are compared row by row.
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -141,18 +138,8 @@ def in_a_process(way: str, source: Path, output: Path, options: argparse.Namespa
     """Run one way in a process of its own; CPU and wall seconds, peak memory in MB."""
     command = [sys.executable, __file__, "--way", way, "--files", str(source), str(output)]
     command += ["--episodes", str(options.episodes), "--frames", str(options.frames)]
-    begun = time.monotonic()
-    process = subprocess.Popen(command)
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        sys.exit(f"the merge {way} failed")
-    return {
-        "cpu_s": round(used.ru_utime + used.ru_stime, 2),
-        "wall_s": round(time.monotonic() - begun, 2),
-        "peak_mb": round(used.ru_maxrss / 1024),
-        "file_mb": round(output.stat().st_size / 1e6, 1),
-    }
+    used = measuring.whole_process(command)
+    return {**used, "file_mb": round(output.stat().st_size / 1e6, 1)}
 
 
 def rows_that_differ(first: Path, second: Path, step: int) -> int:

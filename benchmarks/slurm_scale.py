@@ -25,6 +25,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import measuring
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -130,18 +131,13 @@ def command(work: Path, dataset: Path, *arguments: str) -> list[str]:
 
 def plan(work: Path, dataset: Path) -> dict[str, float]:
     """A dry run: seconds, CPU seconds, peak memory in MB."""
-    begun = time.monotonic()
-    with subprocess.Popen(
-        command(work, dataset, "--dry-run", "--quiet", "all"), stdout=subprocess.DEVNULL
-    ) as process:
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"the dry run failed with {process.returncode}")
+    used = measuring.whole_process(
+        command(work, dataset, "--dry-run", "--quiet", "all"), work / "plan.log"
+    )
     return {
-        "planning_s": round(time.monotonic() - begun, 1),
-        "planning_cpu_s": round(used.ru_utime + used.ru_stime, 1),
-        "planning_peak_mb": round(used.ru_maxrss / 1024),
+        "planning_s": used["wall_s"],
+        "planning_cpu_s": used["cpu_s"],
+        "planning_peak_mb": used["peak_mb"],
     }
 
 

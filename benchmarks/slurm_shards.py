@@ -10,13 +10,13 @@ and the seconds from the start of its SLURM job to the first call to its model s
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
-import time
 from datetime import datetime
 from pathlib import Path
+
+import measuring
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "tests")]
@@ -41,18 +41,8 @@ def run(work: Path, dataset: Path, episodes_per_shard: int) -> dict[str, float]:
             f"cluster={{episodes_per_shard: {episodes_per_shard}}}",
         ),
     ]
-    begun = time.monotonic()
-    with (work / "head.log").open("w") as log:
-        head = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        _, status, used = os.wait4(head.pid, 0)
-    head.returncode = os.waitstatus_to_exitcode(status)
-    if head.returncode:
-        raise SystemExit(f"the run failed:\n{(work / 'head.log').read_text()[-4000:]}")
-    return {
-        "head_wall_s": round(time.monotonic() - begun, 1),
-        "head_cpu_s": round(used.ru_utime + used.ru_stime, 1),
-        "head_peak_mb": round(used.ru_maxrss / 1024),
-    }
+    used = measuring.whole_process(command, work / "head.log")
+    return {f"head_{name}": value for name, value in used.items()}
 
 
 def of_shards(work: Path, name: str) -> dict[str, dict[str, float | str]]:

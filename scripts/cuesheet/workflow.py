@@ -133,7 +133,7 @@ class RunDataset:
     def check_files(self) -> None:
         """Raise CuesheetError for files of the episodes to be worked on that are not there."""
         needed = self.source.files_of(self.worked_on)
-        missing = [file for file in sorted(needed) if not (self.root / file).is_file()]
+        missing = [file for file in sorted(needed) if not self.source.is_there(file)]
         if missing:
             lines = [
                 f"  {self.root / file}, needed by {describe_range(needed[file])}"
