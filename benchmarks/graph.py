@@ -53,7 +53,9 @@ def measure(folder: Path, size: int, shard: int | None) -> dict[str, Any]:
     if not found["resume"]["nothing_to_do"]:
         sys.exit(f"{size} episodes: something is still to be done")
     if shard:
-        inside = {"dataset": {"many": {"path": str(dataset), "episodes": [f"0-{min(size, shard) - 1}"]}}}
+        inside = {
+            "dataset": {"many": {"path": str(dataset), "episodes": [f"0-{min(size, shard) - 1}"]}}
+        }
         inside["cluster"] = {"shards": "never"}
         found["inside_a_shard"] = planned(folder / "inside", inside)
     return found
