@@ -38,7 +38,7 @@ def to_file(path: Path | str) -> Iterator[logging.Logger]:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         force=True,
     )
-    for chatty in ("httpx", "httpcore", "openai"):
+    for chatty in ("httpx", "httpcore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         yield logging.getLogger("cuesheet")

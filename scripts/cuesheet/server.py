@@ -138,8 +138,7 @@ def main(arguments: list[str] | None = None) -> int:
         level=logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
-    for chatty in ("httpx", "httpx2", "httpcore", "httpcore2", "openai", "asyncio"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
     # Only here, in the process of its own: these imports cost half a CPU second.
     try:
         import asyncio

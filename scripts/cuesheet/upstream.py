@@ -5,21 +5,25 @@ of retries, of HTTP towards the jobs or of the cache.
 """
 
 import asyncio
-import contextlib
 import ipaddress
+import json
+import ssl
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-import openai
+import aiohttp
 
 from cuesheet.reply_text import load_finite
 
 # Statuses that may go away by themselves: request timeout, too early, too many requests.
 RETRIED_STATUSES = frozenset({408, 425, 429})
+# Shorter than the 5 s after which common servers close what is idle.
+KEEP_ALIVE_S = 3.0
 FAILURES_BEFORE_REST = 3
 FIRST_REST_S = 5.0
 LONGEST_REST_S = 60.0
@@ -55,16 +59,22 @@ class TransientError(Exception):
         self.retry_after_s = retry_after_s
 
 
-class ReplyTooLargeError(openai.OpenAIError):
-    """A reply is larger than what is read."""
-
-
 class BackendFailedError(Exception):
     """There is no model server and there will be none in this run."""
 
 
+@dataclass(frozen=True)
+class _Response:
+    """What a server sent: its status, its headers, and its body up to LARGEST_REPLY_BYTES."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+    whole: bool
+
+
 class Upstream:
-    """One OpenAI-compatible server, asked through the openai package.
+    """One OpenAI-compatible server.
 
     `structured`: whether it is sent `response_format`, until it refuses that; else the form is
     asked for in words. A server on this machine is reached without the proxies of the environment.
@@ -82,16 +92,9 @@ class Upstream:
         self.rejects_mm_processor_kwargs = False
         self._failures_in_row = 0
         self._rests_until = 0.0
+        self._base_url = base_url.rstrip("/")
         self._api_key = api_key
-        self._client = openai.AsyncOpenAI(
-            base_url=base_url,
-            api_key=api_key or "none",
-            max_retries=0,
-            timeout=timeout_s,
-            http_client=openai.DefaultAsyncHttpxClient(
-                trust_env=not is_loopback(base_url), event_hooks={"response": [_read_bounded]}
-            ),
-        )
+        self._session: aiohttp.ClientSession | None = None
 
     @property
     def rests(self) -> bool:
@@ -107,64 +110,98 @@ class Upstream:
         """
         self.in_flight += 1
         try:
-            async with asyncio.timeout(self.timeout_s):
-                reply = self._read(await self._send(body))
-        except (TimeoutError, openai.APITimeoutError) as error:
+            response = await self._send("POST", "/chat/completions", json.dumps(body).encode())
+            if response.status >= 300:
+                raise self._refusal(response)
+            reply = self._read(response.content) if response.whole else _too_large(body)
+        except TimeoutError as error:
             self._failed()
             raise TransientError(f"{self.name}: no reply within {self.timeout_s:g} s") from error
-        except openai.APIStatusError as error:
-            raise self._refusal(error) from error
-        except ReplyTooLargeError:
-            reply = _too_large(body)
-        except openai.APIConnectionError as error:
-            cause = error.__cause__ or error
-            self._failed(refused=type(cause).__name__ in ("ConnectError", "ConnectTimeout"))
-            message = self.without_key(f"{type(cause).__name__} {cause}".strip())
+        except (aiohttp.ClientError, OSError) as error:
+            self._failed(refused=isinstance(error, aiohttp.ClientConnectorError))
+            message = self.without_key(f"{type(error).__name__} {error}".strip())
             raise TransientError(f"{self.name}: connection lost ({message})") from error
-        except TransientError:
-            self._failed()
-            raise
         finally:
             self.in_flight -= 1
         self._failures_in_row = 0
         return reply
 
     async def models(self) -> list[str]:
-        """Return the ids of `/v1/models`. Raises openai.OpenAIError."""
-        return [model.id async for model in self._client.models.list()]
+        """Return the ids of `/v1/models`. Raises ValueError that says what came instead."""
+        try:
+            response = await self._send("GET", "/models")
+        except TimeoutError:
+            raise ValueError(f"{self.name}: no reply within {self.timeout_s:g} s") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise ValueError(self.without_key(f"{self.name}: {error}")) from error
+        if response.status >= 300:
+            message = self.without_key(_message_of(response)[0])
+            raise ValueError(f"{self.name}: {response.status} {message}")
+        try:
+            return [str(model["id"]) for model in json.loads(response.content)["data"]]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ValueError(f"{self.name}: the reply is no list of models ({error})") from error
 
     async def close(self) -> None:
-        await self._client.close()
+        if self._session:
+            await self._session.close()
 
-    async def _send(self, body: Mapping[str, Any]) -> bytes:
-        # The whole request goes as extra_body, which overrides the two required arguments: openai
-        # walks every message through its type hints otherwise, a quarter of a call's CPU time.
-        response = await self._client.chat.completions.with_raw_response.create(
-            model=body["model"], messages=(), extra_body=body
-        )
-        return response.content
+    async def _send(self, method: str, path: str, body: bytes | None = None) -> _Response:
+        if self._session is None:
+            # The trusted certificates are read now, so that SSL_CERT_FILE counts. No limit: how many
+            # calls are in flight is bounded before they come here.
+            secure = self._base_url.startswith("https:")
+            trusted = ssl.create_default_context() if secure else True
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, ssl=trusted, keepalive_timeout=KEEP_ALIVE_S),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None),
+                trust_env=not is_loopback(self._base_url),
+                headers={"Authorization": f"Bearer {self._api_key or 'none'}"},
+            )
+        headers = {"Content-Type": "application/json"} if body is not None else None
+        async with (
+            asyncio.timeout(self.timeout_s),
+            self._session.request(
+                method, self._base_url + path, data=body, headers=headers
+            ) as response,
+        ):
+            content = bytearray()
+            async for chunk in response.content.iter_any():
+                content += chunk
+                if len(content) > LARGEST_REPLY_BYTES:
+                    response.close()
+                    break
+            whole = len(content) <= LARGEST_REPLY_BYTES
+            kept = bytes(content[:LARGEST_REPLY_BYTES])
+            return _Response(response.status, response.headers, kept, whole)
 
     def _read(self, content: bytes) -> dict[str, Any]:
         try:
             reply = load_finite(scrubbed(content, self._api_key))
         except (ValueError, RecursionError) as error:
-            raise TransientError(f"{self.name}: the reply is not JSON ({error})") from error
+            raise self._unusable(f"the reply is not JSON ({error})") from error
         choices = reply.get("choices") if isinstance(reply, dict) else None
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-            raise TransientError(f"{self.name}: the reply has no choices")
+            raise self._unusable("the reply has no choices")
         if not isinstance(choices[0].get("message"), dict):
-            raise TransientError(f"{self.name}: the reply's choice has no message")
+            raise self._unusable("the reply's choice has no message")
         return reply
 
-    def _refusal(self, error: openai.APIStatusError) -> TransientError | CallFailedError:
-        status = error.status_code
-        message = self.without_key(_message_of(error))
+    def _unusable(self, what: str) -> TransientError:
+        self._failed()
+        return TransientError(f"{self.name}: {what}")
+
+    def _refusal(self, response: _Response) -> TransientError | CallFailedError:
+        status = response.status
+        message, code = _message_of(response)
+        message = self.without_key(message)
         if status in RETRIED_STATUSES or status >= 500:
             if status != 429:
                 self._failed()
-            wait = _retry_after_s(error.response.headers)
+            wait = _retry_after_s(response.headers)
             return TransientError(f"{self.name}: {status} {message}", wait)
-        kind = "context_length_exceeded" if error.code == "context_length_exceeded" else "refused"
+        kind = "context_length_exceeded" if code == "context_length_exceeded" else "refused"
         return CallFailedError(status, message, kind)
 
     def _failed(self, refused: bool = False) -> None:
@@ -262,8 +299,8 @@ class ExternalBackend:
         for upstream in self._upstreams:
             try:
                 return await upstream.models()
-            except openai.OpenAIError as error:
-                causes.append(f"{upstream.name}: {upstream.without_key(str(error))}")
+            except ValueError as error:
+                causes.append(str(error))
         raise CallFailedError(
             502,
             "no server answers /v1/models (" + "; ".join(causes) + "); check vlm.base_urls and the "
@@ -295,40 +332,27 @@ def scrubbed(text: bytes, key: str | None) -> bytes:
     return text.replace(key.encode(), b"***")
 
 
-async def _read_bounded(response: Any) -> None:
-    """Read the body of an HTTP response (httpx hook), in bounded memory.
-
-    Of a refusal that is too large the beginning is kept; else ReplyTooLargeError is raised.
-    """
-    content = bytearray()
-    async with contextlib.aclosing(response.aiter_bytes()) as chunks:
-        async for chunk in chunks:
-            content += chunk
-            if len(content) > LARGEST_REPLY_BYTES:
-                if response.is_success:
-                    raise ReplyTooLargeError(f"more than {LARGEST_REPLY_BYTES} bytes")
-                break
-    await response.aclose()
-    # httpx has no public way to hand over a body that a hook has read; its own aread() does this.
-    response._content = bytes(content[:LARGEST_REPLY_BYTES])
-
-
 def _too_large(body: Mapping[str, Any]) -> dict[str, Any]:
     message = {"role": "assistant", "content": None}
     choice = {"index": 0, "message": message, "finish_reason": TOO_LARGE}
     return {"object": "chat.completion", "model": body.get("model"), "choices": [choice]}
 
 
-def _message_of(error: openai.APIStatusError) -> str:
-    body = error.body
-    if isinstance(body, dict):
-        inner = body.get("error", body)
-        if isinstance(inner, dict):
-            body = inner.get("message") or inner.get("detail") or inner
-        else:
-            body = inner
-    text = body if isinstance(body, str) and body else error.response.text or error.message
-    return text[:2000]
+def _message_of(response: _Response) -> tuple[str, Any]:
+    """Return what a refusal says, and its error code if it has one."""
+    text = response.content.decode(errors="replace")
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    code = None
+    if isinstance(found, dict):
+        found = found.get("error", found)
+        if isinstance(found, dict):
+            code = found.get("code")
+            found = found.get("message") or found.get("detail") or found
+    shown = found if isinstance(found, str) else text
+    return (shown.strip() or "(no message)")[:2000], code
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:
