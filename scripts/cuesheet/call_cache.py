@@ -59,7 +59,12 @@ def describe_request(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def request_key(body: Mapping[str, Any]) -> str:
     """Return the sha256 (hex) under which the reply to this chat request is kept."""
-    return _digest(describe_request(body))
+    return key_of(describe_request(body))
+
+
+def key_of(request: Mapping[str, Any]) -> str:
+    """Return the key of a request that `describe_request` described."""
+    return _digest(request)
 
 
 def is_complete(reply: Any) -> bool:
@@ -114,9 +119,13 @@ class CallCache:
         return entry if replaying or is_usable(entry) else None
 
     def put(
-        self, key: str, body: Mapping[str, Any], reply: Mapping[str, Any], asked: Mapping[str, Any]
+        self,
+        key: str,
+        request: Mapping[str, Any],
+        reply: Mapping[str, Any],
+        asked: Mapping[str, Any],
     ) -> bool:
-        """Keep the reply to `body`; `asked` says how it was had (upstream, attempts, latency).
+        """Keep the reply to a described request; `asked`: upstream, attempts, latency, tokens.
 
         Returns False, with a warning in the log, where the folder cannot be written: the answer is
         then used but not kept. A reply without text is kept for those who replay the run: the
@@ -131,7 +140,7 @@ class CallCache:
             "asked_at": datetime.now(UTC).isoformat(timespec="seconds"),
             **asked,
             **({} if usable else {"usable": False}),
-            "request": describe_request(body),
+            "request": request,
             "reply_sha256": _digest(reply),
             "reply": reply,
         }

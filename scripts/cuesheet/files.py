@@ -18,12 +18,8 @@ def atomic_path(path: Path | str, mode: int = 0o644, *, sync: bool = True) -> It
     may be empty after a power failure: for what is made anew then.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(
-        prefix=f".{target.stem}.", suffix=target.suffix, dir=target.parent
-    )
+    handle, temporary = _open_beside(target)
     os.close(handle)
-    temporary = Path(name)
     try:
         yield temporary
         os.chmod(temporary, mode)
@@ -33,6 +29,17 @@ def atomic_path(path: Path | str, mode: int = 0o644, *, sync: bool = True) -> It
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _open_beside(target: Path) -> tuple[int, Path]:
+    """Open a new file in the folder of `target`, which is made if it is not there."""
+    where = {"prefix": f".{target.stem}.", "suffix": target.suffix, "dir": target.parent}
+    try:
+        handle, name = tempfile.mkstemp(**where)
+    except FileNotFoundError:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(**where)
+    return handle, Path(name)
 
 
 def declare(written: Path | str, output: Path | str) -> None:
@@ -47,8 +54,19 @@ def declare(written: Path | str, output: Path | str) -> None:
 
 def write_text(path: Path | str, text: str, mode: int = 0o644) -> None:
     """Write `text` (UTF-8) atomically."""
-    with atomic_path(path, mode) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    # As `atomic_path`, with the file opened once: the cache writes one for every reply.
+    target = Path(path)
+    handle, temporary = _open_beside(target)
+    try:
+        with open(handle, "wb") as file:
+            file.write(text.encode())
+            file.flush()
+            os.fchmod(handle, mode)
+            os.fsync(handle)
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path | str, value: Any, mode: int = 0o644) -> None:

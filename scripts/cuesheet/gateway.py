@@ -17,7 +17,7 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from cuesheet.asking import Asker
-from cuesheet.call_cache import CallCache, request_key
+from cuesheet.call_cache import CallCache, describe_request, key_of
 from cuesheet.replay import ReplayBackend
 from cuesheet.upstream import Backend, BackendFailedError, CallFailedError
 
@@ -127,14 +127,15 @@ class Gateway:
         if not body.get("model"):
             body["model"] = await self.backend.default_model()
         try:
-            key = await asyncio.to_thread(request_key, body)
+            request, key = await asyncio.to_thread(_described, body)
         except (ValueError, AttributeError, RecursionError) as error:
             raise CallFailedError(400, f"not a chat request: {error}", "bad_request") from error
         task = self._asking.get(key)
         joined = task is not None
         if task is None:
             # A task of its own: a job that goes away does not cancel what is already paid for.
-            task = asyncio.create_task(self._find_or_ask(key, body, group, stage))
+            asking = self._find_or_ask(key, request, body, group, stage)
+            task = asyncio.create_task(asking)
             self._asking[key] = task
             task.add_done_callback(lambda done: self._forget(key, done))
         try:
@@ -157,7 +158,7 @@ class Gateway:
         return found.reply, about
 
     async def _find_or_ask(
-        self, key: str, body: dict[str, Any], group: str, stage: str
+        self, key: str, request: dict[str, Any], body: dict[str, Any], group: str, stage: str
     ) -> "_Found":
         entry = await asyncio.to_thread(self.cache.get, key, self._replaying)
         if entry is not None:
@@ -172,7 +173,7 @@ class Gateway:
             "completion_tokens": outcome.completion_tokens,
         }
         if outcome.keep:
-            kept = await asyncio.to_thread(self.cache.put, key, body, outcome.reply, asked)
+            kept = await asyncio.to_thread(self.cache.put, key, request, outcome.reply, asked)
             self.asker.counters.cache_write_failures += not kept
         return _Found(outcome.reply, asked, hit=False)
 
@@ -213,6 +214,12 @@ class Gateway:
         ):
             return _error(401, "wrong or missing API key of the run's gateway", "unauthorized")
         return await handler(request)
+
+
+def _described(body: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """Return the request as the cache keeps it, and its key."""
+    request = describe_request(body)
+    return request, key_of(request)
 
 
 def _group(request: web.Request) -> str:

@@ -153,7 +153,9 @@ class Upstream:
             secure = self._base_url.startswith("https:")
             trusted = ssl.create_default_context() if secure else True
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, ssl=trusted, keepalive_timeout=KEEP_ALIVE_S),
+                connector=aiohttp.TCPConnector(
+                    limit=0, ssl=trusted, keepalive_timeout=KEEP_ALIVE_S
+                ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None),
                 trust_env=not is_loopback(self._base_url),

@@ -10,7 +10,7 @@ from gateway_setup import chat, gateway_before
 from pydantic import BaseModel
 
 from cuesheet.cache import main
-from cuesheet.call_cache import CallCache, request_key
+from cuesheet.call_cache import CallCache, describe_request, request_key
 from cuesheet.replay import ReplayBackend
 from cuesheet.vlm import Vlm, VlmError
 
@@ -29,7 +29,9 @@ def cache(tmp_path):
     for number, model in enumerate(("a", "a", "b", "b", "c", "c")):
         request = body(number, model, "Description" if model == "c" else "Segmentation")
         key = request_key(request)
-        assert cache.put(key, request, completion(f"reply {number}"), {"attempts": 1})
+        assert cache.put(
+            key, describe_request(request), completion(f"reply {number}"), {"attempts": 1}
+        )
         cache.keys.append(key)
         if number % 2 == 0:
             entry = json.loads(cache.path(key).read_text())

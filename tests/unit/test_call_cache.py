@@ -92,7 +92,7 @@ def test_an_entry_can_be_read_by_a_person_and_holds_no_picture(tmp_path):
     cache = CallCache(tmp_path)
     body = request()
     key = request_key(body)
-    assert cache.put(key, body, completion("{}"), {"attempts": 2})
+    assert cache.put(key, describe_request(body), completion("{}"), {"attempts": 2})
     path = tmp_path / key[:2] / f"{key}.json"
     entry = json.loads(path.read_text())
     image = entry["request"]["messages"][1]["content"][0]["image_url"]
@@ -152,36 +152,38 @@ def test_a_damaged_entry_is_a_miss_with_a_warning_and_is_rewritten(tmp_path, cap
     cache = CallCache(tmp_path)
     body = request()
     key = request_key(body)
-    cache.put(key, body, completion("good"), {})
+    cache.put(key, describe_request(body), completion("good"), {})
     path = cache.path(key)
     path.write_text(damage(path.read_text()), encoding="latin-1")
     assert cache.get(key) is None
     assert str(path) in caplog.text
-    cache.put(key, body, completion("good again"), {})
+    cache.put(key, describe_request(body), completion("good again"), {})
     assert cache.get(key)["reply"] == completion("good again")
 
 
 @pytest.mark.parametrize("reply", [completion(None), completion("  ")], ids=["null", "blank"])
 def test_a_reply_without_text_is_kept_for_replays_alone(tmp_path, reply):
     cache, key = CallCache(tmp_path), request_key(request())
-    assert cache.put(key, request(), reply, {})
+    assert cache.put(key, describe_request(request()), reply, {})
     assert cache.get(key) is None
     assert cache.get(key, replaying=True)["reply"] == reply
-    assert cache.put(key, request(), completion("{}"), {})
+    assert cache.put(key, describe_request(request()), completion("{}"), {})
     assert cache.get(key)["reply"] == completion("{}")
 
 
 @pytest.mark.parametrize("reply", [{}, {"choices": []}, {"error": {"message": "x"}}])
 def test_an_incomplete_reply_is_never_kept(tmp_path, reply):
     with pytest.raises(ValueError, match="complete"):
-        CallCache(tmp_path).put(request_key(request()), request(), reply, {})
+        CallCache(tmp_path).put(request_key(request()), describe_request(request()), reply, {})
     assert not any(tmp_path.rglob("*.json"))
 
 
 def test_a_folder_that_cannot_be_written_loses_the_entry_but_not_the_run(tmp_path, caplog):
     (tmp_path / "file").write_text("in the way")
     cache = CallCache(tmp_path / "file")
-    assert cache.put(request_key(request()), request(), completion("x"), {}) is False
+    assert (
+        cache.put(request_key(request()), describe_request(request()), completion("x"), {}) is False
+    )
     assert "could not be kept" in caplog.text
 
 
@@ -189,7 +191,12 @@ def _write_for_ever(folder: str, writer: int) -> None:
     cache = CallCache(folder)
     for round_ in range(1_000_000):
         body = request(text=f"question {round_ % 5}")
-        cache.put(request_key(body), body, completion(f"from {writer} " + "x" * 20_000), {})
+        cache.put(
+            request_key(body),
+            describe_request(body),
+            completion(f"from {writer} " + "x" * 20_000),
+            {},
+        )
 
 
 def test_writers_that_are_killed_in_the_middle_leave_only_whole_entries(tmp_path):
