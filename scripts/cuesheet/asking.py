@@ -42,24 +42,23 @@ class Counters:
     cache_write_failures: int = 0
 
 
-_Waiting = OrderedDict[str, deque[asyncio.Future[None]]]  # by group
-
 # Stages whose calls wait for no other call's reply, and no other call for theirs.
-_INDEPENDENT_STAGES = frozenset({"vqa"})
+INDEPENDENT_STAGES = frozenset({"vqa"})
 
 
 class FairSlots:
-    """Bounds what runs at once; a free slot goes to the waiting groups in turn, not to the longest.
+    """Bounds what runs at once.
 
-    So an episode with a hundred calls does not hold back one with a single call. Calls that nothing
-    waits for come last: they fill what the others leave, and at the end of a run no chain of calls
-    that wait for each other is left over.
+    A free slot goes to the waiting groups in turn, not to the longest, so that an episode with many
+    calls does not hold back the chain of calls of another. Calls that nothing waits for come last,
+    in the order in which they came: they fill what the others leave, and episodes are finished one
+    after the other, not all at the same moment.
     """
 
     def __init__(self, size: int) -> None:
         self._free = size
-        self._first: _Waiting = OrderedDict()
-        self._last: _Waiting = OrderedDict()
+        self._in_turn: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()  # by group
+        self._last: deque[asyncio.Future[None]] = deque()
 
     @asynccontextmanager
     async def take(self, group: str, *, last: bool = False) -> AsyncIterator[None]:
@@ -68,7 +67,7 @@ class FairSlots:
             self._free -= 1
         else:
             turn = asyncio.get_running_loop().create_future()
-            (self._last if last else self._first).setdefault(group, deque()).append(turn)
+            (self._last if last else self._in_turn.setdefault(group, deque())).append(turn)
             try:
                 await turn
             except asyncio.CancelledError:
@@ -81,17 +80,22 @@ class FairSlots:
             self._give()
 
     def _give(self) -> None:
-        while waiting := self._first or self._last:
-            group, queue = next(iter(waiting.items()))
-            turn = queue.popleft()
-            if queue:
-                waiting.move_to_end(group)
-            else:
-                del waiting[group]
+        while turn := self._next():
             if not turn.done():
                 turn.set_result(None)
                 return
         self._free += 1
+
+    def _next(self) -> asyncio.Future[None] | None:
+        if not self._in_turn:
+            return self._last.popleft() if self._last else None
+        group, queue = next(iter(self._in_turn.items()))
+        turn = queue.popleft()
+        if queue:
+            self._in_turn.move_to_end(group)
+        else:
+            del self._in_turn[group]
+        return turn
 
 
 @dataclass
@@ -186,7 +190,7 @@ class Asker:
         counters.waiting += 1
         waiting = True
         try:
-            async with self._slots.take(group, last=tally.stage in _INDEPENDENT_STAGES):
+            async with self._slots.take(group, last=tally.stage in INDEPENDENT_STAGES):
                 upstream = await self.backend.pick(group)
                 counters.waiting -= 1
                 waiting = False

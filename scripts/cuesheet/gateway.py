@@ -10,16 +10,17 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import unquote
 
 from aiohttp import web
 
-from cuesheet.asking import Asker
+from cuesheet.asking import INDEPENDENT_STAGES, Asker, FairSlots
 from cuesheet.call_cache import CallCache, describe_request, key_of
 from cuesheet.replay import ReplayBackend
-from cuesheet.upstream import Backend, BackendFailedError, CallFailedError
+from cuesheet.upstream import Backend, BackendFailedError, CallFailedError, ChatBody
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,11 @@ GROUP_HEADER = "X-Cuesheet-Group"
 STAGE_HEADER = "X-Cuesheet-Stage"
 # Shorter than what clusters give a job between SIGTERM and SIGKILL.
 DRAIN_S = 8.0
+# Threads that write replies to the cache, and do nothing else: where the disk stalls, calls go on
+# being asked.
+WRITERS = 8
+# A request that is larger is taken apart in a thread.
+LARGEST_READ_AT_ONCE = 1024 * 1024
 OPEN_PATHS = frozenset({"/health", "/metrics"})
 
 METRICS = {
@@ -66,6 +72,8 @@ class Gateway:
 
     def __post_init__(self) -> None:
         self._asking: dict[str, asyncio.Task[_Found]] = {}
+        self._reading = FairSlots(1)
+        self._writers = ThreadPoolExecutor(WRITERS, "cache")
         self._started = time.monotonic()
         self._replaying = isinstance(self.backend, ReplayBackend)
 
@@ -112,30 +120,31 @@ class Gateway:
         counters = self.asker.counters
         counters.calls += 1
         try:
-            reply, about = await self._answer(
-                await _chat_body(request), _group(request), request.headers.get(STAGE_HEADER, "")
-            )
+            reply, about = await self._answer(request)
         except (CallFailedError, BackendFailedError):
             counters.failures += 1
             raise
         about["latency_s"] = round(time.monotonic() - begun, 4)
         return web.json_response({**reply, "cuesheet": about})
 
-    async def _answer(
-        self, body: dict[str, Any], group: str, stage: str
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    async def _answer(self, http: web.Request) -> tuple[dict[str, Any], dict[str, Any]]:
+        group, stage = _group(http), http.headers.get(STAGE_HEADER, "")
+        content = await http.read()
+        # One after the other, so that replies and what others wait for come in between.
+        async with self._reading.take(group, last=stage in INDEPENDENT_STAGES):
+            if len(content) > LARGEST_READ_AT_ONCE:
+                body, request = await asyncio.to_thread(_read_chat, content)
+            else:
+                body, request = _read_chat(content)
         if not body.get("model"):
-            body["model"] = await self.backend.default_model()
-        try:
-            request, key = await asyncio.to_thread(_described, body)
-        except (ValueError, AttributeError, RecursionError) as error:
-            raise CallFailedError(400, f"not a chat request: {error}", "bad_request") from error
+            model = await self.backend.default_model()
+            body, request = {**body, "model": model}, {**request, "model": model}
+        key = key_of(request)
         task = self._asking.get(key)
         joined = task is not None
         if task is None:
             # A task of its own: a job that goes away does not cancel what is already paid for.
-            asking = self._find_or_ask(key, request, body, group, stage)
-            task = asyncio.create_task(asking)
+            task = asyncio.create_task(self._find_or_ask(key, request, body, group, stage))
             self._asking[key] = task
             task.add_done_callback(lambda done: self._forget(key, done))
         try:
@@ -173,7 +182,9 @@ class Gateway:
             "completion_tokens": outcome.completion_tokens,
         }
         if outcome.keep:
-            kept = await asyncio.to_thread(self.cache.put, key, request, outcome.reply, asked)
+            kept = await asyncio.get_running_loop().run_in_executor(
+                self._writers, self.cache.put, key, request, outcome.reply, asked
+            )
             self.asker.counters.cache_write_failures += not kept
         return _Found(outcome.reply, asked, hit=False)
 
@@ -216,19 +227,14 @@ class Gateway:
         return await handler(request)
 
 
-def _described(body: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """Return the request as the cache keeps it, and its key."""
-    request = describe_request(body)
-    return request, key_of(request)
-
-
 def _group(request: web.Request) -> str:
     return unquote(request.headers.get(GROUP_HEADER, ""))
 
 
-async def _chat_body(request: web.Request) -> dict[str, Any]:
+def _read_chat(content: bytes) -> tuple[ChatBody, dict[str, Any]]:
+    """Return a chat request, and what the cache keeps of it."""
     try:
-        body = json.loads(await request.read())
+        body = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise CallFailedError(400, f"the request is not JSON: {error}", "bad_request") from error
     if not isinstance(body, dict) or not isinstance(body.get("messages"), list):
@@ -237,7 +243,10 @@ async def _chat_body(request: web.Request) -> dict[str, Any]:
         raise CallFailedError(400, "every message is an object", "bad_request")
     if body.get("stream"):
         raise CallFailedError(400, "the gateway does not stream", "bad_request")
-    return body
+    try:
+        return ChatBody(body, content), describe_request(body)
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise CallFailedError(400, f"not a chat request: {error}", "bad_request") from error
 
 
 @web.middleware

@@ -63,6 +63,14 @@ class BackendFailedError(Exception):
     """There is no model server and there will be none in this run."""
 
 
+class ChatBody(dict[str, Any]):
+    """A chat request that is sent on in the bytes in which it came; a changed copy has none."""
+
+    def __init__(self, body: Mapping[str, Any], content: bytes) -> None:
+        super().__init__(body)
+        self.content = content
+
+
 @dataclass(frozen=True)
 class _Response:
     """What a server sent: its status, its headers, and its body up to LARGEST_REPLY_BYTES."""
@@ -110,7 +118,8 @@ class Upstream:
         """
         self.in_flight += 1
         try:
-            response = await self._send("POST", "/chat/completions", json.dumps(body).encode())
+            content = body.content if isinstance(body, ChatBody) else json.dumps(body).encode()
+            response = await self._send("POST", "/chat/completions", content)
             if response.status >= 300:
                 raise self._refusal(response)
             reply = self._read(response.content) if response.whole else _too_large(body)
@@ -148,7 +157,7 @@ class Upstream:
 
     async def _send(self, method: str, path: str, body: bytes | None = None) -> _Response:
         if self._session is None:
-            # The trusted certificates are read now, so that SSL_CERT_FILE counts. No limit: how many
+            # Certificates are read now, so that SSL_CERT_FILE counts. There is no limit: how many
             # calls are in flight is bounded before they come here.
             secure = self._base_url.startswith("https:")
             trusted = ssl.create_default_context() if secure else True
