@@ -215,16 +215,15 @@ class Asker:
 
         vLLM since 0.32 does not unless it was started with --trust-request-mm-kwargs.
         """
-        sampled = body.get("mm_processor_kwargs") is not None
-        plain = {name: value for name, value in body.items() if name != "mm_processor_kwargs"}
-        if sampled and upstream.rejects_mm_processor_kwargs:
-            return await self._ask_typed(upstream, plain, tally)
-        try:
+        if body.get("mm_processor_kwargs") is None:
             return await self._ask_typed(upstream, body, tally)
-        except CallFailedError as error:
-            refused = error.status in (400, 422) and "mm_processor_kwargs" in error.message
-            if not (sampled and refused):
-                raise
+        if not upstream.rejects_mm_processor_kwargs:
+            try:
+                return await self._ask_typed(upstream, body, tally)
+            except CallFailedError as error:
+                if error.status not in (400, 422) or "mm_processor_kwargs" not in error.message:
+                    raise
+        plain = {name: value for name, value in body.items() if name != "mm_processor_kwargs"}
         reply = await self._ask_typed(upstream, plain, tally)
         if not upstream.rejects_mm_processor_kwargs:
             upstream.rejects_mm_processor_kwargs = True

@@ -203,7 +203,7 @@ async def _open_gateway(
     await runner.setup()
     ending.push_async_callback(runner.cleanup)
     ending.push_async_callback(gateway.close)
-    await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
+    await web.TCPSite(runner, "127.0.0.1", 0, backlog=4096).start()
     host, port = runner.addresses[0][:2]
     return gateway, f"http://{host}:{port}/v1"
 

@@ -10,7 +10,7 @@ import json
 import ssl
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
@@ -63,12 +63,24 @@ class BackendFailedError(Exception):
     """There is no model server and there will be none in this run."""
 
 
-class ChatBody(dict[str, Any]):
-    """A chat request that is sent on in the bytes in which it came; a changed copy has none."""
+class ChatBody(Mapping[str, Any]):
+    """A chat request as it came: its bytes are sent on, and its messages read from them again.
+
+    So that what waits, with its pictures, is held once. A changed copy is a plain dictionary.
+    """
 
     def __init__(self, body: Mapping[str, Any], content: bytes) -> None:
-        super().__init__(body)
         self.content = content
+        self._rest = {name: value for name, value in body.items() if name != "messages"}
+
+    def __getitem__(self, name: str) -> Any:
+        return json.loads(self.content)[name] if name == "messages" else self._rest[name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from ("messages", *self._rest)
+
+    def __len__(self) -> int:
+        return 1 + len(self._rest)
 
 
 @dataclass(frozen=True)
@@ -118,7 +130,9 @@ class Upstream:
         """
         self.in_flight += 1
         try:
-            content = body.content if isinstance(body, ChatBody) else json.dumps(body).encode()
+            content = (
+                body.content if isinstance(body, ChatBody) else json.dumps(dict(body)).encode()
+            )
             response = await self._send("POST", "/chat/completions", content)
             if response.status >= 300:
                 raise self._refusal(response)
