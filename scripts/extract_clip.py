@@ -15,6 +15,7 @@ from typing import Any
 
 from cuesheet import joblog
 from cuesheet.clips import ClipSettings, write_clip, write_clip_of_images
+from cuesheet.ffmpeg import passthrough_options
 from cuesheet.video import EpisodeFrames, locate_episode, locate_range
 
 
@@ -60,6 +61,11 @@ def write_image_clip(
         settings=settings,
         where=where,
     )
+
+
+def warm_up() -> None:
+    """What every clip's job would find out for itself, once in the process that they fork from."""
+    passthrough_options()
 
 
 def main(snakemake) -> None:

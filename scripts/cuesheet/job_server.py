@@ -249,11 +249,16 @@ def _parse(request: bytes) -> tuple[bytes, list[str], dict[bytes, bytes]]:
 
 @functools.cache
 def _preload(name: str) -> None:
-    """Import what scripts/`name`.py imports; what cannot be imported fails in the job itself."""
+    """Import what scripts/`name`.py imports, and call its `warm_up` if it has one.
+
+    What cannot be imported fails in the job itself.
+    """
     if not (_SCRIPTS / f"{name}.py").is_file():
         return
     try:
-        importlib.import_module(name)
+        module = importlib.import_module(name)
+        if hasattr(module, "warm_up"):
+            module.warm_up()
     except Exception:
         traceback.print_exc()
     gc.collect()
