@@ -93,27 +93,38 @@ async def test_an_episode_with_many_calls_does_not_hold_back_another(tmp_path):
     assert order.index("one") <= 2
 
 
-async def test_calls_that_nothing_waits_for_come_last(tmp_path):
+async def test_calls_that_nothing_waits_for_come_last_and_episode_after_episode(tmp_path):
     go = asyncio.Event()
 
     async def behave(body, number):
         await go.wait()
         return completion("ok")
 
+    calls = ["0 vqa", "1 vqa", "1 vqa", "1 vqa", "2 vqa", "3 plan", "4 interjections"]
     async with (
         serving(behave) as server,
         gateway_before(tmp_path, server.url, concurrency=1) as gateway,
     ):
         asked = []
-        for number, stage in enumerate(["vqa", "vqa", "vqa", "plan", "interjections"]):
-            call = gateway.ask(chat(f"{stage} {number}"), f"d/{number}", stage)
-            asked.append(asyncio.create_task(call))
+        for number, call in enumerate(calls):
+            episode, stage = call.split()
+            asking = gateway.ask(chat(f"{call} {number}"), f"d/{episode}", stage)
+            asked.append(asyncio.create_task(asking))
             while gateway.counters.in_flight + gateway.counters.waiting <= number:
                 await asyncio.sleep(0.01)
         go.set()
         await asyncio.gather(*asked)
-    order = [question_of(body) for body in server.bodies]
-    assert order == ["vqa 0", "plan 3", "interjections 4", "vqa 1", "vqa 2"]
+    order = [question_of(body).rsplit(" ", 1)[0] for body in server.bodies]
+    assert order == ["0 vqa", "3 plan", "4 interjections", "1 vqa", "1 vqa", "1 vqa", "2 vqa"]
+
+
+async def test_a_request_reaches_the_server_as_it_came(tmp_path):
+    sent = chat("Größe? \u2028 \\ud83d", seed=0, temperature=0.30000000000000004)
+    async with serving(lambda body, n: completion("ok")) as server:
+        async with gateway_before(tmp_path, server.url) as gateway:
+            await gateway.ask(sent)
+    assert server.bodies == [sent]
+    assert list(server.bodies[0]) == list(sent)
 
 
 @pytest.mark.parametrize(
