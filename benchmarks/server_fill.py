@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("--reply-s", type=float, nargs="+", default=[0.2, 1.0, 3.0])
     parser.add_argument("--episodes", type=int, default=200, help="at most")
     parser.add_argument("--seconds", type=float, default=20.0, help="at full slots, at most")
-    parser.add_argument("--jobs", type=int, default=64, help="episodes at work at once")
+    parser.add_argument("--jobs", type=int, default=96, help="episodes at work at once")
     options = parser.parse_args()
     os.environ["CUESHEET_PROGRESS"] = "off"
     figures, targets = [], []

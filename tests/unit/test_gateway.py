@@ -120,9 +120,11 @@ async def test_calls_that_nothing_waits_for_come_last_and_episode_after_episode(
 
 async def test_a_request_reaches_the_server_as_it_came(tmp_path):
     sent = chat("Größe? \u2028 \\ud83d", seed=0, temperature=0.30000000000000004)
-    async with serving(lambda body, n: completion("ok")) as server:
-        async with gateway_before(tmp_path, server.url) as gateway:
-            await gateway.ask(sent)
+    async with (
+        serving(lambda body, n: completion("ok")) as server,
+        gateway_before(tmp_path, server.url) as gateway,
+    ):
+        await gateway.ask(sent)
     assert server.bodies == [sent]
     assert list(server.bodies[0]) == list(sent)
 
