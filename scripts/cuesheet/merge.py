@@ -33,7 +33,14 @@ from cuesheet.language_arrow import (
     PERSISTENT_TYPE,
     hub_features,
 )
-from cuesheet.source_rows import READ_OPTIONS, SourceLanguage, episode_tables, repeated
+from cuesheet.repeated_pages import EpisodeWriter
+from cuesheet.source_rows import (
+    READ_OPTIONS,
+    Repeated,
+    SourceLanguage,
+    as_column,
+    episode_tables,
+)
 
 # Beyond its limit a dictionary is given up and every frame holds its strings in full: with the
 # default of 1 MiB, the persistent list of 300 subtasks makes some 40 GB of an hour.
@@ -88,9 +95,11 @@ def merge_file(
             own = SourceLanguage(file)
             with atomic_path(output) as temporary:
                 episodes = episode_tables(file, plain, source, temporary.parent)
-                with pq.ParquetWriter(temporary, schema, **write_options(schema)) as writer:
+                with EpisodeWriter(temporary, schema, write_options(schema)) as writer:
                     writing = _Writing(writer, annotations, own, replaced, source)
-                    return _write(writing, episodes, expected, progress)
+                    merged = _write(writing, episodes, expected, progress)
+                    writer.finish()
+                    return merged
     except pa.ArrowInvalid as error:
         raise CuesheetError(f"{source} is not a readable parquet file: {error}") from None
     except FileNotFoundError:
@@ -101,7 +110,7 @@ def merge_file(
 class _Writing:
     """What is written where, and what the rows of an episode come from."""
 
-    writer: pq.ParquetWriter
+    writer: EpisodeWriter
     annotations: Callable[[int], EpisodeRows | None]
     own: SourceLanguage
     replaced: Collection[str | None] | None
@@ -109,7 +118,7 @@ class _Writing:
 
     def columns(
         self, episode_index: int, table: pa.Table, first_frame: int
-    ) -> tuple[tuple[pa.ChunkedArray, pa.ChunkedArray], str]:
+    ) -> tuple[tuple[Repeated | pa.ChunkedArray, pa.ChunkedArray], str]:
         """The language columns of an episode, and whether they are annotated, kept or empty."""
         rows = self.annotations(episode_index)
         if rows is not None and self.replaced is None:
@@ -120,7 +129,7 @@ class _Writing:
             return found, "kept" if had_rows else "empty"
         if had_rows and (rows.persistent or rows.events):
             times = table.column("timestamp").cast(pa.float32()).to_pylist()
-            persistent, events = foreign_rows(found, times, self.replaced)
+            persistent, events = foreign_rows((as_column(found[0]), found[1]), times, self.replaced)
             rows = EpisodeRows([*rows.persistent, *persistent], [*rows.events, *events])
         language = language_columns(rows, table.column("timestamp"), episode_index, self.source)
         return language, "annotated"
@@ -149,9 +158,8 @@ def _write(
             )
         language, way = writing.columns(episode_index, table, frames)
         done[way].append(episode_index)
-        annotated = pa.table([*table.columns, *language], schema=writer.schema)
-        writer.write_table(annotated, row_group_size=annotated.num_rows)
-        frames += annotated.num_rows
+        writer.write(table, *language)
+        frames += table.num_rows
     extra = next(episodes, None)
     if extra is not None:
         raise CuesheetError(
@@ -232,7 +240,7 @@ def _pandas_metadata(value: bytes, dropped: set[str]) -> bytes:
 
 def language_columns(
     rows: EpisodeRows, timestamps: pa.ChunkedArray, episode_index: int, source: Path | str
-) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+) -> tuple[Repeated, pa.ChunkedArray]:
     """The two columns of one episode.
 
     Args:
@@ -261,7 +269,7 @@ def language_columns(
             if name == "event":
                 by_frame.setdefault(frame_index, []).append(row)
     persistent = pa.array(sort_persistent(rows.persistent), type=PERSISTENT_ROW)
-    return repeated(persistent, len(times), PERSISTENT_TYPE), _placed(by_frame, len(times))
+    return Repeated(persistent, len(times), PERSISTENT_TYPE), _placed(by_frame, len(times))
 
 
 def _placed(by_frame: Mapping[int, list[Row]], frames: int) -> pa.ChunkedArray:

@@ -8,6 +8,7 @@ mapped into memory; lists are read a few frames at a time, and one that repeats 
 import itertools
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,36 @@ class _HeldRows:
             return pa.ipc.open_file(pa.memory_map(file.name)).read_all()
 
 
+@dataclass(frozen=True)
+class Repeated:
+    """The lists of an episode's frames where all are the same: `rows`, on each of `frames`."""
+
+    rows: pa.Array
+    frames: int
+    column_type: pa.ListType
+
+    @property
+    def num_rows(self) -> int:
+        """Language rows of all frames."""
+        return self.frames * len(self.rows)
+
+    @property
+    def held_frames(self) -> int:
+        """As many frames' lists as may be held in memory."""
+        fitting = _REPEATED_BYTES // max(self.rows.nbytes, 1)
+        return max(1, min(self.frames, _REPEATED_FRAMES, fitting))
+
+    def column(self) -> pa.ChunkedArray:
+        """A list a frame. The chunks share their memory."""
+        held, count = self.held_frames, len(self.rows)
+        values = self.rows.take(pa.array(np.tile(np.arange(count), held)))
+        offsets = pa.array(np.arange(held + 1, dtype=np.int32) * count, type=pa.int32())
+        chunk = pa.ListArray.from_arrays(offsets, values, type=self.column_type)
+        whole, rest = divmod(self.frames, held)
+        chunks = [chunk] * whole + ([chunk.slice(0, rest)] if rest else [])
+        return pa.chunked_array(chunks, type=self.column_type)
+
+
 class SourceLanguage:
     """The language rows that a data file already has, read front to back."""
 
@@ -125,8 +156,12 @@ class SourceLanguage:
         self._read = self._batches()
         self._held: tuple[int, pa.RecordBatch] | None = None
 
-    def take(self, begin: int, end: int) -> tuple[tuple[pa.ChunkedArray, pa.ChunkedArray], bool]:
+    def take(
+        self, begin: int, end: int
+    ) -> tuple[tuple[Repeated | pa.ChunkedArray, pa.ChunkedArray], bool]:
         """The two columns of rows [begin, end) in the explicit types, and whether there is a row.
+
+        Persistent lists are `Repeated` where all are the same.
 
         `begin` must not be before the `end` of an earlier call.
         """
@@ -138,9 +173,9 @@ class SourceLanguage:
             for batch in self._between(begin, end):
                 for name in self._names:
                     lists[name].add(batch.column(name))
-        columns = [lists[name].column(end - begin) for name in LANGUAGE_COLUMNS]
-        had_rows = any(found.has_rows for found in lists.values())
-        return (columns[0], columns[1]), had_rows
+        persistent = lists[PERSISTENT_COLUMN].found(end - begin)
+        events = as_column(lists[EVENTS_COLUMN].found(end - begin))
+        return (persistent, events), any(found.has_rows for found in lists.values())
 
     def _between(self, begin: int, end: int) -> Iterator[pa.RecordBatch]:
         self._begin = begin
@@ -186,18 +221,23 @@ class _Lists:
         if not self._frames:
             self._first = values.slice(0, column.value_lengths()[0].as_py())
         if self._first is not None and not is_repeated(column, self._first):
-            self._chunks = repeated(self._first, self._frames, self._type).chunks
+            self._chunks = Repeated(self._first, self._frames, self._type).column().chunks
             self._first = None
         if self._first is None:
             self._chunks.append(column)
         self._frames += len(column)
 
-    def column(self, frames: int) -> pa.ChunkedArray:
+    def found(self, frames: int) -> Repeated | pa.ChunkedArray:
         """The lists of `frames` frames: those that were added, or empty ones if none were."""
         if self._chunks:
             return pa.chunked_array(self._chunks, type=self._type)
         first = pa.array([], self._type.value_type) if self._first is None else self._first
-        return repeated(first, frames, self._type)
+        return Repeated(first, frames, self._type)
+
+
+def as_column(lists: Repeated | pa.ChunkedArray) -> pa.ChunkedArray:
+    """A list a frame."""
+    return lists.column() if isinstance(lists, Repeated) else lists
 
 
 def is_repeated(column: pa.ListArray, first: pa.Array) -> bool:
@@ -209,15 +249,3 @@ def is_repeated(column: pa.ListArray, first: pa.Array) -> bool:
     return values.slice(0, rows).equals(first) and values.slice(rows).equals(
         values.slice(0, len(values) - rows)
     )
-
-
-def repeated(rows: pa.Array, frames: int, column_type: pa.ListType) -> pa.ChunkedArray:
-    """`rows` as the list of each of `frames` frames. The chunks share their memory."""
-    fitting = _REPEATED_BYTES // max(rows.nbytes, 1)
-    held = max(1, min(frames, _REPEATED_FRAMES, fitting))
-    values = rows.take(pa.array(np.tile(np.arange(len(rows)), held)))
-    offsets = pa.array(np.arange(held + 1, dtype=np.int32) * len(rows), type=pa.int32())
-    chunk = pa.ListArray.from_arrays(offsets, values, type=column_type)
-    whole, rest = divmod(frames, held)
-    chunks = [chunk] * whole + ([chunk.slice(0, rest)] if rest else [])
-    return pa.chunked_array(chunks, type=column_type)
