@@ -4,9 +4,10 @@ Types inferred from rows differ from file to file (double timestamps, null colum
 whose files differ does not load.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from cuesheet.language import EVENTS_COLUMN, PERSISTENT_COLUMN
@@ -71,3 +72,39 @@ def hub_features(feature_type: str) -> dict[str, Any]:
         PERSISTENT_COLUMN: listed(persistent),
         EVENTS_COLUMN: listed({**event, "tool_calls": listed(call)}),
     }
+
+
+def array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """`pyarrow.array(values, kind)` for the types of the language columns.
+
+    pyarrow's own imports pandas, to look whether it is given something of pandas: 0.2 s of CPU.
+
+    Args:
+        values: dicts, lists, strings or numbers, as `kind` says; None is null.
+        kind: struct, list, string, float32 or int32.
+    """
+    present = [value is not None for value in values]
+    if not any(present):
+        return pa.nulls(len(values), kind)
+    buffers: list[Any] = [None if all(present) else np.packbits(present, bitorder="little")]
+    children = []
+    if pa.types.is_struct(kind):
+        for field in kind:
+            inner = [None if value is None else value.get(field.name) for value in values]
+            children.append(array(inner, field.type))
+    elif pa.types.is_list(kind):
+        lists = [value or () for value in values]
+        buffers.append(_offsets(lists))
+        children.append(array([item for listed in lists for item in listed], kind.value_type))
+    elif pa.types.is_string(kind):
+        texts = [(value or "").encode() for value in values]
+        buffers += [_offsets(texts), b"".join(texts)]
+    else:
+        numbers = {pa.float32(): np.float32, pa.int32(): np.int32}[kind]
+        buffers.append(np.array([value or 0 for value in values], numbers))
+    wrapped = [None if buffer is None else pa.py_buffer(buffer) for buffer in buffers]
+    return pa.Array.from_buffers(kind, len(values), wrapped, children=children)
+
+
+def _offsets(values: Sequence[Any]) -> np.ndarray:
+    return np.cumsum([0, *map(len, values)], dtype=np.int32)

@@ -27,10 +27,10 @@ from cuesheet.language import (
 )
 from cuesheet.language_arrow import (
     COLUMN_TYPES,
-    EVENT_ROW,
     EVENTS_TYPE,
     PERSISTENT_ROW,
     PERSISTENT_TYPE,
+    array,
     hub_features,
 )
 from cuesheet.repeated_pages import EpisodeWriter
@@ -171,7 +171,7 @@ def _write(
 def write_options(schema: pa.Schema) -> dict[str, Any]:
     """How the columns are written: dictionaries for what repeats, small pages of pictures."""
     sink = pa.BufferOutputStream()
-    pq.write_table(schema.empty_table(), sink)
+    pq.ParquetWriter(sink, schema).close()
     stored = pq.read_metadata(pa.BufferReader(sink.getvalue())).schema
     leaves = [stored.column(number) for number in range(len(stored))]
     # With room for much, the dictionary of what never repeats would only be held in memory.
@@ -254,7 +254,7 @@ def language_columns(
             recording of the episode.
     """
     times = timestamps.cast(pa.float32()).to_pylist()
-    frame_of = {time: frame_index for frame_index, time in enumerate(times)}
+    frame_of = dict(zip(times, range(len(times)), strict=True))
     by_frame: dict[int, list[Row]] = {}
     for name, listed in (("persistent row", rows.persistent), ("event", rows.events)):
         for row in listed:
@@ -268,17 +268,12 @@ def language_columns(
                 )
             if name == "event":
                 by_frame.setdefault(frame_index, []).append(row)
-    persistent = pa.array(sort_persistent(rows.persistent), type=PERSISTENT_ROW)
+    persistent = array(sort_persistent(rows.persistent), PERSISTENT_ROW)
     return Repeated(persistent, len(times), PERSISTENT_TYPE), _placed(by_frame, len(times))
 
 
 def _placed(by_frame: Mapping[int, list[Row]], frames: int) -> pa.ChunkedArray:
-    counts = np.zeros(frames + 1, dtype=np.int32)
-    ordered: list[Row] = []
-    for frame_index in sorted(by_frame):
-        counts[frame_index + 1] = len(by_frame[frame_index])
-        ordered += sort_events(by_frame[frame_index])
-    offsets = pa.array(np.cumsum(counts, dtype=np.int32), type=pa.int32())
-    values = pa.array(ordered, type=EVENT_ROW)
-    lists = pa.ListArray.from_arrays(offsets, values, type=EVENTS_TYPE)
-    return pa.chunked_array([lists], type=EVENTS_TYPE)
+    lists: list[list[Row]] = [[]] * frames
+    for frame_index, listed in by_frame.items():
+        lists[frame_index] = sort_events(listed)
+    return pa.chunked_array([array(lists, EVENTS_TYPE)])

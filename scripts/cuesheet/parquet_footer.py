@@ -11,28 +11,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from cuesheet.thrift_compact import (
-    BINARY,
-    I32,
-    I64,
-    LIST,
-    STRUCT,
-    Fields,
-    NotCompactThriftError,
-    encoded_fields,
-    encoded_integer,
-    encoded_list,
-    encoded_varint,
-    integer,
-    read_fields,
-    read_header,
-    read_list_header,
-    skip,
-)
+from cuesheet import thrift_compact as thrift
 
-# Values of enumerations: types of pages, and encodings.
+# Values of enumerations: types of pages, encodings, compression, types of values.
 DATA_PAGE, DICTIONARY_PAGE = 0, 2
 PLAIN, RLE, RLE_DICTIONARY = 0, 3, 8
+_SNAPPY = 1
+_PHYSICAL_TYPES = {"FLOAT": 4, "BYTE_ARRAY": 6}
 
 _MAGIC = b"PAR1"
 _ROW_GROUPS = 4  # of FileMetaData
@@ -81,8 +66,8 @@ class Chunk:
         return self.dictionary_page_offset + self.compressed_size
 
 
-# The columns whose chunks are replaced: by number, their path.
-Columns = Mapping[int, Sequence[str]]
+# The columns whose chunks are replaced, by number.
+Columns = Mapping[int, pq.ColumnSchema]
 # By row group, a chunk for each of these columns in their order.
 Chunks = Mapping[int, Sequence[Chunk]]
 
@@ -113,79 +98,95 @@ def with_chunks(footer: bytes, columns: Columns, chunks: Chunks) -> bytes:
     Raises:
         UnexpectedParquetError: it is not as expected.
     """
+    beginnings = {number: _beginning(column) for number, column in columns.items()}
     try:
-        return _with_chunks(footer, columns, chunks)
-    except NotCompactThriftError as error:
+        return _with_chunks(footer, beginnings, chunks)
+    except thrift.MALFORMED as error:
         raise UnexpectedParquetError(f"the footer cannot be read: {error}") from None
 
 
-def _with_chunks(footer: bytes, columns: Columns, chunks: Chunks) -> bytes:
-    number, kind, at = read_header(footer, 0, 0)
+def _beginning(column: pq.ColumnSchema) -> bytes:
+    """The encoded ColumnChunk of a column, as far as it is the same in every row group."""
+    encodings = thrift.listed(thrift.I32, map(thrift.integer, (PLAIN, RLE, RLE_DICTIONARY)))
+    steps = (thrift.binary(step.encode()) for step in column.path.split("."))
+    # The chunk's offset is 0 where its metadata is in the footer alone.
+    chunk = {_FILE_OFFSET: (thrift.I64, thrift.integer(0)), _META_DATA: (thrift.STRUCT, b"")}
+    metadata = {
+        _TYPE: (thrift.I32, thrift.integer(_PHYSICAL_TYPES[column.physical_type])),
+        _ENCODINGS: (thrift.LIST, encodings),
+        _PATH: (thrift.LIST, thrift.listed(thrift.BINARY, steps)),
+        _CODEC: (thrift.I32, thrift.integer(_SNAPPY)),
+    }
+    return thrift.fields(chunk) + thrift.fields(metadata)
+
+
+def _with_chunks(footer: bytes, beginnings: Mapping[int, bytes], chunks: Chunks) -> bytes:
+    number, kind, at = thrift.read_header(footer, 0, 0)
     while kind and number != _ROW_GROUPS:
-        number, kind, at = read_header(footer, skip(footer, at, kind), number)
-    count, element, at = read_list_header(footer, at) if kind == LIST else (0, 0, at)
-    if element != STRUCT or not set(chunks) <= set(range(count)):
+        number, kind, at = thrift.read_header(footer, thrift.skip(footer, at, kind), number)
+    count, at = _read_structs(footer, at, kind)
+    if not set(chunks) <= set(range(count)):
         raise UnexpectedParquetError(f"found {count} row groups; expected group {max(chunks)}")
     parts, copied = [], 0
     for group in range(count):
         if group in chunks:
-            row_group, end = _row_group(footer, at, columns, chunks[group])
+            new = dict(zip(beginnings, chunks[group], strict=True))
+            row_group, end = _row_group(footer, at, beginnings, new)
             parts += [footer[copied:at], row_group]
             at = copied = end
         else:
-            at = skip(footer, at, STRUCT)
+            at = thrift.skip(footer, at, thrift.STRUCT)
     return b"".join([*parts, footer[copied:]])
 
 
+def _read_structs(footer: bytes, at: int, kind: int) -> tuple[int, int]:
+    """How many structs the value of type `kind` lists, and where the first one is."""
+    if kind == thrift.LIST:
+        count, element, at = thrift.read_list_header(footer, at)
+        if element == thrift.STRUCT:
+            return count, at
+    raise UnexpectedParquetError(f"no list of structs at byte {at} of the footer")
+
+
 def _row_group(
-    footer: bytes, begin: int, columns: Columns, chunks: Sequence[Chunk]
+    footer: bytes, begin: int, beginnings: Mapping[int, bytes], chunks: Mapping[int, Chunk]
 ) -> tuple[bytes, int]:
     """The row group at `begin` with other chunks, and where it ended."""
-    number, kind, at = read_header(footer, begin, 0)
-    count, element, at = read_list_header(footer, at) if kind == LIST else (0, 0, at)
-    if (number, element) != (_COLUMNS, STRUCT) or not set(columns) <= set(range(count)):
-        raise UnexpectedParquetError(f"found {count} columns; expected column {max(columns)}")
-    new = dict(zip(columns, chunks, strict=True))
+    number, kind, at = thrift.read_header(footer, begin, 0)
+    count, at = _read_structs(footer, at, kind)
+    if number != _COLUMNS or not set(chunks) <= set(range(count)):
+        raise UnexpectedParquetError(f"found {count} columns; expected column {max(chunks)}")
     parts, copied = [], begin
-    more_bytes = more_compressed = 0
+    grown = {_TOTAL_BYTE_SIZE: 0, _TOTAL_COMPRESSED_SIZE: 0}
     for column in range(count):
-        end = skip(footer, at, STRUCT)
-        if column in new:
-            metadata = _metadata(footer[at:end], columns[column])
-            more_bytes += new[column].uncompressed_size - integer(metadata[_UNCOMPRESSED_SIZE][1])
-            more_compressed += new[column].compressed_size - integer(metadata[_COMPRESSED_SIZE][1])
-            parts += [footer[copied:at], _encoded_chunk(metadata, new[column])]
-            copied = end
-        at = end
-    parts.append(footer[copied:at])
-    rest, end = read_fields(footer, at, _COLUMNS)
-    for number, more in ((_TOTAL_BYTE_SIZE, more_bytes), (_TOTAL_COMPRESSED_SIZE, more_compressed)):
-        if number not in rest:
-            raise UnexpectedParquetError(f"a row group has the fields {sorted(rest)}, not {number}")
-        rest[number] = (I64, encoded_integer(integer(rest[number][1]) + more))
-    return b"".join([*parts, encoded_fields(rest, _COLUMNS)]), end
+        if column not in chunks:
+            at = thrift.skip(footer, at, thrift.STRUCT)
+            continue
+        chunk, rest = chunks[column], at + len(beginnings[column])
+        if footer[at:rest] != beginnings[column]:
+            raise UnexpectedParquetError(f"found another column chunk than {beginnings[column]}")
+        old, end = thrift.read_struct(footer, rest, _CODEC)
+        if footer[end : end + 1] != thrift.STOP:
+            raise UnexpectedParquetError("a column chunk has more than metadata")
+        grown[_TOTAL_BYTE_SIZE] += chunk.uncompressed_size - old[_UNCOMPRESSED_SIZE]
+        grown[_TOTAL_COMPRESSED_SIZE] += chunk.compressed_size - old[_COMPRESSED_SIZE]
+        parts += [footer[copied:rest], _encoded(chunk), thrift.STOP]
+        at = copied = end + 1
+    while kind:
+        number, kind, value = thrift.read_header(footer, at, number)
+        if number in grown:
+            total, at = thrift.read_integer(footer, value)
+            parts += [footer[copied:value], thrift.integer(total + grown.pop(number))]
+            copied = at
+        elif kind:
+            at = thrift.skip(footer, value, kind)
+    if grown:
+        raise UnexpectedParquetError(f"a row group has no fields {sorted(grown)}")
+    return b"".join([*parts, footer[copied:value]]), value
 
 
-def _metadata(encoded: bytes, path: Sequence[str]) -> Fields:
-    """The ColumnMetaData of an encoded ColumnChunk, which must be that of the column `path`."""
-    chunk, _ = read_fields(encoded, 0)
-    # The offset is 0 where the metadata is here alone. More fields would tell of indexes.
-    if set(chunk) != {_FILE_OFFSET, _META_DATA} or integer(chunk[_FILE_OFFSET][1]):
-        raise UnexpectedParquetError(f"column {'.'.join(path)} has the fields {sorted(chunk)}")
-    metadata, _ = read_fields(chunk[_META_DATA][1], 0)
-    missing = {_TYPE, _PATH, _CODEC, _UNCOMPRESSED_SIZE, _COMPRESSED_SIZE} - set(metadata)
-    steps = [step.encode() for step in path]
-    encoded_path = encoded_list(BINARY, (encoded_varint(len(step)) + step for step in steps))
-    if missing or metadata[_PATH] != (LIST, encoded_path):
-        raise UnexpectedParquetError(f"expected column {'.'.join(path)}, found {metadata}")
-    return metadata
-
-
-def _encoded_chunk(old: Fields, chunk: Chunk) -> bytes:
-    """A ColumnChunk with the type, path and compression of the ColumnMetaData `old`."""
-    encodings = encoded_list(I32, map(encoded_integer, (PLAIN, RLE, RLE_DICTIONARY)))
-    pages = ((DICTIONARY_PAGE, PLAIN, 1), (DATA_PAGE, RLE_DICTIONARY, chunk.data_pages))
-    stats = encoded_list(STRUCT, (_encoded_stats(*page) for page in pages))
+def _encoded(chunk: Chunk) -> bytes:
+    """The ColumnMetaData of a chunk, after what `_beginning` gives."""
     numbers = {
         _NUM_VALUES: chunk.num_values,
         _UNCOMPRESSED_SIZE: chunk.uncompressed_size,
@@ -193,13 +194,16 @@ def _encoded_chunk(old: Fields, chunk: Chunk) -> bytes:
         _DATA_PAGE_OFFSET: chunk.data_page_offset,
         _DICTIONARY_PAGE_OFFSET: chunk.dictionary_page_offset,
     }
-    metadata = {number: old[number] for number in (_TYPE, _PATH, _CODEC)}
-    metadata |= {number: (I64, encoded_integer(value)) for number, value in numbers.items()}
-    metadata |= {_ENCODINGS: (LIST, encodings), _ENCODING_STATS: (LIST, stats)}
-    offset = (I64, encoded_integer(0))
-    return encoded_fields({_FILE_OFFSET: offset, _META_DATA: (STRUCT, encoded_fields(metadata))})
+    values = {number: (thrift.I64, thrift.integer(value)) for number, value in numbers.items()}
+    pages = (
+        _encoding_stats(DICTIONARY_PAGE, PLAIN, 1),
+        _encoding_stats(DATA_PAGE, RLE_DICTIONARY, chunk.data_pages),
+    )
+    values[_ENCODING_STATS] = (thrift.LIST, thrift.listed(thrift.STRUCT, pages))
+    return thrift.fields(values, _CODEC) + thrift.STOP
 
 
-def _encoded_stats(page_type: int, encoding: int, count: int) -> bytes:
-    fields = {_PAGE_TYPE: page_type, _ENCODING: encoding, _COUNT: count}
-    return encoded_fields({number: (I32, encoded_integer(v)) for number, v in fields.items()})
+def _encoding_stats(page_type: int, encoding: int, count: int) -> bytes:
+    numbers = {_PAGE_TYPE: page_type, _ENCODING: encoding, _COUNT: count}
+    values = {number: (thrift.I32, thrift.integer(value)) for number, value in numbers.items()}
+    return thrift.fields(values) + thrift.STOP

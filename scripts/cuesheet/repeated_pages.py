@@ -28,22 +28,23 @@ from cuesheet.parquet_footer import (
     RLE,
     RLE_DICTIONARY,
     Chunk,
+    Columns,
     UnexpectedParquetError,
     replace_chunks,
 )
 from cuesheet.source_rows import READ_OPTIONS, Repeated, as_column, is_repeated
-from cuesheet.thrift_compact import NotCompactThriftError, integer, read_fields
+from cuesheet.thrift_compact import MALFORMED, read_struct
 
 _LEAST_PAGES = 16  # episodes of fewer frames are not worth it
 _PAGE_ROWS = 1 << 16  # language rows in a page, at most
 _BLOCK_PAGES = 64  # written at once, at most
 _CHECKED_GROUPS = 3  # are read again
 
-# Fields of PageHeader, and of its parts by page type the numbers that _Page wants.
+# Fields of PageHeader, and by page type of the header within it.
 _PAGE_TYPE, _UNCOMPRESSED_SIZE, _COMPRESSED_SIZE = 1, 2, 3
 _DETAILS = {DATA_PAGE: 5, DICTIONARY_PAGE: 7}
-_DATA_NUMBERS = (1, 2, 3, 4)  # values, encoding, encoding of definition and repetition levels
-_DICTIONARY_NUMBERS = (1, 2)
+# Number of values, encoding; for data also those of definition and repetition levels.
+_NUMBERS = {DATA_PAGE: (1, 2, 3, 4), DICTIONARY_PAGE: (1, 2)}
 
 
 class EpisodeWriter:
@@ -102,14 +103,18 @@ class EpisodeWriter:
         self._sink.close()
         if self._chunks:
             schema = self._written[0].schema
-            paths = [schema.column(number).path.split(".") for number in range(len(schema))]
-            columns = {n: path for n, path in enumerate(paths) if path[0] == PERSISTENT_COLUMN}
+            leaves = {number: schema.column(number) for number in range(len(schema))}
+            columns = {
+                number: leaf
+                for number, leaf in leaves.items()
+                if leaf.path.split(".")[0] == PERSISTENT_COLUMN
+            }
             if {len(chunks) for chunks in self._chunks.values()} != {len(columns)}:
                 raise UnexpectedParquetError(f"pages of other columns than {columns}")
             replace_chunks(self._path, columns, self._chunks)
             self._check(columns)
 
-    def _check(self, columns: Mapping[int, Sequence[str]]) -> None:
+    def _check(self, columns: Columns) -> None:
         """Raises UnexpectedParquetError if the file is not what was written."""
         before, after = self._written[0], pq.read_metadata(self._path)
         if (before.num_rows, before.num_row_groups, before.metadata) != (
@@ -235,16 +240,15 @@ def _read_pages(data: bytes) -> list[_Page]:
     at = 0
     try:
         while at < len(data):
-            header, body = read_fields(data, at)
-            page_type = integer(header[_PAGE_TYPE][1])
-            end = body + integer(header[_COMPRESSED_SIZE][1])
-            uncompressed = body - at + integer(header[_UNCOMPRESSED_SIZE][1])
-            numbers = _DATA_NUMBERS if page_type == DATA_PAGE else _DICTIONARY_NUMBERS
-            details, _ = read_fields(header[_DETAILS[page_type]][1], 0)
-            values, *encodings = (integer(details[number][1]) for number in numbers)
-            pages.append(_Page(data[at:end], uncompressed, page_type, values, tuple(encodings)))
+            header, body = read_struct(data, at)
+            page_type = header[_PAGE_TYPE]
+            details = header[_DETAILS[page_type]]
+            values, *encodings = (details[number] for number in _NUMBERS[page_type])
+            end = body + header[_COMPRESSED_SIZE]
+            size = body - at + header[_UNCOMPRESSED_SIZE]
+            pages.append(_Page(data[at:end], size, page_type, values, tuple(encodings)))
             at = end
-    except (KeyError, NotCompactThriftError):
+    except (KeyError, *MALFORMED):
         return []
     return pages if at == len(data) else []
 
