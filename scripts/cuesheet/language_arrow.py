@@ -4,6 +4,7 @@ Types inferred from rows differ from file to file (double timestamps, null colum
 whose files differ does not load.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -74,7 +75,7 @@ def hub_features(feature_type: str) -> dict[str, Any]:
     }
 
 
-def array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+def array(values: list[Any], kind: pa.DataType) -> pa.Array:
     """`pyarrow.array(values, kind)` for the types of the language columns.
 
     pyarrow's own imports pandas, to look whether it is given something of pandas: 0.2 s of CPU.
@@ -83,22 +84,23 @@ def array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         values: dicts, lists, strings or numbers, as `kind` says; None is null.
         kind: struct, list, string, float32 or int32.
     """
-    present = [value is not None for value in values]
-    if not any(present):
-        return pa.nulls(len(values), kind)
-    buffers: list[Any] = [None if all(present) else np.packbits(present, bitorder="little")]
+    missing = values.count(None)
+    if missing == len(values):
+        return pa.nulls(missing, kind)
+    validity = [value is not None for value in values] if missing else None
+    buffers: list[Any] = [np.packbits(validity, bitorder="little") if missing else None]
     children = []
     if pa.types.is_struct(kind):
+        given = [value or {} for value in values] if missing else values
         for field in kind:
-            inner = [None if value is None else value.get(field.name) for value in values]
-            children.append(array(inner, field.type))
+            children.append(array([value.get(field.name) for value in given], field.type))
     elif pa.types.is_list(kind):
-        lists = [value or () for value in values]
-        buffers.append(_offsets(lists))
-        children.append(array([item for listed in lists for item in listed], kind.value_type))
+        given = [value or () for value in values] if missing else values
+        buffers.append(_offsets(given))
+        children.append(array(list(itertools.chain.from_iterable(given)), kind.value_type))
     elif pa.types.is_string(kind):
-        texts = [(value or "").encode() for value in values]
-        buffers += [_offsets(texts), b"".join(texts)]
+        given = [(value or "").encode() for value in values]
+        buffers += [_offsets(given), b"".join(given)]
     else:
         numbers = {pa.float32(): np.float32, pa.int32(): np.int32}[kind]
         buffers.append(np.array([value or 0 for value in values], numbers))
@@ -107,4 +109,4 @@ def array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
 
 
 def _offsets(values: Sequence[Any]) -> np.ndarray:
-    return np.cumsum([0, *map(len, values)], dtype=np.int32)
+    return np.array([0, *itertools.accumulate(map(len, values))], np.int32)

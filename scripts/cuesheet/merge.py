@@ -1,11 +1,13 @@
 """Writes a data file of the dataset anew, with the two language columns.
 
 One episode at a time goes through: the source's columns unchanged, the language columns last, one
-row group an episode. The persistent list is the same on every frame; it is built once for a few
-frames and those are written again and again, so that memory does not grow with frames times rows.
+row group an episode. The persistent list is the same on every frame; it is built and encoded for a
+few frames, and what they make is repeated (`repeated_pages`): neither memory nor time grows with
+frames times rows.
 """
 
 import json
+import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +35,7 @@ from cuesheet.language_arrow import (
     array,
     hub_features,
 )
+from cuesheet.parquet_footer import UnexpectedParquetError
 from cuesheet.repeated_pages import EpisodeWriter
 from cuesheet.source_rows import (
     READ_OPTIONS,
@@ -88,18 +91,28 @@ def merge_file(
     Raises:
         CuesheetError: the file is not what the metadata says, or a row belongs to no frame.
     """
-    try:
+
+    def written(repeat: bool) -> Merged:
         with pq.ParquetFile(source, **READ_OPTIONS) as file:
             schema = annotated_schema(file.schema_arrow)
             plain = [name for name in schema.names if name not in LANGUAGE_COLUMNS]
             own = SourceLanguage(file)
             with atomic_path(output) as temporary:
                 episodes = episode_tables(file, plain, source, temporary.parent)
-                with EpisodeWriter(temporary, schema, write_options(schema)) as writer:
+                with EpisodeWriter(temporary, schema, write_options(schema), repeat) as writer:
                     writing = _Writing(writer, annotations, own, replaced, source)
                     merged = _write(writing, episodes, expected, progress)
                     writer.finish()
                     return merged
+
+    try:
+        try:
+            return written(repeat=True)
+        except UnexpectedParquetError as error:
+            logging.getLogger(__name__).warning(
+                "%s: encoded pages could not be repeated, which takes longer: %s", output, error
+            )
+            return written(repeat=False)
     except pa.ArrowInvalid as error:
         raise CuesheetError(f"{source} is not a readable parquet file: {error}") from None
     except FileNotFoundError:

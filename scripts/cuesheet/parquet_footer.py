@@ -98,11 +98,11 @@ def with_chunks(footer: bytes, columns: Columns, chunks: Chunks) -> bytes:
     Raises:
         UnexpectedParquetError: it is not as expected.
     """
-    beginnings = {number: _beginning(column) for number, column in columns.items()}
     try:
+        beginnings = {number: _beginning(column) for number, column in columns.items()}
         return _with_chunks(footer, beginnings, chunks)
-    except thrift.MALFORMED as error:
-        raise UnexpectedParquetError(f"the footer cannot be read: {error}") from None
+    except (KeyError, TypeError, *thrift.MALFORMED) as error:
+        raise UnexpectedParquetError(f"the footer cannot be read: {error!r}") from None
 
 
 def _beginning(column: pq.ColumnSchema) -> bytes:

@@ -10,6 +10,7 @@ Nothing is taken for granted: pages that are not cut where they should be are no
 before the file counts as written, pyarrow reads lists of it again.
 """
 
+import contextlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -38,7 +39,7 @@ from cuesheet.thrift_compact import MALFORMED, read_struct
 _LEAST_PAGES = 16  # episodes of fewer frames are not worth it
 _PAGE_ROWS = 1 << 16  # language rows in a page, at most
 _BLOCK_PAGES = 64  # written at once, at most
-_CHECKED_GROUPS = 3  # are read again
+_CHECKED_GROUPS = 3  # are read again, those with the fewest language rows
 
 # Fields of PageHeader, and by page type of the header within it.
 _PAGE_TYPE, _UNCOMPRESSED_SIZE, _COMPRESSED_SIZE = 1, 2, 3
@@ -53,43 +54,50 @@ class EpisodeWriter:
     As a context manager it is closed at the end; only `finish` makes the file complete.
     """
 
-    def __init__(self, path: Path, schema: pa.Schema, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, path: Path, schema: pa.Schema, options: Mapping[str, Any], repeat: bool = True
+    ) -> None:
         """
         Args:
             path: where to write; a file that is there is overwritten.
             schema: of the table; the two language columns are the last.
             options: of `pyarrow.parquet.ParquetWriter`.
+            repeat: False: pyarrow encodes all lists, the ordinary way.
         """
         self._path = path
         self._schema = schema
-        self._sink = pa.OSFile(str(path), "wb")
         self._written: list[pq.FileMetaData] = []
-        self._writer = pq.ParquetWriter(
-            self._sink, schema, metadata_collector=self._written, **options
-        )
-        self._pages = _PageEncoder(schema.field(PERSISTENT_COLUMN), options)
         self._row_groups = 0
-        self._repeated: dict[int, Repeated] = {}  # by row group
-        self._chunks: dict[int, list[Chunk]] = {}
+        self._chunks: dict[int, list[Chunk]] = {}  # by row group
+        self._checked: dict[int, Repeated] = {}
+        self._open = contextlib.ExitStack()
+        self._sink = self._open.enter_context(pa.OSFile(str(path), "wb"))
+        self._writer = self._open.enter_context(
+            pq.ParquetWriter(self._sink, schema, metadata_collector=self._written, **options)
+        )
+        field = schema.field(PERSISTENT_COLUMN)
+        self._pages = _PageEncoder(field, options, self._open) if repeat else None
 
     def __enter__(self) -> "EpisodeWriter":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._pages.close()
-        self._writer.close()
-        self._sink.close()
+    def __exit__(self, *exception: Any) -> None:
+        self._open.__exit__(*exception)
 
     def write(
         self, table: pa.Table, persistent: Repeated | pa.ChunkedArray, events: pa.ChunkedArray
     ) -> None:
         """Add an episode: `table` with its other columns, and the two language columns."""
-        leaves = self._pages.encode(persistent) if isinstance(persistent, Repeated) else []
+        leaves = []
+        if self._pages is not None and isinstance(persistent, Repeated):
+            leaves = self._pages.encode(persistent)
         lists = pa.nulls(table.num_rows, PERSISTENT_TYPE) if leaves else as_column(persistent)
         whole = pa.table([*table.columns, lists, events], schema=self._schema)
         self._writer.write_table(whole, row_group_size=whole.num_rows)
         if leaves:
-            self._repeated[self._row_groups] = persistent
+            self._checked[self._row_groups] = persistent
+            if len(self._checked) > _CHECKED_GROUPS:
+                del self._checked[max(self._checked, key=lambda n: self._checked[n].num_rows)]
             self._chunks[self._row_groups] = [leaf.write(self._sink) for leaf in leaves]
         self._row_groups += 1
 
@@ -99,8 +107,7 @@ class EpisodeWriter:
         Raises:
             UnexpectedParquetError: the file is not laid out as it is known to be, and of no use.
         """
-        self._writer.close()
-        self._sink.close()
+        self._open.close()
         if self._chunks:
             schema = self._written[0].schema
             leaves = {number: schema.column(number) for number in range(len(schema))}
@@ -112,7 +119,10 @@ class EpisodeWriter:
             if {len(chunks) for chunks in self._chunks.values()} != {len(columns)}:
                 raise UnexpectedParquetError(f"pages of other columns than {columns}")
             replace_chunks(self._path, columns, self._chunks)
-            self._check(columns)
+            try:
+                self._check(columns)
+            except (pa.ArrowException, OSError) as error:
+                raise UnexpectedParquetError(f"pyarrow cannot read it: {error}") from None
 
     def _check(self, columns: Columns) -> None:
         """Raises UnexpectedParquetError if the file is not what was written."""
@@ -132,10 +142,9 @@ class EpisodeWriter:
                     raise UnexpectedParquetError(
                         f"row group {group}: found {found}; expected {chunk}"
                     )
-        shortest = sorted(self._repeated, key=lambda group: self._repeated[group].num_rows)
         with pq.ParquetFile(self._path, **READ_OPTIONS) as file:
-            for group in shortest[:_CHECKED_GROUPS]:
-                _check_lists(file, group, self._repeated[group])
+            for group, lists in self._checked.items():
+                _check_lists(file, group, lists)
 
 
 def _check_lists(file: pq.ParquetFile, group: int, expected: Repeated) -> None:
@@ -156,10 +165,13 @@ def _check_lists(file: pq.ParquetFile, group: int, expected: Repeated) -> None:
 class _PageEncoder:
     """Encodes an episode's lists as pages that can be repeated."""
 
-    def __init__(self, field: pa.Field, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, field: pa.Field, options: Mapping[str, Any], opened: contextlib.ExitStack
+    ) -> None:
         self._schema = pa.schema([field])
         self._options = options
-        # By frames in a page, which are a writer's option, files in memory that are never finished.
+        self._open = opened
+        # By frames in a page, which are a writer's option: files in memory, emptied again and again.
         self._writers: dict[int, tuple[io.BytesIO, pq.ParquetWriter]] = {}
 
     def encode(self, lists: Repeated) -> list["_Leaf"]:
@@ -172,16 +184,13 @@ class _PageEncoder:
         if page_frames not in self._writers:
             sink = io.BytesIO()
             options = {**self._options, "max_rows_per_page": page_frames}
-            self._writers[page_frames] = sink, pq.ParquetWriter(sink, self._schema, **options)
-            _taken(sink)
+            writer = self._open.enter_context(pq.ParquetWriter(sink, self._schema, **options))
+            self._writers[page_frames] = sink, writer
+            _taken(sink)  # the beginning of the file
         sink, writer = self._writers[page_frames]
         few = replace(lists, frames=page_frames + rest)
         writer.write_table(pa.table([few.column()], schema=self._schema), few.frames)
         return _leaves(_read_pages(_taken(sink)), page_frames, repeats, rest)
-
-    def close(self) -> None:
-        for _, writer in self._writers.values():
-            writer.close()
 
 
 def _taken(sink: io.BytesIO) -> bytes:
