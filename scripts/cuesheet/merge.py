@@ -29,6 +29,7 @@ from cuesheet.language import (
 )
 from cuesheet.language_arrow import (
     COLUMN_TYPES,
+    EVENT_ROW,
     EVENTS_TYPE,
     PERSISTENT_ROW,
     PERSISTENT_TYPE,
@@ -286,7 +287,12 @@ def language_columns(
 
 
 def _placed(by_frame: Mapping[int, list[Row]], frames: int) -> pa.ChunkedArray:
-    lists: list[list[Row]] = [[]] * frames
-    for frame_index, listed in by_frame.items():
-        lists[frame_index] = sort_events(listed)
-    return pa.chunked_array([array(lists, EVENTS_TYPE)])
+    counts = np.zeros(frames + 1, dtype=np.int32)
+    ordered: list[Row] = []
+    for frame_index in sorted(by_frame):
+        counts[frame_index + 1] = len(by_frame[frame_index])
+        ordered += sort_events(by_frame[frame_index])
+    offsets = pa.py_buffer(np.cumsum(counts, dtype=np.int32))
+    values = array(ordered, EVENT_ROW)
+    lists = pa.Array.from_buffers(EVENTS_TYPE, frames, [None, offsets], children=[values])
+    return pa.chunked_array([lists])

@@ -171,7 +171,7 @@ class _PageEncoder:
         self._schema = pa.schema([field])
         self._options = options
         self._open = opened
-        # By frames in a page, which a writer is told once: files in memory, emptied again and again.
+        # By frames in a page, of which a writer is told once. The files are emptied ever again.
         self._writers: dict[int, tuple[io.BytesIO, pq.ParquetWriter]] = {}
 
     def encode(self, lists: Repeated) -> list["_Leaf"]:
