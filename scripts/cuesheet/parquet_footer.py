@@ -4,6 +4,7 @@ All that is not of those chunks stays byte by byte. The names and numbers of fie
 https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift.
 """
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -195,15 +196,15 @@ def _encoded(chunk: Chunk) -> bytes:
         _DICTIONARY_PAGE_OFFSET: chunk.dictionary_page_offset,
     }
     values = {number: (thrift.I64, thrift.integer(value)) for number, value in numbers.items()}
-    pages = (
-        _encoding_stats(DICTIONARY_PAGE, PLAIN, 1),
-        _encoding_stats(DATA_PAGE, RLE_DICTIONARY, chunk.data_pages),
-    )
-    values[_ENCODING_STATS] = (thrift.LIST, thrift.listed(thrift.STRUCT, pages))
+    values[_ENCODING_STATS] = (thrift.LIST, _encoding_stats(chunk.data_pages))
     return thrift.fields(values, _CODEC) + thrift.STOP
 
 
-def _encoding_stats(page_type: int, encoding: int, count: int) -> bytes:
-    numbers = {_PAGE_TYPE: page_type, _ENCODING: encoding, _COUNT: count}
-    values = {number: (thrift.I32, thrift.integer(value)) for number, value in numbers.items()}
-    return thrift.fields(values) + thrift.STOP
+@functools.cache
+def _encoding_stats(data_pages: int) -> bytes:
+    structs = []
+    for numbers in ((DICTIONARY_PAGE, PLAIN, 1), (DATA_PAGE, RLE_DICTIONARY, data_pages)):
+        encoded = ((thrift.I32, thrift.integer(number)) for number in numbers)
+        fields = dict(zip((_PAGE_TYPE, _ENCODING, _COUNT), encoded, strict=True))
+        structs.append(thrift.fields(fields) + thrift.STOP)
+    return thrift.listed(thrift.STRUCT, structs)

@@ -54,7 +54,7 @@ def episode_tables(
     pending = _HeldRows(folder)
     current: int | None = None
     seen: set[int] = set()
-    for batch in file.iter_batches(batch_size=batch_rows, columns=list(columns)):
+    for batch in file.iter_batches(batch_rows, columns=list(columns), use_threads=False):
         # Not to_numpy, which imports pandas: 0.2 s of CPU.
         numbers = np.from_dlpack(batch.column("episode_index"))
         cuts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]

@@ -28,10 +28,13 @@ def skip(data: bytes, at: int, kind: int) -> int:
             kind = header & 15
             if header < 16:
                 _, at = _varint(data, at)  # the field's number
-            if kind in _INTEGERS:  # here, not in a call: a footer has a hundred thousand
+            # Integers and short strings here, not in a call: a footer has a hundred thousand.
+            if kind in _INTEGERS:
                 while data[at] > 127:
                     at += 1
                 at += 1
+            elif kind == BINARY and data[at] < 128:
+                at += data[at] + 1
             elif kind not in _NOTHING:
                 at = skip(data, at, kind)
         return at + 1
