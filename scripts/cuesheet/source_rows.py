@@ -243,9 +243,11 @@ def as_column(lists: Repeated | pa.ChunkedArray) -> pa.ChunkedArray:
 
 def is_repeated(column: pa.ListArray, first: pa.Array) -> bool:
     """Whether every list of `column`, which has no nulls, is `first`."""
-    values, rows = column.flatten(), len(first)
-    if column.value_lengths().unique().to_pylist() != [rows]:
+    # Not flatten and unique: pyarrow.compute takes 0.05 s of CPU to import.
+    rows, offsets = len(first), np.from_dlpack(column.offsets)
+    if not len(column) or (np.diff(offsets) != rows).any():
         return False
+    values = column.values.slice(offsets[0], len(column) * rows)
     # Every list equals the one before it: one comparison for the whole column.
     return values.slice(0, rows).equals(first) and values.slice(rows).equals(
         values.slice(0, len(values) - rows)
