@@ -166,11 +166,11 @@ def _row_group(
         chunk, rest = chunks[column], at + len(beginnings[column])
         if footer[at:rest] != beginnings[column]:
             raise UnexpectedParquetError(f"found another column chunk than {beginnings[column]}")
-        old, end = thrift.read_struct(footer, rest, _CODEC)
+        sizes, end = _sizes(footer, rest)
         if footer[end : end + 1] != thrift.STOP:
             raise UnexpectedParquetError("a column chunk has more than metadata")
-        grown[_TOTAL_BYTE_SIZE] += chunk.uncompressed_size - old[_UNCOMPRESSED_SIZE]
-        grown[_TOTAL_COMPRESSED_SIZE] += chunk.compressed_size - old[_COMPRESSED_SIZE]
+        grown[_TOTAL_BYTE_SIZE] += chunk.uncompressed_size - sizes[_UNCOMPRESSED_SIZE]
+        grown[_TOTAL_COMPRESSED_SIZE] += chunk.compressed_size - sizes[_COMPRESSED_SIZE]
         parts += [footer[copied:rest], _encoded(chunk), thrift.STOP]
         at = copied = end + 1
     while kind:
@@ -184,6 +184,18 @@ def _row_group(
     if grown:
         raise UnexpectedParquetError(f"a row group has no fields {sorted(grown)}")
     return b"".join([*parts, footer[copied:value]]), value
+
+
+def _sizes(footer: bytes, at: int) -> tuple[dict[int, int], int]:
+    """The sizes in a ColumnMetaData, which goes on at `at` after its codec, and where it ends."""
+    sizes = {}
+    number = _CODEC
+    while number < _COMPRESSED_SIZE:
+        number, kind, at = thrift.read_header(footer, at, number)
+        if kind != thrift.I64:
+            raise UnexpectedParquetError(f"field {number} of a column is of type {kind}")
+        sizes[number], at = thrift.read_integer(footer, at)
+    return sizes, thrift.skip(footer, at, thrift.STRUCT)
 
 
 def _encoded(chunk: Chunk) -> bytes:

@@ -224,12 +224,16 @@ class _Leaf:
     def write(self, sink: pa.NativeFile) -> Chunk:
         """Append the column chunk to `sink`."""
         begin = sink.tell()
+        rest = self.rest.encoded if self.rest else b""
         blocks, left = divmod(self.repeats, _BLOCK_PAGES)
-        sink.write(self.dictionary.encoded)
-        block = self.page.encoded * _BLOCK_PAGES if blocks else b""
-        for _ in range(blocks):
-            sink.write(block)
-        sink.write(self.page.encoded * left + (self.rest.encoded if self.rest else b""))
+        if blocks:
+            block = self.page.encoded * _BLOCK_PAGES
+            sink.write(self.dictionary.encoded)
+            for _ in range(blocks):
+                sink.write(block)
+            sink.write(self.page.encoded * left + rest)
+        else:
+            sink.write(self.dictionary.encoded + self.page.encoded * left + rest)
         once = [self.dictionary, *([self.rest] if self.rest else [])]
         return Chunk(
             num_values=self.repeats * self.page.num_values

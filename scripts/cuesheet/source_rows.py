@@ -6,6 +6,7 @@ mapped into memory; lists are read a few frames at a time, and one that repeats 
 """
 
 import itertools
+import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -136,7 +137,9 @@ class Repeated:
         held = self.held_frames
         offsets = array([0, len(self.rows)], pa.int32())
         one = pa.ListArray.from_arrays(offsets, self.rows, type=self.column_type)
-        chunk = pa.concat_arrays([one] * held)
+        few = math.isqrt(held)  # in two steps, since every array to join takes its time
+        block = pa.concat_arrays([one] * few)
+        chunk = pa.concat_arrays([block] * -(-held // few)).slice(0, held)
         whole, rest = divmod(self.frames, held)
         chunks = [chunk] * whole + ([chunk.slice(0, rest)] if rest else [])
         return pa.chunked_array(chunks, type=self.column_type)
