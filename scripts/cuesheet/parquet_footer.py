@@ -1,14 +1,12 @@
-"""Replaces column chunks in the footer of a Parquet file that pyarrow has written.
+"""Adds column chunks to the footer of a Parquet file that pyarrow has written without them.
 
-All that is not of those chunks stays byte by byte. The names and numbers of fields are those of
+What the footer says of other columns stays byte by byte. The fields are those of
 https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift.
 """
 
 import functools
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow.parquet as pq
 
@@ -21,7 +19,7 @@ _SNAPPY = 1
 _PHYSICAL_TYPES = {"FLOAT": 4, "BYTE_ARRAY": 6}
 
 _MAGIC = b"PAR1"
-_ROW_GROUPS = 4  # of FileMetaData
+_NUM_ROWS, _ROW_GROUPS = 3, 4  # of FileMetaData
 _COLUMNS, _TOTAL_BYTE_SIZE, _TOTAL_COMPRESSED_SIZE = 1, 2, 6  # of RowGroup
 _FILE_OFFSET, _META_DATA = 2, 3  # of ColumnChunk
 # Of ColumnMetaData.
@@ -67,43 +65,41 @@ class Chunk:
         return self.dictionary_page_offset + self.compressed_size
 
 
-# The columns whose chunks are replaced, by number.
+# The columns that are added, by number: consecutive ones.
 Columns = Mapping[int, pq.ColumnSchema]
-# By row group, a chunk for each of these columns in their order.
-Chunks = Mapping[int, Sequence[Chunk]]
 
 
-def replace_chunks(path: Path, columns: Columns, chunks: Chunks) -> None:
-    """Write the footer of the file `path` anew, with other column chunks.
-
-    Raises:
-        UnexpectedParquetError: the footer is not as expected; the file is as it was.
-    """
-    with path.open("r+b") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 8))
-        tail = file.read()
-        length = int.from_bytes(tail[:4], "little")
-        if tail[4:] != _MAGIC or length > size - 12:
-            raise UnexpectedParquetError(f"{path} does not end as a Parquet file does")
-        begin = file.seek(size - 8 - length)
-        footer = with_chunks(file.read(length), columns, chunks)
-        file.seek(begin)
-        file.truncate()
-        file.write(footer + len(footer).to_bytes(4, "little") + _MAGIC)
+def read_footer(end: bytes) -> bytes:
+    """The encoded FileMetaData in what a writer writes when it is closed, which is that alone."""
+    if end[-4:] != _MAGIC or int.from_bytes(end[-8:-4], "little") != len(end) - 8:
+        raise UnexpectedParquetError(f"a file ends with {end[-8:]!r}")
+    return end[:-8]
 
 
-def with_chunks(footer: bytes, columns: Columns, chunks: Chunks) -> bytes:
-    """`footer`, an encoded FileMetaData, with other column chunks.
+def end_of_file(footer: bytes) -> bytes:
+    """What a Parquet file ends with."""
+    return footer + len(footer).to_bytes(4, "little") + _MAGIC
+
+
+def with_columns(
+    footer: bytes, empty: bytes, columns: Columns, chunks: Sequence[Sequence[Chunk]]
+) -> bytes:
+    """`footer`, the encoded FileMetaData of a file, with more columns.
+
+    Args:
+        footer: of the file without these columns.
+        empty: of a file with all columns and no rows.
+        columns: what is added.
+        chunks: by row group, a chunk for each of the columns in their order.
 
     Raises:
-        UnexpectedParquetError: it is not as expected.
+        UnexpectedParquetError: a footer is not as expected.
     """
     try:
-        beginnings = {number: _beginning(column) for number, column in columns.items()}
-        return _with_chunks(footer, beginnings, chunks)
+        beginnings = [_beginning(column) for column in columns.values()]
+        return _with_columns(footer, empty, min(columns), beginnings, chunks)
     except (KeyError, TypeError, *thrift.MALFORMED) as error:
-        raise UnexpectedParquetError(f"the footer cannot be read: {error!r}") from None
+        raise UnexpectedParquetError(f"a footer cannot be read: {error!r}") from None
 
 
 def _beginning(column: pq.ColumnSchema) -> bytes:
@@ -121,23 +117,36 @@ def _beginning(column: pq.ColumnSchema) -> bytes:
     return thrift.fields(chunk) + thrift.fields(metadata)
 
 
-def _with_chunks(footer: bytes, beginnings: Mapping[int, bytes], chunks: Chunks) -> bytes:
+def _with_columns(
+    footer: bytes,
+    empty: bytes,
+    first_column: int,
+    beginnings: Sequence[bytes],
+    chunks: Sequence[Sequence[Chunk]],
+) -> bytes:
+    fields, none, rest = _before_row_groups(empty)
+    own_fields, count, at = _before_row_groups(footer)
+    if none or count != len(chunks):
+        raise UnexpectedParquetError(f"{none} and {count} row groups; expected {len(chunks)}")
+    fields[_NUM_ROWS] = own_fields[_NUM_ROWS]
+    parts = [thrift.fields(fields), thrift.list_header(count, thrift.STRUCT)]
+    for of_group in chunks:
+        added = list(zip(beginnings, of_group, strict=True))
+        row_group, at = _row_group(footer, at, first_column, added)
+        parts.append(row_group)
+    return b"".join([*parts, empty[rest:]])
+
+
+def _before_row_groups(footer: bytes) -> tuple[dict[int, tuple[int, bytes]], int, int]:
+    """The encoded fields before the row groups; how many these are, and where the first one is."""
+    fields: dict[int, tuple[int, bytes]] = {}
     number, kind, at = thrift.read_header(footer, 0, 0)
     while kind and number != _ROW_GROUPS:
-        number, kind, at = thrift.read_header(footer, thrift.skip(footer, at, kind), number)
-    count, at = _read_structs(footer, at, kind)
-    if not set(chunks) <= set(range(count)):
-        raise UnexpectedParquetError(f"found {count} row groups; expected group {max(chunks)}")
-    parts, copied = [], 0
-    for group in range(count):
-        if group in chunks:
-            new = dict(zip(beginnings, chunks[group], strict=True))
-            row_group, end = _row_group(footer, at, beginnings, new)
-            parts += [footer[copied:at], row_group]
-            at = copied = end
-        else:
-            at = thrift.skip(footer, at, thrift.STRUCT)
-    return b"".join([*parts, footer[copied:]])
+        end = thrift.skip(footer, at, kind)
+        fields[number] = (kind, footer[at:end])
+        number, kind, at = thrift.read_header(footer, end, number)
+    count, first = _read_structs(footer, at, kind)
+    return fields | {_ROW_GROUPS: (kind, b"")}, count, first
 
 
 def _read_structs(footer: bytes, at: int, kind: int) -> tuple[int, int]:
@@ -146,60 +155,47 @@ def _read_structs(footer: bytes, at: int, kind: int) -> tuple[int, int]:
         count, element, at = thrift.read_list_header(footer, at)
         if element == thrift.STRUCT:
             return count, at
-    raise UnexpectedParquetError(f"no list of structs at byte {at} of the footer")
+    raise UnexpectedParquetError(f"no list of structs at byte {at} of a footer")
 
 
 def _row_group(
-    footer: bytes, begin: int, beginnings: Mapping[int, bytes], chunks: Mapping[int, Chunk]
+    footer: bytes, begin: int, first_column: int, added: Sequence[tuple[bytes, Chunk]]
 ) -> tuple[bytes, int]:
-    """The row group at `begin` with other chunks, and where it ended."""
-    number, kind, at = thrift.read_header(footer, begin, 0)
-    count, at = _read_structs(footer, at, kind)
-    if number != _COLUMNS or not set(chunks) <= set(range(count)):
-        raise UnexpectedParquetError(f"found {count} columns; expected column {max(chunks)}")
-    parts, copied = [], begin
-    grown = {_TOTAL_BYTE_SIZE: 0, _TOTAL_COMPRESSED_SIZE: 0}
+    """The row group at `begin` with more chunks, and where it ended."""
+    number, kind, columns = thrift.read_header(footer, begin, 0)
+    count, first = _read_structs(footer, columns, kind)
+    if number != _COLUMNS or first_column > count:
+        raise UnexpectedParquetError(f"a row group of {count} columns; expected {first_column}")
+    at = insert = first
     for column in range(count):
-        if column not in chunks:
-            at = thrift.skip(footer, at, thrift.STRUCT)
-            continue
-        chunk, rest = chunks[column], at + len(beginnings[column])
-        if footer[at:rest] != beginnings[column]:
-            raise UnexpectedParquetError(f"found another column chunk than {beginnings[column]}")
-        sizes, end = _sizes(footer, rest)
-        if footer[end : end + 1] != thrift.STOP:
-            raise UnexpectedParquetError("a column chunk has more than metadata")
-        grown[_TOTAL_BYTE_SIZE] += chunk.uncompressed_size - sizes[_UNCOMPRESSED_SIZE]
-        grown[_TOTAL_COMPRESSED_SIZE] += chunk.compressed_size - sizes[_COMPRESSED_SIZE]
-        parts += [footer[copied:rest], _encoded(chunk), thrift.STOP]
-        at = copied = end + 1
-    while kind:
+        at = thrift.skip(footer, at, thrift.STRUCT)
+        if column + 1 == first_column:
+            insert = at
+    header = thrift.list_header(count + len(added), thrift.STRUCT)
+    new = [beginning + _encoded(chunk) for beginning, chunk in added]
+    parts = [footer[begin:columns], header, footer[first:insert], *new, footer[insert:at]]
+    more = {
+        _TOTAL_BYTE_SIZE: sum(chunk.uncompressed_size for _, chunk in added),
+        _TOTAL_COMPRESSED_SIZE: sum(chunk.compressed_size for _, chunk in added),
+    }
+    while True:
         number, kind, value = thrift.read_header(footer, at, number)
-        if number in grown:
-            total, at = thrift.read_integer(footer, value)
-            parts += [footer[copied:value], thrift.integer(total + grown.pop(number))]
-            copied = at
-        elif kind:
-            at = thrift.skip(footer, value, kind)
-    if grown:
-        raise UnexpectedParquetError(f"a row group has no fields {sorted(grown)}")
-    return b"".join([*parts, footer[copied:value]]), value
-
-
-def _sizes(footer: bytes, at: int) -> tuple[dict[int, int], int]:
-    """The sizes in a ColumnMetaData, which goes on at `at` after its codec, and where it ends."""
-    sizes = {}
-    number = _CODEC
-    while number < _COMPRESSED_SIZE:
-        number, kind, at = thrift.read_header(footer, at, number)
-        if kind != thrift.I64:
-            raise UnexpectedParquetError(f"field {number} of a column is of type {kind}")
-        sizes[number], at = thrift.read_integer(footer, at)
-    return sizes, thrift.skip(footer, at, thrift.STRUCT)
+        if not kind:
+            break
+        end = thrift.skip(footer, value, kind)
+        if number in more:
+            old, _ = thrift.read_integer(footer, value)
+            parts += [footer[at:value], thrift.integer(old + more.pop(number))]
+        else:
+            parts.append(footer[at:end])
+        at = end
+    if more:
+        raise UnexpectedParquetError(f"a row group has no fields {sorted(more)}")
+    return b"".join([*parts, thrift.STOP]), value
 
 
 def _encoded(chunk: Chunk) -> bytes:
-    """The ColumnMetaData of a chunk, after what `_beginning` gives."""
+    """The ColumnChunk of a chunk, after what `_beginning` gives."""
     numbers = {
         _NUM_VALUES: chunk.num_values,
         _UNCOMPRESSED_SIZE: chunk.uncompressed_size,
@@ -209,7 +205,7 @@ def _encoded(chunk: Chunk) -> bytes:
     }
     values = {number: (thrift.I64, thrift.integer(value)) for number, value in numbers.items()}
     values[_ENCODING_STATS] = (thrift.LIST, _encoding_stats(chunk.data_pages))
-    return thrift.fields(values, _CODEC) + thrift.STOP
+    return thrift.fields(values, _CODEC) + thrift.STOP * 2
 
 
 @functools.cache

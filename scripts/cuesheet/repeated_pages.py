@@ -2,9 +2,8 @@
 
 An episode's persistent list is the same on every frame, millions of rows that pyarrow would encode
 one by one. Here pyarrow encodes the lists of a few frames as one page of each leaf column, and the
-page's bytes are written as often as the frames need it. In the row group that pyarrow writes, null
-lists stand in; the footer then names the repeated pages instead. What the stand-ins took, some 400
-bytes an episode, stays in the file unused.
+page's bytes are written as often as the frames need it, behind the other columns of the row group,
+which pyarrow writes. In the end these column chunks are added to its footer.
 
 Nothing is taken for granted: pages that are not cut where they should be are not repeated, and
 before the file counts as written, pyarrow reads lists of it again.
@@ -12,7 +11,7 @@ before the file counts as written, pyarrow reads lists of it again.
 
 import contextlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cuesheet.language import PERSISTENT_COLUMN
-from cuesheet.language_arrow import PERSISTENT_TYPE
 from cuesheet.parquet_footer import (
     DATA_PAGE,
     DICTIONARY_PAGE,
@@ -31,7 +29,9 @@ from cuesheet.parquet_footer import (
     Chunk,
     Columns,
     UnexpectedParquetError,
-    replace_chunks,
+    end_of_file,
+    read_footer,
+    with_columns,
 )
 from cuesheet.source_rows import READ_OPTIONS, Repeated, as_column, is_repeated
 from cuesheet.thrift_compact import MALFORMED, read_struct
@@ -44,6 +44,7 @@ _CHECKED_GROUPS = 3  # are read again, those with the fewest language rows
 # Fields of PageHeader, and by page type of the header within it.
 _PAGE_TYPE, _UNCOMPRESSED_SIZE, _COMPRESSED_SIZE = 1, 2, 3
 _DETAILS = {DATA_PAGE: 5, DICTIONARY_PAGE: 7}
+_ENCODINGS = {DATA_PAGE: (RLE_DICTIONARY, RLE, RLE), DICTIONARY_PAGE: (PLAIN,)}
 # Number of values, encoding; for data also those of definition and repetition levels.
 _NUMBERS = {DATA_PAGE: (1, 2, 3, 4), DICTIONARY_PAGE: (1, 2)}
 
@@ -66,17 +67,20 @@ class EpisodeWriter:
         """
         self._path = path
         self._schema = schema
-        self._written: list[pq.FileMetaData] = []
-        self._row_groups = 0
-        self._chunks: dict[int, list[Chunk]] = {}  # by row group
-        self._checked: dict[int, Repeated] = {}
+        self._options = options
         self._open = contextlib.ExitStack()
         self._sink = self._open.enter_context(pa.OSFile(str(path), "wb"))
+        self._pages: _PageEncoder | None = None
+        if repeat:
+            self._pages = _PageEncoder(schema.field(PERSISTENT_COLUMN), options, self._open)
+            schema = schema.remove(schema.get_field_index(PERSISTENT_COLUMN))
+        self._own_schema = schema  # of what pyarrow writes
+        self._written: list[pq.FileMetaData] = []
         self._writer = self._open.enter_context(
             pq.ParquetWriter(self._sink, schema, metadata_collector=self._written, **options)
         )
-        field = schema.field(PERSISTENT_COLUMN)
-        self._pages = _PageEncoder(field, options, self._open) if repeat else None
+        self._chunks: list[list[Chunk]] = []  # of persistent lists, by row group
+        self._checked: dict[int, Repeated] = {}
 
     def __enter__(self) -> "EpisodeWriter":
         return self
@@ -88,18 +92,20 @@ class EpisodeWriter:
         self, table: pa.Table, persistent: Repeated | pa.ChunkedArray, events: pa.ChunkedArray
     ) -> None:
         """Add an episode: `table` with its other columns, and the two language columns."""
-        leaves = []
-        if self._pages is not None and isinstance(persistent, Repeated):
-            leaves = self._pages.encode(persistent)
-        lists = pa.nulls(table.num_rows, PERSISTENT_TYPE) if leaves else as_column(persistent)
-        whole = pa.table([*table.columns, lists, events], schema=self._schema)
+        if self._pages is None:
+            columns = [*table.columns, as_column(persistent), events]
+        else:
+            columns = [*table.columns, events]
+        whole = pa.table(columns, schema=self._own_schema)
         self._writer.write_table(whole, row_group_size=whole.num_rows)
-        if leaves:
-            self._checked[self._row_groups] = persistent
+        if self._pages is None:
+            return
+        leaves = self._pages.encode(persistent)
+        if isinstance(persistent, Repeated) and leaves[0].repeats:
+            self._checked[len(self._chunks)] = persistent
             if len(self._checked) > _CHECKED_GROUPS:
                 del self._checked[max(self._checked, key=lambda n: self._checked[n].num_rows)]
-            self._chunks[self._row_groups] = [leaf.write(self._sink) for leaf in leaves]
-        self._row_groups += 1
+        self._chunks.append([leaf.write(self._sink) for leaf in leaves])
 
     def finish(self) -> None:
         """Complete the file and look whether what was repeated can be read.
@@ -107,44 +113,54 @@ class EpisodeWriter:
         Raises:
             UnexpectedParquetError: the file is not laid out as it is known to be, and of no use.
         """
+        begin = self._sink.tell()
         self._open.close()
-        if self._chunks:
-            schema = self._written[0].schema
-            leaves = {number: schema.column(number) for number in range(len(schema))}
-            columns = {
-                number: leaf
-                for number, leaf in leaves.items()
-                if leaf.path.split(".")[0] == PERSISTENT_COLUMN
-            }
-            if {len(chunks) for chunks in self._chunks.values()} != {len(columns)}:
-                raise UnexpectedParquetError(f"pages of other columns than {columns}")
-            replace_chunks(self._path, columns, self._chunks)
-            try:
-                self._check(columns)
-            except (pa.ArrowException, OSError) as error:
-                raise UnexpectedParquetError(f"pyarrow cannot read it: {error}") from None
+        if self._pages is None:
+            return
+        sink = pa.BufferOutputStream()
+        pq.ParquetWriter(sink, self._schema, **self._options).close()
+        empty = sink.getvalue()
+        expected = pq.read_metadata(pa.BufferReader(empty))
+        leaves = [expected.schema.column(number) for number in range(len(expected.schema))]
+        columns = {
+            number: leaf
+            for number, leaf in enumerate(leaves)
+            if leaf.path.split(".")[0] == PERSISTENT_COLUMN
+        }
+        with self._path.open("r+b") as file:
+            magic = file.read(4)
+            file.seek(begin)
+            footer = read_footer(file.read())
+            empty_footer = read_footer(bytes(empty)[len(magic) :])
+            complete = with_columns(footer, empty_footer, columns, self._chunks)
+            file.seek(begin)
+            file.truncate()
+            file.write(end_of_file(complete))
+        try:
+            self._check(expected, columns)
+        except (pa.ArrowException, OSError) as error:
+            raise UnexpectedParquetError(f"pyarrow cannot read it: {error}") from None
 
-    def _check(self, columns: Columns) -> None:
+    def _check(self, expected: pq.FileMetaData, columns: Columns) -> None:
         """Raises UnexpectedParquetError if the file is not what was written."""
-        before, after = self._written[0], pq.read_metadata(self._path)
-        if (before.num_rows, before.num_row_groups, before.metadata) != (
-            after.num_rows,
-            after.num_row_groups,
-            after.metadata,
-        ) or not before.schema.equals(after.schema):
-            raise UnexpectedParquetError(f"found {after}; expected {before}")
+        found, own = pq.read_metadata(self._path), self._written[0]
+        if not found.schema.equals(expected.schema) or (
+            (found.metadata, found.num_rows, found.num_row_groups)
+            != (expected.metadata, own.num_rows, len(self._chunks))
+        ):
+            raise UnexpectedParquetError(f"found {found}; expected {expected}")
         size = self._path.stat().st_size
-        for group, chunks in self._chunks.items():
-            row_group = after.row_group(group)
+        for number, chunks in enumerate(self._chunks):
+            group, before = found.row_group(number), own.row_group(number)
+            last, last_before = (g.column(g.num_columns - 1) for g in (group, before))
+            if group.num_rows != before.num_rows or last != last_before:
+                raise UnexpectedParquetError(f"row group {number}: found {group}")
             for column, chunk in zip(columns, chunks, strict=True):
-                found = row_group.column(column)
-                if Chunk.of(found, chunk.data_pages) != chunk or chunk.end > size:
-                    raise UnexpectedParquetError(
-                        f"row group {group}: found {found}; expected {chunk}"
-                    )
+                if Chunk.of(group.column(column), chunk.data_pages) != chunk or chunk.end > size:
+                    raise UnexpectedParquetError(f"row group {number}: expected {chunk}")
         with pq.ParquetFile(self._path, **READ_OPTIONS) as file:
-            for group, lists in self._checked.items():
-                _check_lists(file, group, lists)
+            for number, lists in self._checked.items():
+                _check_lists(file, number, lists)
 
 
 def _check_lists(file: pq.ParquetFile, group: int, expected: Repeated) -> None:
@@ -163,7 +179,7 @@ def _check_lists(file: pq.ParquetFile, group: int, expected: Repeated) -> None:
 
 
 class _PageEncoder:
-    """Encodes an episode's lists as pages that can be repeated."""
+    """Encodes an episode's persistent lists as pages, which can be repeated."""
 
     def __init__(
         self, field: pa.Field, options: Mapping[str, Any], opened: contextlib.ExitStack
@@ -172,15 +188,41 @@ class _PageEncoder:
         self._options = options
         self._open = opened
         # By frames in a page, of which a writer is told once. The files are emptied ever again.
-        self._writers: dict[int, tuple[io.BytesIO, pq.ParquetWriter]] = {}
+        self._writers: dict[int | None, tuple[io.BytesIO, pq.ParquetWriter]] = {}
 
-    def encode(self, lists: Repeated) -> list["_Leaf"]:
-        """The leaf columns of the lists; none if they should be written the ordinary way."""
-        most = min(lists.frames // _LEAST_PAGES, _PAGE_ROWS // max(len(lists.rows), 1))
-        if most == 0 or len(lists.rows) == 0:
-            return []
-        page_frames = 1 << most.bit_length() - 1  # powers of two: few writers serve all episodes
+    def encode(self, lists: Repeated | pa.ChunkedArray) -> list["_Leaf"]:
+        """The leaf columns of the lists.
+
+        Raises:
+            UnexpectedParquetError: they are not a dictionary page each, and pages that refer to it.
+        """
+        if isinstance(lists, Repeated):
+            most = min(lists.frames // _LEAST_PAGES, _PAGE_ROWS // max(len(lists.rows), 1))
+            if most and len(lists.rows):
+                # Powers of two: few writers serve all episodes.
+                leaves = self._repeated(lists, 1 << most.bit_length() - 1)
+                if leaves:
+                    return leaves
+        return [
+            _Leaf(dictionary, None, 0, pages)
+            for dictionary, *pages in self._encoded(as_column(lists), None)
+        ]
+
+    def _repeated(self, lists: Repeated, page_frames: int) -> list["_Leaf"]:
+        """The leaf columns; none if their pages are not cut after `page_frames` lists."""
         repeats, rest = divmod(lists.frames, page_frames)
+        few = replace(lists, frames=page_frames + rest)
+        leaves = []
+        for dictionary, page, *last in self._encoded(few.column(), page_frames):
+            levels = page.num_values // page_frames  # of one list
+            wanted = [levels * page_frames, *([levels * rest] if rest else [])]
+            if [found.num_values for found in (page, *last)] != wanted:
+                return []
+            leaves.append(_Leaf(dictionary, page, repeats, last))
+        return leaves
+
+    def _encoded(self, column: pa.ChunkedArray, page_frames: int | None) -> list[list["_Page"]]:
+        """By leaf column its pages, the dictionary first."""
         if page_frames not in self._writers:
             sink = io.BytesIO()
             options = {**self._options, "max_rows_per_page": page_frames}
@@ -188,9 +230,15 @@ class _PageEncoder:
             self._writers[page_frames] = sink, writer
             _taken(sink)  # the beginning of the file
         sink, writer = self._writers[page_frames]
-        few = replace(lists, frames=page_frames + rest)
-        writer.write_table(pa.table([few.column()], schema=self._schema), few.frames)
-        return _leaves(_read_pages(_taken(sink)), page_frames, repeats, rest)
+        writer.write_table(pa.table([column], schema=self._schema), len(column))
+        leaves: list[list[_Page]] = []
+        for page in _read_pages(_taken(sink)):
+            if page.encodings == _ENCODINGS[DICTIONARY_PAGE]:
+                leaves.append([])
+            leaves[-1].append(page)
+        if not leaves or min(map(len, leaves)) < 2:
+            raise UnexpectedParquetError("a column without pages")
+        return leaves
 
 
 def _taken(sink: io.BytesIO) -> bytes:
@@ -207,49 +255,51 @@ class _Page:
 
     encoded: bytes
     uncompressed_size: int
-    page_type: int
     num_values: int
     encodings: tuple[int, ...]  # of the values, and for data pages of both kinds of levels
 
 
 @dataclass(frozen=True)
 class _Leaf:
-    """A leaf column of an episode: its dictionary, the page that repeats, what is left."""
+    """A leaf column of an episode: its dictionary, the page that repeats, other pages."""
 
     dictionary: _Page
-    page: _Page
+    page: _Page | None
     repeats: int
-    rest: _Page | None
+    rest: Sequence[_Page]
 
     def write(self, sink: pa.NativeFile) -> Chunk:
         """Append the column chunk to `sink`."""
         begin = sink.tell()
-        rest = self.rest.encoded if self.rest else b""
+        encoded = [self.dictionary.encoded]
         blocks, left = divmod(self.repeats, _BLOCK_PAGES)
         if blocks:
+            sink.write(encoded.pop())
             block = self.page.encoded * _BLOCK_PAGES
-            sink.write(self.dictionary.encoded)
             for _ in range(blocks):
                 sink.write(block)
-            sink.write(self.page.encoded * left + rest)
-        else:
-            sink.write(self.dictionary.encoded + self.page.encoded * left + rest)
-        once = [self.dictionary, *([self.rest] if self.rest else [])]
+        if left:
+            encoded.append(self.page.encoded * left)
+        sink.write(b"".join([*encoded, *(page.encoded for page in self.rest)]))
+        pages = [(self.page, self.repeats)] if self.page else []
+        pages += [(page, 1) for page in self.rest]
         return Chunk(
-            num_values=self.repeats * self.page.num_values
-            + (self.rest.num_values if self.rest else 0),
-            data_pages=self.repeats + (1 if self.rest else 0),
-            uncompressed_size=self.repeats * self.page.uncompressed_size
-            + sum(page.uncompressed_size for page in once),
+            num_values=sum(page.num_values * times for page, times in pages),
+            data_pages=self.repeats + len(self.rest),
+            uncompressed_size=self.dictionary.uncompressed_size
+            + sum(page.uncompressed_size * times for page, times in pages),
             compressed_size=sink.tell() - begin,
             dictionary_page_offset=begin,
             data_page_offset=begin + len(self.dictionary.encoded),
         )
 
 
-def _read_pages(data: bytes) -> list[_Page]:
-    """All pages of `data`; none if they are not as expected."""
-    pages = []
+def _read_pages(data: bytes) -> Iterator[_Page]:
+    """All pages of `data`, a dictionary first.
+
+    Raises:
+        UnexpectedParquetError: there is something else, or they are not encoded as expected.
+    """
     at = 0
     try:
         while at < len(data):
@@ -257,34 +307,13 @@ def _read_pages(data: bytes) -> list[_Page]:
             page_type = header[_PAGE_TYPE]
             details = header[_DETAILS[page_type]]
             values, *encodings = (details[number] for number in _NUMBERS[page_type])
+            if tuple(encodings) != _ENCODINGS[page_type] or (not at and page_type == DATA_PAGE):
+                raise UnexpectedParquetError(f"a page of type {page_type} encoded as {encodings}")
             end = body + header[_COMPRESSED_SIZE]
             size = body - at + header[_UNCOMPRESSED_SIZE]
-            pages.append(_Page(data[at:end], size, page_type, values, tuple(encodings)))
+            yield _Page(data[at:end], size, values, tuple(encodings))
             at = end
-    except (KeyError, *MALFORMED):
-        return []
-    return pages if at == len(data) else []
-
-
-def _leaves(pages: Sequence[_Page], page_frames: int, repeats: int, rest: int) -> list[_Leaf]:
-    """The pages of a row group by leaf; none if they are not cut after `page_frames` lists."""
-    count = 3 if rest else 2
-    if len(pages) % count:
-        return []
-    leaves = []
-    for first in range(0, len(pages), count):
-        dictionary, page, *last = pages[first : first + count]
-        levels = page.num_values // page_frames  # of one list
-        as_expected = (
-            (dictionary.page_type, dictionary.encodings) == (DICTIONARY_PAGE, (PLAIN,))
-            and page.num_values == levels * page_frames
-            and [other.num_values for other in last] == [levels * rest] * len(last)
-            and all(
-                (other.page_type, other.encodings) == (DATA_PAGE, (RLE_DICTIONARY, RLE, RLE))
-                for other in (page, *last)
-            )
-        )
-        if not as_expected:
-            return []
-        leaves.append(_Leaf(dictionary, page, repeats, last[0] if last else None))
-    return leaves
+    except (KeyError, *MALFORMED) as error:
+        raise UnexpectedParquetError(f"a page cannot be read: {error!r}") from None
+    if at != len(data):
+        raise UnexpectedParquetError("a page is longer than what was written")

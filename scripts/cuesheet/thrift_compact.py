@@ -106,12 +106,15 @@ def binary(value: bytes) -> bytes:
     return varint(len(value)) + value
 
 
+def list_header(count: int, kind: int) -> bytes:
+    """What goes before `count` encoded values of type `kind`."""
+    return bytes([count << 4 | kind]) if count < 15 else bytes([15 << 4 | kind]) + varint(count)
+
+
 def listed(kind: int, elements: Iterable[bytes]) -> bytes:
     """A list of encoded values of type `kind`."""
     values = list(elements)
-    count = len(values)
-    header = bytes([count << 4 | kind]) if count < 15 else bytes([15 << 4 | kind]) + varint(count)
-    return header + b"".join(values)
+    return list_header(len(values), kind) + b"".join(values)
 
 
 def fields(values: Mapping[int, tuple[int, bytes]], before: int = 0) -> bytes:

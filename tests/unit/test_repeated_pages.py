@@ -1,9 +1,11 @@
 """What is written with repeated pages reads like what pyarrow writes, or is written by pyarrow."""
 
+import contextlib
 import logging
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from cuesheet.merge import EpisodeRows, annotated_schema, merge_file, write_opti
 from cuesheet.parquet_footer import UnexpectedParquetError
 from cuesheet.repeated_pages import EpisodeWriter
 from cuesheet.source_rows import Repeated
+from cuesheet.thrift_compact import read_struct
 
 KEYS = ("role", "content", "style", "timestamp", "camera", "tool_calls")
 SAY = [{"type": "function", "function": {"name": "say", "arguments": {"text": "hi"}}}]
@@ -93,12 +96,28 @@ def chunks(path: Path, group: int) -> dict[str, pq.ColumnChunkMetaData]:
     return {column.path_in_schema: column for column in columns}
 
 
+def data_pages(path: Path, group: int) -> int:
+    """Pages of the persistent rows' roles."""
+    column = chunks(path, group)["language_persistent.list.element.role"]
+    at, end = column.data_page_offset, column.dictionary_page_offset + column.total_compressed_size
+    data = path.read_bytes()
+    pages = 0
+    while at < end:
+        header, body = read_struct(data, at)
+        at = body + header[3]
+        pages += 1
+    assert at == end
+    return pages
+
+
 def persistent_is_repeated(path: Path, group: int) -> bool:
-    """Repeated pages are behind the rest of their row group."""
-    found = chunks(path, group)
-    last = list(found)[-1]
-    role = found["language_persistent.list.element.role"]
-    return role.data_page_offset > found[last].data_page_offset
+    return data_pages(path, group) >= 16
+
+
+def is_of_pyarrow_alone(path: Path) -> bool:
+    """Columns follow each other as the schema says; what is repeated is behind the others."""
+    offsets = [column.data_page_offset for column in chunks(path, 0).values()]
+    return offsets == sorted(offsets)
 
 
 SHAPES = [
@@ -197,93 +216,87 @@ def test_one_file_may_hold_every_kind_of_episode(tmp_path):
     assert repeated == [True, True, False, False, False]
 
 
-@pytest.mark.parametrize(
-    "options",
-    [{"data_page_version": "2.0"}, {"data_page_size": 64}, {"use_dictionary": False}],
-    ids=str,
-)
-def test_pages_that_are_not_cut_as_expected_are_left_to_pyarrow(tmp_path, options):
+def test_pages_that_are_not_cut_as_expected_are_not_repeated(tmp_path):
     path = tmp_path / "out.parquet"
-    expected = write(path, [(900, LISTS["many"])], **options)
+    expected = write(path, [(900, LISTS["many"])], data_page_size=64)
     assert pq.read_table(path).equals(expected)
-    assert not persistent_is_repeated(path, 0)
+    sizes = [column.num_values for column in chunks(path, 0).values()]
+    ordinary = tmp_path / "ordinary.parquet"
+    pq.write_table(expected, ordinary, data_page_size=64)
+    assert sizes == [column.num_values for column in chunks(ordinary, 0).values()]
 
 
 @pytest.mark.parametrize(
     "options",
-    [{"compression": "zstd"}, {"write_page_index": True}, {"compression": "none"}],
+    [
+        {"compression": "zstd"},
+        {"compression": "none"},
+        {"write_page_index": True},
+        {"data_page_version": "2.0"},
+        {"use_dictionary": False},
+        {"dictionary_pagesize_limit": 10},
+    ],
     ids=str,
 )
-def test_a_footer_that_is_not_as_expected_leads_to_the_ordinary_way(
-    tmp_path, monkeypatch, caplog, options
-):
+def test_what_is_not_as_expected_leads_to_the_ordinary_way(tmp_path, monkeypatch, caplog, options):
     path, source = tmp_path / "out.parquet", tmp_path / "source.parquet"
     with pytest.raises(UnexpectedParquetError):
         write(tmp_path / "broken.parquet", [(40, LISTS["fifty"])], **options)
     pq.write_table(plain_table(40, 0), source)
     usual = merge.write_options
     monkeypatch.setattr(merge, "write_options", lambda schema: usual(schema) | options)
-    rows = EpisodeRows(LISTS["one"], [])
+    rows = EpisodeRows([row("pick up"), row("put down", "plan")], [])
     with caplog.at_level(logging.WARNING):
         merged = merge_file(source, path, lambda _: rows, {0: 40})
     assert merged.frames == 40
     assert "could not be repeated" in caplog.text
-    assert pq.read_table(path)["language_persistent"].to_pylist() == [LISTS["one"]] * 40
-    assert not persistent_is_repeated(path, 0)
+    lists = pq.read_table(path)["language_persistent"].to_pylist()
+    assert [[r["content"] for r in found] for found in lists] == [["put down", "pick up"]] * 40
+    assert is_of_pyarrow_alone(path)
 
 
-def swapped(leaves: Any) -> Any:
+def changed(**fields: Any) -> Any:
+    """A `with_columns` that writes other numbers than it was told."""
+
+    def fault(with_columns: Any) -> Any:
+        def broken(footer: bytes, empty: bytes, columns: Any, found: Any) -> bytes:
+            wrong = [[replace(chunk, **fields) for chunk in group] for group in found]
+            return with_columns(footer, empty, columns, wrong)
+
+        return broken
+
+    return fault
+
+
+def cut(with_columns: Any) -> Any:
+    return lambda *given: with_columns(*given)[:-20]
+
+
+def other_columns(repeated: Any) -> Any:
     """The pages of the first two leaf columns are exchanged."""
 
     def broken(*given: Any) -> Any:
-        found = leaves(*given)
+        found = repeated(*given)
         return [found[1], found[0], *found[2:]]
 
     return broken
 
 
-def one_value_more(replace_chunks: Any) -> Any:
-    def broken(path: Path, columns: Any, chunks: Any) -> None:
-        more = {
-            group: [
-                repeated_pages.replace(chunk, num_values=chunk.num_values + 1) for chunk in found
-            ]
-            for group, found in chunks.items()
-        }
-        replace_chunks(path, columns, more)
-
-    return broken
-
-
-def an_offset_of_zero(with_chunks: Any) -> Any:
-    def broken(footer: bytes, columns: Any, chunks: Any) -> bytes:
-        zero = {
-            group: [repeated_pages.replace(chunk, data_page_offset=0) for chunk in found]
-            for group, found in chunks.items()
-        }
-        return with_chunks(footer, columns, zero)
-
-    return broken
-
-
-def cut(with_chunks: Any) -> Any:
-    return lambda *given: with_chunks(*given)[:-20]
-
-
 @pytest.mark.parametrize(
-    ("module", "name", "fault"),
+    ("owner", "name", "fault"),
     [
-        (repeated_pages, "_leaves", swapped),
-        (repeated_pages, "replace_chunks", one_value_more),
-        (parquet_footer, "with_chunks", an_offset_of_zero),
-        (parquet_footer, "with_chunks", cut),
+        (repeated_pages, "with_columns", changed(num_values=2000 + 1)),
+        (repeated_pages, "with_columns", changed(data_page_offset=0)),
+        (repeated_pages, "with_columns", changed(uncompressed_size=5)),
+        (repeated_pages, "with_columns", cut),
+        (repeated_pages._PageEncoder, "_repeated", other_columns),
     ],
-    ids=["pages of other columns", "num_values", "offset", "footer"],
+    ids=["number of values", "offset", "size", "footer", "columns"],
 )
 def test_what_was_written_wrongly_is_found_before_the_file_is_published(
-    tmp_path, monkeypatch, module, name, fault
+    tmp_path, monkeypatch, owner, name, fault
 ):
-    monkeypatch.setattr(module, name, fault(getattr(module, name)))
+    monkeypatch.setattr(owner, name, fault(getattr(owner, name)))
     with pytest.raises(UnexpectedParquetError):
         write(tmp_path / "broken.parquet", [(40, LISTS["fifty"]), (90, LISTS["unicode"])])
     source, path = tmp_path / "source.parquet", tmp_path / "out.parquet"
@@ -292,44 +305,32 @@ def test_what_was_written_wrongly_is_found_before_the_file_is_published(
     assert pq.read_table(path)["language_persistent"].to_pylist() == [LISTS["one"]] * 40
 
 
-def test_a_footer_cut_or_changed_anywhere_is_refused_or_still_names_the_columns(tmp_path):
-    path = tmp_path / "out.parquet"
-    table = write(path, [(40, LISTS["fifty"])], use_dictionary=True)
-    ordinary = tmp_path / "ordinary.parquet"
-    write_ordinarily(ordinary, table, [40])
-    metadata = pq.read_metadata(ordinary)
-    columns = {
-        number: metadata.schema.column(number)
-        for number in range(metadata.num_columns)
-        if metadata.schema.column(number).path.startswith("language_persistent")
-    }
-    row_group = metadata.row_group(0)
-    same = {0: [parquet_footer.Chunk.of(row_group.column(number), 1) for number in columns]}
-    data = ordinary.read_bytes()
-    length = int.from_bytes(data[-8:-4], "little")
-    footer = data[-8 - length : -8]
-    again = parquet_footer.with_chunks(footer, columns, same)
-    ordinary.write_bytes(data[: -8 - length] + again + len(again).to_bytes(4, "little") + b"PAR1")
-    assert pq.read_table(ordinary).equals(table)
+def test_a_footer_that_is_cut_or_changed_is_refused_or_found_by_the_check(tmp_path, monkeypatch):
+    given = []
+
+    def spy(*arguments: Any) -> bytes:
+        given.append(arguments)
+        return parquet_footer.with_columns(*arguments)
+
+    monkeypatch.setattr(repeated_pages, "with_columns", spy)
+    write(tmp_path / "out.parquet", [(40, LISTS["fifty"])])
+    footer, *others = given[0]
     groups_end = footer.rindex(b"language_events")
     for end in range(0, groups_end, 3):
         with pytest.raises(UnexpectedParquetError):
-            parquet_footer.with_chunks(footer[:end], columns, same)
+            parquet_footer.with_columns(footer[:end], *others)
     for at in range(0, groups_end, 5):
         changed = footer[:at] + bytes([footer[at] ^ 0x55]) + footer[at + 1 :]
-        try:
-            parquet_footer.with_chunks(changed, columns, same)
-        except UnexpectedParquetError:
-            continue
-
-
-def test_a_file_that_is_no_parquet_is_left_as_it_is(tmp_path):
-    path = tmp_path / "file"
-    for content in (b"", b"PAR1", b"x" * 100, b"\xff" * 8 + b"PAR1"):
-        path.write_bytes(content)
+        with contextlib.suppress(UnexpectedParquetError):  # and no other error
+            parquet_footer.with_columns(changed, *others)
+    for empty in (b"", footer, others[0][:50]):
         with pytest.raises(UnexpectedParquetError):
-            parquet_footer.replace_chunks(path, {}, {})
-        assert path.read_bytes() == content
+            parquet_footer.with_columns(footer, empty, *others[1:])
+    with pytest.raises(UnexpectedParquetError):
+        parquet_footer.with_columns(*given[0][:3], [])
+    for end in (b"", b"PAR1", b"x" * 100, b"\xff" * 8 + b"PAR1"):
+        with pytest.raises(UnexpectedParquetError):
+            parquet_footer.read_footer(end)
 
 
 @pytest.mark.parametrize("lists", [name for name in LISTS if name != "larger than a page"])
