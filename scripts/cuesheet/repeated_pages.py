@@ -39,7 +39,8 @@ from cuesheet.thrift_compact import MALFORMED, read_struct
 _LEAST_PAGES = 16  # episodes of fewer frames are not worth it
 _PAGE_ROWS = 1 << 16  # language rows in a page, at most
 _BLOCK_PAGES = 64  # written at once, at most
-_CHECKED_GROUPS = 3  # are read again, those with the fewest language rows
+_CHECKED_GROUPS = 3  # whose lists are read again,
+_CHECKED_BYTES = 512 << 20  # and as much of each at most
 
 # Fields of PageHeader, and by page type of the header within it.
 _PAGE_TYPE, _UNCOMPRESSED_SIZE, _COMPRESSED_SIZE = 1, 2, 3
@@ -101,11 +102,15 @@ class EpisodeWriter:
         if self._pages is None:
             return
         leaves = self._pages.encode(persistent)
-        if isinstance(persistent, Repeated) and leaves[0].repeats:
-            self._checked[len(self._chunks)] = persistent
-            if len(self._checked) > _CHECKED_GROUPS:
-                del self._checked[max(self._checked, key=lambda n: self._checked[n].num_rows)]
         self._chunks.append([leaf.write(self._sink) for leaf in leaves])
+        if isinstance(persistent, Repeated) and len(persistent.rows):
+            self._checked[len(self._chunks) - 1] = persistent
+            if len(self._checked) > _CHECKED_GROUPS:
+                del self._checked[max(self._checked, key=self._check_later)]
+
+    def _check_later(self, group: int) -> tuple[bool, int]:
+        """Greater for what is less worth the check: what is not repeated, and what takes long."""
+        return self._chunks[group][0].data_pages < _LEAST_PAGES, self._checked[group].num_rows
 
     def finish(self) -> None:
         """Complete the file and look whether what was repeated can be read.
@@ -164,7 +169,11 @@ class EpisodeWriter:
 
 
 def _check_lists(file: pq.ParquetFile, group: int, expected: Repeated) -> None:
-    """Raises UnexpectedParquetError if a frame of the row group has another list."""
+    """Raises UnexpectedParquetError if a frame of the row group has another list.
+
+    Of lists of megabytes, which take long to read, the first pages are looked at.
+    """
+    wanted = min(expected.frames, 1 + _CHECKED_BYTES // max(expected.rows.nbytes, 1))
     frames = 0
     for batch in file.iter_batches(
         expected.held_frames, row_groups=[group], columns=[PERSISTENT_COLUMN], use_threads=False
@@ -174,8 +183,9 @@ def _check_lists(file: pq.ParquetFile, group: int, expected: Repeated) -> None:
                 f"row group {group}: a list is not the one that was written"
             )
         frames += len(batch)
-    if frames != expected.frames:
-        raise UnexpectedParquetError(f"row group {group}: {frames} of {expected.frames} lists")
+        if frames >= wanted:
+            return
+    raise UnexpectedParquetError(f"row group {group}: {frames} of {expected.frames} lists")
 
 
 class _PageEncoder:
@@ -187,7 +197,7 @@ class _PageEncoder:
         self._schema = pa.schema([field])
         self._options = options
         self._open = opened
-        # By frames in a page, of which a writer is told once. The files are emptied ever again.
+        # By frames in a page, of which a writer is told once; in memory, and emptied by each list.
         self._writers: dict[int | None, tuple[io.BytesIO, pq.ParquetWriter]] = {}
 
     def encode(self, lists: Repeated | pa.ChunkedArray) -> list["_Leaf"]:

@@ -140,6 +140,16 @@ def test_every_shape_reads_as_it_was_given(tmp_path, frames, lists):
     assert repeated == [False, fits, True]
 
 
+@pytest.mark.parametrize("frames", [48, 50, 64, 100, 5000])
+def test_pages_that_are_written_block_by_block_are_as_many_as_the_frames_need(
+    tmp_path, monkeypatch, frames
+):
+    monkeypatch.setattr(repeated_pages, "_BLOCK_PAGES", 3)
+    monkeypatch.setattr(repeated_pages, "_CHECKED_BYTES", 1)
+    expected = write(tmp_path / "out.parquet", [(frames, LISTS["unicode"])])
+    assert pq.read_table(tmp_path / "out.parquet").equals(expected)
+
+
 def test_the_footer_is_that_of_an_ordinary_file_but_for_the_repeated_pages(tmp_path):
     path, ordinary = tmp_path / "out.parquet", tmp_path / "ordinary.parquet"
     episodes = [(900, LISTS["fifty"]), (17, LISTS["tool calls"]), (5, LISTS["one"])]
