@@ -18,13 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 REPOSITORY = Path(__file__).resolve().parents[1]
 SCRIPTS = REPOSITORY / "scripts"
 sys.path.insert(0, str(SCRIPTS))
-
-from cuesheet.job_server import JobServer  # noqa: E402
 
 
 def children_cpu_s() -> float:
@@ -122,6 +118,11 @@ class Jobs:
     """Runs scripts as whole jobs, in the way that Snakemake does: with and without a job server."""
 
     def __init__(self, folder: Path) -> None:
+        # Here, since processes that are measured import this module as well.
+        import psutil
+
+        from cuesheet.job_server import JobServer
+
         self._folder = folder
         self._count = 0
         (folder / "scripts").mkdir(parents=True)

@@ -12,6 +12,7 @@ files are compared row by row.
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -160,6 +161,8 @@ def rows_that_differ(first: Path, second: Path, step: int) -> int:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
+    # As the job server sets it: numpy's threads would only be started.
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory(prefix="merge.") as name:
         folder = Path(name)
         source = folder / "source.parquet"

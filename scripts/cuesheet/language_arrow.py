@@ -4,9 +4,11 @@ Types inferred from rows differ from file to file (double timestamps, null colum
 whose files differ does not load.
 """
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from cuesheet.language import EVENTS_COLUMN, PERSISTENT_COLUMN
@@ -71,3 +73,40 @@ def hub_features(feature_type: str) -> dict[str, Any]:
         PERSISTENT_COLUMN: listed(persistent),
         EVENTS_COLUMN: listed({**event, "tool_calls": listed(call)}),
     }
+
+
+def array(values: list[Any], kind: pa.DataType) -> pa.Array:
+    """`pyarrow.array(values, kind)` for the types of the language columns.
+
+    pyarrow's own imports pandas, to look whether it is given something of pandas: 0.2 s of CPU.
+
+    Args:
+        values: dicts, lists, strings or numbers, as `kind` says; None is null.
+        kind: struct, list, string, float32 or int32.
+    """
+    missing = values.count(None)
+    if missing == len(values):
+        return pa.nulls(missing, kind)
+    validity = [value is not None for value in values] if missing else None
+    buffers: list[Any] = [np.packbits(validity, bitorder="little") if missing else None]
+    children = []
+    if pa.types.is_struct(kind):
+        given = [value or {} for value in values] if missing else values
+        for field in kind:
+            children.append(array([value.get(field.name) for value in given], field.type))
+    elif pa.types.is_list(kind):
+        given = [value or () for value in values] if missing else values
+        buffers.append(_offsets(given))
+        children.append(array(list(itertools.chain.from_iterable(given)), kind.value_type))
+    elif pa.types.is_string(kind):
+        given = [(value or "").encode() for value in values]
+        buffers += [_offsets(given), b"".join(given)]
+    else:
+        numbers = {pa.float32(): np.float32, pa.int32(): np.int32}[kind]
+        buffers.append(np.array([value or 0 for value in values], numbers))
+    wrapped = [None if buffer is None else pa.py_buffer(buffer) for buffer in buffers]
+    return pa.Array.from_buffers(kind, len(values), wrapped, children=children)
+
+
+def _offsets(values: Sequence[Any]) -> np.ndarray:
+    return np.array([0, *itertools.accumulate(map(len, values))], np.int32)

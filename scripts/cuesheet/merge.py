@@ -1,11 +1,13 @@
 """Writes a data file of the dataset anew, with the two language columns.
 
 One episode at a time goes through: the source's columns unchanged, the language columns last, one
-row group an episode. The persistent list is the same on every frame; it is built once for a few
-frames and those are written again and again, so that memory does not grow with frames times rows.
+row group an episode. The persistent list is the same on every frame; it is built and encoded for a
+few frames, and what they make is repeated (`repeated_pages`): neither memory nor time grows with
+frames times rows.
 """
 
 import json
+import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,9 +33,18 @@ from cuesheet.language_arrow import (
     EVENTS_TYPE,
     PERSISTENT_ROW,
     PERSISTENT_TYPE,
+    array,
     hub_features,
 )
-from cuesheet.source_rows import READ_OPTIONS, SourceLanguage, episode_tables, repeated
+from cuesheet.parquet_footer import UnexpectedParquetError
+from cuesheet.repeated_pages import EpisodeWriter
+from cuesheet.source_rows import (
+    READ_OPTIONS,
+    Repeated,
+    SourceLanguage,
+    as_column,
+    episode_tables,
+)
 
 # Beyond its limit a dictionary is given up and every frame holds its strings in full: with the
 # default of 1 MiB, the persistent list of 300 subtasks makes some 40 GB of an hour.
@@ -81,16 +92,28 @@ def merge_file(
     Raises:
         CuesheetError: the file is not what the metadata says, or a row belongs to no frame.
     """
-    try:
+
+    def written(repeat: bool) -> Merged:
         with pq.ParquetFile(source, **READ_OPTIONS) as file:
             schema = annotated_schema(file.schema_arrow)
             plain = [name for name in schema.names if name not in LANGUAGE_COLUMNS]
             own = SourceLanguage(file)
             with atomic_path(output) as temporary:
                 episodes = episode_tables(file, plain, source, temporary.parent)
-                with pq.ParquetWriter(temporary, schema, **write_options(schema)) as writer:
+                with EpisodeWriter(temporary, schema, write_options(schema), repeat) as writer:
                     writing = _Writing(writer, annotations, own, replaced, source)
-                    return _write(writing, episodes, expected, progress)
+                    merged = _write(writing, episodes, expected, progress)
+                    writer.finish()
+                    return merged
+
+    try:
+        try:
+            return written(repeat=True)
+        except UnexpectedParquetError as error:
+            logging.getLogger(__name__).warning(
+                "%s: encoded pages could not be repeated, which takes longer: %s", output, error
+            )
+            return written(repeat=False)
     except pa.ArrowInvalid as error:
         raise CuesheetError(f"{source} is not a readable parquet file: {error}") from None
     except FileNotFoundError:
@@ -101,7 +124,7 @@ def merge_file(
 class _Writing:
     """What is written where, and what the rows of an episode come from."""
 
-    writer: pq.ParquetWriter
+    writer: EpisodeWriter
     annotations: Callable[[int], EpisodeRows | None]
     own: SourceLanguage
     replaced: Collection[str | None] | None
@@ -109,7 +132,7 @@ class _Writing:
 
     def columns(
         self, episode_index: int, table: pa.Table, first_frame: int
-    ) -> tuple[tuple[pa.ChunkedArray, pa.ChunkedArray], str]:
+    ) -> tuple[tuple[Repeated | pa.ChunkedArray, pa.ChunkedArray], str]:
         """The language columns of an episode, and whether they are annotated, kept or empty."""
         rows = self.annotations(episode_index)
         if rows is not None and self.replaced is None:
@@ -120,7 +143,7 @@ class _Writing:
             return found, "kept" if had_rows else "empty"
         if had_rows and (rows.persistent or rows.events):
             times = table.column("timestamp").cast(pa.float32()).to_pylist()
-            persistent, events = foreign_rows(found, times, self.replaced)
+            persistent, events = foreign_rows((as_column(found[0]), found[1]), times, self.replaced)
             rows = EpisodeRows([*rows.persistent, *persistent], [*rows.events, *events])
         language = language_columns(rows, table.column("timestamp"), episode_index, self.source)
         return language, "annotated"
@@ -149,9 +172,8 @@ def _write(
             )
         language, way = writing.columns(episode_index, table, frames)
         done[way].append(episode_index)
-        annotated = pa.table([*table.columns, *language], schema=writer.schema)
-        writer.write_table(annotated, row_group_size=annotated.num_rows)
-        frames += annotated.num_rows
+        writer.write(table, *language)
+        frames += table.num_rows
     extra = next(episodes, None)
     if extra is not None:
         raise CuesheetError(
@@ -163,7 +185,7 @@ def _write(
 def write_options(schema: pa.Schema) -> dict[str, Any]:
     """How the columns are written: dictionaries for what repeats, small pages of pictures."""
     sink = pa.BufferOutputStream()
-    pq.write_table(schema.empty_table(), sink)
+    pq.ParquetWriter(sink, schema).close()
     stored = pq.read_metadata(pa.BufferReader(sink.getvalue())).schema
     leaves = [stored.column(number) for number in range(len(stored))]
     # With room for much, the dictionary of what never repeats would only be held in memory.
@@ -232,7 +254,7 @@ def _pandas_metadata(value: bytes, dropped: set[str]) -> bytes:
 
 def language_columns(
     rows: EpisodeRows, timestamps: pa.ChunkedArray, episode_index: int, source: Path | str
-) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+) -> tuple[Repeated, pa.ChunkedArray]:
     """The two columns of one episode.
 
     Args:
@@ -245,8 +267,10 @@ def language_columns(
         CuesheetError: a row's timestamp is not that of a frame: the annotations are of an older
             recording of the episode.
     """
-    times = timestamps.cast(pa.float32()).to_pylist()
-    frame_of = {time: frame_index for frame_index, time in enumerate(times)}
+    if timestamps.type != pa.float32():  # a cast imports pyarrow.compute: 0.05 s of CPU
+        timestamps = timestamps.cast(pa.float32())
+    times = timestamps.to_pylist()
+    frame_of = dict(zip(times, range(len(times)), strict=True))
     by_frame: dict[int, list[Row]] = {}
     for name, listed in (("persistent row", rows.persistent), ("event", rows.events)):
         for row in listed:
@@ -260,8 +284,8 @@ def language_columns(
                 )
             if name == "event":
                 by_frame.setdefault(frame_index, []).append(row)
-    persistent = pa.array(sort_persistent(rows.persistent), type=PERSISTENT_ROW)
-    return repeated(persistent, len(times), PERSISTENT_TYPE), _placed(by_frame, len(times))
+    persistent = array(sort_persistent(rows.persistent), PERSISTENT_ROW)
+    return Repeated(persistent, len(times), PERSISTENT_TYPE), _placed(by_frame, len(times))
 
 
 def _placed(by_frame: Mapping[int, list[Row]], frames: int) -> pa.ChunkedArray:
@@ -270,7 +294,7 @@ def _placed(by_frame: Mapping[int, list[Row]], frames: int) -> pa.ChunkedArray:
     for frame_index in sorted(by_frame):
         counts[frame_index + 1] = len(by_frame[frame_index])
         ordered += sort_events(by_frame[frame_index])
-    offsets = pa.array(np.cumsum(counts, dtype=np.int32), type=pa.int32())
-    values = pa.array(ordered, type=EVENT_ROW)
-    lists = pa.ListArray.from_arrays(offsets, values, type=EVENTS_TYPE)
-    return pa.chunked_array([lists], type=EVENTS_TYPE)
+    offsets = pa.py_buffer(np.cumsum(counts, dtype=np.int32))
+    values = array(ordered, EVENT_ROW)
+    lists = pa.Array.from_buffers(EVENTS_TYPE, frames, [None, offsets], children=[values])
+    return pa.chunked_array([lists])

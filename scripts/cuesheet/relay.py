@@ -20,7 +20,7 @@ from cuesheet.files import atomic_path
 from cuesheet.finalize import copy_other_files, extended_info, prepare, publish
 from cuesheet.language import LANGUAGE_COLUMNS
 from cuesheet.merge import write_options
-from cuesheet.source_rows import READ_OPTIONS, SourceLanguage, episode_tables
+from cuesheet.source_rows import READ_OPTIONS, SourceLanguage, as_column, episode_tables
 
 DATA_FILE_MB = 100
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
@@ -154,8 +154,9 @@ def _join_data(episodes: Sequence[Episode], merged: Path, target: Path) -> None:
                     plain = [name for name in schema.names if name not in LANGUAGE_COLUMNS]
                     own = SourceLanguage(file)
                     for _, table in episode_tables(file, plain, path, temporary.parent):
-                        language, _ = own.take(0, table.num_rows)
-                        whole = pa.table([*table.columns, *language], schema=schema)
+                        (persistent, events), _ = own.take(0, table.num_rows)
+                        columns = [*table.columns, as_column(persistent), events]
+                        whole = pa.table(columns, schema=schema)
                         writer.write_table(whole.cast(writer.schema), row_group_size=table.num_rows)
         finally:
             if writer is not None:

@@ -6,8 +6,10 @@ mapped into memory; lists are read a few frames at a time, and one that repeats 
 """
 
 import itertools
+import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import pyarrow.parquet as pq
 
 from cuesheet.errors import CuesheetError
 from cuesheet.language import EVENTS_COLUMN, LANGUAGE_COLUMNS, PERSISTENT_COLUMN
-from cuesheet.language_arrow import EVENTS_TYPE, PERSISTENT_TYPE
+from cuesheet.language_arrow import EVENTS_TYPE, PERSISTENT_TYPE, array
 
 # A column chunk is read as it is needed; pyarrow's default loads all of a file's ahead.
 READ_OPTIONS: Mapping[str, Any] = {"pre_buffer": False, "buffer_size": 1 << 20}
@@ -53,8 +55,9 @@ def episode_tables(
     pending = _HeldRows(folder)
     current: int | None = None
     seen: set[int] = set()
-    for batch in file.iter_batches(batch_size=batch_rows, columns=list(columns)):
-        numbers = batch.column("episode_index").to_numpy(zero_copy_only=False)
+    for batch in file.iter_batches(batch_rows, columns=list(columns), use_threads=False):
+        # Not to_numpy, which imports pandas: 0.2 s of CPU.
+        numbers = np.from_dlpack(batch.column("episode_index"))
         cuts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
         for start, end in itertools.pairwise(cuts):
             if start == end:
@@ -110,6 +113,38 @@ class _HeldRows:
             return pa.ipc.open_file(pa.memory_map(file.name)).read_all()
 
 
+@dataclass(frozen=True)
+class Repeated:
+    """The lists of an episode's frames where all are the same: `rows`, on each of `frames`."""
+
+    rows: pa.Array
+    frames: int
+    column_type: pa.ListType
+
+    @property
+    def num_rows(self) -> int:
+        """Language rows of all frames."""
+        return self.frames * len(self.rows)
+
+    @property
+    def held_frames(self) -> int:
+        """As many frames' lists as may be held in memory."""
+        fitting = _REPEATED_BYTES // max(self.rows.nbytes, 1)
+        return max(1, min(self.frames, _REPEATED_FRAMES, fitting))
+
+    def column(self) -> pa.ChunkedArray:
+        """A list a frame. The chunks share their memory."""
+        held = self.held_frames
+        offsets = array([0, len(self.rows)], pa.int32())
+        one = pa.ListArray.from_arrays(offsets, self.rows, type=self.column_type)
+        few = math.isqrt(held)  # in two steps, since every array to join takes its time
+        block = pa.concat_arrays([one] * few)
+        chunk = pa.concat_arrays([block] * -(-held // few)).slice(0, held)
+        whole, rest = divmod(self.frames, held)
+        chunks = [chunk] * whole + ([chunk.slice(0, rest)] if rest else [])
+        return pa.chunked_array(chunks, type=self.column_type)
+
+
 class SourceLanguage:
     """The language rows that a data file already has, read front to back."""
 
@@ -125,8 +160,12 @@ class SourceLanguage:
         self._read = self._batches()
         self._held: tuple[int, pa.RecordBatch] | None = None
 
-    def take(self, begin: int, end: int) -> tuple[tuple[pa.ChunkedArray, pa.ChunkedArray], bool]:
+    def take(
+        self, begin: int, end: int
+    ) -> tuple[tuple[Repeated | pa.ChunkedArray, pa.ChunkedArray], bool]:
         """The two columns of rows [begin, end) in the explicit types, and whether there is a row.
+
+        Persistent lists are `Repeated` where all are the same.
 
         `begin` must not be before the `end` of an earlier call.
         """
@@ -138,9 +177,9 @@ class SourceLanguage:
             for batch in self._between(begin, end):
                 for name in self._names:
                     lists[name].add(batch.column(name))
-        columns = [lists[name].column(end - begin) for name in LANGUAGE_COLUMNS]
-        had_rows = any(found.has_rows for found in lists.values())
-        return (columns[0], columns[1]), had_rows
+        persistent = lists[PERSISTENT_COLUMN].found(end - begin)
+        events = as_column(lists[EVENTS_COLUMN].found(end - begin))
+        return (persistent, events), any(found.has_rows for found in lists.values())
 
     def _between(self, begin: int, end: int) -> Iterator[pa.RecordBatch]:
         self._begin = begin
@@ -180,44 +219,39 @@ class _Lists:
 
     def add(self, column: pa.ListArray) -> None:
         if column.type != self._type or column.null_count:
-            column = pa.array([rows or [] for rows in column.to_pylist()], type=self._type)
+            column = array([rows or [] for rows in column.to_pylist()], self._type)
         values = column.flatten()
         self.has_rows = self.has_rows or len(values) > 0
         if not self._frames:
             self._first = values.slice(0, column.value_lengths()[0].as_py())
         if self._first is not None and not is_repeated(column, self._first):
-            self._chunks = repeated(self._first, self._frames, self._type).chunks
+            self._chunks = Repeated(self._first, self._frames, self._type).column().chunks
             self._first = None
         if self._first is None:
             self._chunks.append(column)
         self._frames += len(column)
 
-    def column(self, frames: int) -> pa.ChunkedArray:
+    def found(self, frames: int) -> Repeated | pa.ChunkedArray:
         """The lists of `frames` frames: those that were added, or empty ones if none were."""
         if self._chunks:
             return pa.chunked_array(self._chunks, type=self._type)
-        first = pa.array([], self._type.value_type) if self._first is None else self._first
-        return repeated(first, frames, self._type)
+        first = array([], self._type.value_type) if self._first is None else self._first
+        return Repeated(first, frames, self._type)
+
+
+def as_column(lists: Repeated | pa.ChunkedArray) -> pa.ChunkedArray:
+    """A list a frame."""
+    return lists.column() if isinstance(lists, Repeated) else lists
 
 
 def is_repeated(column: pa.ListArray, first: pa.Array) -> bool:
     """Whether every list of `column`, which has no nulls, is `first`."""
-    values, rows = column.flatten(), len(first)
-    if column.value_lengths().unique().to_pylist() != [rows]:
+    # Not flatten and unique: pyarrow.compute takes 0.05 s of CPU to import.
+    rows, offsets = len(first), np.from_dlpack(column.offsets)
+    if not len(column) or (np.diff(offsets) != rows).any():
         return False
+    values = column.values.slice(offsets[0], len(column) * rows)
     # Every list equals the one before it: one comparison for the whole column.
     return values.slice(0, rows).equals(first) and values.slice(rows).equals(
         values.slice(0, len(values) - rows)
     )
-
-
-def repeated(rows: pa.Array, frames: int, column_type: pa.ListType) -> pa.ChunkedArray:
-    """`rows` as the list of each of `frames` frames. The chunks share their memory."""
-    fitting = _REPEATED_BYTES // max(rows.nbytes, 1)
-    held = max(1, min(frames, _REPEATED_FRAMES, fitting))
-    values = rows.take(pa.array(np.tile(np.arange(len(rows)), held)))
-    offsets = pa.array(np.arange(held + 1, dtype=np.int32) * len(rows), type=pa.int32())
-    chunk = pa.ListArray.from_arrays(offsets, values, type=column_type)
-    whole, rest = divmod(frames, held)
-    chunks = [chunk] * whole + ([chunk.slice(0, rest)] if rest else [])
-    return pa.chunked_array(chunks, type=column_type)
