@@ -56,6 +56,8 @@ def episode_tables(
     current: int | None = None
     seen: set[int] = set()
     for batch in file.iter_batches(batch_rows, columns=list(columns), use_threads=False):
+        if batch.column("episode_index").null_count:
+            raise CuesheetError(f"{source}: a row has no episode_index; expected one on every row.")
         # Not to_numpy, which imports pandas: 0.2 s of CPU.
         numbers = np.from_dlpack(batch.column("episode_index"))
         cuts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]

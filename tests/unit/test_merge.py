@@ -280,6 +280,18 @@ def test_a_file_that_differs_from_the_metadata_is_refused(root, tmp_path):
     assert not output.exists()
 
 
+def test_a_row_without_an_episode_number_is_refused(root, tmp_path):
+    table = pq.read_table(root / FILE)
+    numbers = table.column("episode_index").to_pylist()
+    numbers[3] = None
+    index = table.schema.get_field_index("episode_index")
+    source = tmp_path / "source.parquet"
+    pq.write_table(table.set_column(index, "episode_index", pa.array(numbers, pa.int64())), source)
+    with pytest.raises(CuesheetError, match="source.parquet: a row has no episode_index"):
+        merge_file(source, tmp_path / "out.parquet", {}.get, lengths(root / FILE))
+    assert list(tmp_path.iterdir()) == [source]
+
+
 def write_stage_files(results: Path, episode: int, rows: EpisodeRows, length: int) -> None:
     """An episode's annotation files, and the validation that says which were checked."""
     checked = {}
