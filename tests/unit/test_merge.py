@@ -287,7 +287,7 @@ def test_a_row_without_an_episode_number_is_refused(root, tmp_path):
     index = table.schema.get_field_index("episode_index")
     source = tmp_path / "source.parquet"
     pq.write_table(table.set_column(index, "episode_index", pa.array(numbers, pa.int64())), source)
-    with pytest.raises(CuesheetError, match="source.parquet: a row has no episode_index"):
+    with pytest.raises(CuesheetError, match=r"source\.parquet: a row has no episode_index"):
         merge_file(source, tmp_path / "out.parquet", {}.get, lengths(root / FILE))
     assert list(tmp_path.iterdir()) == [source]
 
