@@ -344,7 +344,13 @@ def show_summaries():
     for name in RUN.datasets:
         path = Path("results") / name / "summary.txt"
         if workflow.is_main_process and path.is_file() and path.stat().st_mtime >= PARSED_AT:
-            print(path.read_text(encoding="utf-8"), file=sys.stderr)
+            print(path.read_text(encoding="utf-8").rstrip(), file=sys.stderr)
+            if path.with_name("report.html").is_file():
+                look = f"{path.with_name('report.html')}, for a browser"
+                if path.with_name("review").is_dir():
+                    look += f"; to correct what is wrong: make review DATASET={name}"
+                print(f"  Report:            {look}", file=sys.stderr)
+            print(file=sys.stderr)
     if workflow.is_main_process and RUN.shard is None:
         show_usage()
 
