@@ -7,14 +7,17 @@ its own, as in a run. The calls of many episodes are asked over the stages' own 
 stages ask them: describe, segment, then one memory after the other; the interjections when the
 plan is there; all questions of VQA at once. `vlm.concurrency` is 1.5 times the slots, so that the
 server has a call at hand when a slot is free. There are `--episodes` of them, or fewer where that
-would take longer than `--seconds` at full slots; `--jobs` of them are at work at once.
+would take longer than `--seconds` at full slots; `--jobs` of them are at work at once, started one
+after the other as in a run.
 
 The plain way: one process, 16 episodes in parallel, one phase after the other (the plans of all,
 then the interjections of all, then the questions of all), serial within an episode but for VQA.
 
-The server itself tells how full it was: until the last moment at which all its slots were in use
-(after that there is no work for all of them), and from the first call to the last. Where a core
-is the limit, it shows as calls a second a core of client and gateway.
+The server itself tells how full it was: from the first call to the last, and until the last moment
+at which all its slots were in use (after that there is no work for all of them). Where a core
+is the limit, it shows as calls a second a core of client and gateway. Where the plain way leaves
+less than a third of the slots empty, nothing is 1.5 times faster; then 0.95 of what is possible is
+the target.
 """
 
 import argparse
@@ -197,10 +200,11 @@ def main() -> None:
             found = measure(slots, reply_s, episodes, options.jobs)
             figures.append(found)
             print(show(found), flush=True)
-            label = f"server: S={slots} T={reply_s:g} s"
+            label, possible = f"server: S={slots} T={reply_s:g} s", 1 / found["plain"]["used"]
+            faster = f"{label}, times faster than plainly (possible: {possible:.2f})"
             targets += [
-                Target(f"{label}, slots in use", found["used_with_work"], 0.95),
-                Target(f"{label}, times faster than plainly", found["ratio"], 1.5),
+                Target(f"{label}, slots in use", found["used"], 0.95),
+                Target(faster, found["ratio"], min(1.5, 0.95 * possible)),
             ]
     measuring.publish("server_fill", targets, {"runs": figures}, options.json)
 
