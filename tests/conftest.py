@@ -18,6 +18,14 @@ def _test_data(relative: str) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def ordinary_priority():
+    """A test that leaves this process a real-time one would starve what later tests start."""
+    yield
+    if hasattr(os, "sched_getscheduler"):
+        assert os.sched_getscheduler(0) == os.SCHED_OTHER
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return REPOSITORY

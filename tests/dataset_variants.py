@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import shutil
+import sys
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -173,3 +175,7 @@ def _cut(source: Path, target: Path, first: int, length: int, fps: int, codec: s
             picture.time_base = Fraction(1, fps)
             output.mux(stream.encode(picture))
         output.mux(stream.encode(None))
+    # Where root encodes, SVT-AV1 makes the calling thread a real-time one, and with it all
+    # processes that are started later. Two of those that compute starve a machine of two cores.
+    if sys.platform == "linux":
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
