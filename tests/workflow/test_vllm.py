@@ -47,12 +47,16 @@ def configure(
 
 def model_servers_in(folder: Path) -> list[psutil.Process]:
     """The processes of vLLM itself that were started by a command line."""
-    return [
-        process
-        for process in processes_in(folder)
-        if "vllm.entrypoints.openai.api_server" in (words := process.cmdline())
-        and not any(word.endswith("leash.py") for word in words)
-    ]
+    return [process for process in processes_in(folder) if is_model_server(process)]
+
+
+def is_model_server(process: psutil.Process) -> bool:
+    try:
+        words = process.cmdline()
+    except psutil.NoSuchProcess:  # it has just ended
+        return False
+    is_leash = any(word.endswith("leash.py") for word in words)
+    return "vllm.entrypoints.openai.api_server" in words and not is_leash
 
 
 def cached_of_segment(work: Workdir) -> tuple[int, int]:
