@@ -63,13 +63,23 @@ wgobench: $(VENV)/.workflow-installed  ## Score a model: make wgobench FILE=wgo.
 	  --config dataset="{wgo_bench: $$dataset}" vqa="{enabled: false}" evaluate="{reference: $(FILE)}"
 	@cat results/wgo_bench/evaluation.txt
 
-# Its parts may run side by side: make -j2 --output-sync test
+# Its parts may run side by side: make -j3 --output-sync test
 .PHONY: test
-test: slurm suite vllm lerobot torchcodec  ## Run all tests
+test: slurm workflow unit vllm lerobot torchcodec  ## Run all tests
+
+SMALL := -m "not torchcodec and not vllm and not lerobot and not slurm"
 
 .PHONY: suite
 suite: $(VENV)/.test-installed  ## Run the tests that need no large environment of their own
-	@$(BIN)/python -m pytest -m "not torchcodec and not vllm and not lerobot and not slurm" $(PYTEST)
+	@$(BIN)/python -m pytest $(SMALL) $(PYTEST)
+
+.PHONY: unit
+unit: $(VENV)/.test-installed  ## Run those of them that run no workflow
+	@$(BIN)/python -m pytest tests/unit $(SMALL) $(PYTEST)
+
+.PHONY: workflow
+workflow: $(VENV)/.test-installed  ## Run those of them that do
+	@$(BIN)/python -m pytest tests/workflow $(SMALL) $(PYTEST)
 
 # A SLURM of this machine, installed and started by the tests: as root, with apt; else skipped.
 .PHONY: slurm
