@@ -37,8 +37,11 @@ def submit(workdir: Workdir, tmp_path: Path, demo_v3: Path, monkeypatch):
     recorded = tmp_path / "recorded"
     folder = tmp_path / "bin"
     folder.mkdir()
-    for name in ("sbatch", "squeue", "sacct", "sinfo", "scontrol", "sacctmgr"):
-        (folder / name).write_text(RECORDER if name == "sbatch" else "#!/bin/sh\n")
+    # All that the plugin may ask: a SLURM of this machine, if there is one, is not meant.
+    programs = dict.fromkeys(("squeue", "sacct", "sinfo", "scontrol"), "#!/bin/sh\n")
+    programs |= dict.fromkeys(("sacctmgr", "sshare"), "#!/bin/sh\necho my_account\n")
+    for name, script in {**programs, "sbatch": RECORDER}.items():
+        (folder / name).write_text(script)
         (folder / name).chmod(0o755)
     workdir.configure(dataset=str(demo_v3))
     workdir.run("results/demo_v3/episodes.parquet")
