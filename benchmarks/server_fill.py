@@ -124,7 +124,7 @@ def plainly(running: Running, episodes: int) -> dict[str, float]:
 
     def ask(text: str) -> None:
         if not hasattr(local, "client"):
-            local.client = httpx.Client(timeout=60.0, trust_env=False)
+            local.client = httpx.Client(timeout=600.0, trust_env=False)
         content = [part, {"type": "text", "text": text}]
         body = {"model": "m", "messages": [{"role": "user", "content": content}]}
         local.client.post(f"{running.base_url}/chat/completions", json=body).raise_for_status()
