@@ -47,6 +47,11 @@ def draw(folder: Path) -> Path:
         )
     axes.set_yticks(range(len(rows)), [target["name"] for target, _ in reversed(rows)], fontsize=8)
     axes.set_xscale("log")
+    marks = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]
+    low, high = axes.get_xlim()
+    axes.set_xticks([mark for mark in marks if low <= mark <= high], minor=False)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xlabel("times the target (right of the line: reached); the number is the value itself")
     axes.margins(x=0.12, y=0.01)
