@@ -167,7 +167,7 @@ def read_entry(path: Path) -> dict[str, Any]:
         entry = json.loads(path.read_bytes())
         if entry["format"] != FORMAT:
             raise ValueError(f"format {entry['format']!r}, expected {FORMAT}")
-        if entry["key"] != key or _digest(entry["request"]) != key:
+        if entry["key"] != key or key_of(entry["request"]) != key:
             raise ValueError("its request is not the one that its name stands for")
         if is_usable(entry) and not is_complete(entry["reply"]):
             raise ValueError("its reply has no choice with text")

@@ -17,29 +17,33 @@ def atomic_path(path: Path | str, mode: int = 0o644, *, sync: bool = True) -> It
     On an exception the temporary file is removed and `path` stays as it was. Without `sync`, a file
     may be empty after a power failure: for what is made anew then.
     """
-    target = Path(path)
-    handle, temporary = _open_beside(target)
-    os.close(handle)
-    try:
+    with _replacing(Path(path)) as (handle, temporary):
+        os.close(handle)
         yield temporary
         os.chmod(temporary, mode)
         if sync:
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
-def _open_beside(target: Path) -> tuple[int, Path]:
-    """Open a new file in the folder of `target`, which is made if it is not there."""
+@contextmanager
+def _replacing(target: Path) -> Iterator[tuple[int, Path]]:
+    """Yield a new file beside `target`, open, and its path; in the end it takes that one's place.
+
+    On an exception it is removed. The folder is made if it is not there.
+    """
     where = {"prefix": f".{target.stem}.", "suffix": target.suffix, "dir": target.parent}
     try:
         handle, name = tempfile.mkstemp(**where)
     except FileNotFoundError:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(**where)
-    return handle, Path(name)
+    try:
+        yield handle, Path(name)
+        os.replace(name, target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
 
 
 def declare(written: Path | str, output: Path | str) -> None:
@@ -54,19 +58,12 @@ def declare(written: Path | str, output: Path | str) -> None:
 
 def write_text(path: Path | str, text: str, mode: int = 0o644) -> None:
     """Write `text` (UTF-8) atomically."""
-    # As `atomic_path`, with the file opened once: the cache writes one for every reply.
-    target = Path(path)
-    handle, temporary = _open_beside(target)
-    try:
-        with open(handle, "wb") as file:
-            file.write(text.encode())
-            file.flush()
-            os.fchmod(handle, mode)
-            os.fsync(handle)
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    # Not by `atomic_path`, which opens the file twice more: the cache writes one for every reply.
+    with _replacing(Path(path)) as (handle, _), open(handle, "wb") as file:
+        file.write(text.encode())
+        file.flush()
+        os.fchmod(handle, mode)
+        os.fsync(handle)
 
 
 def write_json(path: Path | str, value: Any, mode: int = 0o644) -> None:

@@ -130,9 +130,7 @@ class Upstream:
         """
         self.in_flight += 1
         try:
-            content = (
-                body.content if isinstance(body, ChatBody) else json.dumps(dict(body)).encode()
-            )
+            content = body.content if isinstance(body, ChatBody) else json.dumps(body).encode()
             response = await self._send("POST", "/chat/completions", content)
             if response.status >= 300:
                 raise self._refusal(response)
