@@ -69,9 +69,9 @@ def make_source(path: Path, options: tuple[str, ...]) -> None:
 
 def indices() -> list[int]:
     """The 90 keyframes: 2.97 a second, and the last frame."""
-    from cuesheet.grid import keyframe_indices
+    from cuesheet.grid import select_keyframes
 
-    found = keyframe_indices([i / FPS for i in range(FRAMES)], PER_SECOND, None, 1)
+    found = select_keyframes([i / FPS for i in range(FRAMES)], PER_SECOND, None, 1).frame_indices
     assert len(found) == KEYFRAMES, len(found)
     return found
 

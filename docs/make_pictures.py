@@ -14,7 +14,6 @@ from PIL import Image, ImageDraw, ImageFont
 from cuesheet import contact_sheet
 from cuesheet.config import Config
 from cuesheet.episode import read_episode
-from cuesheet.grid import grid_indices
 
 RESULTS = Path("results/demo_v3")
 EPISODE = "000000"
@@ -47,9 +46,8 @@ def main() -> None:
     layout = config.plan.frames
     episode = read_episode(RESULTS / "keyframes" / EPISODE)
     camera = next(iter(episode.keyframes))
-    indices = grid_indices(episode.timestamps_s, config.keyframes.per_second)
     sheet = contact_sheet.compose(
-        episode.frames_at(camera, indices),
+        episode.frames_at(camera, episode.grid),
         columns=layout.columns,
         per_sheet=layout.per_sheet,
         tile_width=layout.tile_width,

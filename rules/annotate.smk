@@ -30,7 +30,6 @@ rule annotate_plan:
         answers=ANSWERS,
         plan=CONFIG.plan.model_dump(),
         camera=lambda wildcards: of(wildcards).default_camera,
-        per_second=CONFIG.keyframes.per_second,
         given=given_subtasks,
     script:
         "../scripts/annotate_plan.py"
@@ -59,7 +58,6 @@ rule annotate_interjections:
         interjections=CONFIG.interjections.model_dump(),
         frames=CONFIG.plan.frames.model_dump(),
         camera=lambda wildcards: of(wildcards).default_camera,
-        per_second=CONFIG.keyframes.per_second,
         seed=CONFIG.seed,
     script:
         "../scripts/annotate_interjections.py"

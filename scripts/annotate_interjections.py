@@ -22,7 +22,6 @@ async def annotate(
     settings: InterjectionsConfig,
     layout: FramesConfig,
     camera: str | None,
-    per_second: float,
     seed: int,
 ) -> dict[str, Any]:
     """The content of the interjections file; `plan` is that of the plan file."""
@@ -34,7 +33,6 @@ async def annotate(
             settings,
             plan=plan,
             camera=camera,
-            per_second=per_second,
             layout=layout,
             seed=seed,
         )
@@ -52,7 +50,6 @@ def main(snakemake) -> None:
                 InterjectionsConfig(**snakemake.params.interjections),
                 FramesConfig(**snakemake.params.frames),
                 snakemake.params.camera,
-                snakemake.params.per_second,
                 snakemake.params.seed,
             )
         )

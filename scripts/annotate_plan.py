@@ -23,7 +23,6 @@ async def annotate(
     answers: Mapping[str, Any],
     settings: PlanConfig,
     camera: str | None,
-    per_second: float,
     clip: str | None,
     given: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -34,7 +33,6 @@ async def annotate(
             stage,
             settings,
             camera=camera,
-            per_second=per_second,
             cut_clip=cut,
             given=_given(given, stage) if given else None,
         )
@@ -73,7 +71,6 @@ def main(snakemake) -> None:
                 snakemake.params.answers,
                 PlanConfig(**snakemake.params.plan),
                 snakemake.params.camera,
-                snakemake.params.per_second,
                 snakemake.input.clip or None,
                 snakemake.params.given,
             )

@@ -29,7 +29,7 @@ async def annotate(
 ) -> dict[str, Any]:
     """The content of the VQA file."""
     async with open_stage("vqa", keyframes=keyframes, prompts=prompts, answers=answers) as stage:
-        total = vqa.count_frames(stage, settings, cameras)
+        total = vqa.count_frames(stage, cameras)
         with tqdm(total=total, unit="call", mininterval=2, file=sys.stderr) as bar:
             pairs = await vqa.annotate(
                 stage,

@@ -11,7 +11,7 @@ import time
 
 from cuesheet import joblog, scratch
 from cuesheet.episode_index import read_indexed_episode
-from cuesheet.grid import keyframe_indices
+from cuesheet.grid import select_keyframes
 from cuesheet.keyframes import write_keyframes
 
 
@@ -20,8 +20,8 @@ def main(snakemake) -> None:
         params = snakemake.params
         begin_s = time.monotonic()
         row = read_indexed_episode(snakemake.input.index, int(snakemake.wildcards.episode))
-        indices = keyframe_indices(
-            row.timestamps, params.per_second, params.vqa_hz or None, params.vqa_frames
+        selection = select_keyframes(
+            row.shortest_timestamps, params.per_second, params.vqa_hz or None, params.vqa_frames
         )
         folder = snakemake.output[0]
         elsewhere = scratch.place_of_pictures(folder, snakemake.wildcards.dataset)
@@ -31,7 +31,7 @@ def main(snakemake) -> None:
             dataset=snakemake.wildcards.dataset,
             root=params.root,
             cameras=list(params.cameras),
-            frame_indices=indices,
+            selection=selection,
             decoder=params.decoder,
         )
         if elsewhere:
@@ -39,7 +39,7 @@ def main(snakemake) -> None:
         log.info(
             "episode %d: %d of %d frames from each of %d cameras, decoded by %s in %.2f s",
             row.episode_index,
-            len(indices),
+            len(selection.frame_indices),
             row.length,
             len(written["cameras"]),
             params.decoder,

@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
+from cuesheet.ffmpeg import run_ffmpeg
+
 EPISODES = "meta/episodes/chunk-000/file-000.parquet"
 CHUNK, EPISODE = "chunk-{episode_chunk:03d}", "episode_{episode_index:06d}"  # of format v2.1
 DATA = "data/chunk-000/file-000.parquet"
@@ -106,6 +108,26 @@ def add_pictures(root: Path, camera: str, pictures: Sequence[np.ndarray]) -> Non
     kind = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
     table = pq.read_table(root / DATA).append_column(camera, pa.array(cells, kind))
     pq.write_table(table, root / DATA)
+
+
+def set_rate(root: Path, fps: int) -> None:
+    """The same frames at another frame rate: timestamps, metadata and videos."""
+    info = json.loads((root / "meta" / "info.json").read_text())
+    scale = info["fps"] / fps
+    edit_info(root, fps=fps)
+    table = pq.read_table(root / DATA)
+    times = pc.divide(pc.cast(table["frame_index"], pa.float64()), float(fps)).cast(pa.float32())
+    position = table.column_names.index("timestamp")
+    pq.write_table(table.set_column(position, "timestamp", times), root / DATA)
+    table = pq.read_table(root / EPISODES)
+    for position, name in enumerate(table.column_names):
+        if name.endswith(("/from_timestamp", "/to_timestamp")):
+            table = table.set_column(position, name, pc.multiply(table[name], scale))
+    pq.write_table(table, root / EPISODES)
+    for path in (root / "videos").rglob("*.mp4"):
+        scaled = path.with_suffix(".scaled.mp4")
+        run_ffmpeg(["-y", "-itsscale", str(scale), "-i", str(path), "-c", "copy", str(scaled)])
+        scaled.replace(path)
 
 
 def truncate_video(root: Path, camera: str) -> Path:

@@ -23,7 +23,10 @@ class Keyframe:
 
 @dataclass(frozen=True)
 class Episode:
-    """`timestamps_s` holds one time a frame; `keyframes` the decoded ones of every camera."""
+    """One time per frame, the decoded frames of every camera, and which of them stages show.
+
+    `grid` and `vqa` are the frame indices of `cuesheet.grid.KeyframeSelection`.
+    """
 
     dataset: str
     episode_index: int
@@ -31,6 +34,8 @@ class Episode:
     fps: float
     timestamps_s: Sequence[float]
     keyframes: dict[str, list[Keyframe]]
+    grid: Sequence[int] = ()
+    vqa: Sequence[int] = ()
 
     @property
     def name(self) -> str:
@@ -91,6 +96,8 @@ def read_episode(folder: Path | str) -> Episode:
             fps=data["fps"],
             timestamps_s=data["timestamps_s"],
             keyframes=keyframes,
+            grid=data["grid"],
+            vqa=data["vqa"],
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CuesheetError(

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from cuesheet.dataset import Dataset, Episode, describe_range
 from cuesheet.errors import CuesheetError
 from cuesheet.files import atomic_path
+from cuesheet.grid import shortest_float32
 from cuesheet.index_checks import (
     DataRows,
     Problem,
@@ -97,6 +98,11 @@ class IndexedEpisode:
     row_to: int
     timestamps: list[float]
     cameras: list[IndexedCamera]
+
+    @property
+    def shortest_timestamps(self) -> list[float]:
+        """The timestamps (s) as keyframes.json and every stage has them: 0.1, not 0.10000000149."""
+        return [shortest_float32(timestamp) for timestamp in self.timestamps]
 
     def camera(self, key: str) -> IndexedCamera:
         """The camera of that key. Raises CuesheetError where there is none."""

@@ -1,12 +1,15 @@
-"""Which frames of an episode are decoded, and which of them a stage looks at.
+"""Selects the frames of an episode that are decoded, and those that each stage shows the model.
 
-All functions take `timestamps_s`, one increasing time a frame (s, from the episode's start), and
-give frame indices.
+All functions take `timestamps_s`, one increasing time per frame (s, from the episode's start), and
+return frame indices. The selection is made once, when keyframes are decoded, and stored in
+keyframes.json: stages read it from there, because a second computation from rounded times can pick
+other frames.
 """
 
 import bisect
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 
 def nearest_index(timestamps_s: Sequence[float], time_s: float) -> int:
@@ -41,17 +44,31 @@ def vqa_ticks(timestamps_s: Sequence[float], hz: float, frames: int) -> list[lis
     ]
 
 
-def keyframe_indices(
+@dataclass(frozen=True)
+class KeyframeSelection:
+    """Sorted frame indices: `grid` for contact sheets and windows, `vqa` for visual questions."""
+
+    grid: Sequence[int]
+    vqa: Sequence[int] = ()
+
+    @property
+    def frame_indices(self) -> list[int]:
+        """Every frame that any stage needs, sorted."""
+        return sorted({*self.grid, *self.vqa})
+
+
+def select_keyframes(
     timestamps_s: Sequence[float], per_second: float, vqa_hz: float | None, vqa_frames: int
-) -> list[int]:
-    """Every frame that any stage may need: the grid, the VQA ticks, the first and the last frame.
+) -> KeyframeSelection:
+    """Return the frames to decode; the grid always includes the first and the last frame.
 
     `vqa_hz` None: no VQA.
     """
-    wanted = {0, *grid_indices(timestamps_s, per_second)}
-    if vqa_hz is not None:
-        wanted.update(i for tick in vqa_ticks(timestamps_s, vqa_hz, vqa_frames) for i in tick)
-    return sorted(wanted)
+    ticks = [] if vqa_hz is None else vqa_ticks(timestamps_s, vqa_hz, vqa_frames)
+    return KeyframeSelection(
+        grid=grid_indices(timestamps_s, per_second),
+        vqa=sorted({index for tick in ticks for index in tick}),
+    )
 
 
 def shortest_float32(value: float) -> float:

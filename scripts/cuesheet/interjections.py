@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from cuesheet.config import FramesConfig, InterjectionsConfig
 from cuesheet.episode import Keyframe
 from cuesheet.frame_choice import frames_around
-from cuesheet.grid import grid_indices
 from cuesheet.replies import Acknowledgement, Interjection
 from cuesheet.stage import Stage, row
 from cuesheet.subtasks import remaining_plan
@@ -31,7 +30,6 @@ async def annotate(
     *,
     plan: dict,
     camera: str | None,
-    per_second: float,
     layout: FramesConfig,
     seed: int,
 ) -> None:
@@ -52,7 +50,7 @@ async def annotate(
     if camera is None:
         stage.warn(f"episode {episode.name} has no camera: no interjections written")
     else:
-        grid = episode.frames_at(camera, grid_indices(episode.timestamps_s, per_second))
+        grid = episode.frames_at(camera, episode.grid)
         calls += [
             _interject(stage, settings, grid, layout, task, subtasks, position)
             for position in moments

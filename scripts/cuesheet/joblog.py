@@ -6,7 +6,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cuesheet.errors import CuesheetError, SurroundingsError
@@ -38,12 +38,13 @@ def to_file(path: Path | str) -> Iterator[logging.Logger]:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         force=True,
     )
-    for chatty in ("httpx", "httpcore"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         yield logging.getLogger("cuesheet")
-        if marker is not None:
+        if marker is not None and marker.exists():
             marker.unlink(missing_ok=True)
+            for folder in (marker.parent, marker.parent.parent):
+                with suppress(OSError):  # other episodes of this rule, or other rules, have failed
+                    folder.rmdir()
     except Exception as error:
         if not isinstance(error, CuesheetError):
             traceback.print_exc()
@@ -52,7 +53,11 @@ def to_file(path: Path | str) -> Iterator[logging.Logger]:
         if marker is not None and not isinstance(error, SurroundingsError):
             call = getattr(error, "call", None)  # the record of the call that it failed by
             failure = {"error": str(error), "log": str(target)}
-            write_json(marker, {**failure, "call": call} if call else failure)
+            failure = {**failure, "call": call} if call else failure
+            try:
+                write_json(marker, failure)
+            except FileNotFoundError:  # another episode's job has just removed the empty folder
+                write_json(marker, failure)
         print(f"ERROR: {error}\n       log: {target}", file=terminal, flush=True)
         sys.exit(1)
     finally:

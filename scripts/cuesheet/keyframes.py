@@ -10,7 +10,7 @@ from typing import Any
 from cuesheet.decoders import RgbFrame, decode_frames
 from cuesheet.episode_index import IndexedEpisode
 from cuesheet.errors import CuesheetError
-from cuesheet.grid import shortest_float32
+from cuesheet.grid import KeyframeSelection
 from cuesheet.png import write_png
 from cuesheet.video import locate_episode
 
@@ -59,7 +59,7 @@ def write_keyframes(
     dataset: str,
     root: Path | str,
     cameras: Iterable[str],
-    frame_indices: Sequence[int],
+    selection: KeyframeSelection,
     decoder: str,
 ) -> dict[str, Any]:
     """Write `{camera}/{frame_index:06d}.png` and keyframes.json; return what the JSON says.
@@ -68,7 +68,8 @@ def write_keyframes(
     Raises CuesheetError as `camera_frames` does, and where frames are missing.
     """
     target = Path(directory)
-    timestamps_s = [shortest_float32(timestamp) for timestamp in row.timestamps]
+    timestamps_s = row.shortest_timestamps
+    frame_indices = selection.frame_indices
     partial = target.with_name(target.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -82,6 +83,8 @@ def write_keyframes(
             "length": row.length,
             "timestamps_s": timestamps_s,
             "decoder": decoder,
+            "grid": list(selection.grid),
+            "vqa": list(selection.vqa),
             "cameras": {},
             "keyframes": {},
         }
@@ -90,7 +93,7 @@ def write_keyframes(
                 row, camera, root=root, frame_indices=frame_indices, decoder=decoder
             )
             entries = _write_camera(partial, camera, frames, timestamps_s)
-            if [entry["frame_index"] for entry in entries] != list(frame_indices):
+            if [entry["frame_index"] for entry in entries] != frame_indices:
                 raise CuesheetError(
                     f"episode {row.episode_index}, camera {camera}: {len(frame_indices)} frames "
                     f"were to be decoded, {len(entries)} came out"

@@ -11,7 +11,6 @@ from cuesheet.consensus import episode_agreement, with_agreement
 from cuesheet.corrections import GivenSubtasks
 from cuesheet.episode import Keyframe
 from cuesheet.frame_choice import frames_of
-from cuesheet.grid import grid_indices
 from cuesheet.replies import Memory, Relabel
 from cuesheet.stage import Stage
 from cuesheet.subtasks import Subtask, join_windows, remaining_plan
@@ -33,7 +32,6 @@ async def annotate(
     settings: PlanConfig,
     *,
     camera: str | None,
-    per_second: float,
     cut_clip: CutClip | None,
     given: GivenSubtasks | None = None,
 ) -> dict[str, Any]:
@@ -55,7 +53,7 @@ async def annotate(
         _write_subtasks(stage, settings, given.subtasks)
         subtasks, samples = given.subtasks, {}
     else:
-        grid = episode.frames_at(camera, grid_indices(episode.timestamps_s, per_second))
+        grid = episode.frames_at(camera, episode.grid)
         task = await choose_task(stage, settings, grid)
         (subtasks, samples), _ = await asyncio.gather(
             _find_subtasks(stage, settings, grid, cut_clip, task["text"], given),

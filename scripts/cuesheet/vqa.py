@@ -12,7 +12,6 @@ from cuesheet.config import VqaConfig
 from cuesheet.coordinates import Convention, CoordinateFrame, PixelLimits
 from cuesheet.corrections import apply_vqa, check_decoded
 from cuesheet.episode import Keyframe
-from cuesheet.grid import vqa_ticks
 from cuesheet.replies import VQA_REPLIES
 from cuesheet.stage import Stage, row
 from cuesheet.tasks import is_placeholder
@@ -45,7 +44,7 @@ async def annotate(
     every answer.
     """
     check_decoded(corrections, stage.episode)
-    frames = _frames(stage, settings, cameras)
+    frames = _frames(stage, cameras)
     limits = PixelLimits()
     if convention == "resized_pixels":
         limits = PixelLimits.of(stage.sampling.get("mm_processor_kwargs"))
@@ -74,15 +73,14 @@ async def annotate(
     return {"pairs": pairs, "corrected": corrected}
 
 
-def count_frames(stage: Stage, settings: VqaConfig, cameras: Sequence[str]) -> int:
-    """How many calls `annotate` makes."""
-    return sum(1 for _ in _frames(stage, settings, cameras))
+def count_frames(stage: Stage, cameras: Sequence[str]) -> int:
+    """Return the number of requests that `annotate` makes."""
+    return len(stage.episode.vqa) * len(cameras)
 
 
-def _frames(stage: Stage, settings: VqaConfig, cameras: Sequence[str]) -> Iterator[Keyframe]:
-    ticks = vqa_ticks(stage.episode.timestamps_s, settings.hz, settings.frames)
-    indices = sorted({index for tick in ticks for index in tick})
-    for frames in zip(*(stage.episode.frames_at(camera, indices) for camera in cameras)):  # noqa: B905
+def _frames(stage: Stage, cameras: Sequence[str]) -> Iterator[Keyframe]:
+    episode = stage.episode
+    for frames in zip(*(episode.frames_at(camera, episode.vqa) for camera in cameras)):  # noqa: B905
         yield from frames
 
 

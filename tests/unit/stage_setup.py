@@ -50,6 +50,8 @@ def write_keyframes(
         "fps": float(FPS),
         "timestamps_s": [index / FPS for index in range(length)],
         "keyframes": {CAMERA: frames},
+        "grid": indices,
+        "vqa": [i for i in indices if i % FPS == 0],
     }
     (folder / "keyframes.json").write_text(json.dumps(content))
     return folder

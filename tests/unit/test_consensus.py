@@ -164,7 +164,7 @@ def replies(segmentations):
 
 
 async def annotate(stage, config):
-    return await plan.annotate(stage, config, camera=CAMERA, per_second=2, cut_clip=None)
+    return await plan.annotate(stage, config, camera=CAMERA, cut_clip=None)
 
 
 async def test_samples_are_asked_at_the_same_time_with_seeds_of_their_own(tmp_path, monkeypatch):

@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
 
-from cuesheet.grid import grid_indices, keyframe_indices, nearest_index, vqa_ticks
+from cuesheet.grid import (
+    grid_indices,
+    nearest_index,
+    select_keyframes,
+    vqa_ticks,
+)
 
 
 def float32_times(count: int, fps: float) -> list[float]:
@@ -38,14 +43,15 @@ def test_denser_than_the_video_means_every_frame_once():
 
 def test_keyframes_hold_what_every_stage_asks_for():
     times = float32_times(118, 20)
-    keyframes = set(keyframe_indices(times, 2.0, 3.0, 2))
-    assert keyframes >= set(grid_indices(times, 2.0))
-    assert keyframes >= {index for tick in vqa_ticks(times, 3.0, 2) for index in tick}
-    assert keyframe_indices(times, 2.0, None, 2) == grid_indices(times, 2.0)
+    selection = select_keyframes(times, 2.0, 3.0, 2)
+    assert selection.grid == grid_indices(times, 2.0)
+    assert selection.vqa == sorted({i for tick in vqa_ticks(times, 3.0, 2) for i in tick})
+    assert selection.frame_indices == sorted({*selection.grid, *selection.vqa})
+    assert select_keyframes(times, 2.0, None, 2).frame_indices == grid_indices(times, 2.0)
 
 
 def test_one_frame_is_an_episode():
-    assert keyframe_indices([0.0], 2.0, 1.0, 4) == [0]
+    assert select_keyframes([0.0], 2.0, 1.0, 4).frame_indices == [0]
 
 
 def test_nearest_index_clamps_and_prefers_the_earlier_in_a_tie():

@@ -23,7 +23,7 @@ from media_sources import (
 
 from cuesheet.decoders import decode_frames
 from cuesheet.errors import CuesheetError
-from cuesheet.grid import keyframe_indices, shortest_float32
+from cuesheet.grid import KeyframeSelection, select_keyframes, shortest_float32
 from cuesheet.keyframes import write_keyframes
 from cuesheet.video import locate_episode
 
@@ -44,7 +44,8 @@ def compare(cases: list[Source], decoder: str, folder: Path) -> Counter:
     counts: Counter = Counter()
     for case in cases:
         root = case.file.parents[len(Path(case.camera.file).parts) - 1]
-        indices = keyframe_indices(case.episode.timestamps, 2.0, 1.0, 2)
+        selection = select_keyframes(case.episode.shortest_timestamps, 2.0, 1.0, 2)
+        indices = selection.frame_indices
         assert indices[0] == 0
         assert indices[-1] == case.length - 1
         target = folder / case.camera.camera / f"{case.episode.episode_index:06d}"
@@ -54,7 +55,7 @@ def compare(cases: list[Source], decoder: str, folder: Path) -> Counter:
             dataset="test",
             root=root,
             cameras=[case.camera.camera],
-            frame_indices=indices,
+            selection=selection,
             decoder=decoder,
         )
         truth = full_decode(case.file, case.camera.width, case.camera.height)
@@ -162,17 +163,24 @@ def test_a_folder_of_keyframes_appears_whole_or_not_at_all(demo_v3, tmp_path):
             target,
             case.episode,
             cameras=[case.camera.camera, "observation.images.top"],
-            frame_indices=[0, 1],
+            selection=KeyframeSelection([0, 1]),
             **arguments,
         )
     assert list(tmp_path.iterdir()) == []
-    write_keyframes(target, case.episode, cameras=[], frame_indices=[0, 1], **arguments)
+    write_keyframes(
+        target, case.episode, cameras=[], selection=KeyframeSelection([0, 1]), **arguments
+    )
     assert [path.name for path in target.iterdir()] == ["keyframes.json"]
     described = json.loads((target / "keyframes.json").read_text())
     assert described["cameras"] == {}
     assert described["keyframes"] == {}
+    assert (described["grid"], described["vqa"]) == ([0, 1], [])
     write_keyframes(
-        target, case.episode, cameras=[case.camera.camera], frame_indices=[0, 74], **arguments
+        target,
+        case.episode,
+        cameras=[case.camera.camera],
+        selection=KeyframeSelection([0], vqa=[74]),
+        **arguments,
     )
     described = json.loads((target / "keyframes.json").read_text())
     assert described["cameras"] == {case.camera.camera: {"width": 224, "height": 224}}

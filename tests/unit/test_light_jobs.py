@@ -44,10 +44,12 @@ def test_decoding_an_episodes_keyframes_imports_none_of_them(repository, demo_v3
     code = f"""
 import sys; sys.path.insert(0, {str(repository / "scripts")!r})
 from cuesheet.episode_index import read_indexed_episode
+from cuesheet.grid import KeyframeSelection
 from cuesheet.keyframes import write_keyframes
 row = read_indexed_episode({str(index)!r}, 2)
 write_keyframes({str(tmp_path / "keyframes")!r}, row, dataset="demo", root={str(demo_v3)!r},
-                cameras=[row.cameras[0].camera], frame_indices=[0, 5, 9], decoder="pyav")
+                cameras=[row.cameras[0].camera], selection=KeyframeSelection([0, 5, 9]),
+                decoder="pyav")
 """
     assert heavy_imports(code) == set()
     assert len(list((tmp_path / "keyframes").rglob("*.png"))) == 3

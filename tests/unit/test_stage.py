@@ -46,7 +46,7 @@ async def test_rephrasings_by_axis_are_asked_for_by_the_names_of_the_reply(tmp_p
 
     config = PlanConfig(derive_task="off", rephrasings={"mode": "axes"})
     async with asking(tmp_path, monkeypatch, answer, seconds=1) as (stage, server):
-        await plan.annotate(stage, config, camera=None, per_second=2, cut_clip=None)
+        await plan.annotate(stage, config, camera=None, cut_clip=None)
     (body,) = server.bodies
     assert media_of(body) == []
     wanted = words_of(body).split("Write ")[-1]
@@ -60,7 +60,7 @@ async def test_rephrasings_that_only_repeat_the_task_are_one_warning(tmp_path, m
         return {"rephrasings": ["Put the red block into the bowl."]}
 
     async with asking(tmp_path, monkeypatch, answer, seconds=1) as (stage, _):
-        await plan.annotate(stage, PlanConfig(), camera=None, per_second=2, cut_clip=None)
+        await plan.annotate(stage, PlanConfig(), camera=None, cut_clip=None)
     assert len(stage.persistent) == 1
     assert stage.warnings[1:] == ["no usable rephrasing of the task came back"]
 
@@ -74,7 +74,6 @@ async def test_the_robot_acknowledges_the_task_with_a_call_of_say(tmp_path, monk
             InterjectionsConfig(),
             plan={"task": {"text": "lift the cup"}, "subtasks": [], "persistent": []},
             camera=None,
-            per_second=2,
             layout=FramesConfig(),
             seed=0,
         )

@@ -42,7 +42,7 @@ def halves(kind: str, question: str) -> dict:
 
 
 async def annotate(stage, config, cut_clip=None):
-    return await plan.annotate(stage, config, camera=CAMERA, per_second=2, cut_clip=cut_clip)
+    return await plan.annotate(stage, config, camera=CAMERA, cut_clip=cut_clip)
 
 
 async def test_windows_are_described_together_and_segmented_in_order(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import av
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from dataset_variants import DATA, add_depth_pictures, copy, store_pictures
+from dataset_variants import DATA, add_depth_pictures, copy, set_rate, store_pictures
 from PIL import Image
 
 pytestmark = pytest.mark.workflow
@@ -47,3 +47,15 @@ def test_an_image_camera_is_annotated_and_a_depth_camera_is_left_out(
     for camera in (WRIST, DEPTH):
         assert annotated[camera].to_pylist() == before[camera].to_pylist()
     assert f"{DEPTH} records depth" in (results / "summary.txt").read_text()
+
+
+def test_a_dataset_at_25_frames_a_second_is_annotated(workdir, demo_v3, tmp_path):
+    source = copy(demo_v3, tmp_path / "rate25")
+    set_rate(source, 25)
+    workdir.configure(dataset=str(source), episodes=[0, 1])
+    workdir.run()
+    for episode in ("000000", "000001"):
+        described = workdir.json(f"results/rate25/keyframes/{episode}/keyframes.json")
+        assert 12 in described["grid"]  # 0.48 s and 0.52 s are equally near to 0.5 s
+        assert workdir.json(f"results/rate25/validation/{episode}.json")["errors"] == []
+    assert not (workdir.path / "results/rate25/failed").exists()
