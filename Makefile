@@ -52,13 +52,13 @@ demo: $(VENV)/.workflow-installed  ## Annotate the demo dataset: results/demo_v3
 
 .PHONY: review
 review: $(VENV)/.workflow-installed  ## Look at results and correct them: make review DATASET=demo_v3
-	@PYTHONPATH=scripts $(BIN)/python -m cuesheet.review_server results/$(DATASET)
+	@$(BIN)/cuesheet review results/$(DATASET)
 
 .PHONY: wgobench
 wgobench: $(VENV)/.workflow-installed  ## Score a model: make wgobench FILE=wgo.parquet CONFIG=model.yaml
 	@test -f "$(FILE)" || { echo "Name the benchmark's file: make wgobench FILE=wgo.parquet" >&2; exit 1; }
 	@dataset=".cache/wgo_bench/$$(sha256sum < "$(FILE)" | cut -c1-12)"; \
-	test -d "$$dataset" || PYTHONPATH=scripts $(BIN)/python -m cuesheet.wgo_bench "$(FILE)" "$$dataset"; \
+	test -d "$$dataset" || $(BIN)/cuesheet wgo-bench "$(FILE)" "$$dataset"; \
 	$(RUN) --cores $(CORES) --quiet all $(if $(CONFIG),--configfile "$(CONFIG)") \
 	  --config dataset="{wgo_bench: $$dataset}" vqa="{enabled: false}" evaluate="{reference: $(FILE)}"
 	@cat results/wgo_bench/evaluation.txt
@@ -95,8 +95,9 @@ lint: $(VENV)/.test-installed  ## Check style, the rules, and that generated fil
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/lint-imports
 	$(RUN) --lint
-	PYTHONPATH=scripts $(BIN)/python -m cuesheet.config_files --check
+	$(BIN)/cuesheet config --check
 
 .PHONY: format
 format: $(VENV)/.test-installed  ## Bring Python and Snakemake files into the house style
@@ -106,7 +107,7 @@ format: $(VENV)/.test-installed  ## Bring Python and Snakemake files into the ho
 
 .PHONY: config
 config: $(VENV)/.workflow-installed  ## Write config.yaml, its schema and its reference anew
-	PYTHONPATH=scripts $(BIN)/python -m cuesheet.config_files
+	$(BIN)/cuesheet config
 
 # Pins stay as they are unless a requirement changed; UPGRADE=--upgrade takes the newest of all.
 .PHONY: lock
@@ -125,11 +126,12 @@ clean:  ## Remove environments, caches and the demo's results; other results and
 
 # An environment is complete when its stamp is there; one without is made from scratch, so that an
 # interrupted installation is not built upon.
-$(VENV)/.workflow-installed: envs/workflow.lock.txt
+$(VENV)/.workflow-installed: envs/workflow.lock.txt pyproject.toml
 	@$(FIND_PYTHON); \
 	echo "Installing the workflow's environment into $(VENV) with $$($$found --version); this takes a minute or two."; \
 	"$$found" -m venv --clear $(VENV)
 	@$(BIN)/python $(INSTALL) --require-hashes --requirement envs/workflow.lock.txt
+	@$(BIN)/python $(INSTALL) --no-deps --editable .
 	@touch $@
 
 $(VENV)/.test-installed: envs/test.lock.txt $(VENV)/.workflow-installed
@@ -141,7 +143,7 @@ $(VENV)/.test-installed: envs/test.lock.txt $(VENV)/.workflow-installed
 # It finds the shared libraries of FFmpeg inside PyAV's package.
 .PHONY: torchcodec
 torchcodec: .venv-torchcodec/.installed  ## Run the tests of the decoder torchcodec
-	@eval "$$(PYTHONPATH=scripts .venv-torchcodec/bin/python -m cuesheet.shared_ffmpeg)"; \
+	@eval "$$(PYTHONPATH=scripts .venv-torchcodec/bin/python -m cuesheet.media.torchcodec_libs)"; \
 	.venv-torchcodec/bin/python -m pytest -m torchcodec tests/unit/test_keyframes_exact.py \
 	  tests/unit/test_codings.py $(PYTEST)
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import workflow_cost
 from measuring import REPOSITORY, Target, publish
 
-from cuesheet.ffmpeg import run_ffmpeg
+from cuesheet.media.ffmpeg import run_ffmpeg
 
 FPS = 10
 MOST_MB = 500  # no rule of a stage asks for less

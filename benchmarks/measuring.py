@@ -121,7 +121,7 @@ class Jobs:
         # Here, since processes that are measured import this module as well.
         import psutil
 
-        from cuesheet.job_server import JobServer
+        from cuesheet.serving.job_server import JobServer
 
         self._folder = folder
         self._count = 0

@@ -28,12 +28,13 @@ import pyarrow as pa
 from measuring import REPOSITORY, Jobs, Target
 from PIL import Image
 
-from cuesheet.clips import count_frames
-from cuesheet.decoders import decoding_runs
-from cuesheet.episode_index import SCHEMA, write_index
-from cuesheet.ffmpeg import ffmpeg_command, run_ffmpeg
-from cuesheet.png import write_png
-from cuesheet.video import demux_from, locate_range
+from cuesheet.artifacts.index import SCHEMA
+from cuesheet.dataset.index import write_index
+from cuesheet.media.clips import count_frames
+from cuesheet.media.decode import decoding_runs
+from cuesheet.media.ffmpeg import ffmpeg_command, run_ffmpeg
+from cuesheet.media.packets import demux_from, locate_range
+from cuesheet.media.png import write_png
 
 FPS, EPISODE_S, FILE_S = 30, 30, 1200
 FRAMES = FPS * EPISODE_S
@@ -69,7 +70,7 @@ def make_source(path: Path, options: tuple[str, ...]) -> None:
 
 def indices() -> list[int]:
     """The 90 keyframes: 2.97 a second, and the last frame."""
-    from cuesheet.grid import select_keyframes
+    from cuesheet.artifacts.sampling import select_keyframes
 
     found = select_keyframes([i / FPS for i in range(FRAMES)], PER_SECOND, None, 1).frame_indices
     assert len(found) == KEYFRAMES, len(found)

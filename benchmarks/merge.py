@@ -5,9 +5,9 @@
 A data file of 300 episodes of 900 frames (270,000 rows; state and action of 6 floats each), with
 50 persistent rows and 20 events an episode. The plain way: a Python list of dicts for every frame,
 both columns through `pyarrow.array`, the whole table written at once. Ours:
-`cuesheet.merge.merge_file`, one row group an episode. Each runs in a process of its own, of which
-CPU seconds, wall seconds and the peak of its memory are taken, imports included. Afterwards the two
-files are compared row by row.
+`cuesheet.assemble.merge.merge_file`, one row group an episode. Each runs in a process of its
+own, of which CPU seconds, wall seconds and peak memory are measured, imports included. Afterwards
+the two files are compared row by row.
 """
 
 import argparse
@@ -24,9 +24,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from measuring import Target
 
-from cuesheet.language import say, sort_events, sort_persistent
-from cuesheet.language_arrow import EVENTS_TYPE, PERSISTENT_TYPE
-from cuesheet.merge import EpisodeRows, merge_file
+from cuesheet.artifacts.language import say, sort_events, sort_persistent
+from cuesheet.artifacts.language_arrow import EVENTS_TYPE, PERSISTENT_TYPE
+from cuesheet.assemble.merge import EpisodeRows, merge_file
 
 FPS = 30
 PERSISTENT_ROWS, EVENTS = 50, 20

@@ -60,7 +60,7 @@ def against_a_slow_server(
     """Cost of whole runs whose calls take `reply_s` seconds each: clips encoded, and copied."""
     folder.mkdir()
     port_file = folder / "offline.port"
-    command = [sys.executable, "-m", "cuesheet.offline_vlm", "--port-file", str(port_file)]
+    command = [sys.executable, "-m", "demo_vlm", "--port-file", str(port_file)]
     with (
         slot_server.process_with_port(command, port_file) as port,
         slot_server.running(

@@ -33,9 +33,9 @@ import workflow_cost
 from measuring import REPOSITORY, Target
 from PIL import Image
 
-from cuesheet.config import FramesConfig
-from cuesheet.contact_sheet import compose
-from cuesheet.episode import Keyframe
+from cuesheet.annotate.contact_sheet import compose
+from cuesheet.artifacts.episode import Keyframe
+from cuesheet.config.models import FramesConfig
 
 OFFLINE = "cuesheet-offline-1"
 CHARACTERS_A_TOKEN = 4
@@ -103,7 +103,7 @@ def run(folder: Path, dataset: Path, patch: int, *, relabel: bool) -> Census:
     """The census of a whole run, with the default settings or with `plan.relabel` beside them."""
     census, lock = Census(patch), threading.Lock()
     port_file = folder / "port"
-    command = [sys.executable, "-m", "cuesheet.offline_vlm", "--port-file", str(port_file)]
+    command = [sys.executable, "-m", "demo_vlm", "--port-file", str(port_file)]
     with slot_server.process_with_port(command, port_file) as port:
         upstream = f"http://127.0.0.1:{port}"
 

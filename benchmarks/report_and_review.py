@@ -17,13 +17,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from cuesheet.config_look import ReportConfig
-from cuesheet.episode_view import annotated_episodes
-from cuesheet.report import render
-from cuesheet.report_data import gather
-from cuesheet.review_corrections import CorrectionFolder
-from cuesheet.review_site import build_site
-from cuesheet.stage_files import STAGES
+from cuesheet.artifacts.results import annotated_episodes
+from cuesheet.artifacts.stage_files import STAGES
+from cuesheet.config.report import ReportConfig
+from cuesheet.report.correction_files import CorrectionFolder
+from cuesheet.report.data import gather
+from cuesheet.report.html import render
+from cuesheet.report.review_site import build_site
 
 PROMPTS = Path(__file__).resolve().parents[1] / "config" / "prompts"
 

@@ -39,8 +39,8 @@ from measuring import Target
 from pydantic import BaseModel
 from slot_server import Running
 
-from cuesheet import server
-from cuesheet.vlm import Image, Vlm
+from cuesheet.serving import lifecycle
+from cuesheet.vlm.client import Image, Vlm
 
 MEMORIES = 2
 INTERJECTIONS = 3
@@ -99,7 +99,7 @@ async def ours(running: Running, episodes: int, slots: int, jobs: int) -> dict[s
             "cache_dir": str(folder / "cache"),
             "results_dir": str(folder / "results"),
         }
-        server_file = server.start(settings, folder / "runs")
+        server_file = lifecycle.start(settings, folder / "runs")
         free, starting = asyncio.Semaphore(jobs), asyncio.Lock()
 
         async def one(number: int) -> None:
@@ -114,7 +114,7 @@ async def ours(running: Running, episodes: int, slots: int, jobs: int) -> dict[s
             wall_s, own_s = time.monotonic() - begun, time.process_time() - own
             used = psutil.Process(json.loads(server_file.read_bytes())["pid"]).cpu_times()
         finally:
-            await asyncio.to_thread(server.stop, server_file)
+            await asyncio.to_thread(lifecycle.stop, server_file)
     return {"wall_s": wall_s, "client_cpu_s": own_s, "gateway_cpu_s": used.user + used.system}
 
 

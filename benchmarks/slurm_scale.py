@@ -35,8 +35,8 @@ sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "tests")]
 
 import slurm_cluster  # noqa: E402
 
-from cuesheet.dataset import read_dataset  # noqa: E402
-from cuesheet.index_state import STATE_KEY, source_state  # noqa: E402
+from cuesheet.dataset.index_state import STATE_KEY, source_state  # noqa: E402
+from cuesheet.dataset.metadata import read_dataset  # noqa: E402
 
 FPS = 30
 LENGTH = 900

@@ -23,7 +23,7 @@ sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "tests")]
 
 import slurm_cluster  # noqa: E402
 
-from cuesheet.dataset import read_dataset  # noqa: E402
+from cuesheet.dataset.metadata import read_dataset  # noqa: E402
 
 
 def run(work: Path, dataset: Path, episodes_per_shard: int) -> dict[str, float]:

@@ -85,7 +85,7 @@ def run(
     command += ["--directory", str(work), "--cores", str(cores), *options]
     environment = {**os.environ, "CUESHEET_PROGRESS": "off"}
     environment["CUESHEET_JOB_SERVER"] = "on" if job_server else "off"
-    names = {"gateway": "cuesheet.server", "job_server": "cuesheet.job_server"}
+    names = {"gateway": "cuesheet.serving.lifecycle", "job_server": "cuesheet.serving.job_server"}
     before, begun = measuring.children_cpu_s(), time.monotonic()
     with (work / "snakemake.out").open("w") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)

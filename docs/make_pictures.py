@@ -11,9 +11,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from cuesheet import contact_sheet
-from cuesheet.config import Config
-from cuesheet.episode import read_episode
+from cuesheet.annotate import contact_sheet
+from cuesheet.artifacts.episode import read_episode
+from cuesheet.config.models import Config
 
 RESULTS = Path("results/demo_v3")
 EPISODE = "000000"

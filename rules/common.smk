@@ -11,18 +11,25 @@ from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import Quietness
 
 REPOSITORY = Path(workflow.current_basedir).parent
-sys.path.insert(0, str(REPOSITORY / "scripts"))
 
-from cuesheet import prompts as prompt_files
-from cuesheet import job_server, server
-from cuesheet.accounting import account_of, read_usages
+try:
+    import cuesheet
+except ImportError:
+    raise WorkflowError(
+        f"{sys.executable} has no package cuesheet. Install this workflow into the environment that "
+        f"runs Snakemake: {sys.executable} -m pip install --editable {REPOSITORY}"
+    ) from None
+
+from cuesheet.assemble.existing_rows import replaced_styles
+from cuesheet.cluster.job import SHARD_VARIABLE
+from cuesheet.dataset.index_state import file_state
 from cuesheet.errors import CuesheetError
-from cuesheet.existing_rows import replaced_styles
-from cuesheet.index_state import file_state
-from cuesheet.run_link import SERVER_FILE_VARIABLE, SHARED_FOLDER_VARIABLE
-from cuesheet.run_setup import load_run
-from cuesheet.shard_job import SHARD_VARIABLE
-from cuesheet.workflow import ANSWER_VERSION
+from cuesheet.serving import job_server, lifecycle
+from cuesheet.serving.accounting import account_of, read_usages
+from cuesheet.vlm import prompts as prompt_files
+from cuesheet.vlm.gateway_client import SERVER_FILE_VARIABLE, SHARED_FOLDER_VARIABLE
+from cuesheet.workflow.load import load_run
+from cuesheet.workflow.run import ANSWER_VERSION
 
 PARSED_AT = time.time()
 
@@ -313,7 +320,7 @@ def open_run():
     if sharded():
         start_shards()
         return
-    server_file = server.start(RUN.server_settings(), Path(".cuesheet") / "runs")
+    server_file = lifecycle.start(RUN.server_settings(), Path(".cuesheet") / "runs")
     os.environ[SERVER_FILE_VARIABLE] = str(server_file.resolve())
     if RUN.shared_folder is not None:
         os.environ[SHARED_FOLDER_VARIABLE] = RUN.shared_folder
@@ -327,7 +334,7 @@ def close_run(finished):
         JOB_SERVER.stop()
     server_file = os.environ.pop(SERVER_FILE_VARIABLE, None)
     if server_file and workflow.is_main_process:
-        server.stop(Path(server_file), timeout_s=30)
+        lifecycle.stop(Path(server_file), timeout_s=30)
     if workflow.is_main_process and RUN.shard is None:
         if sharded():
             say_unfinished(PLANS, os.environ.get(OUTER_RUN_VARIABLE))

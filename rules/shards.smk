@@ -1,8 +1,8 @@
 # Lookups of rules/cluster.smk: the shards of every dataset, and what determines their annotations.
 
-from cuesheet.shard_job import OUTER_RUN_VARIABLE
-from cuesheet.shard_plan import ShardPlan
-from cuesheet.shard_report import say_unfinished, start_record
+from cuesheet.cluster.job import OUTER_RUN_VARIABLE
+from cuesheet.cluster.plan import ShardPlan
+from cuesheet.cluster.report import say_unfinished, start_record
 
 # For a job on a cluster; a profile's `set-threads` changes it.
 SHARD_CPUS = 8

@@ -8,10 +8,11 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from cuesheet import files, interjections, joblog
-from cuesheet.config import FramesConfig, InterjectionsConfig
-from cuesheet.stage import open_stage
-from cuesheet.stage_files import read_stage_file
+from cuesheet import files, job_log
+from cuesheet.annotate import interjections
+from cuesheet.annotate.stage import open_stage
+from cuesheet.artifacts.stage_files import read_stage_file
+from cuesheet.config.models import FramesConfig, InterjectionsConfig
 
 
 async def annotate(
@@ -40,7 +41,7 @@ async def annotate(
 
 
 def main(snakemake) -> None:
-    with joblog.to_file(snakemake.log[0]):
+    with job_log.to_file(snakemake.log[0]):
         result = asyncio.run(
             annotate(
                 snakemake.input.keyframes,

@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cuesheet import files, joblog, plan
-from cuesheet.config import PlanConfig
-from cuesheet.corrections import GivenSubtasks, cover
-from cuesheet.episode import Episode
-from cuesheet.stage import Stage, open_stage
-from cuesheet.windows import CutClip
+from cuesheet import files, job_log
+from cuesheet.annotate import plan
+from cuesheet.annotate.segmentation import CutClip
+from cuesheet.annotate.stage import Stage, open_stage
+from cuesheet.artifacts.corrections import GivenSubtasks, cover
+from cuesheet.artifacts.episode import Episode
+from cuesheet.config.models import PlanConfig
 
 
 async def annotate(
@@ -44,7 +45,7 @@ def _given(given: Mapping[str, Any], stage: Stage) -> GivenSubtasks | None:
     episode = stage.episode
     if "spans" in given:
         return GivenSubtasks("correction", cover(given["spans"], episode))
-    from cuesheet.imported_subtasks import read_subtasks  # imports pyarrow
+    from cuesheet.dataset.subtask_labels import read_subtasks  # imports pyarrow
 
     place = (Path(given["root"]), given["data_file"], episode.episode_index)
     subtasks, unlabeled = read_subtasks(*place, episode.length, given["column"])
@@ -57,13 +58,15 @@ def _given(given: Mapping[str, Any], stage: Stage) -> GivenSubtasks | None:
 
 
 def _cutter(clip: str, episode: Episode) -> CutClip:
-    from cuesheet.clips import ClipCutter  # imports a video library, which most runs do not need
+    from cuesheet.media.clips import (
+        ClipCutter,  # imports a video library, which most runs do not need
+    )
 
     return ClipCutter(clip, length=episode.length, end_s=episode.end_s, fps=episode.fps).cut
 
 
 def main(snakemake) -> None:
-    with joblog.to_file(snakemake.log[0]):
+    with job_log.to_file(snakemake.log[0]):
         result = asyncio.run(
             annotate(
                 snakemake.input.keyframes,

@@ -6,12 +6,12 @@ itself, run once more inside this job. An episode that fails is in the marker's 
 job itself fails only where the surroundings did: ended, out of time, no model server.
 """
 
-from cuesheet import files, joblog
-from cuesheet.shard_job import ShardJob
+from cuesheet import files, job_log
+from cuesheet.cluster.job import ShardJob
 
 
 def main(snakemake) -> None:
-    with joblog.to_file(snakemake.log[0]):
+    with job_log.to_file(snakemake.log[0]):
         wildcards, work = snakemake.wildcards, snakemake.params.work
         log = snakemake.log[0]
         job = ShardJob.of(work, wildcards.dataset, wildcards.shard, snakemake.threads, log)

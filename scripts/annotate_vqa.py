@@ -11,10 +11,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from cuesheet import files, joblog, vqa
-from cuesheet.config import VqaConfig
-from cuesheet.coordinates import convention_of
-from cuesheet.stage import open_stage
+from cuesheet import files, job_log
+from cuesheet.annotate import vqa
+from cuesheet.annotate.stage import open_stage
+from cuesheet.config.models import VqaConfig
+from cuesheet.vlm.coordinates import convention_of
 
 
 async def annotate(
@@ -44,7 +45,7 @@ async def annotate(
 
 
 def main(snakemake) -> None:
-    with joblog.to_file(snakemake.log[0]):
+    with job_log.to_file(snakemake.log[0]):
         result = asyncio.run(
             annotate(
                 snakemake.input.keyframes,

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from cuesheet import files, joblog
-from cuesheet.review_corrections import CorrectionFolder
-from cuesheet.review_site import build_site
+from cuesheet import files, job_log
+from cuesheet.report.correction_files import CorrectionFolder
+from cuesheet.report.review_site import build_site
 
 
 def main(snakemake) -> None:
-    with joblog.to_file(snakemake.log[0]):
+    with job_log.to_file(snakemake.log[0]):
         params = snakemake.params
         results = Path(params.results)
         # Nothing is written to the corrections here, so nothing is set aside.

@@ -9,14 +9,15 @@ Makes  output: folder `keyframes/{episode}` with {camera}/{frame_index:06d}.png 
 
 import time
 
-from cuesheet import joblog, scratch
-from cuesheet.episode_index import read_indexed_episode
-from cuesheet.grid import select_keyframes
-from cuesheet.keyframes import write_keyframes
+from cuesheet import job_log
+from cuesheet.artifacts.index import read_indexed_episode
+from cuesheet.artifacts.sampling import select_keyframes
+from cuesheet.media import scratch
+from cuesheet.media.keyframes import write_keyframes
 
 
 def main(snakemake) -> None:
-    with joblog.to_file(snakemake.log[0]) as log:
+    with job_log.to_file(snakemake.log[0]) as log:
         params = snakemake.params
         begin_s = time.monotonic()
         row = read_indexed_episode(snakemake.input.index, int(snakemake.wildcards.episode))

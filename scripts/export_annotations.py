@@ -1,18 +1,18 @@
 """Writes the annotations of one dataset as a table of its own.
 
 In: the finished dataset. Out: annotations.parquet and annotations.jsonl, one row or line a language
-row (see `cuesheet.export`). Times in seconds from the episode's start.
+row (see `cuesheet.assemble.export`). Times in seconds from the episode's start.
 """
 
 from pathlib import Path
 
-from cuesheet import joblog
-from cuesheet.dataset import read_dataset
-from cuesheet.export import write_exports
+from cuesheet import job_log
+from cuesheet.assemble.export import write_exports
+from cuesheet.dataset.metadata import read_dataset
 
 
 def main(snakemake) -> None:
-    with joblog.to_file(snakemake.log[0]) as log:
+    with job_log.to_file(snakemake.log[0]) as log:
         annotated = Path(snakemake.input.info).parent.parent
         dataset = read_dataset(annotated, snakemake.wildcards.dataset)
         count = write_exports(dataset, Path(snakemake.output.parquet), Path(snakemake.output.jsonl))

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cuesheet import joblog
-from cuesheet.clips import ClipSettings, write_clip, write_clip_of_images
-from cuesheet.ffmpeg import passthrough_options
-from cuesheet.video import EpisodeFrames, locate_episode, locate_range
+from cuesheet import job_log
+from cuesheet.media.clips import ClipSettings, write_clip, write_clip_of_images
+from cuesheet.media.ffmpeg import passthrough_options
+from cuesheet.media.packets import EpisodeFrames, locate_episode, locate_range
 
 
 def episode_frames(
@@ -28,7 +28,7 @@ def episode_frames(
     if found is not None:
         return found
     # Imported here: pyarrow costs as much CPU time as the rest of the job.
-    from cuesheet.episode_index import read_indexed_episode
+    from cuesheet.artifacts.index import read_indexed_episode
 
     row = read_indexed_episode(index, episode_index)
     return locate_episode(file, **place, timestamps_s=row.timestamps, where=where)
@@ -37,7 +37,7 @@ def episode_frames(
 def write_image_clip(
     clip: str, file: str, source: Mapping[str, Any], camera: str, settings: ClipSettings, where: str
 ) -> None:
-    from cuesheet.images import read_images
+    from cuesheet.media.image_columns import read_images
 
     def frames(indices: range):
         # Data files lie two folders below the dataset's root.
@@ -69,7 +69,7 @@ def warm_up() -> None:
 
 
 def main(snakemake) -> None:
-    with joblog.to_file(snakemake.log[0]) as log:
+    with job_log.to_file(snakemake.log[0]) as log:
         begin_s = time.monotonic()
         source = snakemake.params.source
         file = str(snakemake.input.source)

@@ -11,19 +11,19 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from cuesheet import files, joblog
-from cuesheet.dataset import read_dataset
-from cuesheet.finalize import finalize_dataset
-from cuesheet.self_check import check_dataset
+from cuesheet import files, job_log
+from cuesheet.assemble.finalize import finalize_dataset
+from cuesheet.assemble.verify import check_dataset
+from cuesheet.dataset.metadata import read_dataset
 
 
 def main(snakemake) -> None:
-    with joblog.to_file(snakemake.log[0]) as log:
+    with job_log.to_file(snakemake.log[0]) as log:
         annotated = Path("results") / snakemake.wildcards.dataset / "annotated"
         info = annotated / "meta" / "info.json"
         dataset = read_dataset(snakemake.params.root, annotated.parent.name)
         if snakemake.params.relay:
-            from cuesheet.relay import relay_dataset  # imports a video library
+            from cuesheet.assemble.convert_v21 import relay_dataset  # imports a video library
 
             relay_dataset(dataset, annotated.parent / "merged", annotated)
         else:

@@ -9,13 +9,13 @@ import functools
 
 from tqdm import tqdm
 
-from cuesheet import joblog
-from cuesheet.dataset import read_dataset
-from cuesheet.episode_index import make_index
+from cuesheet import job_log
+from cuesheet.dataset.index import make_index
+from cuesheet.dataset.metadata import read_dataset
 
 
 def main(snakemake) -> None:
-    with joblog.to_file(snakemake.log[0]) as log:
+    with job_log.to_file(snakemake.log[0]) as log:
         dataset = read_dataset(snakemake.params.root, snakemake.wildcards.dataset)
         log.info("%s: %d episodes at %s", dataset.name, len(dataset.episodes), dataset.root)
         notices = make_index(

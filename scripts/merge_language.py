@@ -11,13 +11,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from cuesheet import joblog
-from cuesheet.config_checks import as_ranges
-from cuesheet.dataset import Dataset, Episode, read_dataset
+from cuesheet import job_log
+from cuesheet.artifacts.failures import episode_failures
+from cuesheet.artifacts.stage_files import digest, read_stage_file, read_validation_file
+from cuesheet.assemble.merge import EpisodeRows, Merged, merge_file
+from cuesheet.dataset.metadata import Dataset, Episode, read_dataset
 from cuesheet.errors import CuesheetError
-from cuesheet.failures import episode_failures
-from cuesheet.merge import EpisodeRows, Merged, merge_file
-from cuesheet.stage_files import digest, read_stage_file, read_validation_file
+from cuesheet.text import as_ranges
 
 # Failed episodes whose causes are repeated.
 SHOWN_EPISODES = 10
@@ -136,7 +136,7 @@ def merge_data_file(
 
 
 def main(snakemake) -> None:
-    with joblog.to_file(snakemake.log[0]) as log:
+    with job_log.to_file(snakemake.log[0]) as log:
         params = snakemake.params
         results = Path(params.results)
         dataset = read_dataset(params.root, results.name)

@@ -4,12 +4,12 @@ In: the index; the sources are in the params. Out: a marker with the shard's epi
 themselves are made by the workflow, run once more inside this job.
 """
 
-from cuesheet import files, joblog
-from cuesheet.shard_job import ShardJob
+from cuesheet import files, job_log
+from cuesheet.cluster.job import ShardJob
 
 
 def main(snakemake) -> None:
-    with joblog.to_file(snakemake.log[0]):
+    with job_log.to_file(snakemake.log[0]):
         wildcards, work = snakemake.wildcards, snakemake.params.work
         log = snakemake.log[0]
         job = ShardJob.of(work, wildcards.dataset, wildcards.shard, snakemake.threads, log)

@@ -12,18 +12,18 @@ from typing import Any
 
 from tqdm import tqdm
 
-from cuesheet import files, joblog
-from cuesheet.evaluation import Verdicts, evaluate
-from cuesheet.evaluation_references import Reference, read_reference, read_results
-from cuesheet.evaluation_text import as_text, write_plot
-from cuesheet.stage_files import read_keyframes_file
+from cuesheet import files, job_log
+from cuesheet.artifacts.stage_files import read_keyframes_file
+from cuesheet.evaluation.references import Reference, read_reference, read_results
+from cuesheet.evaluation.scores import Verdicts, evaluate
+from cuesheet.evaluation.table import as_text, write_plot
 
 
 def ask_judge(
     results: Path, reference: Reference, prompts: list[str], answers: dict[str, Any]
 ) -> tuple[Verdicts, list[dict[str, Any]]]:
     """The model's verdicts on labels, and the records of its calls."""
-    from cuesheet.evaluation_judge import judge, questions
+    from cuesheet.evaluation.judge import judge, questions
 
     predicted = read_results(results)
     tasks = {
@@ -44,7 +44,7 @@ def ask_judge(
 
 
 def main(snakemake) -> None:
-    with joblog.to_file(snakemake.log[0]):
+    with job_log.to_file(snakemake.log[0]):
         params, settings = snakemake.params, snakemake.params.evaluate
         results, reference = Path(params.results), read_reference(Path(snakemake.input.reference))
         verdicts, calls = {}, []

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from cuesheet import files, joblog
-from cuesheet.dataset import read_dataset
-from cuesheet.index_state import read_notices
-from cuesheet.summary import as_text, summarize
+from cuesheet import files, job_log
+from cuesheet.dataset.index_state import read_notices
+from cuesheet.dataset.metadata import read_dataset
+from cuesheet.report.summary import as_text, summarize
 
 
 def main(snakemake) -> None:
-    with joblog.to_file(snakemake.log[0]):
+    with job_log.to_file(snakemake.log[0]):
         results = Path(snakemake.params.results)
         annotated = read_dataset(results / "annotated", results.name)
         summary = summarize(

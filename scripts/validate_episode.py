@@ -8,10 +8,10 @@ An episode with errors fails: the report is then in the log.
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from cuesheet import files, joblog
+from cuesheet import files, job_log
+from cuesheet.artifacts.stage_files import STAGES, digest, read_keyframes_file, read_stage_file
+from cuesheet.assemble.validate import Report, validate_episode
 from cuesheet.errors import CuesheetError
-from cuesheet.stage_files import STAGES, digest, read_keyframes_file, read_stage_file
-from cuesheet.validation import Report, validate_episode
 
 
 def make_report(
@@ -63,7 +63,7 @@ def write_report(report: Report, json_path: Path, text_path: Path) -> None:
 
 
 def main(snakemake) -> None:
-    with joblog.to_file(snakemake.log[0]):
+    with job_log.to_file(snakemake.log[0]):
         paths = {stage: snakemake.input.get(stage) for stage in STAGES}
         report = make_report(
             Path(snakemake.input.keyframes),

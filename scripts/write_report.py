@@ -10,14 +10,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from cuesheet import files, joblog
-from cuesheet.config_look import ReportConfig
-from cuesheet.report import render
-from cuesheet.report_data import gather
+from cuesheet import files, job_log
+from cuesheet.config.report import ReportConfig
+from cuesheet.report.data import gather
+from cuesheet.report.html import render
 
 
 def main(snakemake) -> None:
-    with joblog.to_file(snakemake.log[0]):
+    with job_log.to_file(snakemake.log[0]):
         params = snakemake.params
         progress = functools.partial(tqdm, desc="episodes", unit="episode", mininterval=2.0)
         data = gather(Path(params.results), params.selected, progress)

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
-from cuesheet.ffmpeg import run_ffmpeg
+from cuesheet.media.ffmpeg import run_ffmpeg
 
 EPISODES = "meta/episodes/chunk-000/file-000.parquet"
 CHUNK, EPISODE = "chunk-{episode_chunk:03d}", "episode_{episode_index:06d}"  # of format v2.1

@@ -10,7 +10,7 @@ import psutil
 import pyarrow.parquet as pq
 from workflow_runs import REPOSITORY, Workdir
 
-from cuesheet.stage_files import STAGES
+from cuesheet.artifacts.stage_files import STAGES
 
 PYTHON = REPOSITORY / ".venv-vllm" / "bin" / "python"
 EPISODE = 1

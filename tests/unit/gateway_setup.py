@@ -10,11 +10,11 @@ from typing import Any
 from aiohttp.test_utils import TestServer
 from chat_server import KEY
 
-from cuesheet.asking import Asker, Counters
-from cuesheet.call_cache import CallCache
-from cuesheet.gateway import Gateway
-from cuesheet.run_link import RunLink
-from cuesheet.upstream import Backend, ExternalBackend
+from cuesheet.serving.dispatcher import Asker, Counters
+from cuesheet.serving.gateway import Gateway
+from cuesheet.serving.response_cache import CallCache
+from cuesheet.serving.upstream import Backend, ExternalBackend
+from cuesheet.vlm.gateway_client import RunLink
 
 GATEWAY_KEY = "gateway-key-77aa"
 

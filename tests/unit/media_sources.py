@@ -19,8 +19,8 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
-from cuesheet.episode_index import IndexedCamera, IndexedEpisode
-from cuesheet.ffmpeg import find_ffmpeg, passthrough_options
+from cuesheet.artifacts.index import IndexedCamera, IndexedEpisode
+from cuesheet.media.ffmpeg import find_ffmpeg, passthrough_options
 
 DECODERS = [
     "ffmpeg",

@@ -10,8 +10,8 @@ from chat_server import ChatServer, completion, serving
 from gateway_setup import gateway_before
 from PIL import Image
 
-from cuesheet import prompts
-from cuesheet.stage import Stage, open_stage
+from cuesheet.annotate.stage import Stage, open_stage
+from cuesheet.vlm import prompts
 
 PROMPTS = Path(__file__).resolve().parents[2] / "config" / "prompts"
 CAMERA = "observation.images.front"

@@ -74,8 +74,8 @@ def test_a_target_is_reached_at_its_bound():
 def test_a_dataset_of_many_episodes_is_one_that_can_be_indexed(tmp_path):
     from datasets import many_episodes
 
-    from cuesheet.dataset import read_dataset
-    from cuesheet.episode_index import build_index
+    from cuesheet.dataset.index import build_index
+    from cuesheet.dataset.metadata import read_dataset
 
     dataset = read_dataset(many_episodes(tmp_path / "many", 10), "many")
     table, _ = build_index(dataset)

@@ -13,11 +13,11 @@ import pytest
 from media_sources import run
 from PIL import Image
 
-from cuesheet import source_rows
-from cuesheet.images import read_images
-from cuesheet.merge import EpisodeRows, merge_file
-from cuesheet.self_check import _is_repeated
-from cuesheet.source_rows import READ_OPTIONS
+from cuesheet.assemble.merge import EpisodeRows, merge_file
+from cuesheet.assemble.verify import _is_repeated
+from cuesheet.dataset import data_reader
+from cuesheet.dataset.data_reader import READ_OPTIONS
+from cuesheet.media.image_columns import read_images
 
 FRAMES = 400
 MIB = 1 << 20
@@ -145,8 +145,8 @@ def test_pictures_are_read_a_few_at_a_time(pictures, pool):
 
 
 def test_an_episode_of_pictures_waits_in_a_file(pictures, tmp_path, pool, monkeypatch):
-    monkeypatch.setattr(source_rows, "_HELD_BYTES", 8 * MIB)
-    monkeypatch.setattr(source_rows, "_BATCH_BYTES", 2 * MIB)
+    monkeypatch.setattr(data_reader, "_HELD_BYTES", 8 * MIB)
+    monkeypatch.setattr(data_reader, "_BATCH_BYTES", 2 * MIB)
     out = tmp_path / "out.parquet"
     merge_file(pictures, out, lambda _: EpisodeRows([], []), {0: 1500, 1: 500})
     assert pool.max_memory() < 40 * MIB
@@ -159,8 +159,8 @@ def test_an_episode_of_pictures_waits_in_a_file(pictures, tmp_path, pool, monkey
 DECODE = """
 import resource, sys
 from media_sources import single
-from cuesheet.decoders import decode_frames
-from cuesheet.video import locate_episode
+from cuesheet.media.decode import decode_frames
+from cuesheet.media.packets import locate_episode
 from pathlib import Path
 case = single(Path(sys.argv[1]), 300, 30.0, 640, 480)
 found = locate_episode(case.file, from_s=0.0, to_s=10.0, timestamps_s=case.episode.timestamps,

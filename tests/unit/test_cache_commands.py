@@ -9,10 +9,10 @@ from chat_server import completion, serving
 from gateway_setup import chat, gateway_before
 from pydantic import BaseModel
 
-from cuesheet.cache import main
-from cuesheet.call_cache import CallCache, describe_request, request_key
-from cuesheet.replay import ReplayBackend
-from cuesheet.vlm import Vlm, VlmError
+from cuesheet.serving.backends import ReplayBackend
+from cuesheet.serving.cache_cli import main
+from cuesheet.serving.response_cache import CallCache, describe_request, request_key
+from cuesheet.vlm.client import Vlm, VlmError
 
 
 def body(number, model="m", reply_class="Segmentation"):

@@ -11,7 +11,7 @@ import time
 import pytest
 from chat_server import completion
 
-from cuesheet.call_cache import CallCache, describe_request, request_key
+from cuesheet.serving.response_cache import CallCache, describe_request, request_key
 
 PNG = b"\x89PNG not really"
 

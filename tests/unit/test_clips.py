@@ -23,11 +23,11 @@ from media_sources import (
 )
 from PIL import Image
 
-from cuesheet.clips import ClipSettings, write_clip, write_clip_of_images
 from cuesheet.errors import CuesheetError
-from cuesheet.ffmpeg import passthrough_options
-from cuesheet.images import read_images
-from cuesheet.video import EpisodeFrames, locate_episode
+from cuesheet.media.clips import ClipSettings, write_clip, write_clip_of_images
+from cuesheet.media.ffmpeg import passthrough_options
+from cuesheet.media.image_columns import read_images
+from cuesheet.media.packets import EpisodeFrames, locate_episode
 
 ENCODE = ClipSettings(copied=frozenset())
 AUTO = ClipSettings(copied=frozenset({"h264", "av1"}))

@@ -15,10 +15,10 @@ from media_sources import DECODERS, full_decode, reencoded, run, say, sources  #
 from PIL import Image
 from test_keyframes_exact import compare
 
-from cuesheet.clips import ClipSettings, write_clip
-from cuesheet.dataset import read_dataset
-from cuesheet.episode_index import build_index
-from cuesheet.video import locate_episode
+from cuesheet.dataset.index import build_index
+from cuesheet.dataset.metadata import read_dataset
+from cuesheet.media.clips import ClipSettings, write_clip
+from cuesheet.media.packets import locate_episode
 
 FRONT, WRIST = "observation.images.front", "observation.images.wrist"
 X265 = ("-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "log-level=error:bframes=3")
@@ -134,7 +134,7 @@ def test_a_video_that_runs_slower_than_the_data_is_exact(demo_v3, tmp_path, rate
 def test_a_picture_camera_that_holds_depth_is_refused_by_name(demo_v3, tmp_path):
     """Sixteen bits a pixel are no color: the message says what to do."""
     from cuesheet.errors import CuesheetError
-    from cuesheet.images import read_images
+    from cuesheet.media.image_columns import read_images
 
     path = tmp_path / "depth.png"
     Image.fromarray(np.zeros((8, 8), np.uint16)).save(path)

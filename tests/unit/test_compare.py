@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from cuesheet.compare import compare, main
 from cuesheet.errors import CuesheetError
-from cuesheet.evaluation_references import read_reference
+from cuesheet.evaluation.references import read_reference
+from cuesheet.report.compare import compare, main
 
 
 def write(path: Path, data: dict) -> None:

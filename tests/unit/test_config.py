@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cuesheet.config_checks import as_ranges, check_cameras, check_episodes, check_folder
-from cuesheet.config_errors import load_config
+from cuesheet.config.load import load_config
 from cuesheet.errors import CuesheetError
-from cuesheet.nearest import nearest
+from cuesheet.text import as_ranges, did_you_mean
+from cuesheet.workflow.checks import check_cameras, check_episodes, check_folder
 
 
 def message_of(text: str) -> str:
@@ -261,7 +261,7 @@ def test_ranges_are_written_the_way_they_are_read():
     [("Bbox", "bbox"), ("key-point", "key_point"), ("wrist", "a.wrist"), ("qqq", None)],
 )
 def test_nearest_ignores_case_dashes_and_leading_parts(wrong, right):
-    assert nearest(wrong, ["bbox", "key_point", "a.wrist", "a.front"]) == right
+    assert did_you_mean(wrong, ["bbox", "key_point", "a.wrist", "a.front"]) == right
 
 
 def test_pictures_on_a_node_are_not_made_on_another():

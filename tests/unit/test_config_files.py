@@ -9,32 +9,32 @@ import jsonschema
 import pytest
 import yaml
 
-from cuesheet import config_files
-from cuesheet.config import Config
-from cuesheet.config_errors import load_config
-from cuesheet.config_fields import section_of, settings
+from cuesheet.config import generate
+from cuesheet.config.describe import section_of, settings
+from cuesheet.config.load import load_config
+from cuesheet.config.models import Config
 
 
-@pytest.mark.parametrize("name", sorted(config_files.generated()))
+@pytest.mark.parametrize("name", sorted(generate.generated()))
 def test_a_generated_file_is_what_the_models_give(repository: Path, name: str):
-    assert (repository / name).read_text() == config_files.generated()[name], "run: make config"
+    assert (repository / name).read_text() == generate.generated()[name], "run: make config"
 
 
 def test_check_names_the_file_that_drifted_and_the_command(repository, tmp_path, capsys):
-    for name, text in config_files.generated().items():
+    for name, text in generate.generated().items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     here = ["--repository", str(tmp_path)]
-    assert config_files.main([*here, "--check"]) == 0
+    assert generate.main([*here, "--check"]) == 0
     (tmp_path / "config/config.yaml").write_text("seed: 1\n")
-    assert config_files.main([*here, "--check"]) == 1
+    assert generate.main([*here, "--check"]) == 1
     said = capsys.readouterr().err
     assert "config/config.yaml" in said
     assert "make config" in said
     assert "schema" not in said
     assert (tmp_path / "config/config.yaml").read_text() == "seed: 1\n"
-    assert config_files.main(here) == 0
-    assert config_files.main([*here, "--check"]) == 0
+    assert generate.main(here) == 0
+    assert generate.main([*here, "--check"]) == 0
 
 
 def test_the_yaml_reads_back_to_the_defaults(repository):

@@ -9,12 +9,12 @@ from dataclasses import replace
 import pytest
 from stage_setup import CAMERA, asking, kind_of, words_of
 
-from cuesheet import plan
-from cuesheet.config import PlanConfig
-from cuesheet.consensus import consensus, episode_agreement, with_agreement
-from cuesheet.episode import Episode
+from cuesheet.annotate import plan
+from cuesheet.annotate.consensus import consensus, episode_agreement, with_agreement
+from cuesheet.artifacts.episode import Episode
+from cuesheet.artifacts.subtasks import Subtask
+from cuesheet.config.models import PlanConfig
 from cuesheet.errors import CuesheetError
-from cuesheet.subtasks import Subtask
 
 # 6 s at 10 frames a second.
 EPISODE = Episode("made", 0, "", 10.0, [i / 10 for i in range(60)], {})

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cuesheet import contact_sheet
-from cuesheet.episode import Keyframe
+from cuesheet.annotate import contact_sheet
+from cuesheet.artifacts.episode import Keyframe
 
 GRAY = (90, 120, 150)
 

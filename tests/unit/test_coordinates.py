@@ -1,7 +1,7 @@
 import pytest
 
-from cuesheet.coordinates import CoordinateFrame, PixelLimits, convention_of, qwen25_size
 from cuesheet.errors import CuesheetError
+from cuesheet.vlm.coordinates import CoordinateFrame, PixelLimits, convention_of, qwen25_size
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from cuesheet import corrections
-from cuesheet.dataset import read_dataset
-from cuesheet.episode import Episode, Keyframe
+from cuesheet.artifacts import corrections
+from cuesheet.artifacts.episode import Episode, Keyframe
+from cuesheet.dataset.metadata import read_dataset
 from cuesheet.errors import CuesheetError
+from cuesheet.workflow.load import read_corrections
 
 FRONT = "observation.images.front"
 
@@ -34,7 +35,7 @@ def spans(*starts_and_labels, end=None):
 
 
 def test_no_folder_means_no_corrections(tmp_path, demo):
-    assert corrections.read_corrections(tmp_path / "none", demo) == {}
+    assert read_corrections(tmp_path / "none", demo) == {}
 
 
 def test_every_key_is_read(tmp_path, demo):
@@ -55,7 +56,7 @@ def test_every_key_is_read(tmp_path, demo):
         verdict="bad",
         note="the arm stops",
     )
-    read = corrections.read_corrections(tmp_path, demo)[1]
+    read = read_corrections(tmp_path, demo)[1]
     assert [span.label for span in read.subtasks] == ["reach", "pull"]
     assert [entry.delete for entry in read.vqa] == [True, False]
     assert read.verdict == "bad"
@@ -65,7 +66,7 @@ def test_every_key_is_read(tmp_path, demo):
 @pytest.mark.parametrize("change", [str, lambda t: "\ufeff" + t, lambda t: t.replace(",", ";")])
 def test_a_table_says_the_same_as_json(tmp_path, demo, text, change):
     write(tmp_path, change(text), "000001.csv")
-    read = corrections.read_corrections(tmp_path, demo)[1]
+    read = read_corrections(tmp_path, demo)[1]
     assert [span.model_dump() for span in read.subtasks] == [
         {"start_s": 0.0, "end_s": 2.0, "label": "reach"},
         {"start_s": 2.0, "end_s": None, "label": "pull"},
@@ -110,7 +111,7 @@ COUNT = {"frame_index": 0, "camera": FRONT, "type": "count"}
 def test_what_is_wrong_is_said_with_file_and_place(tmp_path, demo, values, said):
     write(tmp_path, **values)
     with pytest.raises(CuesheetError) as error:
-        corrections.read_corrections(tmp_path, demo)
+        read_corrections(tmp_path, demo)
     assert said in str(error.value)
     assert str(tmp_path / "000001.json") in str(error.value)
 
@@ -130,7 +131,7 @@ def test_what_is_wrong_is_said_with_file_and_place(tmp_path, demo, values, said)
 def test_files_that_are_no_corrections_are_refused(tmp_path, demo, name, text, said):
     write(tmp_path, text, name)
     with pytest.raises(CuesheetError) as error:
-        corrections.read_corrections(tmp_path, demo)
+        read_corrections(tmp_path, demo)
     assert said in str(error.value)
 
 
@@ -138,7 +139,7 @@ def test_two_files_of_one_episode_are_refused(tmp_path, demo):
     write(tmp_path)
     write(tmp_path, "start,text\n0,reach\n", "000001.csv")
     with pytest.raises(CuesheetError, match="correct the same episode"):
-        corrections.read_corrections(tmp_path, demo)
+        read_corrections(tmp_path, demo)
 
 
 def episode() -> Episode:

@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from split_dataset import split_dataset
 
-from cuesheet.dataset import describe_range, read_dataset
+from cuesheet.dataset.metadata import read_dataset
 from cuesheet.errors import CuesheetError
+from cuesheet.text import describe_range
 
 FRONT, WRIST = "observation.images.front", "observation.images.wrist"
 

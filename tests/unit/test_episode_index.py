@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cuesheet.dataset import read_dataset
-from cuesheet.episode_index import SCHEMA, build_index, read_indexed_episode, write_index
+from cuesheet.artifacts.index import SCHEMA, read_indexed_episode
+from cuesheet.dataset.index import build_index, write_index
+from cuesheet.dataset.metadata import read_dataset
 from cuesheet.errors import CuesheetError
 
 DATA = "data/chunk-000/file-000.parquet"

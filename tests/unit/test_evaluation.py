@@ -9,14 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cuesheet.app.evaluate import main
+from cuesheet.artifacts.stage_files import VqaPair
 from cuesheet.errors import CuesheetError
-from cuesheet.evaluate import main
-from cuesheet.evaluation import same_label
-from cuesheet.evaluation_baselines import motion_split, uniform_split
-from cuesheet.evaluation_grounding import iou, score_grounding
-from cuesheet.evaluation_labels import is_exact, normalized, token_f1
-from cuesheet.evaluation_references import read_reference
-from cuesheet.evaluation_segments import (
+from cuesheet.evaluation.baselines import motion_split, uniform_split
+from cuesheet.evaluation.grounding import iou, score_grounding
+from cuesheet.evaluation.references import read_reference
+from cuesheet.evaluation.scores import same_label
+from cuesheet.evaluation.segments import (
     Segment,
     align,
     boundaries,
@@ -27,7 +27,7 @@ from cuesheet.evaluation_segments import (
     score,
     superfluous,
 )
-from cuesheet.stage_files import VqaPair
+from cuesheet.text import is_exact, normalized, token_f1
 
 
 def cover(*edges: float, texts: str = "") -> list[Segment]:

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cuesheet.dataset import read_dataset
-from cuesheet.existing_rows import episodes_with_rows, replaced_styles
-from cuesheet.language import LANGUAGE_COLUMNS, LANGUAGE_FEATURE
-from cuesheet.merge import EpisodeRows, merge_file
+from cuesheet.artifacts.language import LANGUAGE_COLUMNS, LANGUAGE_FEATURE
+from cuesheet.assemble.existing_rows import episodes_with_rows, replaced_styles
+from cuesheet.assemble.merge import EpisodeRows, merge_file
+from cuesheet.dataset.metadata import read_dataset
 
 DATA = "data/chunk-000/file-000.parquet"
 

@@ -11,10 +11,10 @@ from aiohttp import web
 from chat_server import completion, question_of, refusal, serving
 from gateway_setup import chat, gateway_before
 
-from cuesheet import upstream
-from cuesheet.api_keys import hugging_face_token, keys_of
 from cuesheet.errors import CuesheetError
-from cuesheet.upstream import ExternalBackend, Upstream, is_loopback, scrubbed
+from cuesheet.serving import upstream
+from cuesheet.serving.credentials import hugging_face_token, keys_of
+from cuesheet.serving.upstream import ExternalBackend, Upstream, is_loopback, scrubbed
 
 ROUTER = "https://router.huggingface.co/v1"
 TOKEN = "hf_test_5e1d0c9a7b"

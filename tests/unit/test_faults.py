@@ -12,9 +12,9 @@ from faults import FAULTS, TEN_MB
 from gateway_setup import gateway_before
 from pydantic import BaseModel, Field
 
-from cuesheet.asking import LONGEST_BACKOFF_S
-from cuesheet.upstream import LARGEST_REPLY_BYTES
-from cuesheet.vlm import Image, Vlm, VlmError
+from cuesheet.serving.dispatcher import LONGEST_BACKOFF_S
+from cuesheet.serving.upstream import LARGEST_REPLY_BYTES
+from cuesheet.vlm.client import Image, Vlm, VlmError
 
 SEED = 20
 ATTEMPTS = 3

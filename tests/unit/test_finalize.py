@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from split_dataset import split_dataset
 
-from cuesheet import finalize
-from cuesheet.dataset import read_dataset
+from cuesheet.assemble import finalize
+from cuesheet.assemble.finalize import extended_info, finalize_dataset
+from cuesheet.assemble.merge import EpisodeRows, merge_file
+from cuesheet.assemble.verify import check_dataset
+from cuesheet.dataset.metadata import read_dataset
 from cuesheet.errors import CuesheetError
-from cuesheet.finalize import extended_info, finalize_dataset
-from cuesheet.merge import EpisodeRows, merge_file
-from cuesheet.self_check import check_dataset
 
 LANGUAGE = ("language_persistent", "language_events")
 

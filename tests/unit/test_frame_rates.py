@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from media_sources import single
 
-from cuesheet import keyframes
-from cuesheet.decoders import RgbFrame
-from cuesheet.episode import read_episode
-from cuesheet.grid import select_keyframes
+from cuesheet.artifacts.episode import read_episode
+from cuesheet.artifacts.sampling import select_keyframes
+from cuesheet.media import keyframes
+from cuesheet.media.decode import RgbFrame
 
 RATES = [*range(1, 121), 23.976, 29.97, 59.94]
 CAMERA = "observation.images.cam"

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cuesheet.grid import (
+from cuesheet.artifacts.sampling import (
     grid_indices,
     nearest_index,
     select_keyframes,

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cuesheet.dataset import read_dataset
+from cuesheet.artifacts.subtasks import Subtask
+from cuesheet.dataset.metadata import read_dataset
+from cuesheet.dataset.subtask_labels import check_column, read_subtasks, stretches
 from cuesheet.errors import CuesheetError
-from cuesheet.imported_subtasks import check_column, read_subtasks, stretches
-from cuesheet.subtasks import Subtask
 
 DATA = "data/chunk-000/file-000.parquet"
 

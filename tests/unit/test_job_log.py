@@ -6,9 +6,9 @@ import sys
 SCRIPT = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from cuesheet import joblog
+from cuesheet import job_log
 from cuesheet.errors import CuesheetError
-with joblog.to_file(sys.argv[2]):
+with job_log.to_file(sys.argv[2]):
     if sys.argv[3] == "fail":
         raise CuesheetError("no drawer")
 """

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cuesheet import job_server
+from cuesheet.serving import job_server
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the job server is for Linux")
 

@@ -21,11 +21,11 @@ from media_sources import (
     sources,
 )
 
-from cuesheet.decoders import decode_frames
+from cuesheet.artifacts.sampling import KeyframeSelection, select_keyframes, shortest_float32
 from cuesheet.errors import CuesheetError
-from cuesheet.grid import KeyframeSelection, select_keyframes, shortest_float32
-from cuesheet.keyframes import write_keyframes
-from cuesheet.video import locate_episode
+from cuesheet.media.decode import decode_frames
+from cuesheet.media.keyframes import write_keyframes
+from cuesheet.media.packets import locate_episode
 
 
 @pytest.fixture(scope="session")

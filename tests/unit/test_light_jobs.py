@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from cuesheet.dataset import read_dataset
-from cuesheet.episode_index import make_index
+from cuesheet.dataset.index import make_index
+from cuesheet.dataset.metadata import read_dataset
 
 HEAVY = {"pandas", "torch", "openai", "cv2", "aiohttp"}
 
@@ -43,9 +43,9 @@ def test_decoding_an_episodes_keyframes_imports_none_of_them(repository, demo_v3
     make_index(index, read_dataset(demo_v3, "demo"), [0, 1, 2, 3])
     code = f"""
 import sys; sys.path.insert(0, {str(repository / "scripts")!r})
-from cuesheet.episode_index import read_indexed_episode
-from cuesheet.grid import KeyframeSelection
-from cuesheet.keyframes import write_keyframes
+from cuesheet.artifacts.index import read_indexed_episode
+from cuesheet.artifacts.sampling import KeyframeSelection
+from cuesheet.media.keyframes import write_keyframes
 row = read_indexed_episode({str(index)!r}, 2)
 write_keyframes({str(tmp_path / "keyframes")!r}, row, dataset="demo", root={str(demo_v3)!r},
                 cameras=[row.cameras[0].camera], selection=KeyframeSelection([0, 5, 9]),

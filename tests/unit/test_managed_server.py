@@ -15,13 +15,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cuesheet import leash, server_log
-from cuesheet.config_vlm import VlmConfig
+from cuesheet.config.vlm import VlmConfig
 from cuesheet.errors import CuesheetError
-from cuesheet.gpus import deal_out, visible_gpus
-from cuesheet.launch import check_executable, managed_launch
-from cuesheet.model_server import ManagedBackend, Replica
-from cuesheet.upstream import BackendFailedError
+from cuesheet.serving import log_diagnosis, process_guard
+from cuesheet.serving.gpus import deal_out, visible_gpus
+from cuesheet.serving.launch_command import check_executable, managed_launch
+from cuesheet.serving.model_server import ManagedBackend, Replica
+from cuesheet.serving.upstream import BackendFailedError
 
 FAKE = """
 import http.server, json, os, subprocess, sys, time
@@ -286,7 +286,16 @@ async def test_why_a_server_cannot_start_is_said_within_seconds(tmp_path, said, 
 
 def start_leash(folder: Path, code: str, grace_s: float = 5.0) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", leash.__file__, str(grace_s), sys.executable, "-c", code],
+        [
+            sys.executable,
+            "-I",
+            "-S",
+            process_guard.__file__,
+            str(grace_s),
+            sys.executable,
+            "-c",
+            code,
+        ],
         stdin=subprocess.PIPE,
         cwd=folder,
         start_new_session=True,
@@ -340,16 +349,16 @@ async def test_a_command_that_is_asked_to_end_has_time_for_it(tmp_path):
 
 
 def test_the_leash_is_light():
-    library = str(Path(leash.__file__).parents[1])
+    library = str(Path(process_guard.__file__).parents[2])
     code = f"import sys; sys.path.insert(0, {library!r})"
-    code += "\nimport cuesheet.leash; print(*sys.modules)"
+    code += "\nimport cuesheet.serving.process_guard; print(*sys.modules)"
     loaded = subprocess.run(
         [
             sys.executable,
             "-I",
             "-S",
             "-c",
-            f"import sys; sys.path.insert(0, {str(Path(leash.__file__).parents[1])!r}); {code}",
+            code,
         ],
         capture_output=True,
         text=True,
@@ -368,15 +377,8 @@ def test_a_progress_bar_shows_its_last_state_and_noise_is_left_out():
         " 50% | 2/4\r\n"
         "(APIServer pid=3) INFO 11-21 12:19:11 [launcher.py:195] Route: /ping, Methods: POST\n\n"
     )
-    assert server_log.last_line(log) == "Loading safetensors checkpoint shards:  50% | 2/4"
+    assert log_diagnosis.last_line(log) == "Loading safetensors checkpoint shards:  50% | 2/4"
 
 
 def test_a_log_without_a_known_cause_has_none():
-    assert server_log.cause_in("INFO all is well\nTraceback\nValueError: 7\n") is None
-
-
-def test_the_workflow_folder_is_not_in_the_servers_python_path(monkeypatch):
-    library = str(Path(leash.__file__).resolve().parents[1])
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([library, "/mine"]))
-    made = managed_launch(settings(), "m", None, None)("r")
-    assert made.full_environment()["PYTHONPATH"] == "/mine"
+    assert log_diagnosis.cause_in("INFO all is well\nTraceback\nValueError: 7\n") is None

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from split_dataset import split_dataset
 
-from cuesheet.dataset import read_dataset
+from cuesheet.artifacts.language import LANGUAGE_COLUMNS
+from cuesheet.artifacts.language_arrow import EVENTS_TYPE, PERSISTENT_TYPE
+from cuesheet.assemble.merge import EpisodeRows, annotated_schema, merge_file
+from cuesheet.dataset.metadata import read_dataset
 from cuesheet.errors import CuesheetError
-from cuesheet.language import LANGUAGE_COLUMNS
-from cuesheet.language_arrow import EVENTS_TYPE, PERSISTENT_TYPE
-from cuesheet.merge import EpisodeRows, annotated_schema, merge_file
 
 FILE = "data/chunk-000/file-000.parquet"
 CAMERA = "observation.images.front"

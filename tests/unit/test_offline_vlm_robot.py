@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from cuesheet.offline_vlm.question import Question
-from cuesheet.offline_vlm.regions import find
-from cuesheet.offline_vlm.visual_questions import answer
+from demo_vlm.question import Question
+from demo_vlm.regions import find
+from demo_vlm.visual_questions import answer
 
 RED, CYAN, ORANGE = (220, 15, 15), (0, 190, 195), (235, 120, 20)
 GREEN, DARK_GREEN = (20, 180, 30), (25, 90, 35)

@@ -17,8 +17,8 @@ import httpx
 import numpy as np
 import pytest
 
-from cuesheet import replies
-from cuesheet.offline_vlm import MODEL_ID
+from cuesheet.vlm import replies
+from demo_vlm import MODEL_ID
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 KEY = "a-key-for-tests"
@@ -36,7 +36,7 @@ def wait_for(path: Path, process: subprocess.Popen, seconds: float = 30) -> str:
 
 def command(port_file: Path) -> list[str]:
     return [
-        *(sys.executable, "-m", "cuesheet.offline_vlm", "--port", "0"),
+        *(sys.executable, "-m", "demo_vlm", "--port", "0"),
         *("--port-file", str(port_file), "--api-key-env", "OFFLINE_TEST_KEY"),
     ]
 

@@ -5,15 +5,15 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from cuesheet import replies
-from cuesheet.offline_vlm import answers, question
-from cuesheet.offline_vlm.colors import name_of
-from cuesheet.offline_vlm.media import Media
-from cuesheet.offline_vlm.moments import moments
-from cuesheet.offline_vlm.motion import measure
-from cuesheet.offline_vlm.question import parse
-from cuesheet.offline_vlm.request import ChatRequest
-from cuesheet.offline_vlm.segmentation import segment
+from cuesheet.vlm import replies
+from demo_vlm import answers, question
+from demo_vlm.colors import name_of
+from demo_vlm.media import Media
+from demo_vlm.moments import moments
+from demo_vlm.motion import measure
+from demo_vlm.question import parse
+from demo_vlm.request import ChatRequest
+from demo_vlm.segmentation import segment
 
 RED, GREEN, BLUE, YELLOW = (210, 20, 20), (20, 180, 30), (20, 40, 210), (230, 210, 20)
 TABLE = (150, 140, 130)

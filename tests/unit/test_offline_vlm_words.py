@@ -5,11 +5,11 @@ from itertools import pairwise
 
 import pytest
 
-from cuesheet import replies
-from cuesheet.offline_vlm import answers, labels, phrasing, schema, words
-from cuesheet.offline_vlm.media import Media
-from cuesheet.offline_vlm.question import parse
-from cuesheet.offline_vlm.request import ChatRequest
+from cuesheet.vlm import replies
+from demo_vlm import answers, labels, phrasing, schema, words
+from demo_vlm.media import Media
+from demo_vlm.question import parse
+from demo_vlm.request import ChatRequest
 
 TASKS = [
     "Pick and place a puck to a goal",

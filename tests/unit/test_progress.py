@@ -3,7 +3,7 @@
 import io
 import json
 
-from cuesheet.progress import Progress, count_done
+from cuesheet.serving.progress import Progress, count_done
 
 TOTALS = {"a": {"episodes": ["000000", "000001"]}, "b": {"episodes": ["000005"]}}
 

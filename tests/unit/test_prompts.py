@@ -2,9 +2,9 @@ import hashlib
 
 import pytest
 
-from cuesheet import prompts
 from cuesheet.errors import CuesheetError
-from cuesheet.prompts import Prompts
+from cuesheet.vlm import prompts
+from cuesheet.vlm.prompts import Prompts
 
 
 @pytest.mark.parametrize("stage", [prompts.PLAN, prompts.INTERJECTIONS, prompts.VQA, prompts.JUDGE])

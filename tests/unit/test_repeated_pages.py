@@ -15,13 +15,13 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
-from cuesheet import merge, parquet_footer, repeated_pages
-from cuesheet.language_arrow import EVENTS_TYPE, PERSISTENT_ROW, PERSISTENT_TYPE, array
-from cuesheet.merge import EpisodeRows, annotated_schema, merge_file, write_options
-from cuesheet.parquet_footer import UnexpectedParquetError
-from cuesheet.repeated_pages import EpisodeWriter
-from cuesheet.source_rows import Repeated
-from cuesheet.thrift_compact import read_struct
+from cuesheet.artifacts.language_arrow import EVENTS_TYPE, PERSISTENT_ROW, PERSISTENT_TYPE, array
+from cuesheet.assemble import merge, parquet_footer, repeated_pages
+from cuesheet.assemble.merge import EpisodeRows, annotated_schema, merge_file, write_options
+from cuesheet.assemble.parquet_footer import UnexpectedParquetError
+from cuesheet.assemble.repeated_pages import EpisodeWriter
+from cuesheet.assemble.thrift_compact import read_struct
+from cuesheet.dataset.data_reader import Repeated
 
 KEYS = ("role", "content", "style", "timestamp", "camera", "tool_calls")
 SAY = [{"type": "function", "function": {"name": "say", "arguments": {"text": "hi"}}}]
@@ -362,13 +362,14 @@ def test_arrays_are_those_of_pyarrow(lists):
 def test_merging_imports_neither_pandas_nor_what_else_takes_long(tmp_path):
     pq.write_table(plain_table(40, 0), tmp_path / "source.parquet")
     program = (
-        "import sys; from pathlib import Path; from cuesheet.merge import EpisodeRows, merge_file;"
+        "import sys; from pathlib import Path;"
+        "from cuesheet.assemble.merge import EpisodeRows, merge_file;"
         "source = Path(sys.argv[1]); rows = EpisodeRows(eval(sys.argv[2]), []);"
         "merge_file(source, source.with_name('out.parquet'), lambda _: rows, {0: 40});"
         "print({'pandas', 'pyarrow.compute', 'snakemake'} & {*sys.modules})"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "source.parquet"), repr(LISTS["one"])]
-    scripts = Path(merge.__file__).parents[1]
+    scripts = Path(merge.__file__).parents[2]
     done = subprocess.run(
         command, check=True, env={"PYTHONPATH": str(scripts)}, stdout=subprocess.PIPE, text=True
     )

@@ -3,8 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from cuesheet import replies
-from cuesheet.response_format import response_format
+from cuesheet.vlm import replies
+from cuesheet.vlm.structured_output import response_format
 
 REPLIES = [
     cls

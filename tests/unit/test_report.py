@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cuesheet.config_look import ReportConfig
-from cuesheet.report import render
-from cuesheet.report_data import Timeline, chosen_timelines, gather, objects, verb
+from cuesheet.config.report import ReportConfig
+from cuesheet.report.data import Timeline, chosen_timelines, gather, objects, verb
+from cuesheet.report.html import render
 
 CAMERA = "observation.images.front"
 

@@ -54,7 +54,7 @@ def imported(folder: Path) -> set[str]:
                 modules |= {name.name.partition(".")[0] for name in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 modules.add(node.module.partition(".")[0])
-    modules -= own | set(sys.stdlib_module_names) | {"cuesheet", "torchcodec"}
+    modules -= own | set(sys.stdlib_module_names) | {"cuesheet", "demo_vlm", "torchcodec", "vllm"}
     return {plain(PACKAGE_OF_MODULE.get(module, module)) for module in modules}
 
 

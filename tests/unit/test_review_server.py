@@ -12,8 +12,8 @@ from aiohttp.test_utils import TestServer
 from stage_setup import write_keyframes
 
 from cuesheet.errors import CuesheetError
-from cuesheet.review_corrections import NOTHING, ConflictError, CorrectionFolder
-from cuesheet.review_server import ReviewServer
+from cuesheet.report.correction_files import NOTHING, ConflictError, CorrectionFolder
+from cuesheet.report.review_server import ReviewServer
 
 TOKEN = "a-token"
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cuesheet import review_site
-from cuesheet.review_corrections import CorrectionFolder
-from cuesheet.review_site import build_site
+from cuesheet.report import review_site
+from cuesheet.report.correction_files import CorrectionFolder
+from cuesheet.report.review_site import build_site
 
 CAMERA = "observation.images.front"
 

@@ -15,14 +15,14 @@ import pytest
 from chat_server import KEY, completion, refusal, serving
 from pydantic import BaseModel
 
-from cuesheet import launch, server
-from cuesheet.asking import Asker, Counters
 from cuesheet.errors import CuesheetError
-from cuesheet.launch import Launch
-from cuesheet.model_server import ManagedBackend, Replica
-from cuesheet.replies import Acknowledgement, Description
-from cuesheet.upstream import BackendFailedError
-from cuesheet.vlm import Image, Vlm, VlmError
+from cuesheet.serving import launch_command, lifecycle
+from cuesheet.serving.dispatcher import Asker, Counters
+from cuesheet.serving.launch_command import Launch
+from cuesheet.serving.model_server import ManagedBackend, Replica
+from cuesheet.serving.upstream import BackendFailedError
+from cuesheet.vlm.client import Image, Vlm, VlmError
+from cuesheet.vlm.replies import Acknowledgement, Description
 
 PATIENCE_S = 60
 PROMPTS = {"plan_describe": "0" * 64}
@@ -54,12 +54,12 @@ def run(tmp_path):
     started = []
 
     def start(**changes) -> Path:
-        started.append(server.start(settings(tmp_path, **changes), tmp_path / "runs"))
+        started.append(lifecycle.start(settings(tmp_path, **changes), tmp_path / "runs"))
         return started[-1]
 
     yield start
     for server_file in started:
-        server.stop(server_file)
+        lifecycle.stop(server_file)
 
 
 def state_of(server_file: Path) -> dict:
@@ -82,12 +82,12 @@ def model_servers_of(server_file: Path) -> list[psutil.Process]:
     return [
         one
         for one in processes_of(server_file)
-        if "cuesheet.offline_vlm" in one.cmdline() and not is_leash(one)
+        if "demo_vlm" in one.cmdline() and not is_leash(one)
     ]
 
 
 def is_leash(process: psutil.Process) -> bool:
-    return any(word.endswith("leash.py") for word in process.cmdline())
+    return any(word.endswith("process_guard.py") for word in process.cmdline())
 
 
 def eventually(holds) -> None:
@@ -160,16 +160,16 @@ def test_stop_ends_everything_and_may_be_called_twice(run):
     server_file = run()
     ask(server_file, "Task: open the drawer")
     assert len(model_servers_of(server_file)) == 1
-    server.stop(server_file)
+    lifecycle.stop(server_file)
     assert processes_of(server_file) == []
     assert state_of(server_file)["state"] == "stopped"
-    server.stop(server_file)
-    server.stop(server_file.parent / "never.json")
+    lifecycle.stop(server_file)
+    lifecycle.stop(server_file.parent / "never.json")
 
 
 def test_stop_right_after_start_leaves_nothing(run):
     server_file = run()
-    server.stop(server_file)
+    lifecycle.stop(server_file)
     assert processes_of(server_file) == []
     assert state_of(server_file)["state"] == "stopped"
 
@@ -178,13 +178,13 @@ def test_a_run_whose_calls_are_all_cached_starts_no_model_server(run):
     question = "Task: open the drawer"
     first = run()
     ask(first, question)
-    server.stop(first)
+    lifecycle.stop(first)
     second = run()
     (answer,) = ask(second, question)
     assert answer.call["cache_hit"] is True
     assert model_servers_of(second) == []
     assert not (second.parent / "replica-0.log").exists()
-    server.stop(second)
+    lifecycle.stop(second)
 
 
 def test_the_cache_survives_a_killed_supervisor(run):
@@ -207,8 +207,8 @@ def test_a_killed_supervisor_leaves_no_model_server(run):
 OWNER = """
 import asyncio, sys
 from pathlib import Path
-from cuesheet.launch import Launch
-from cuesheet.model_server import Replica
+from cuesheet.serving.launch_command import Launch
+from cuesheet.serving.model_server import Replica
 launch = Launch([sys.executable, "-c", "import time; time.sleep(3600)", sys.argv[1]], {}, "key", 9)
 replica = Replica("r", lambda name: launch, Path(sys.argv[1]) / "log", "m", 3600.0, 5.0)
 asyncio.run(replica.start())
@@ -216,11 +216,11 @@ asyncio.run(replica.start())
 
 
 def test_a_server_that_does_not_watch_its_parent_dies_with_it_too(tmp_path):
-    marker = tmp_path / "run" / "server.json"
+    marker = tmp_path / "run" / "lifecycle.json"
     marker.parent.mkdir()
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER, str(marker.parent)],
-        env={**os.environ, "PYTHONPATH": str(Path(server.__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(Path(lifecycle.__file__).parents[2])},
     )
     try:
         eventually(lambda: len(processes_of(marker)) == 3)  # the owner, the leash, the server
@@ -233,14 +233,14 @@ def test_a_server_that_does_not_watch_its_parent_dies_with_it_too(tmp_path):
 PARENT = """
 import json, sys, time
 from pathlib import Path
-from cuesheet import server
-print(server.start(json.loads(sys.argv[1]), Path(sys.argv[2])), flush=True)
+from cuesheet.serving import lifecycle
+print(lifecycle.start(json.loads(sys.argv[1]), Path(sys.argv[2])), flush=True)
 time.sleep(3600)
 """
 
 
 def test_a_killed_run_leaves_no_process(tmp_path):
-    library = Path(server.__file__).parents[1]
+    library = Path(lifecycle.__file__).parents[2]
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, json.dumps(settings(tmp_path)), str(tmp_path / "runs")],
         stdout=subprocess.PIPE,
@@ -349,9 +349,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         os._exit(7)
 server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
 with open(sys.argv[1] + ".tmp", "w") as file:
-    file.write(str(server.server_port))
+    file.write(str(lifecycle.server_port))
 os.replace(sys.argv[1] + ".tmp", sys.argv[1])
-server.serve_forever()
+lifecycle.serve_forever()
 """
 
 
@@ -386,7 +386,7 @@ async def test_restarts_are_bounded(tmp_path):
 async def _external(folder: Path, url: str, text: str, **changes):
     changes = {"serve": "external", "base_urls": [url], **changes}
     server_file = await asyncio.to_thread(
-        server.start, settings(folder, **changes), folder / "runs"
+        lifecycle.start, settings(folder, **changes), folder / "runs"
     )
     try:
         async with Vlm.connect(server_file, {}, "demo/000000", PROMPTS) as vlm:
@@ -400,7 +400,7 @@ async def _external(folder: Path, url: str, text: str, **changes):
                 needs_media=False,
             )
     finally:
-        await asyncio.to_thread(server.stop, server_file)
+        await asyncio.to_thread(lifecycle.stop, server_file)
 
 
 def holds_key(folder: Path) -> list[Path]:
@@ -446,19 +446,26 @@ async def test_a_key_that_is_not_set_is_named_at_once(tmp_path, monkeypatch):
 def test_a_supervisor_that_cannot_start_says_so_to_the_jobs(tmp_path):
     (tmp_path / "config.json").write_text("{")
     arguments = ["--config", str(tmp_path / "config.json"), "--run-dir", str(tmp_path)]
-    library = Path(server.__file__).parents[1]
+    library = Path(lifecycle.__file__).parents[2]
     result = subprocess.run(
-        [sys.executable, "-m", "cuesheet.server", *arguments, "--parent-pid", str(os.getpid())],
+        [
+            sys.executable,
+            "-m",
+            "cuesheet.serving.lifecycle",
+            *arguments,
+            "--parent-pid",
+            str(os.getpid()),
+        ],
         env={**os.environ, "PYTHONPATH": str(library)},
         check=False,
     )
     assert result.returncode == 1
     with pytest.raises(CuesheetError, match="gateway cannot start"):
-        ask(tmp_path / "server.json", "Task: open the drawer")
+        ask(tmp_path / "lifecycle.json", "Task: open the drawer")
 
 
 def test_start_and_stop_import_nothing_heavy(repository):
-    code = "import sys, cuesheet.server; print(' '.join(sys.modules))"
+    code = "import sys, cuesheet.serving.lifecycle; print(' '.join(sys.modules))"
     result = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -471,21 +478,21 @@ def test_start_and_stop_import_nothing_heavy(repository):
 
 
 def test_the_offline_command_never_shows_its_key(tmp_path):
-    made = launch.offline_launch(tmp_path)("replica-0")
+    made = launch_command.offline_launch(tmp_path)("replica-0")
     assert not any(made.api_key in word for word in made.argv)
-    assert made.api_key != launch.offline_launch(tmp_path)("replica-0").api_key
+    assert made.api_key != launch_command.offline_launch(tmp_path)("replica-0").api_key
 
 
 def test_folders_of_ended_runs_do_not_pile_up(tmp_path):
     runs = tmp_path / "runs"
-    for number in range(server._KEPT_RUNS + 5):
+    for number in range(lifecycle._KEPT_RUNS + 5):
         folder = runs / f"20200101-0000{number:02d}-1-a"
         folder.mkdir(parents=True)
         state = "ready" if number == 1 else "stopped"
-        (folder / "server.json").write_text(json.dumps({"state": state}))
-    started = server.start(settings(tmp_path), runs)
-    server.stop(started)
+        (folder / "lifecycle.json").write_text(json.dumps({"state": state}))
+    started = lifecycle.start(settings(tmp_path), runs)
+    lifecycle.stop(started)
     left = sorted(folder.name for folder in runs.iterdir())
-    assert len(left) == server._KEPT_RUNS + 1
+    assert len(left) == lifecycle._KEPT_RUNS + 1
     assert started.parent.name in left
     assert left[0] == "20200101-000001-1-a"  # as far as its file says, it still runs

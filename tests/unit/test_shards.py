@@ -9,18 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from cuesheet.config import Config
+from cuesheet.cluster.assignment import deal_out, read_assignment, size_of, write_assignment
+from cuesheet.cluster.lease import STALE_S, Lease, LeaseLostError
+from cuesheet.config.models import Config
 from cuesheet.errors import CuesheetError
-from cuesheet.lease import STALE_S, Lease, LeaseLostError
-from cuesheet.shards import (
-    as_ranges,
-    deal_out,
-    from_ranges,
-    read_assignment,
-    size_of,
-    write_assignment,
-)
-from cuesheet.usage import Usage
+from cuesheet.serving.usage import Usage
+from cuesheet.text import from_ranges, to_ranges
 
 
 def durations(count: int, first: int = 0) -> dict[int, float]:
@@ -102,8 +96,8 @@ def test_an_assignment_is_kept_until_the_size_is_changed(tmp_path):
 
 
 def test_ranges_are_read_back():
-    assert as_ranges([7, 0, 1, 2]) == [[0, 2], [7, 7]]
-    assert from_ranges(as_ranges(range(5))) == [0, 1, 2, 3, 4]
+    assert to_ranges([7, 0, 1, 2]) == [[0, 2], [7, 7]]
+    assert from_ranges(to_ranges(range(5))) == [0, 1, 2, 3, 4]
 
 
 # The lease
@@ -111,7 +105,7 @@ def test_ranges_are_read_back():
 
 HOLDER = """
 import sys, time
-from cuesheet.lease import Lease
+from cuesheet.cluster.lease import Lease
 assert Lease(sys.argv[1], {"job_id": "17"}).try_acquire() is None
 print("held", flush=True)
 time.sleep(600)
@@ -157,7 +151,7 @@ def test_a_holder_elsewhere_is_over_when_it_has_been_silent(tmp_path, holder):
 
 
 def test_a_holder_that_was_taken_for_dead_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr("cuesheet.lease.BEAT_S", 0.0)
+    monkeypatch.setattr("cuesheet.cluster.lease.BEAT_S", 0.0)
     first, second = Lease(tmp_path / "lease", {}), Lease(tmp_path / "lease", {"job_id": "5"})
     assert first.try_acquire() is None
     first.beat()

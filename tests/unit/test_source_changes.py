@@ -1,6 +1,6 @@
 """What changed in a source is told apart: new, removed, recorded again, renumbered."""
 
-from cuesheet.source_changes import Changes, compare, describe, read_changes, record
+from cuesheet.artifacts.source_changes import Changes, compare, describe, read_changes, record
 
 
 def of(text: str) -> dict[int, str]:

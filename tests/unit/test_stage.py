@@ -5,9 +5,9 @@ from urllib.parse import unquote, urlsplit
 
 from stage_setup import CAMERA, asking, kind_of, media_of, words_of
 
-from cuesheet import interjections, plan, vqa
-from cuesheet.config import FramesConfig, InterjectionsConfig, PlanConfig, VqaConfig
-from cuesheet.run_link import SHARED_FOLDER_VARIABLE
+from cuesheet.annotate import interjections, plan, vqa
+from cuesheet.config.models import FramesConfig, InterjectionsConfig, PlanConfig, VqaConfig
+from cuesheet.vlm.gateway_client import SHARED_FOLDER_VARIABLE
 
 
 def count(kind, question):

@@ -2,12 +2,12 @@
 
 import pytest
 
-from cuesheet.episode import Keyframe
-from cuesheet.interjections import choose_moments
-from cuesheet.subtasks import Window
-from cuesheet.tasks import is_placeholder, is_short
-from cuesheet.vqa import question_type
-from cuesheet.windows import split_windows
+from cuesheet.annotate.interjections import choose_moments
+from cuesheet.annotate.segmentation import split_windows
+from cuesheet.annotate.task_text import is_placeholder, is_short
+from cuesheet.annotate.vqa import question_type
+from cuesheet.artifacts.episode import Keyframe
+from cuesheet.artifacts.subtasks import Window
 
 TYPES = ["bbox", "keypoint", "count", "attribute", "spatial"]
 

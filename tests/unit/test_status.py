@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cuesheet.status import as_text, main, status_of
+from cuesheet.cluster.status import as_text, main, status_of
 
 NOW = 1_800_000_000.0
 RUN = "20270115-080000-1-abcdef"

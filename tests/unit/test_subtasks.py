@@ -3,8 +3,8 @@ import random
 
 import pytest
 
-from cuesheet.episode import Episode
-from cuesheet.subtasks import (
+from cuesheet.artifacts.episode import Episode
+from cuesheet.artifacts.subtasks import (
     Subtask,
     Window,
     clean_spans,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cuesheet.errors import CuesheetError
-from cuesheet.summary import as_text, summarize
+from cuesheet.report.summary import as_text, summarize
 
 
 def write(path: Path, data: dict) -> None:

@@ -10,12 +10,12 @@ import pytest
 from dataset_variants import DATA, as_v21, remove_cameras
 from media_sources import say  # noqa: F401 - a fixture
 
-from cuesheet.dataset import read_dataset
-from cuesheet.episode_index import build_index
+from cuesheet.assemble.convert_v21 import relay_dataset
+from cuesheet.assemble.merge import EpisodeRows, merge_file
+from cuesheet.assemble.verify import check_dataset
+from cuesheet.dataset.index import build_index
+from cuesheet.dataset.metadata import read_dataset
 from cuesheet.errors import CuesheetError
-from cuesheet.merge import EpisodeRows, merge_file
-from cuesheet.relay import relay_dataset
-from cuesheet.self_check import check_dataset
 
 FRONT, WRIST = "observation.images.front", "observation.images.wrist"
 

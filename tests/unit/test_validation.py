@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from cuesheet.artifacts.stage_files import KeyframesFile, StageFile, read_stage_file
+from cuesheet.assemble.validate import validate_episode
 from cuesheet.errors import CuesheetError
-from cuesheet.stage_files import KeyframesFile, StageFile, read_stage_file
-from cuesheet.validation import validate_episode
 
 FRONT, WRIST = "observation.images.front", "observation.images.wrist"
 LENGTH = 40

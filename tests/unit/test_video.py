@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from media_sources import H264, full_decode, joined, run, say, single, sources  # noqa: F401
 
-from cuesheet import ffmpeg
-from cuesheet.decoders import decode_frames, decoding_runs
 from cuesheet.errors import CuesheetError
-from cuesheet.video import locate_episode, locate_range
+from cuesheet.media import ffmpeg
+from cuesheet.media.decode import decode_frames, decoding_runs
+from cuesheet.media.packets import locate_episode, locate_range
 
 WHERE = "episode 3, camera observation.images.front"
 

@@ -10,10 +10,10 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from cuesheet import vllm_batch
-from cuesheet.config_vlm import VlmConfig
-from cuesheet.launch import managed_launch
-from cuesheet.vllm_batch import Call, Http, answer, batches, gathered, handler
+from cuesheet.config.vlm import VlmConfig
+from cuesheet.serving import vllm_offline
+from cuesheet.serving.launch_command import managed_launch
+from cuesheet.serving.vllm_offline import Call, Http, answer, batches, gathered, handler
 
 KEY = "the-run's-own-key"
 
@@ -131,7 +131,7 @@ def test_the_command_is_that_of_the_environment_of_vllm_with_its_engine_argument
         "python": "/opt/v/bin/python",
     }
     made = managed_launch(settings, "org/m", ["0"], "/shared")("r")
-    assert made.argv[:4] == ["/opt/v/bin/python", vllm_batch.__file__, "--model", "org/m"]
+    assert made.argv[:4] == ["/opt/v/bin/python", vllm_offline.__file__, "--model", "org/m"]
     assert "--trust-request-mm-kwargs" not in made.argv
     assert made.argv[made.argv.index("--max-model-len") + 1] == "8192"
     assert made.full_environment()["VLLM_API_KEY"] == made.api_key

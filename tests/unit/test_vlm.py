@@ -13,10 +13,10 @@ from chat_server import completion, question_of, refusal, serving
 from gateway_setup import gateway_before
 from pydantic import BaseModel, Field
 
-from cuesheet.call_cache import CallCache
 from cuesheet.errors import CuesheetError
-from cuesheet.reply_text import UnusableReplyError, parse_reply
-from cuesheet.vlm import Clip, Image, Vlm, VlmError
+from cuesheet.serving.response_cache import CallCache
+from cuesheet.vlm.client import Clip, Image, Vlm, VlmError
+from cuesheet.vlm.parsing import UnusableReplyError, parse_reply
 
 PROMPTS = {"plan_relabel": "0" * 64}
 SETTINGS = {"model": "test-model", "temperature": 0.2, "max_tokens": 64, "seed": 5}
@@ -211,7 +211,7 @@ async def test_a_bad_reply_is_shown_to_the_model_once_and_repaired(tmp_path):
 
 
 async def _key_of(body):
-    from cuesheet.call_cache import request_key
+    from cuesheet.serving.response_cache import request_key
 
     return request_key(body)
 
@@ -395,7 +395,7 @@ async def test_a_dataset_name_in_any_script_is_a_valid_group(tmp_path):
 
 
 def test_a_stage_script_does_not_import_heavy_packages(repository):
-    code = "import sys, cuesheet.vlm; print(' '.join(sys.modules))"
+    code = "import sys, cuesheet.vlm.client; print(' '.join(sys.modules))"
     result = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

@@ -3,8 +3,8 @@
 import pytest
 from stage_setup import CAMERA, asking, media_of, words_of
 
-from cuesheet import vqa
-from cuesheet.config import VqaConfig
+from cuesheet.annotate import vqa
+from cuesheet.config.models import VqaConfig
 from cuesheet.errors import CuesheetError
 
 # What Qwen2.5-VL makes of 1280 x 720 px within 401408 px: by 1.515 smaller, multiples of 28 px.

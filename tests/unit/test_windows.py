@@ -6,11 +6,11 @@ import re
 import pytest
 from stage_setup import CAMERA, asking, kind_of, media_of, words_of
 
-from cuesheet import plan
-from cuesheet.config import PlanConfig
+from cuesheet.annotate import plan
+from cuesheet.annotate.segmentation import WINDOWS_AT_ONCE, from_episode_start
+from cuesheet.config.models import PlanConfig
 from cuesheet.errors import CuesheetError
-from cuesheet.offline_vlm.question import parse
-from cuesheet.windows import WINDOWS_AT_ONCE, from_episode_start
+from demo_vlm.question import parse
 
 
 def settings(mode="single_frames", **frames) -> PlanConfig:

@@ -40,7 +40,7 @@ def offline_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a running offline VLM."""
     port_file = tmp_path_factory.mktemp("offline") / "port"
     process = subprocess.Popen(
-        [sys.executable, "-m", "cuesheet.offline_vlm", "--port", "0", "--port-file", port_file],
+        [sys.executable, "-m", "demo_vlm", "--port", "0", "--port-file", port_file],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY / "scripts")},
         stderr=subprocess.DEVNULL,
     )

@@ -53,7 +53,7 @@ def rows(work, episode_index):
 
 def export(work, *arguments):
     return subprocess.run(
-        [sys.executable, "-m", "cuesheet.corrections", "export", RESULTS, *arguments],
+        [sys.executable, "-m", "cuesheet.app.cli", "corrections", "export", RESULTS, *arguments],
         cwd=work.path,
         env={"PYTHONPATH": str(REPOSITORY / "scripts"), "PATH": ""},
         capture_output=True,

@@ -11,7 +11,7 @@ import pytest
 from chat_server import serving
 from faults import FAULTS, Plan
 
-from cuesheet.stage_files import STAGES
+from cuesheet.artifacts.stage_files import STAGES
 
 pytestmark = pytest.mark.workflow
 

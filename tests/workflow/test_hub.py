@@ -49,7 +49,7 @@ class HubWorkdir(Workdir):
 
     def push(self, *arguments: str) -> subprocess.CompletedProcess:
         return subprocess.run(
-            [sys.executable, "-m", "cuesheet.push_dataset", *arguments],
+            [sys.executable, "-m", "cuesheet.report.upload", *arguments],
             cwd=self.path,
             env=self.environment() | {"PYTHONPATH": str(REPOSITORY / "scripts")},
             capture_output=True,

@@ -81,7 +81,7 @@ def test_shards_in_pods_give_the_files_of_a_run_without(kubernetes, tmp_path, fi
     assert [name for name in local if local[name] != cluster[name]] == []
     assert (volume.path / "results/demo_v3/review/index.html").is_file()
 
-    status = [sys.executable, "-m", "cuesheet.status"]
+    status = [sys.executable, "-m", "cuesheet.cluster.status"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "scripts")}
     said = subprocess.check_output(status, cwd=volume.path, env=environment, text=True)
     assert "4 done" in said

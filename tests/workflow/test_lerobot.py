@@ -29,7 +29,7 @@ def lerobot(*arguments: object, version: str = "0.4.4") -> str:
         environment["PYTHONPATH"] = str(REPOSITORY / ".venv-lerobot" / "v21")
     else:
         link = subprocess.run(
-            [PYTHON, "-m", "cuesheet.shared_ffmpeg"],
+            [PYTHON, "-m", "cuesheet.media.torchcodec_libs"],
             env={**environment, "PYTHONPATH": str(REPOSITORY / "scripts")},
             check=True, capture_output=True, text=True,
         ).stdout  # fmt: skip

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 from workflow_runs import REPOSITORY, CountingServer, Workdir
 
-from cuesheet.compare import compare
+from cuesheet.report.compare import compare
 
 pytestmark = pytest.mark.workflow
 

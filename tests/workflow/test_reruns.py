@@ -13,7 +13,7 @@ import pytest
 from dataset_variants import copy, keep_episodes, set_task
 from workflow_runs import REPOSITORY
 
-from cuesheet.call_cache import describe_request
+from cuesheet.serving.response_cache import describe_request
 
 pytestmark = pytest.mark.workflow
 

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from workflow_runs import REPOSITORY, Workdir
 
-from cuesheet.review_corrections import CorrectionFolder
-from cuesheet.review_site import build_site
+from cuesheet.report.correction_files import CorrectionFolder
+from cuesheet.report.review_site import build_site
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -58,7 +58,7 @@ def served(finished_demo: Workdir, tmp_path) -> Iterator[tuple[str, Path]]:
     """Address of `make review` on a copy of the demo, and its folder of corrections."""
     copy = finished_demo.copy_to(tmp_path / "served")
     process = subprocess.Popen(
-        [sys.executable, "-m", "cuesheet.review_server", "results/demo_v3"],
+        [sys.executable, "-m", "cuesheet.report.review_server", "results/demo_v3"],
         cwd=copy.path,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY / "scripts")},
         stdout=subprocess.PIPE,

@@ -9,7 +9,7 @@ import threading
 import pytest
 from real_servers import processes_in
 
-from cuesheet.stage_files import STAGES
+from cuesheet.artifacts.stage_files import STAGES
 
 pytestmark = pytest.mark.workflow
 

@@ -55,7 +55,7 @@ def is_model_server(process: psutil.Process) -> bool:
         words = process.cmdline()
     except psutil.NoSuchProcess:  # it has just ended
         return False
-    is_leash = any(word.endswith("leash.py") for word in words)
+    is_leash = any(word.endswith("process_guard.py") for word in words)
     return "vllm.entrypoints.openai.api_server" in words and not is_leash
 
 

@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 from workflow_runs import Workdir
 
-from cuesheet.dataset import read_dataset
-from cuesheet.wgo_bench import CAMERA, main
+from cuesheet.dataset.metadata import read_dataset
+from cuesheet.evaluation.wgo_bench import CAMERA, main
 
 pytestmark = pytest.mark.workflow
 

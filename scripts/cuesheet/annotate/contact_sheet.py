@@ -1,0 +1,95 @@
+"""Contact sheets: many frames in one picture, the time burned into each tile."""
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from cuesheet.artifacts.episode import Keyframe
+
+# Share of a tile's height that the burned-in time takes: at a width of 224 px that is 20 to 27 px,
+# about one visual patch (28 px) of the common models.
+TEXT_HEIGHT = 0.12
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A picture and the times (s) of its tiles in reading order."""
+
+    image: Image.Image
+    times_s: tuple[float, ...]
+    columns: int
+
+
+def _tile(frame: Keyframe, size: tuple[int, int]) -> Image.Image:
+    with Image.open(frame.path) as source:
+        tile = source.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    draw = ImageDraw.Draw(tile)
+    text = f"{frame.timestamp_s:.2f}s"
+    # Digits take about 0.72 of a font's size: scale so that the digits have the stated height.
+    font = ImageFont.load_default(size=max(8, round(TEXT_HEIGHT * size[1] / 0.72)))
+    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+    margin = max(2, round(0.02 * size[1]))
+    plate_top = size[1] - (bottom - top) - 2 * margin
+    draw.rectangle((0, plate_top, right - left + 2 * margin, size[1]), fill=(0, 0, 0))
+    draw.text((margin - left, plate_top + margin - top), text, fill=(255, 255, 255), font=font)
+    return tile
+
+
+def compose(
+    frames: Sequence[Keyframe], *, columns: int, per_sheet: int, tile_width: int
+) -> list[Sheet]:
+    """Lay `frames` out in sheets of at most `per_sheet` tiles, `columns` a row.
+
+    All tiles are `tile_width` px wide, their height keeps the frame's aspect ratio. Tiles
+    that are left over in the last row are black.
+    """
+    sheets = []
+    across = min(columns, len(frames))
+    for start in range(0, len(frames), per_sheet):
+        part = frames[start : start + per_sheet]
+        height = max(1, round(tile_width * part[0].height / part[0].width))
+        rows = math.ceil(len(part) / across)
+        image = Image.new("RGB", (across * tile_width, rows * height))
+        for position, frame in enumerate(part):
+            row, column = divmod(position, across)
+            image.paste(_tile(frame, (tile_width, height)), (column * tile_width, row * height))
+        sheets.append(Sheet(image, tuple(frame.timestamp_s for frame in part), across))
+    return sheets
+
+
+def describe_layout(sheets: Sequence[Sheet]) -> str:
+    """The words that tell a model how to read the sheets: their times, one line a sheet, and what
+    a sheet is.
+    """
+    noun = "contact sheet" if len(sheets) == 1 else "contact sheets"
+    lines = [f"Images: {len(sheets)} {noun}, {sheets[0].columns} columns, read row by row."]
+    for number, sheet in enumerate(sheets, 1):
+        lines.append(f"Sheet {number}: " + " ".join(f"{time:.2f}" for time in sheet.times_s))
+    lines += [
+        "A sheet is a grid of frames of one video in the order of time, from left to right, then",
+        "from top to bottom. The time of each frame, in seconds, is burned into its lower left",
+        "corner; tiles without a frame are black.",
+    ]
+    return "\n".join(lines)
+
+
+def encode(image: Image.Image, image_format: str, jpeg_quality: int) -> tuple[bytes, str]:
+    """Encode a picture as `jpeg` or `png`: the bytes and their media type."""
+    buffer = io.BytesIO()
+    if image_format == "jpeg":
+        image.save(buffer, "JPEG", quality=jpeg_quality)
+    else:
+        image.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue(), f"image/{image_format}"
+
+
+def encode_file(path: Path, image_format: str, jpeg_quality: int) -> tuple[bytes, str]:
+    """Bytes and media type of the PNG at `path`, as they are or as JPEG."""
+    if image_format == "png":
+        return path.read_bytes(), "image/png"
+    with Image.open(path) as image:
+        return encode(image.convert("RGB"), image_format, jpeg_quality)

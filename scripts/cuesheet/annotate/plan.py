@@ -1,0 +1,192 @@
+"""Stage plan: what is visible, the subtasks, and the rows that follow from them."""
+
+import asyncio
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from cuesheet.annotate.consensus import episode_agreement, with_agreement
+from cuesheet.annotate.frame_selection import frames_of
+from cuesheet.annotate.segmentation import (
+    CutClip,
+    WindowSource,
+    sample_settings,
+    segment_windows,
+    split_windows,
+)
+from cuesheet.annotate.stage import Stage
+from cuesheet.annotate.task_text import choose_task, write_task_rows
+from cuesheet.artifacts.corrections import GivenSubtasks
+from cuesheet.artifacts.episode import Keyframe
+from cuesheet.artifacts.subtasks import Subtask, join_windows, remaining_plan
+from cuesheet.config.models import FramesConfig, PlanConfig
+from cuesheet.vlm.replies import Memory, Relabel
+
+# Relabel calls whose sheets are held at any time.
+_RELABELS_AT_ONCE = 8
+
+
+async def annotate(
+    stage: Stage,
+    settings: PlanConfig,
+    *,
+    camera: str | None,
+    cut_clip: CutClip | None,
+    given: GivenSubtasks | None = None,
+) -> dict[str, Any]:
+    """Fill `stage` with the rows of the plan; the other parts of its JSON file are returned.
+
+    With `given` subtasks the model is not asked for any. Without a camera nothing that needs frames
+    is asked: the task's rephrasings, and what follows from given subtasks, are all there is.
+    Raises CuesheetError where the model gives no usable segmentation.
+    """
+    episode = stage.episode
+    if camera is None:
+        what = "subtasks, plans or memory" if given is None else "memory"
+        if given is None or settings.memory:
+            stage.warn(f"episode {episode.name} has no camera: no {what} written")
+        task = {"text": episode.task, "source": "dataset"}
+        await write_task_rows(stage, settings, episode.task)
+        if given is None:
+            return {"task": task, "subtasks": [], "skipped": "no camera"}
+        _write_subtasks(stage, settings, given.subtasks)
+        subtasks, samples = given.subtasks, {}
+    else:
+        grid = episode.frames_at(camera, episode.grid)
+        task = await choose_task(stage, settings, grid)
+        (subtasks, samples), _ = await asyncio.gather(
+            _find_subtasks(stage, settings, grid, cut_clip, task["text"], given),
+            write_task_rows(stage, settings, task["text"]),
+        )
+        _write_subtasks(stage, settings, subtasks)
+        if settings.memory:
+            await _write_memory(stage, settings.frames, grid, subtasks, task["text"])
+    return {
+        "task": task,
+        "subtasks": [part.as_json(episode) for part in subtasks],
+        "subtasks_from": given.source if given else "model",
+        **samples,
+    }
+
+
+async def _find_subtasks(
+    stage: Stage,
+    settings: PlanConfig,
+    grid: Sequence[Keyframe],
+    cut_clip: CutClip | None,
+    task: str,
+    given: GivenSubtasks | None,
+) -> tuple[list[Subtask], dict[str, Any]]:
+    """The given subtasks, or those that the model sees; and what is told of their samples."""
+    if given is not None:
+        return given.subtasks, {}
+    windows = split_windows(
+        [frame.frame_index for frame in grid],
+        stage.episode.length,
+        settings.frames.max_frames_per_call,
+    )
+    source = WindowSource(grid, settings.frames, cut_clip)
+    found = await segment_windows(stage, settings, source, windows, task)
+    limits = {"episode": stage.episode, "min_subtask_s": settings.min_subtask_s}
+    subtasks = join_windows([one.cover for one in found], **limits)
+    told: dict[str, Any] = {}
+    if settings.samples > 1:
+        of_windows = zip(*(one.samples for one in found), strict=True)
+        samples = [join_windows(covers, **limits) for covers in of_windows]
+        subtasks = with_agreement(subtasks, samples)
+        told = {
+            "agreement": episode_agreement(subtasks),
+            "samples": [
+                {**sampling, "subtasks": [part.as_json(stage.episode) for part in cover]}
+                for sampling, cover in zip(sample_settings(stage, settings), samples, strict=True)
+            ],
+        }
+    if settings.relabel:
+        subtasks = await _relabel(stage, settings, grid, subtasks, task)
+    return subtasks, told
+
+
+def _write_subtasks(stage: Stage, settings: PlanConfig, subtasks: Sequence[Subtask]) -> None:
+    labels = [part.label for part in subtasks]
+    for position, part in enumerate(subtasks):
+        start_s = part.start_s(stage.episode)
+        stage.add_persistent("subtask", "assistant", part.label, start_s)
+        if settings.plans:
+            stage.add_persistent("plan", "assistant", remaining_plan(labels[position:]), start_s)
+
+
+async def _relabel(
+    stage: Stage,
+    settings: PlanConfig,
+    grid: Sequence[Keyframe],
+    subtasks: Sequence[Subtask],
+    task: str,
+) -> list[Subtask]:
+    """Ask for every label once more, seeing frames of the span and of its neighbors."""
+    slots = asyncio.Semaphore(_RELABELS_AT_ONCE)
+
+    async def ask(position: int) -> Subtask:
+        part = subtasks[position]
+        around = subtasks[max(0, position - 1) : position + 2]
+        async with slots:
+            frames = [
+                frame for span in around for frame in frames_of(grid, span, settings.relabel_frames)
+            ]
+            media, words = stage.sheets(frames, settings.frames)
+            reply = await stage.ask_or_warn(
+                f"relabel {position}",
+                "plan_relabel",
+                Relabel,
+                media,
+                {
+                    "frames": words,
+                    "task": task,
+                    "start_s": part.start_s(stage.episode),
+                    "end_s": part.end_s(stage.episode),
+                    "label": part.label,
+                    "previous_label": subtasks[position - 1].label if position else "",
+                    "next_label": (
+                        subtasks[position + 1].label if position + 1 < len(subtasks) else ""
+                    ),
+                },
+                otherwise=f"relabel of {part.label!r} gave no usable reply; the first label stays",
+            )
+        if reply is None:
+            return part
+        return replace(part, label=" ".join(reply.label.split()))
+
+    return list(await asyncio.gather(*(ask(position) for position in range(len(subtasks)))))
+
+
+async def _write_memory(
+    stage: Stage,
+    layout: FramesConfig,
+    grid: Sequence[Keyframe],
+    subtasks: Sequence[Subtask],
+    task: str,
+) -> None:
+    """A chain: each memory is made from the one before and frames of the span that just ended."""
+    memory = ""
+    for finished, starting in itertools.pairwise(subtasks):
+        # At most one row of a sheet: the outcome of one step is all that is to be seen, and the
+        # calls of the chain wait for each other, so each had better be short.
+        media, words = stage.sheets(frames_of(grid, finished, layout.columns), layout)
+        start_s = starting.start_s(stage.episode)
+        reply = await stage.ask_or_warn(
+            f"memory {start_s:.2f}",
+            "plan_memory",
+            Memory,
+            media,
+            {
+                "frames": words,
+                "task": task,
+                "memory": memory,
+                "finished": finished.label,
+                "starting": starting.label,
+            },
+            otherwise=f"no usable memory at {start_s:.2f} s came back; none is written there",
+        )
+        if reply is not None:
+            memory = reply.memory
+            stage.add_persistent("memory", "assistant", memory, start_s)

@@ -1,0 +1,278 @@
+"""Windows of an episode: what a model sees of each, and the subtasks it finds in it.
+
+An episode of more frames than a call may show is asked about in consecutive windows. Of each the
+model first describes what is visible and then divides it; both calls begin with the same words and
+media, so that a server computes them once. Descriptions of several windows are asked for at the
+same time; the divisions are asked for in order, since each is told which step was under way.
+"""
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cuesheet.annotate.consensus import consensus
+from cuesheet.annotate.stage import Stage
+from cuesheet.artifacts.episode import Keyframe
+from cuesheet.artifacts.subtasks import Subtask, Window, clean_spans, enforce_limits
+from cuesheet.config.models import FramesConfig, PlanConfig
+from cuesheet.errors import CuesheetError
+from cuesheet.vlm.client import Answer, Clip, Media
+from cuesheet.vlm.replies import Description, Segmentation
+
+# Windows whose media are held at any time, in one episode's job: enough for a server to work on,
+# few enough for an hour of single frames in bounded memory.
+WINDOWS_AT_ONCE = 8
+# Models round the end of a clip up (s).
+_CLOCK_SLACK_S = 1.0
+
+# Gives the H.264 clip of the frames [start_frame, end_frame) of the episode.
+CutClip = Callable[[int, int], bytes]
+
+
+@dataclass(frozen=True)
+class WindowSource:
+    """Where the media of windows come from; `grid` holds the frames that may be shown."""
+
+    grid: Sequence[Keyframe]
+    layout: FramesConfig
+    cut_clip: CutClip | None
+
+    def show(self, stage: Stage, window: Window) -> tuple[list[Media], str]:
+        """The media of a window and the words that explain them.
+
+        Raises CuesheetError where clips are to be sent and there is none.
+        """
+        shown = [f for f in self.grid if window.start_frame <= f.frame_index < window.end_frame]
+        if self.layout.mode == "contact_sheets":
+            return stage.sheets(shown, self.layout)
+        if self.layout.mode == "single_frames":
+            lines = [f"Image {n}: {frame.timestamp_s:.2f} s" for n, frame in enumerate(shown, 1)]
+            lines.append("Each image is one frame of the same video, in the order of time.")
+            return [stage.picture(frame) for frame in shown], "\n".join(lines)
+        if self.cut_clip is None:
+            raise CuesheetError(
+                f"episode {stage.episode.name}: plan.frames.mode is clip but there is no clip"
+            )
+        clip = stage.clip(self.cut_clip(window.start_frame, window.end_frame), self.layout.clip_fps)
+        return [clip], _clip_words(*_times(stage, window))
+
+
+def split_windows(frames: Sequence[int], length: int, max_frames: int) -> list[Window]:
+    """Cut an episode of `length` frames so that no window shows more than `max_frames` of `frames`.
+
+    The windows are consecutive and hold equally many of the shown frames, give or take one.
+    """
+    count = math.ceil(len(frames) / max_frames)
+    firsts = [frames[position * len(frames) // count] for position in range(count)]
+    edges = [0, *firsts[1:], length]
+    return [Window(edges[position], edges[position + 1]) for position in range(count)]
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """The subtasks of a window; and every sample of them, empty where it had no usable reply."""
+
+    cover: list[Subtask]
+    samples: list[list[Subtask]]
+
+
+def sample_settings(stage: Stage, settings: PlanConfig) -> list[dict[str, Any]]:
+    """What each sample is asked with in place of the run's sampling; one of nothing: no samples."""
+    if settings.samples == 1:
+        return [{}]
+    first = stage.sampling.get("seed") or 0
+    return [
+        {"temperature": settings.sample_temperature, "seed": first + number}
+        for number in range(settings.samples)
+    ]
+
+
+async def segment_windows(
+    stage: Stage, settings: PlanConfig, source: WindowSource, windows: Sequence[Window], task: str
+) -> list[Segmented]:
+    """The subtasks of every window. Raises CuesheetError where one has no usable segmentation."""
+    # Slots are given out in the order of asking, so the window whose turn it is always has one.
+    slots = asyncio.Semaphore(WINDOWS_AT_ONCE)
+
+    async def one(window: Window, before: asyncio.Task[Segmented] | None) -> Segmented:
+        async with slots:
+            media, words = source.show(stage, window)
+            asked = _Asked(window, media, _shared_words(stage, window, words, task))
+            description = await _describe(stage, asked) if settings.describe_first else ""
+            under_way = (await before).cover[-1].label if before else ""
+            return await _segment(stage, settings, asked, description, under_way)
+
+    tasks: list[asyncio.Task[Segmented]] = []
+    for window in windows:
+        tasks.append(asyncio.create_task(one(window, tasks[-1] if tasks else None)))
+    return await asyncio.gather(*tasks)
+
+
+def from_episode_start(
+    spans: Sequence[tuple[float, float, str]], start_s: float, end_s: float
+) -> list[tuple[float, float, str]]:
+    """Spans of a clip that shows [start_s, end_s), counted from the episode's start.
+
+    A model that takes its times from the clip itself counts from the clip's first frame, whatever
+    it is told. That is the case where every span begins before the window and ends within the
+    window's length; all of them are then moved by `start_s`, else they are given back as they are.
+    """
+    longest_s = end_s - start_s + _CLOCK_SLACK_S
+    if all(0 <= begin < start_s and end <= longest_s for begin, end, _ in spans):
+        return [(begin + start_s, end + start_s, words) for begin, end, words in spans]
+    return list(spans)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A window as its calls ask about it; `shared` fills in the words that they begin with."""
+
+    window: Window
+    media: list[Media]
+    shared: dict[str, Any]
+
+    @property
+    def start_s(self) -> float:
+        return self.shared["start_s"]
+
+    @property
+    def end_s(self) -> float:
+        return self.shared["end_s"]
+
+
+def _shared_words(stage: Stage, window: Window, frames: str, task: str) -> dict[str, Any]:
+    start_s, end_s = _times(stage, window)
+    return {
+        "frames": frames,
+        "task": task,
+        "start_s": start_s,
+        "end_s": end_s,
+        "episode_s": stage.episode.end_s,
+        "more_before": window.start_frame > 0,
+        "more_after": window.end_frame < stage.episode.length,
+    }
+
+
+def _clip_words(start_s: float, end_s: float) -> str:
+    words = f"Clip: {start_s:.2f} to {end_s:.2f} s"
+    if start_s > 0:
+        words += (
+            f"\nThe clip is cut out of a longer video: its first frame is at {start_s:.2f} s of "
+            "the episode. Give all times from the start of the episode: what is seen "
+            f"1.00 s into the clip happens at {start_s + 1:.2f} s."
+        )
+    return words
+
+
+def _times(stage: Stage, window: Window) -> tuple[float, float]:
+    part = Subtask(window.start_frame, window.end_frame, "")
+    return part.start_s(stage.episode), part.end_s(stage.episode)
+
+
+async def _describe(stage: Stage, asked: _Asked) -> str:
+    """What is visible in a window, as the words that the segmentation is given; may be empty."""
+    between = f"{asked.start_s:.2f} to {asked.end_s:.2f} s"
+    reply = await stage.ask_or_warn(
+        f"describe {asked.start_s:.2f}",
+        "plan_describe",
+        Description,
+        asked.media,
+        asked.shared,
+        otherwise=f"no usable description of {between} came back",
+    )
+    if reply is None:
+        return ""
+    events = _on_episode_clock(
+        stage,
+        asked,
+        [(event.at_s, event.at_s, event.what) for event in reply.events],
+        "description",
+    )
+    lines = [f"- {max(at_s, asked.start_s):.2f} s: {what}" for at_s, _, what in sorted(events)]
+    return "\n".join([reply.scene, *lines])
+
+
+async def _segment(
+    stage: Stage, settings: PlanConfig, asked: _Asked, description: str, under_way: str
+) -> Segmented:
+    """Divide a window; `under_way` is the last label of the window before, if there is one."""
+    values = {
+        **asked.shared,
+        "description": description,
+        "under_way": under_way,
+        "max_subtasks": settings.max_subtasks,
+        "min_subtask_s": settings.min_subtask_s,
+    }
+
+    async def sample(number: int, sampling: dict[str, Any]) -> tuple[Answer, list[Subtask]]:
+        which = f" sample {number}" if sampling else ""
+        name = f"segment {asked.start_s:.2f}{which}"
+        answer = await stage.ask(name, "plan_segment", Segmentation, asked.media, values, sampling)
+        return answer, _cover(stage, settings, asked, answer, f"segmentation{which}")
+
+    found = await asyncio.gather(
+        *(sample(*one) for one in enumerate(sample_settings(stage, settings)))
+    )
+    usable = [cover for _, cover in found if cover]
+    if not usable:
+        raise _no_segmentation(stage, asked, found[0][0])
+    if len(usable) < len(found):
+        stage.warn(
+            f"{len(found) - len(usable)} of {len(found)} samples of {asked.start_s:.2f} to "
+            f"{asked.end_s:.2f} s were not usable; they agree with nothing"
+        )
+    cover = usable[0]
+    if len(found) > 1:
+        limits = {"min_subtask_s": settings.min_subtask_s, "max_subtasks": settings.max_subtasks}
+        cover = enforce_limits(consensus(usable, stage.episode), stage.episode, **limits)
+    return Segmented(cover, [cover for _, cover in found])
+
+
+def _cover(
+    stage: Stage, settings: PlanConfig, asked: _Asked, answer: Answer[Segmentation], what: str
+) -> list[Subtask]:
+    """The subtasks of a reply, called `what` in warnings; none where it is not usable."""
+    spans = [
+        (span.start_s, span.end_s, span.label)
+        for span in (answer.value.subtasks if answer.value is not None else [])
+    ]
+    return clean_spans(
+        _on_episode_clock(stage, asked, spans, what),
+        asked.window,
+        stage.episode,
+        min_subtask_s=settings.min_subtask_s,
+        max_subtasks=settings.max_subtasks,
+    )
+
+
+def _no_segmentation(stage: Stage, asked: _Asked, answer: Answer[Segmentation]) -> CuesheetError:
+    found = (
+        "two replies in a row were not of the requested form"
+        if answer.value is None
+        else f"none of its {len(answer.value.subtasks)} spans lies within the window"
+    )
+    key = answer.call["key"]
+    kept = f"{key[:2]}/{key}.json"
+    return CuesheetError(
+        f"episode {stage.episode.name}: the model gave no usable segmentation of "
+        f"{asked.start_s:.2f} to {asked.end_s:.2f} s: {found}. Its reply is kept in the call "
+        f"cache (vlm.cache_dir) as {kept}. Look at it, then change the prompt, the sampling or "
+        "the model; to ask the same once more, delete that file."
+    )
+
+
+def _on_episode_clock(
+    stage: Stage, asked: _Asked, spans: list[tuple[float, float, str]], what: str
+) -> list[tuple[float, float, str]]:
+    """`from_episode_start` where the window is a clip; says so where times were moved."""
+    if not spans or not any(isinstance(item, Clip) for item in asked.media):
+        return spans
+    moved = from_episode_start(spans, asked.start_s, asked.end_s)
+    if moved != spans:
+        stage.warn(
+            f"the {what} of {asked.start_s:.2f} to {asked.end_s:.2f} s counted from the clip's "
+            f"first frame; its times were moved by {asked.start_s:.2f} s"
+        )
+    return moved

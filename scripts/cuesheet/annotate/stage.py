@@ -1,0 +1,218 @@
+"""What the three annotation stages have in common: settings, pictures, rows, provenance."""
+
+import hashlib
+import os
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel
+
+from cuesheet.annotate import contact_sheet
+from cuesheet.artifacts.episode import Episode, Keyframe, read_episode
+from cuesheet.artifacts.language import say
+from cuesheet.config.models import FramesConfig
+from cuesheet.config.vlm import ImagesConfig
+from cuesheet.errors import SurroundingsError
+from cuesheet.files import atomic_path
+from cuesheet.vlm.client import Answer, Clip, Image, Media, Vlm
+from cuesheet.vlm.gateway_client import SERVER_FILE_VARIABLE, SHARED_FOLDER_VARIABLE
+from cuesheet.vlm.prompts import Prompts
+
+Reply = TypeVar("Reply", bound=BaseModel)
+
+
+@dataclass
+class Stage:
+    """One stage at work on one episode; collects rows and warnings as it goes."""
+
+    name: Literal["plan", "interjections", "vqa"]
+    episode: Episode
+    prompts: Prompts
+    vlm: Vlm
+    images: ImagesConfig
+    sampling: Mapping[str, Any]
+    serve: str
+    shared_folder: Path | None = None  # for media sent as file URLs; None: sent as data URLs
+    warnings: list[str] = field(default_factory=list)
+    persistent: list[dict] = field(default_factory=list)
+    events: list[dict] = field(default_factory=list)
+
+    @property
+    def system(self) -> str:
+        return self.prompts.render("system")
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+        print(f"WARNING: {message}", flush=True)
+
+    def picture(self, frame: Keyframe) -> Image:
+        """One keyframe at its own size."""
+        return self._image(
+            *contact_sheet.encode_file(frame.path, self.images.format, self.images.jpeg_quality)
+        )
+
+    def sheets(self, frames: Sequence[Keyframe], layout: FramesConfig) -> tuple[list[Media], str]:
+        """Contact sheets of `frames` and the words that explain them."""
+        sheets = contact_sheet.compose(
+            frames,
+            columns=layout.columns,
+            per_sheet=layout.per_sheet,
+            tile_width=layout.tile_width,
+        )
+        media: list[Media] = [
+            self._image(
+                *contact_sheet.encode(sheet.image, self.images.format, self.images.jpeg_quality)
+            )
+            for sheet in sheets
+        ]
+        return media, contact_sheet.describe_layout(sheets)
+
+    def clip(self, data: bytes, fps: float) -> Clip:
+        """An H.264 clip, of which the server is to sample `fps` frames a second."""
+        return Clip(data, url=self._file_url(data, "mp4"), fps=fps)
+
+    def _image(self, data: bytes, mime: str) -> Image:
+        return Image(data, mime, url=self._file_url(data, mime.rpartition("/")[2]))
+
+    def _file_url(self, data: bytes, extension: str) -> str | None:
+        """Where the server shares the disk: a file named by its content, and its URL."""
+        if self.shared_folder is None:
+            return None
+        digest = hashlib.sha256(data).hexdigest()
+        path = self.shared_folder / digest[:2] / f"{digest}.{extension}"
+        if not path.exists():
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(data)
+        return path.resolve().as_uri()
+
+    async def ask(
+        self,
+        name: str,
+        prompt: str,
+        reply: type[Reply],
+        media: Sequence[Media] | None,
+        values: Mapping[str, object],
+        sampling: Mapping[str, Any] | None = None,
+    ) -> Answer[Reply]:
+        """Ask with the prompt file `prompt` filled in with `values`; `media` None: words alone.
+
+        `sampling`: parameters of this question that are not as configured.
+        """
+        return await self.vlm.ask(
+            name=name,
+            prompt=prompt,
+            reply=reply,
+            system=self.system,
+            media=media or [],
+            text=self.prompts.render(prompt, **values),
+            needs_media=media is not None,
+            sampling=sampling,
+        )
+
+    async def ask_or_warn(
+        self,
+        name: str,
+        prompt: str,
+        reply: type[Reply],
+        media: Sequence[Media] | None,
+        values: Mapping[str, object],
+        *,
+        otherwise: str,
+    ) -> Reply | None:
+        """The reply, or None and the warning `otherwise` where no usable one came back."""
+        answer = await self.ask(name, prompt, reply, media, values)
+        if answer.value is None:
+            self.warn(otherwise)
+        return answer.value
+
+    def add_persistent(self, style: str, role: str, content: str, timestamp_s: float) -> None:
+        self.persistent.append(row(style, role, content, timestamp_s))
+
+    def add_speech(self, text: str, timestamp_s: float) -> None:
+        """The robot says `text`: an event without style or content, with a call of `say`."""
+        speech = row(None, "assistant", None, timestamp_s)
+        self.events.append({**speech, "tool_calls": say(text)})
+
+    def result(self, **parts: Any) -> dict[str, Any]:
+        """The stage's JSON file."""
+        return {
+            "format": 1,
+            "stage": self.name,
+            "dataset": self.episode.dataset,
+            "episode_index": self.episode.episode_index,
+            **parts,
+            "persistent": self.persistent,
+            "events": self.events,
+            "warnings": self.warnings,
+            "provenance": {
+                "model": self.vlm.model,
+                "served_by": self.serve,
+                "prompts": self.prompts.hashes,
+                "sampling": dict(self.sampling),
+                "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "calls": self.vlm.calls,
+            },
+        }
+
+
+def row(
+    style: str | None,
+    role: str,
+    content: str | None,
+    timestamp_s: float,
+    camera: str | None = None,
+) -> dict[str, Any]:
+    """A language row without tool calls."""
+    return {
+        "role": role,
+        "content": content,
+        "style": style,
+        "timestamp": timestamp_s,
+        "camera": camera,
+        "tool_calls": None,
+    }
+
+
+@asynccontextmanager
+async def open_stage(
+    name: Literal["plan", "interjections", "vqa"],
+    *,
+    keyframes: Path | str,
+    prompts: Sequence[str],
+    answers: Mapping[str, Any],
+) -> AsyncIterator[Stage]:
+    """A stage ready to ask.
+
+    `answers` holds what all stages need to know of the model (see ANSWERS in rules/common.smk):
+    serve, model, sampling, images. The run sets the environment variables CUESHEET_SERVER_FILE,
+    through which the gateway is found, and CUESHEET_SHARED_FOLDER where media are sent as file
+    URLs. Raises SurroundingsError where the former is not set.
+    """
+    server_file = os.environ.get(SERVER_FILE_VARIABLE)
+    if not server_file:
+        raise SurroundingsError(
+            f"{SERVER_FILE_VARIABLE} is not set: this job does not belong to a run that started a "
+            "model server; run it through Snakemake"
+        )
+    episode = read_episode(keyframes)
+    texts = Prompts(prompts)
+    settings = {"model": answers["model"], **answers["sampling"]}
+    # How media travel does not change an answer, so it is no param, or it would trigger reruns.
+    shared = os.environ.get(SHARED_FOLDER_VARIABLE)
+    async with Vlm.connect(
+        server_file, settings, group=episode.name, prompts=texts.hashes, stage=name
+    ) as vlm:
+        yield Stage(
+            name=name,
+            episode=episode,
+            prompts=texts,
+            vlm=vlm,
+            images=ImagesConfig(**answers["images"]),
+            sampling=answers["sampling"],
+            serve=answers["serve"],
+            shared_folder=Path(shared) if shared else None,
+        )

@@ -1,0 +1,122 @@
+"""The task of an episode: whether it says enough, the one to work with, and its rephrasings."""
+
+import re
+from collections.abc import Sequence
+
+from cuesheet.annotate.frame_selection import spread
+from cuesheet.annotate.stage import Stage
+from cuesheet.artifacts.episode import Keyframe
+from cuesheet.config.models import PlanConfig
+from cuesheet.vlm.replies import AxisRephrasings, Rephrasings, TaskFromVideo
+
+# What people leave in the task field while they try something out.
+_PLACEHOLDERS = {"debug", "test", "tbd", "todo", "n/a", "na", "untitled", "default"}
+# Scripts that are written without spaces: Thai, Lao, Tibetan, Burmese, Khmer, kana, Han (with its
+# extensions), kana of half width.
+_UNSPACED_SCRIPTS = re.compile(
+    "[\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\uf900-\ufaff\uff66-\uff9d\U00020000-\U0003ffff]"
+)
+_FEWEST_WORDS = 3
+_FEWEST_CHARACTERS = 4  # where words cannot be counted
+_AXES = ("synonym", "omit_arm", "omit_orientation", "omit_grasp", "combined")
+
+
+def is_placeholder(task: str) -> bool:
+    """True for a task that says nothing: missing, or a word such as "test" or "todo"."""
+    return task.strip().strip(".").casefold() in {"", *_PLACEHOLDERS}
+
+
+def is_short(task: str) -> bool:
+    """True for a task that says too little: missing, a placeholder, or fewer than 3 words.
+
+    Scripts without spaces have no words to count: there fewer than 4 characters are too few.
+    """
+    if is_placeholder(task):
+        return True
+    if _UNSPACED_SCRIPTS.search(task):
+        return len(re.findall(r"\w", task)) < _FEWEST_CHARACTERS
+    return len(task.split()) < _FEWEST_WORDS
+
+
+async def choose_task(
+    stage: Stage, settings: PlanConfig, grid: Sequence[Keyframe]
+) -> dict[str, str]:
+    """The task to work with: the dataset's, or one derived from a sheet of the whole episode."""
+    given = stage.episode.task.strip()
+    derive = settings.derive_task == "always" or (
+        settings.derive_task == "if_short" and is_short(given)
+    )
+    if derive:
+        media, words = stage.sheets(spread(grid, settings.frames.per_sheet), settings.frames)
+        reply = await stage.ask_or_warn(
+            "task_from_video",
+            "plan_task_from_video",
+            TaskFromVideo,
+            media,
+            {"frames": words},
+            otherwise="no usable task was derived from the video; the dataset's is used",
+        )
+        if reply is not None:
+            return {"text": reply.task, "source": "video"}
+    return {"text": given, "source": "dataset"}
+
+
+async def write_task_rows(stage: Stage, settings: PlanConfig, task: str) -> None:
+    """`task_aug` rows at the first frame: the task itself, then its distinct rephrasings."""
+    if not task:
+        stage.warn(f"episode {stage.episode.name} has no task: no task_aug rows written")
+        return
+    for text in [task, *await _rephrase(stage, settings, task)]:
+        stage.add_persistent("task_aug", "user", text, stage.episode.timestamps_s[0])
+
+
+async def _rephrase(stage: Stage, settings: PlanConfig, task: str) -> list[str]:
+    """Rephrasings that differ from the task and each other, no more than are wanted."""
+    wanted = settings.rephrasings
+    if wanted.mode == "off":
+        return []
+    otherwise = "no usable rephrasing of the task came back"
+    found: list[str] = []
+    if wanted.mode == "free":
+        free = await stage.ask_or_warn(
+            "rephrase",
+            "plan_rephrase",
+            Rephrasings,
+            None,
+            {"task": task, "count": wanted.count},
+            otherwise=otherwise,
+        )
+        if free is None:
+            return []
+        found = _distinct([task], free.rephrasings)[: wanted.count]
+    else:
+        counts = {axis: getattr(wanted, axis) for axis in _AXES}
+        by_axis = await stage.ask_or_warn(
+            "rephrase",
+            "plan_rephrase_axes",
+            AxisRephrasings,
+            None,
+            {"task": task, "axes": counts},
+            otherwise=otherwise,
+        )
+        if by_axis is None:
+            return []
+        for axis, count in counts.items():
+            found += _distinct([task, *found], getattr(by_axis, axis))[:count]
+    if not found:
+        stage.warn(otherwise)
+    return found
+
+
+def _distinct(known: Sequence[str], candidates: Sequence[str]) -> list[str]:
+    """The candidates that differ from `known` and each other in more than case and spaces."""
+    seen = {" ".join(text.casefold().split()).rstrip(".!?") for text in known}
+    fresh = []
+    for candidate in candidates:
+        text = " ".join(candidate.split())
+        key = text.casefold().rstrip(".!?")
+        if key and key not in seen:
+            seen.add(key)
+            fresh.append(text)
+    return fresh

@@ -1,0 +1,4 @@
+"""What a person runs: the command `cuesheet` and its subcommands.
+
+May import every other package.
+"""

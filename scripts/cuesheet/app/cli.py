@@ -1,0 +1,63 @@
+"""The command `cuesheet`: one entry point for every tool of the library.
+
+Each subcommand is the `main(arguments)` of a module, imported only when it is called, so that
+`cuesheet status` does not load pandas.
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from cuesheet.text import did_you_mean
+
+COMMANDS = {
+    "status": ("cuesheet.cluster.status", "show how far a run is, from its files"),
+    "evaluate": ("cuesheet.app.evaluate", "score annotations against reference segments"),
+    "compare": ("cuesheet.report.compare", "compare runs on the same episodes side by side"),
+    "corrections": ("cuesheet.report.corrections_cli", "export subtasks as correction files"),
+    "review": ("cuesheet.report.review_server", "serve the review page and save corrections"),
+    "push": ("cuesheet.report.upload", "upload an annotated dataset to a hub"),
+    "cache": ("cuesheet.serving.cache_cli", "verify, summarize or prune the response cache"),
+    "wgo-bench": ("cuesheet.evaluation.wgo_bench", "convert a WGO-Bench file into a dataset"),
+    "config": ("cuesheet.config.generate", "regenerate config.yaml, its schema and reference"),
+}
+
+
+def usage() -> str:
+    """Return the text of `cuesheet --help`."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
+    return (
+        "usage: cuesheet COMMAND [ARGUMENT ...]\n\n"
+        "Tools for the datasets that the Cuesheet workflow annotates. The workflow itself\n"
+        "runs with `snakemake --cores all`.\n\n"
+        "commands:\n" + "\n".join(lines) + "\n\n"
+        "`cuesheet COMMAND --help` describes a command."
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a subcommand and return its exit status; 2 for an unknown one."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if given else 2
+    if given[0] == "--version":
+        print(f"cuesheet {version('cuesheet-workflow')}")
+        return 0
+    name, *rest = given
+    if name not in COMMANDS:
+        near = did_you_mean(name, COMMANDS)
+        hint = f"did you mean {near!r}? " if near else ""
+        print(
+            f"cuesheet: unknown command {name!r}; {hint}Commands: {', '.join(COMMANDS)}",
+            file=sys.stderr,
+        )
+        return 2
+    module = importlib.import_module(COMMANDS[name][0])
+    return int(module.main(rest) or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,325 @@
+"""Corrections by people: files that override what the model said of an episode.
+
+`{folder}/{episode}.json` or `.csv`, one folder a dataset; docs/corrections.md defines the format.
+Everything that can be checked without frames is checked when a run starts.
+"""
+
+import csv
+import io
+import itertools
+import json
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+
+from cuesheet.artifacts.episode import Episode
+from cuesheet.artifacts.subtasks import Subtask
+from cuesheet.errors import CuesheetError
+from cuesheet.vlm.answer_checks import check_answer
+from cuesheet.vlm.replies import VQA_REPLIES, Label, Sentence
+
+FORMAT = 1
+
+_NAME = re.compile(r"\d{6}")
+_CSV_COLUMNS = ("start", "end", "text")
+SEE = "docs/corrections.md describes the format."
+
+
+class _Exact(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Span(_Exact):
+    """A subtask in seconds from the episode's first frame; `end_s` None: until the next begins."""
+
+    start_s: Annotated[FiniteFloat, Field(ge=0)]
+    end_s: FiniteFloat | None = None
+    label: Label
+
+
+class VqaCorrection(_Exact):
+    """The pair of a frame and camera goes (`delete`), or becomes `question` and `answer`."""
+
+    frame_index: Annotated[int, Field(ge=0)]
+    camera: str
+    type: Literal["bbox", "keypoint", "count", "attribute", "spatial"]
+    delete: bool = False
+    question: Sentence | None = None
+    answer: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _delete_or_replace(self) -> "VqaCorrection":
+        given = (self.question is not None, self.answer is not None)
+        if given != ((False, False) if self.delete else (True, True)):
+            raise ValueError('expected either "delete": true, or a question and an answer')
+        if self.answer is not None:
+            check_answer(self.type, self.answer, None, _raise_value_error)
+            read = VQA_REPLIES[self.type].model_validate(
+                {"question": self.question, "answer": self.answer}
+            )
+            self.answer = read.answer.model_dump(exclude_none=True)
+        return self
+
+
+def _raise_value_error(code: str, message: str) -> None:
+    raise ValueError(message)
+
+
+class Correction(_Exact):
+    """The corrections of one episode. `length`: frames that the episode had then."""
+
+    format: Literal[1]
+    dataset: str
+    episode_index: Annotated[int, Field(ge=0)]
+    length: Annotated[int, Field(ge=1)] | None = None
+    subtasks: Annotated[list[Span], Field(min_length=1)] | None = None
+    vqa: list[VqaCorrection] | None = None
+    verdict: Literal["good", "bad"] | None = None
+    note: str | None = None
+
+    @model_validator(mode="after")
+    def _one_entry_a_frame_and_camera(self) -> "Correction":
+        seen: set[tuple[int, str]] = set()
+        for entry in self.vqa or ():
+            key = (entry.frame_index, entry.camera)
+            if key in seen:
+                raise ValueError(f"vqa has two entries for frame {key[0]} of {key[1]}")
+            seen.add(key)
+        return self
+
+
+@dataclass(frozen=True)
+class GivenSubtasks:
+    """Subtasks that come from a person or the dataset instead of the model."""
+
+    source: Literal["correction", "dataset"]
+    subtasks: list[Subtask]
+
+
+def files_below(folder: Path) -> dict[int, Path]:
+    """The correction files of a dataset's folder by episode.
+
+    Raises CuesheetError for a name that is not an episode's, and for two files of one episode.
+    """
+    found: dict[int, Path] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.suffix not in (".json", ".csv") or path.name.startswith("."):
+            continue
+        if not _NAME.fullmatch(path.stem):
+            raise CuesheetError(
+                f"{path}: expected an episode's number in six digits as the file's name, such as "
+                f"000003{path.suffix}"
+            )
+        if int(path.stem) in found:
+            raise CuesheetError(
+                f"{found[int(path.stem)]} and {path} correct the same episode; keep one of them"
+            )
+        found[int(path.stem)] = path
+    return found
+
+
+def read_correction(path: Path, dataset_name: str) -> Correction:
+    """One file, JSON or CSV, checked against its own path. Raises CuesheetError."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CuesheetError(f"{path}: cannot be read: {error}") from None
+    index = int(path.stem)
+    if path.suffix == ".csv":
+        spans = _csv_spans(text)
+        value = {"format": FORMAT, "dataset": dataset_name, "episode_index": index}
+        value["subtasks"] = spans
+    else:
+        try:
+            value = json.loads(text)
+        except ValueError as error:
+            raise CuesheetError(f"{path}: is not valid JSON: {error}") from None
+    try:
+        return parse_correction(value, dataset_name, index)
+    except CuesheetError as error:
+        raise CuesheetError(f"{path}: {error}") from None
+
+
+def parse_correction(value: Any, dataset_name: str, episode_index: int) -> Correction:
+    """What a file of that episode holds. Raises CuesheetError where it is of another form."""
+    try:
+        correction = Correction.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise CuesheetError(f"{place}: {first['msg'].removeprefix('Value error, ')}") from None
+    if (correction.dataset, correction.episode_index) != (dataset_name, episode_index):
+        raise CuesheetError(
+            f"it says episode {correction.episode_index} of {correction.dataset!r}; its "
+            f"path says episode {episode_index} of {dataset_name!r}"
+        )
+    return correction
+
+
+def check_correction(
+    correction: Correction, length: int, fps: float, cameras: Collection[str]
+) -> None:
+    """Raise CuesheetError where a correction does not fit what the metadata says of its episode."""
+    _check_times(correction.subtasks or [], length, fps)
+    _check_frames(correction, length, cameras)
+
+
+def check_applied(correction: Correction, episode: Episode) -> None:
+    """Raise CuesheetError where a step of the next run would refuse the correction."""
+    check_correction(correction, episode.length, episode.fps, episode.keyframes)
+    if correction.subtasks:
+        cover([span.model_dump() for span in correction.subtasks], episode)
+    check_decoded([entry.model_dump() for entry in correction.vqa or ()], episode)
+    for number, entry in enumerate(correction.vqa or ()):
+        if entry.answer is not None:
+            frame = episode.keyframes[entry.camera][0]
+            try:
+                size = (frame.width, frame.height)
+                check_answer(entry.type, entry.answer, size, _raise_value_error)
+            except ValueError as error:
+                raise CuesheetError(f"vqa.{number}: {error}") from None
+
+
+def _csv_spans(text: str) -> list[dict[str, Any]]:
+    """Rows of a table with the columns start, end (optional) and text."""
+    header = text.split("\n", 1)[0]
+    rows = csv.DictReader(io.StringIO(text), delimiter=";" if ";" in header else ",")
+    names = [name.strip() for name in rows.fieldnames or []]
+    if not {"start", "text"} <= set(names) <= set(_CSV_COLUMNS):
+        raise CuesheetError(
+            f"its first line is {header.strip()!r}; expected the columns {', '.join(_CSV_COLUMNS)}"
+        )
+    rows.fieldnames = names
+    spans = []
+    for row in rows:
+        if row.get(None):
+            raise CuesheetError(
+                f"line {rows.line_num} has more than {len(names)} values; a text with a comma "
+                "stands in quotes"
+            )
+        try:
+            span: dict[str, Any] = {"start_s": float(row["start"]), "label": row["text"] or ""}
+            if (row.get("end") or "").strip():
+                span["end_s"] = float(row["end"])
+        except (TypeError, ValueError):
+            found = f"start {row['start']!r}, end {row.get('end')!r}"
+            raise CuesheetError(
+                f"line {rows.line_num}: {found}; expected times in seconds, such as 2.5"
+            ) from None
+        spans.append(span)
+    return spans
+
+
+def _check_times(spans: Sequence[Span], length: int, fps: float) -> None:
+    """What can be said of a cover without the frames' own timestamps."""
+    if not spans:
+        return
+    half_s, end_s = 0.5 / fps + 1e-6, length / fps
+    if spans[0].start_s > half_s:
+        raise CuesheetError(
+            f"subtasks.0 starts at {spans[0].start_s:g} s; expected 0, the episode's first frame"
+        )
+    for number, (before, after) in enumerate(itertools.pairwise(spans)):
+        if after.start_s - before.start_s < half_s:
+            raise CuesheetError(
+                f"subtasks.{number + 1} starts at {after.start_s:g} s, not at least a frame after "
+                f"subtasks.{number}, which starts at {before.start_s:g} s"
+            )
+        if before.end_s is not None and abs(before.end_s - after.start_s) > half_s:
+            raise CuesheetError(
+                f"subtasks.{number} ends at {before.end_s:g} s and subtasks.{number + 1} starts "
+                f"at {after.start_s:g} s; expected the same time"
+            )
+    # Timestamps may differ from a frame's number / fps by a little; the plan stage knows them.
+    slack_s = max(1 / fps, 0.01 * end_s)
+    last = spans[-1]
+    wrong_end = last.end_s is not None and abs(last.end_s - end_s) > slack_s
+    if last.start_s >= end_s or wrong_end:
+        time_s = last.end_s if wrong_end else last.start_s
+        raise CuesheetError(
+            f"the last subtask {'ends' if wrong_end else 'starts'} at {time_s:g} s; the episode "
+            f"ends at {end_s:g} s ({length} frames)"
+        )
+
+
+def _check_frames(correction: Correction, length: int, cameras: Collection[str]) -> None:
+    if correction.length not in (None, length):
+        raise CuesheetError(
+            f"it was made for {correction.length} frames; the episode has {length} now. If it was "
+            "recorded again, correct it anew; else remove the key `length`"
+        )
+    for number, entry in enumerate(correction.vqa or ()):
+        if entry.frame_index >= length:
+            raise CuesheetError(
+                f"vqa.{number}: there is no frame {entry.frame_index}; the episode has {length}"
+            )
+        if entry.camera not in cameras:
+            raise CuesheetError(
+                f"vqa.{number}: there is no camera {entry.camera!r}; the dataset has "
+                f"{', '.join(cameras) or 'none'}"
+            )
+
+
+def cover(spans: Sequence[Mapping[str, Any]], episode: Episode) -> list[Subtask]:
+    """Frames of the corrected subtasks (`start_s`, `end_s`, `label`) of an episode.
+
+    Raises:
+        CuesheetError: two begin on the same frame, or the last does not end with the episode.
+    """
+    starts = [episode.nearest_frame(span["start_s"]) for span in spans]
+    for number, (before, after) in enumerate(itertools.pairwise(starts)):
+        if after <= before:
+            raise CuesheetError(
+                f"episode {episode.name}: the corrected subtasks {number} and {number + 1} both "
+                f"begin on frame {after}; move one, or leave it out"
+            )
+    last = spans[-1]["end_s"]
+    if last is not None and abs(last - episode.end_s) > 0.5 / episode.fps + 1e-3:
+        raise CuesheetError(
+            f"episode {episode.name}: the last corrected subtask ends at {last:g} s; the episode "
+            f"ends at {episode.end_s:g} s"
+        )
+    ends = [*starts[1:], episode.length]
+    return [
+        Subtask(start, end, span["label"])
+        for start, end, span in zip([0, *starts[1:]], ends, spans, strict=True)
+    ]
+
+
+def check_decoded(entries: Sequence[Mapping[str, Any]], episode: Episode) -> None:
+    """Raise CuesheetError for a corrected pair of a frame that is no keyframe."""
+    for entry in entries:
+        decoded = {frame.frame_index for frame in episode.keyframes.get(entry["camera"], ())}
+        if not entry["delete"] and entry["frame_index"] not in decoded:
+            near = min(decoded, key=lambda index: abs(index - entry["frame_index"]), default="none")
+            raise CuesheetError(
+                f"episode {episode.name}: a correction has a question about frame "
+                f"{entry['frame_index']} of {entry['camera']}, which is not among the decoded "
+                f"keyframes; the nearest one is {near}"
+            )
+
+
+def apply_vqa(
+    pairs: Sequence[dict[str, Any]], entries: Sequence[Mapping[str, Any]]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The pairs as corrected, and what was done: frame_index, camera and action of each entry."""
+    by_place = {(pair["frame_index"], pair["camera"]): pair for pair in pairs}
+    done: list[dict[str, Any]] = []
+    for entry in entries:
+        place = (entry["frame_index"], entry["camera"])
+        old = by_place.get(place)
+        if entry["delete"]:
+            if old is None or old["type"] != entry["type"]:
+                continue
+            del by_place[place]
+            action = "deleted"
+        else:
+            names = ("frame_index", "camera", "type", "question", "answer")
+            by_place[place] = {name: entry[name] for name in names}
+            action = "added" if old is None else "replaced"
+        done.append({"frame_index": place[0], "camera": place[1], "action": action})
+    return list(by_place.values()), done

@@ -1,0 +1,118 @@
+"""The index of a dataset, episodes.parquet: its schema, and how one episode is read from it.
+
+Columns: episode_index, task, tasks, length (frames), fps, data_file (relative to the dataset's
+root), row_from and row_to (rows of the data file, end exclusive), fingerprint, timestamps (float32
+s, one per frame), cameras (key, kind, file, from_s, to_s, width and height in pixels, codec). Row
+groups hold 64 episodes, so that a job that needs one episode reads little.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cuesheet.artifacts.sampling import shortest_float32
+from cuesheet.errors import CuesheetError
+
+SCHEMA = pa.schema(
+    [
+        pa.field("episode_index", pa.int64(), nullable=False),
+        pa.field("task", pa.string()),
+        pa.field("tasks", pa.list_(pa.field("element", pa.string()))),
+        pa.field("length", pa.int64()),
+        pa.field("fps", pa.float64()),
+        pa.field("data_file", pa.string()),
+        pa.field("row_from", pa.int64()),
+        pa.field("row_to", pa.int64()),
+        pa.field("fingerprint", pa.string()),
+        pa.field("timestamps", pa.list_(pa.field("element", pa.float32()))),
+        pa.field(
+            "cameras",
+            pa.list_(
+                pa.field(
+                    "element",
+                    pa.struct(
+                        [
+                            pa.field("camera", pa.string()),
+                            pa.field("kind", pa.string()),
+                            pa.field("file", pa.string()),
+                            pa.field("from_s", pa.float64()),
+                            pa.field("to_s", pa.float64()),
+                            pa.field("width", pa.int32()),
+                            pa.field("height", pa.int32()),
+                            pa.field("codec", pa.string()),
+                        ]
+                    ),
+                )
+            ),
+        ),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class IndexedCamera:
+    """A camera of an episode. `file`, `from_s`, `to_s` are None for kind "image"."""
+
+    camera: str
+    kind: str
+    file: str | None
+    from_s: float | None
+    to_s: float | None
+    width: int
+    height: int
+    codec: str
+
+
+@dataclass(frozen=True)
+class IndexedEpisode:
+    """A row of the index, the fingerprint apart."""
+
+    episode_index: int
+    task: str
+    tasks: list[str]
+    length: int
+    fps: float
+    data_file: str
+    row_from: int
+    row_to: int
+    timestamps: list[float]
+    cameras: list[IndexedCamera]
+
+    @property
+    def shortest_timestamps(self) -> list[float]:
+        """The timestamps (s) as keyframes.json and every stage has them: 0.1, not 0.10000000149."""
+        return [shortest_float32(timestamp) for timestamp in self.timestamps]
+
+    def camera(self, key: str) -> IndexedCamera:
+        """The camera of that key. Raises CuesheetError where there is none."""
+        for camera in self.cameras:
+            if camera.camera == key:
+                return camera
+        names = ", ".join(camera.camera for camera in self.cameras) or "none"
+        raise CuesheetError(f"episode {self.episode_index} has no camera {key!r}; it has {names}.")
+
+
+def read_indexed_episode(path: Path | str, episode_index: int) -> IndexedEpisode:
+    """One episode of the index; reads only the row group that holds it.
+
+    Raises:
+        CuesheetError: the index cannot be read or has no such episode.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                bounds = file.metadata.row_group(group).column(0).statistics
+                if bounds is None or bounds.min <= episode_index <= bounds.max:
+                    table = file.read_row_group(group)
+                    # A comparison by pyarrow.compute would import pandas, for half a CPU second.
+                    episodes = table.column("episode_index").to_pylist()
+                    if episode_index in episodes:
+                        row = table.slice(episodes.index(episode_index), 1).to_pylist()[0]
+                        row.pop("fingerprint", None)  # for `source_changes`
+                        cameras = [IndexedCamera(**camera) for camera in row.pop("cameras")]
+                        return IndexedEpisode(**row, cameras=cameras)
+    except (OSError, pa.ArrowException) as error:
+        raise CuesheetError(f"{path} cannot be read ({error}); delete it and run again.") from None
+    raise CuesheetError(f"{path} has no episode {episode_index}; delete it and run again.")

@@ -1,0 +1,118 @@
+"""What a run made of one episode, read from its files: what the report and the review page show."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cuesheet.artifacts.source_changes import read_fingerprints
+from cuesheet.artifacts.stage_files import (
+    STAGES,
+    Call,
+    KeyframesFile,
+    LanguageRow,
+    Provenance,
+    Sample,
+    Subtask,
+    ValidationFile,
+    VqaPair,
+    read_keyframes_file,
+    read_stage_file,
+    read_validation_file,
+)
+from cuesheet.errors import CuesheetError
+
+
+@dataclass(frozen=True)
+class EpisodeView:
+    """One annotated episode. Times in seconds, boxes in pixels of the source frame."""
+
+    results: Path
+    episode_index: int
+    keyframes: KeyframesFile
+    validation: ValidationFile
+    subtasks: list[Subtask] = field(default_factory=list)
+    agreement: float | None = None  # of the samples that the subtasks are made of
+    samples: list[Sample] = field(default_factory=list)
+    persistent: list[LanguageRow] = field(default_factory=list)
+    events: list[LanguageRow] = field(default_factory=list)
+    pairs: list[VqaPair] = field(default_factory=list)
+    made_by: dict[str, Provenance] = field(default_factory=dict)  # by stage
+
+    @property
+    def task(self) -> str:
+        return self.keyframes.task or ""
+
+    @property
+    def cameras(self) -> list[str]:
+        return list(self.keyframes.cameras)
+
+    @property
+    def duration_s(self) -> float:
+        """End of the last frame."""
+        times = self.keyframes.timestamps_s
+        return round(times[-1] + 1 / self.keyframes.fps, 6)
+
+    @property
+    def calls(self) -> Iterator[tuple[str, Call]]:
+        """(stage, call) of every call that the episode's files are made of."""
+        for stage, made in self.made_by.items():
+            for call in made.calls:
+                yield stage, call
+
+    def picture(self, camera: str, frame_index: int) -> Path | None:
+        """The decoded keyframe, if that frame was decoded and is kept."""
+        folder = self.results / "keyframes" / f"{self.episode_index:06d}"
+        for frame in self.keyframes.keyframes.get(camera, ()):
+            if frame.frame_index == frame_index:
+                path = folder / camera / f"{frame_index:06d}.png"
+                return path if path.is_file() else None
+        return None
+
+
+def annotated_episodes(results: Path) -> list[int]:
+    """Episodes with a validation file, in order; those that the source lost are left out."""
+    return [number for number, _ in episode_files(results, "validation")]
+
+
+def episode_files(results: Path, folder: str) -> list[tuple[int, Path]]:
+    """The JSON files of a folder below `results` by episode, in order.
+
+    Files of episodes that are no longer in the index, as the source lost them, are left out.
+    """
+    known = read_fingerprints(results / "episodes.parquet")
+    paths = {int(path.stem): path for path in sorted((results / folder).glob("*.json"))}
+    return [(n, path) for n, path in sorted(paths.items()) if known is None or n in known]
+
+
+def read_view(results: Path, episode_index: int) -> EpisodeView:
+    """Reads an annotated episode. Raises CuesheetError where one of its files is broken."""
+    name = f"{episode_index:06d}"
+    parts: dict[str, list] = {
+        part: [] for part in ("subtasks", "samples", "persistent", "events", "pairs")
+    }
+    agreement = None
+    made_by = {}
+    for stage in STAGES:
+        path = results / stage / f"{name}.json"
+        if not path.is_file():
+            continue
+        data = read_stage_file(path, stage)
+        made_by[stage] = data.provenance
+        agreement = data.agreement if stage == "plan" else agreement
+        for part, rows in parts.items():
+            rows += getattr(data, part)
+    keyframes = read_keyframes_file(results / "keyframes" / name)
+    if keyframes.episode_index != episode_index:
+        raise CuesheetError(
+            f"{results / 'keyframes' / name} is of episode {keyframes.episode_index}; delete the "
+            "folder and run again"
+        )
+    return EpisodeView(
+        results,
+        episode_index,
+        keyframes,
+        read_validation_file(results / "validation" / f"{name}.json"),
+        **parts,
+        agreement=agreement,
+        made_by=made_by,
+    )

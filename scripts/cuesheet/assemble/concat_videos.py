@@ -1,0 +1,190 @@
+"""Joins the videos of single episodes to files of many, without coding them anew.
+
+For a dataset that goes from v2.1 to v3.0. After joining, every episode's frames are looked up where
+the new metadata says they are.
+"""
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import av
+
+from cuesheet.dataset.index_state import file_state
+from cuesheet.dataset.metadata import Dataset
+from cuesheet.errors import CuesheetError
+from cuesheet.files import atomic_path, write_json
+from cuesheet.media.ffmpeg import run_ffmpeg
+from cuesheet.media.packets import locate_range, video_stream
+
+CHUNK_FILES = 1000
+VIDEO_FILE_MB = 200
+VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+
+_MB = 1 << 20
+_MANIFEST = "relaid_videos.json"
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Where an episode lies: [from_s, to_s) seconds of a video file that others share."""
+
+    episode_index: int
+    chunk_index: int
+    file_index: int
+    from_s: float
+    to_s: float
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """The video of one episode. `coding`: what must be the same within a file."""
+
+    episode_index: int
+    length: int
+    path: Path
+    duration_s: float
+    coding: str
+
+
+def relay_videos(dataset: Dataset, annotated: Path) -> dict[str, list[Placed]]:
+    """Joins every camera's videos below `annotated`; returns where each episode lies.
+
+    A file whose pieces have not changed since it was joined is left as it is: the manifest beside
+    `annotated` says what it was made of.
+
+    Raises:
+        CuesheetError: a video cannot be read, or the joined file does not hold an episode's frames
+            where they should be.
+    """
+    manifest = annotated.parent / _MANIFEST
+    known = _read_manifest(manifest)
+    made: dict[str, list[str]] = {}
+    placed: dict[str, list[Placed]] = {}
+    for camera in (*dataset.cameras.values(), *dataset.unseen_cameras.values()):
+        if camera.kind != "video":
+            continue
+        placed[camera.key] = []
+        for number, pieces in enumerate(_files_of(_pieces(dataset, camera.key))):
+            place = divmod(number, CHUNK_FILES)
+            file = VIDEO_PATH.format(
+                video_key=camera.key, chunk_index=place[0], file_index=place[1]
+            )
+            made[file] = [f"{piece.path} {file_state(piece.path)}" for piece in pieces]
+            joined = annotated / file
+            if known.get(file) != made[file] or not joined.is_file():
+                _join(pieces, joined, dataset.fps, camera.key)
+            placed[camera.key] += _places(pieces, *place)
+    write_json(manifest, {"format": 1, "files": made})
+    return placed
+
+
+def video_files(placed: Mapping[str, Sequence[Placed]]) -> set[str]:
+    """The joined files, relative to the dataset's root."""
+    return {
+        VIDEO_PATH.format(
+            video_key=camera, chunk_index=place.chunk_index, file_index=place.file_index
+        )
+        for camera, places in placed.items()
+        for place in places
+    }
+
+
+def as_columns(camera: str, places: Sequence[Placed]) -> dict[str, list[float]]:
+    """The columns of meta/episodes that say where the episodes lie."""
+    rows = [asdict(place) for place in places]
+    names = {
+        "chunk_index": "chunk_index",
+        "file_index": "file_index",
+        "from_timestamp": "from_s",
+        "to_timestamp": "to_s",
+    }
+    return {f"videos/{camera}/{name}": [row[key] for row in rows] for name, key in names.items()}
+
+
+def _read_manifest(path: Path) -> dict[str, list[str]]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _pieces(dataset: Dataset, camera: str) -> Iterator[_Piece]:
+    for episode in dataset.episodes:
+        lies = episode.videos.get(camera) or episode.unseen_videos[camera]
+        path = dataset.root / lies.file
+        label = f"episode {episode.episode_index}, camera {camera}, {path}"
+        try:
+            with av.open(str(path)) as container:
+                stream = video_stream(container, label)
+                codec = stream.codec_context
+                duration = stream.duration
+                duration_s = (
+                    float(duration * stream.time_base)
+                    if duration is not None
+                    else container.duration / av.time_base
+                )
+                coding = (
+                    f"{codec.codec.canonical_name} {codec.width}x{codec.height} {codec.pix_fmt} "
+                    f"{stream.time_base} {(codec.extradata or b'').hex()}"
+                )
+        except (av.FFmpegError, OSError) as error:
+            raise CuesheetError(f"{label}: the video cannot be read ({error})") from None
+        yield _Piece(episode.episode_index, episode.length, path, duration_s, coding)
+
+
+def _files_of(pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:
+    """Pieces by file: at most VIDEO_FILE_MB, and of one coding."""
+    held: list[_Piece] = []
+    size = 0
+    for piece in pieces:
+        more = piece.path.stat().st_size
+        if held and (size + more >= VIDEO_FILE_MB * _MB or piece.coding != held[0].coding):
+            yield held
+            held, size = [], 0
+        held.append(piece)
+        size += more
+    if held:
+        yield held
+
+
+def _places(pieces: Sequence[_Piece], chunk_index: int, file_index: int) -> list[Placed]:
+    places = []
+    from_s = 0.0
+    for piece in pieces:
+        to_s = from_s + piece.duration_s
+        places.append(Placed(piece.episode_index, chunk_index, file_index, from_s, to_s))
+        from_s = to_s
+    return places
+
+
+def _join(pieces: Sequence[_Piece], joined: Path, fps: float, camera: str) -> None:
+    with (
+        atomic_path(joined) as temporary,
+        tempfile.NamedTemporaryFile("w", suffix=".ffconcat", encoding="utf-8") as listed,
+    ):
+        listed.write("ffconcat version 1.0\n")
+        for piece in pieces:
+            name = str(piece.path.resolve()).replace("'", "'\\''")
+            # Without it the next file begins where the packets end, which is not where the
+            # metadata says when they are counted from an edit list.
+            listed.write(f"file '{name}'\nduration {piece.duration_s:.6f}\n")
+        listed.flush()
+        run_ffmpeg(
+            [
+                *("-y", "-f", "concat", "-safe", "0", "-i", listed.name),
+                *("-map", "0:v:0", "-c", "copy", "-movflags", "+faststart", str(temporary)),
+            ],
+            f"joining {len(pieces)} videos of camera {camera} to {joined}",
+        )
+        for place, piece in zip(_places(pieces, 0, 0), pieces, strict=True):
+            where = f"episode {piece.episode_index}, camera {camera}, joined from {piece.path}"
+            at = {"from_s": place.from_s, "to_s": place.to_s, "fps": fps}
+            found = locate_range(temporary, **at, length=piece.length, where=where)
+            if found is None:
+                raise CuesheetError(
+                    f"{where}: the video has more frames than the episode's {piece.length}, so it "
+                    "cannot be joined with others; set output.format: source"
+                )

@@ -1,0 +1,101 @@
+"""Language rows that a source dataset already has: which episodes, and what of them stays."""
+
+from collections.abc import Collection, Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cuesheet.artifacts.language import LANGUAGE_COLUMNS, Row
+from cuesheet.dataset.data_reader import READ_OPTIONS, SourceLanguage
+from cuesheet.dataset.metadata import Dataset, Episode
+from cuesheet.errors import CuesheetError
+
+# The rows that are written anew with a stage. Interjections and speech follow from the plan.
+_OF_STAGE: dict[str, tuple[str | None, ...]] = {
+    "plan": ("subtask", "plan", "memory", "task_aug", "interjection", None),
+    "interjections": ("interjection", None),
+    "vqa": ("vqa",),
+}
+
+
+def replaced_styles(stages: Collection[str]) -> list[str | None]:
+    """The styles of which no row of the source stays when `stages` are run."""
+    return list(dict.fromkeys(style for stage in stages for style in _OF_STAGE[stage]))
+
+
+def episodes_with_rows(dataset: Dataset) -> frozenset[int]:
+    """The episodes that have language rows in the source.
+
+    Where a row group is an episode, as in what Cuesheet writes, the file's footer tells; else the
+    columns are read.
+
+    Raises:
+        CuesheetError: a data file cannot be read.
+    """
+    if not set(LANGUAGE_COLUMNS) & set(dataset.info["features"]):
+        return frozenset()
+    found: set[int] = set()
+    for data_file, episodes in dataset.data_files.items():
+        path = dataset.root / data_file
+        if not dataset.is_there(data_file):
+            continue
+        try:
+            with pq.ParquetFile(path, **READ_OPTIONS) as file:
+                found.update(_with_rows(file, episodes))
+        except (OSError, pa.ArrowException) as error:
+            raise CuesheetError(f"{path} cannot be read: {error}") from None
+    return frozenset(found)
+
+
+def _with_rows(file: pq.ParquetFile, episodes: Sequence[Episode]) -> Iterator[int]:
+    groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+    if [group.num_rows for group in groups] == [episode.length for episode in episodes]:
+        told = [_footer_tells(group) for group in groups]
+        if None not in told:
+            yield from (e.episode_index for e, has in zip(episodes, told, strict=True) if has)
+            return
+    own = SourceLanguage(file)
+    begin = 0
+    for episode in episodes:
+        end = begin + episode.length
+        if own.take(begin, end)[1]:
+            yield episode.episode_index
+        begin = end
+
+
+def _footer_tells(group: pq.RowGroupMetaData) -> bool | None:
+    """Whether a row group holds a language row: a role that is not null. None: it does not say."""
+    for number in range(group.num_columns):
+        column = group.column(number)
+        steps = column.path_in_schema.split(".")
+        if steps[0] in LANGUAGE_COLUMNS and steps[-1] == "role":
+            statistics = column.statistics
+            if statistics is None or not statistics.has_null_count:
+                return None
+            # What the footer counts as values leaves the nulls of empty lists out.
+            if statistics.num_values > 0:
+                return True
+    return False
+
+
+def foreign_rows(
+    columns: tuple[pa.ChunkedArray, pa.ChunkedArray],
+    timestamps: Sequence[float],
+    styles: Collection[str | None],
+) -> tuple[list[Row], list[Row]]:
+    """The persistent rows and the events of an episode whose style is not one of `styles`.
+
+    Args:
+        columns: the episode's two language columns.
+        timestamps: of its frames, s; events get theirs.
+        styles: what is written anew.
+    """
+    first = columns[0].slice(0, 1).to_pylist()
+    persistent = [row for row in (first[0] if first else []) if row["style"] not in styles]
+    events = [
+        {**row, "timestamp": timestamp}
+        for timestamp, rows in zip(timestamps, columns[1].to_pylist(), strict=True)
+        for row in rows
+        if row["style"] not in styles
+    ]
+    return persistent, events

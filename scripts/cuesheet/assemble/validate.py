@@ -1,0 +1,377 @@
+"""What must hold of an episode's annotations before they are merged into the dataset.
+
+`validate_episode` looks at the keyframes file and the annotation files of one episode and returns a
+report: errors (the episode must not be merged) and warnings, each with a code, a place and a
+message, and the number of rows by style.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cuesheet.artifacts.language import (
+    EVENTS_COLUMN,
+    PERSISTENT_COLUMN,
+    STYLES,
+    count_styles,
+    style_name,
+)
+from cuesheet.artifacts.stage_files import (
+    KeyframesFile,
+    LanguageRow,
+    StageFile,
+    frames_by_timestamp,
+    to_float32,
+)
+from cuesheet.assemble.validate_vqa import check_vqa
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong: a stable code, a place such as "vqa event 4", a sentence."""
+
+    code: str
+    where: str
+    message: str
+
+
+@dataclass
+class Report:
+    """The findings about one episode, and its rows by style."""
+
+    episode_index: int
+    errors: list[Finding] = field(default_factory=list)
+    warnings: list[Finding] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    stage_files: dict[str, str] = field(default_factory=dict)  # sha256 of what was checked
+    verdict: str | None = None  # a person's: good, bad, or none
+
+    def error(self, code: str, where: str, message: str) -> None:
+        self.errors.append(Finding(code, where, message))
+
+    def warn(self, code: str, where: str, message: str) -> None:
+        self.warnings.append(Finding(code, where, message))
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "format": 1,
+            "episode_index": self.episode_index,
+            "errors": [vars(finding) for finding in self.errors],
+            "warnings": [vars(finding) for finding in self.warnings],
+            "counts": self.counts,
+            "stage_files": self.stage_files,
+            "verdict": self.verdict,
+        }
+
+    def as_text(self) -> str:
+        """The report for a person, one finding a line."""
+        rows = ", ".join(f"{style} {count}" for style, count in self.counts.items()) or "none"
+        lines = [
+            f"Episode {self.episode_index}: "
+            f"{_count(self.errors, 'error')}, {_count(self.warnings, 'warning')}",
+            f"Rows: {rows}",
+            *([f"Verdict: {self.verdict}"] if self.verdict else []),
+        ]
+        for kind, findings in (("ERROR", self.errors), ("WARNING", self.warnings)):
+            lines += [f"{kind} {f.code} at {f.where}: {f.message}" for f in findings]
+        return "\n".join(lines) + "\n"
+
+
+def _count(findings: list[Finding], noun: str) -> str:
+    return f"{len(findings)} {noun}{'' if len(findings) == 1 else 's'}"
+
+
+@dataclass(frozen=True)
+class PlacedRow:
+    """A row with its column, its place in the files, and its frame (None: on no frame)."""
+
+    row: LanguageRow
+    column: str
+    where: str
+    frame_index: int | None
+
+
+def validate_episode(
+    frames: KeyframesFile, stages: Mapping[str, StageFile], cameras: Collection[str]
+) -> Report:
+    """Checks the annotations of one episode.
+
+    Args:
+        frames: the episode's keyframes file: its timestamps, the cameras that were decoded.
+        stages: the annotation files by stage; a stage that is switched off is not in it.
+        cameras: the camera keys of the dataset.
+    """
+    report = Report(frames.episode_index)
+    by_timestamp = frames_by_timestamp(frames.timestamps_s)
+    rows: list[PlacedRow] = []
+    for stage, data in stages.items():
+        _check_identity(report, frames, stage, data)
+        rows += _placed_rows(stage, data, by_timestamp)
+        for warning in data.warnings:
+            report.warn("stage_warning", stage, warning)
+    for placed in rows:
+        _check_time(report, placed, frames)
+        _check_style(report, placed, cameras)
+        _check_content(report, placed)
+    _check_duplicates(report, rows)
+    starts = _check_subtasks(report, rows, frames, "plan" in stages)
+    if "plan" in stages:
+        _check_spans(report, stages["plan"], starts, frames)
+    _check_memory(report, rows, starts)
+    _check_plans(report, rows)
+    _check_task_rephrasings(report, rows)
+    _check_speech(report, rows)
+    if "vqa" in stages:
+        events = [r for r in rows if r.row.style == "vqa" and r.column == EVENTS_COLUMN]
+        check_vqa(report, events, stages["vqa"].pairs, frames)
+    report.counts = count_styles({"style": placed.row.style} for placed in rows)
+    return report
+
+
+def _check_identity(report: Report, frames: KeyframesFile, stage: str, data: StageFile) -> None:
+    if (data.dataset, data.episode_index) != (frames.dataset, frames.episode_index):
+        report.error(
+            "wrong_episode",
+            stage,
+            f"the file is of episode {data.episode_index} of {data.dataset!r}; expected episode "
+            f"{frames.episode_index} of {frames.dataset!r}. Delete the file and run again.",
+        )
+
+
+def _placed_rows(
+    stage: str, data: StageFile, by_timestamp: Mapping[float, int]
+) -> Iterator[PlacedRow]:
+    columns = ((PERSISTENT_COLUMN, "row", data.persistent), (EVENTS_COLUMN, "event", data.events))
+    for column, noun, rows in columns:
+        for number, row in enumerate(rows):
+            frame_index = by_timestamp.get(to_float32(row.timestamp))
+            yield PlacedRow(row, column, f"{stage} {noun} {number}", frame_index)
+
+
+def _check_time(report: Report, placed: PlacedRow, frames: KeyframesFile) -> None:
+    if placed.frame_index is not None:
+        return
+    is_event = placed.column == EVENTS_COLUMN
+    near = min(frames.timestamps_s, key=lambda t: abs(t - placed.row.timestamp))
+    report.error(
+        "event_not_on_frame" if is_event else "persistent_not_on_frame",
+        placed.where,
+        f"timestamp {placed.row.timestamp} s is not that of a frame; the nearest frame is at "
+        f"{near} s (the episode has {frames.length} frames, the last at "
+        f"{frames.timestamps_s[-1]} s).",
+    )
+
+
+def _check_style(report: Report, placed: PlacedRow, cameras: Collection[str]) -> None:
+    row, where = placed.row, placed.where
+    if row.style not in STYLES:
+        known = ", ".join(style for style in STYLES if style)
+        report.error("style_unknown", where, f"style {row.style!r}; known are {known}.")
+        return
+    style = STYLES[row.style]
+    name = style_name(row.style)
+    if placed.column != style.column:
+        report.error(
+            "style_wrong_column", where, f"{name} is in {placed.column}, not {style.column}."
+        )
+    if row.role not in style.roles:
+        report.error(
+            "style_wrong_role",
+            where,
+            f"role {row.role!r}; {name} is by {' or '.join(style.roles)}.",
+        )
+    if style.camera == "none" and row.camera is not None:
+        report.error("camera_not_allowed", where, f"{name} has no camera, found {row.camera!r}.")
+    elif style.camera == "required" and row.camera is None:
+        report.error("camera_missing", where, f"{name} must name its camera.")
+    elif row.camera is not None and row.camera not in cameras:
+        report.error(
+            "camera_unknown",
+            where,
+            f"camera {row.camera!r} is not one of the dataset's: {', '.join(cameras) or 'none'}.",
+        )
+
+
+def _check_content(report: Report, placed: PlacedRow) -> None:
+    row, where = placed.row, placed.where
+    if row.style is None:
+        calls = row.tool_calls or []
+        well_formed = (
+            row.content is None
+            and len(calls) == 1
+            and (calls[0].type, calls[0].function.name) == ("function", "say")
+        )
+        if not well_formed:
+            report.error(
+                "speech_form",
+                where,
+                "a row without style is speech: no content and exactly one tool call say(text).",
+            )
+        elif not calls[0].function.arguments.text.strip():
+            report.error("empty_text", where, "the text to speak is empty.")
+        return
+    if row.tool_calls is not None:
+        report.error("tool_calls_not_allowed", where, f"{row.style} has no tool calls.")
+    if row.content is None or not row.content.strip():
+        is_question = row.style == "vqa" and row.role == "user"
+        code = "vqa_question_empty" if is_question else "empty_text"
+        report.error(code, where, f"the text of this {row.style} row is empty.")
+
+
+def _check_duplicates(report: Report, rows: list[PlacedRow]) -> None:
+    seen: dict[str, str] = {}
+    for placed in rows:
+        if placed.row.style == "vqa":
+            continue  # two pairs on one frame and camera are an error of their own
+        key = placed.column + placed.row.model_dump_json()
+        if key in seen:
+            report.warn("duplicate_row", placed.where, f"the same row as {seen[key]}.")
+        seen.setdefault(key, placed.where)
+
+
+def _of_style(rows: list[PlacedRow], style: str | None) -> list[PlacedRow]:
+    column = STYLES[style].column
+    return [placed for placed in rows if placed.row.style == style and placed.column == column]
+
+
+def _frames(rows: list[PlacedRow]) -> set[int]:
+    return {placed.frame_index for placed in rows if placed.frame_index is not None}
+
+
+def _check_subtasks(
+    report: Report, rows: list[PlacedRow], frames: KeyframesFile, has_plan: bool
+) -> set[int]:
+    """Exactly one subtask is active on every frame: distinct starts, the first on frame 0."""
+    subtasks = _of_style(rows, "subtask")
+    starts = _frames(subtasks)
+    if not subtasks:
+        if has_plan and frames.cameras:
+            report.error("subtask_none", "plan", "there is no subtask; every frame needs one.")
+        elif has_plan:
+            report.warn("subtask_none", "plan", "there is no subtask: the dataset has no camera.")
+        return starts
+    seen: dict[int, str] = {}
+    for placed in subtasks:
+        if placed.frame_index is None:
+            continue
+        if placed.frame_index in seen:
+            report.error(
+                "subtask_starts_not_distinct",
+                placed.where,
+                f"starts on frame {placed.frame_index} as {seen[placed.frame_index]} does; "
+                "exactly one subtask may be active.",
+            )
+        seen.setdefault(placed.frame_index, placed.where)
+    if starts and 0 not in starts:
+        report.error(
+            "subtask_first_not_at_start",
+            "plan",
+            f"the first subtask starts on frame {min(starts)}; no subtask is active before it.",
+        )
+    return starts
+
+
+def _check_spans(report: Report, plan: StageFile, starts: set[int], frames: KeyframesFile) -> None:
+    """The list of spans says the same as the rows and covers the episode without gaps."""
+    spans = sorted(plan.subtasks, key=lambda span: span.start_frame)
+    if {span.start_frame for span in spans} != starts:
+        report.error(
+            "subtask_spans_disagree",
+            "plan subtasks",
+            f"the spans start on frames {sorted({s.start_frame for s in spans})}, the subtask rows "
+            f"on {sorted(starts)}.",
+        )
+        return
+    ends = [span.start_frame for span in spans[1:]] + [frames.length]
+    for number, (span, end) in enumerate(zip(spans, ends, strict=False)):
+        if not span.label.strip():
+            report.error("empty_text", f"plan subtask {number}", "the label is empty.")
+        if span.end_frame != end:
+            report.error(
+                "subtask_spans_not_covering",
+                f"plan subtask {number}",
+                f"covers frames {span.start_frame} to {span.end_frame}; expected it to end at "
+                f"{end}, where the next one starts or the episode ends.",
+            )
+
+
+def _check_memory(report: Report, rows: list[PlacedRow], starts: set[int]) -> None:
+    seen: dict[int, str] = {}
+    for placed in _of_style(rows, "memory"):
+        frame_index = placed.frame_index
+        if frame_index is None:
+            continue
+        if frame_index not in starts:
+            report.error(
+                "memory_not_at_subtask_start",
+                placed.where,
+                f"memory at {placed.row.timestamp} s, where no subtask starts.",
+            )
+        elif frame_index == min(starts):
+            report.warn("memory_at_first_start", placed.where, "nothing has been done yet there.")
+        if frame_index in seen:
+            report.error(
+                "memory_twice", placed.where, f"{seen[frame_index]} is memory at the same time."
+            )
+        seen.setdefault(frame_index, placed.where)
+
+
+def _check_plans(report: Report, rows: list[PlacedRow]) -> None:
+    seen: dict[int, PlacedRow] = {}
+    for placed in _of_style(rows, "plan"):
+        if placed.frame_index is None:
+            continue
+        first = seen.setdefault(placed.frame_index, placed)
+        if first.row.content != placed.row.content:
+            report.error(
+                "plans_disagree",
+                placed.where,
+                f"{first.where} is another plan at the same time, {placed.row.timestamp} s.",
+            )
+
+
+def _check_task_rephrasings(report: Report, rows: list[PlacedRow]) -> None:
+    for placed in _of_style(rows, "task_aug"):
+        if placed.frame_index not in (0, None):
+            report.warn(
+                "task_aug_not_at_start",
+                placed.where,
+                f"rephrasings of the task belong to the first frame, not {placed.row.timestamp} s.",
+            )
+
+
+def _check_speech(report: Report, rows: list[PlacedRow]) -> None:
+    """Interjections come with speech and plan; speech only then, or once on the first frame."""
+    interjections = _of_style(rows, "interjection")
+    speech = _of_style(rows, None)
+    spoken, planned = _frames(speech), _frames(_of_style(rows, "plan"))
+    asked: dict[int, str] = {}
+    for placed in interjections:
+        frame_index = placed.frame_index
+        if frame_index is None:
+            continue
+        at = f"at {placed.row.timestamp} s"
+        if frame_index not in spoken:
+            report.error("interjection_without_speech", placed.where, f"no speech {at}.")
+        if frame_index not in planned:
+            report.error("interjection_without_plan", placed.where, f"no plan {at}.")
+        if frame_index in asked:
+            report.error(
+                "interjection_twice", placed.where, f"{asked[frame_index]} is an interjection {at}."
+            )
+        asked.setdefault(frame_index, placed.where)
+    seen: dict[int, str] = {}
+    for placed in speech:
+        frame_index = placed.frame_index
+        if frame_index is None:
+            continue
+        at = f"at {placed.row.timestamp} s"
+        if frame_index in seen:
+            report.error("speech_twice", placed.where, f"{seen[frame_index]} is speech {at} too.")
+        elif frame_index != 0 and frame_index not in asked:
+            report.error(
+                "speech_without_interjection",
+                placed.where,
+                f"speech {at} answers no interjection; only the first frame's may.",
+            )
+        seen.setdefault(frame_index, placed.where)

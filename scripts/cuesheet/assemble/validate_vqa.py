@@ -1,0 +1,129 @@
+"""Checks of VQA rows: one question and one answer a frame and camera, true to form and frame.
+
+Coordinates are pixels of the source frame, measured from its top left corner: the frame spans
+[0, width] x [0, height].
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from cuesheet.artifacts.stage_files import KeyframesFile, LanguageRow, VqaPair
+from cuesheet.vlm.answer_checks import check_answer
+
+
+class Placed(Protocol):
+    """A row, its place in the files and its frame (None: on no frame)."""
+
+    row: LanguageRow
+    where: str
+    frame_index: int | None
+
+
+class Reporter(Protocol):
+    def error(self, code: str, where: str, message: str) -> None: ...
+
+
+def check_vqa(
+    report: Reporter, events: Sequence[Placed], pairs: Sequence[VqaPair], frames: KeyframesFile
+) -> None:
+    """Reports what is wrong with the VQA events of one episode.
+
+    Args:
+        report: where errors go.
+        events: the rows of style "vqa".
+        pairs: the list that names each pair's frame, camera, question type and answer.
+        frames: the decoded keyframes and the cameras' frame sizes.
+    """
+    decoded = {
+        camera: {frame.frame_index for frame in keyframes}
+        for camera, keyframes in frames.keyframes.items()
+    }
+    listed: dict[tuple[int, str | None], VqaPair] = {}
+    for number, pair in enumerate(pairs):
+        key = (pair.frame_index, pair.camera)
+        if key in listed:
+            report.error(
+                "vqa_pair_twice",
+                f"vqa pair {number}",
+                f"a second pair for frame {pair.frame_index} of {pair.camera}; at most one.",
+            )
+        listed.setdefault(key, pair)
+    # A row that is on no frame is an error of its own; its partner is not one more.
+    all_placed = all(event.frame_index is not None for event in events)
+    for (frame_index, camera), placed in _by_frame_and_camera(events).items():
+        where, at = placed[0].where, f"frame {frame_index} of {camera}"
+        if camera is None:
+            continue  # reported as a row without camera
+        if frame_index not in decoded.get(camera, ()):
+            report.error(
+                "vqa_frame_not_decoded", where, f"{at} was not decoded, so no model has seen it."
+            )
+        pair = listed.pop((frame_index, camera), None)
+        roles = [item.row.role for item in placed]
+        if roles.count("user") > 1 or roles.count("assistant") > 1:
+            report.error("vqa_pair_twice", placed[-1].where, f"{at} has more than one pair.")
+            continue
+        if len(placed) == 1:
+            missing = "answer" if roles == ["user"] else "question"
+            if all_placed:
+                report.error("vqa_unpaired", where, f"{at} has no {missing} to this row.")
+            continue
+        question = next((item for item in placed if item.row.role == "user"), None)
+        answer = next((item for item in placed if item.row.role == "assistant"), None)
+        if question is None or answer is None:
+            continue  # reported as a wrong role
+        if pair is None:
+            report.error("vqa_pairs_disagree", where, f"{at} is not in the file's list of pairs.")
+        else:
+            _check_pair(report, question, answer, pair, frames)
+    for pair in listed.values() if all_placed else ():
+        report.error(
+            "vqa_pairs_disagree",
+            "vqa pairs",
+            f"the pair of frame {pair.frame_index} of {pair.camera} has no rows.",
+        )
+
+
+def _by_frame_and_camera(
+    events: Sequence[Placed],
+) -> dict[tuple[int, str | None], list[Placed]]:
+    groups: dict[tuple[int, str | None], list[Placed]] = {}
+    for event in events:
+        if event.frame_index is not None:
+            groups.setdefault((event.frame_index, event.row.camera), []).append(event)
+    return groups
+
+
+def _check_pair(
+    report: Reporter, question: Placed, answer: Placed, pair: VqaPair, frames: KeyframesFile
+) -> None:
+    text = answer.row.content
+    if not text or not (question.row.content or "").strip():
+        return  # reported as empty text
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        report.error("vqa_answer_not_json", answer.where, f"the answer is not JSON: {error}.")
+        return
+    if not isinstance(value, dict):
+        report.error("vqa_answer_not_json", answer.where, f"the answer is no JSON object: {text}")
+        return
+    if json.dumps(value) != _plain(value):
+        report.error("vqa_keys_not_sorted", answer.where, "the answer's keys are not in order.")
+    same = _plain(value) == _plain(pair.answer) and question.row.content == pair.question
+    if not same:
+        report.error(
+            "vqa_pairs_disagree", answer.where, "the rows differ from the file's list of pairs."
+        )
+    size = frames.cameras.get(pair.camera)
+    check_answer(
+        pair.type,
+        value,
+        (size.width, size.height) if size else None,
+        lambda code, message: report.error(code, answer.where, message),
+    )
+
+
+def _plain(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)

@@ -1,0 +1,127 @@
+"""Opens a finished dataset as a reader would, and compares it with its source."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cuesheet.artifacts.language import LANGUAGE_COLUMNS, PERSISTENT_COLUMN
+from cuesheet.artifacts.language_arrow import COLUMN_TYPES
+from cuesheet.dataset.data_reader import LIST_BATCH_FRAMES, READ_OPTIONS, is_repeated
+from cuesheet.dataset.metadata import Dataset, Episode, read_dataset
+from cuesheet.errors import CuesheetError
+
+Progress = Callable[[list[str]], Iterator[str]]
+
+
+def check_dataset(source: Dataset, annotated: Path, progress: Progress = iter) -> None:
+    """Checks the annotated dataset.
+
+    Every data file opens and has the same columns and types, the language columns last; one row
+    group an episode, as the metadata says; the persistent list is the same on every frame of an
+    episode; every video is there; the totals of info.json and the episodes' lengths agree.
+
+    Raises:
+        CuesheetError: names every problem found (the first twenty).
+    """
+    finished = read_dataset(annotated, source.name)
+    problems: list[str] = []
+    first: tuple[str, pa.Schema] | None = None
+    rows = 0
+    # Of a partial copy or download, files without chosen episodes are not there.
+    partial = not all(source.is_there(file) for file in source.data_files)
+    present = [f for f in finished.data_files if not partial or source.is_there(f)]
+    for data_file in progress(present):
+        episodes = finished.data_files[data_file]
+        path = annotated / data_file
+        try:
+            with pq.ParquetFile(path, **READ_OPTIONS) as file:
+                problems += [f"{path}: {p}" for p in _check_file(file, episodes)]
+                schema = file.schema_arrow
+                rows += file.metadata.num_rows
+        except (OSError, pa.ArrowException) as error:
+            problems.append(f"{path} cannot be read: {error}")
+            continue
+        if first is None:
+            first = (data_file, schema)
+        elif not schema.equals(first[1]):
+            problems.append(f"{path} has other columns or types than {first[0]}.")
+    if partial:
+        rows = sum(episode.length for episode in source.episodes)
+    problems += _check_totals(finished, source, rows)
+    videos = {video.file for episode in finished.episodes for video in episode.videos.values()}
+    unseen = (v.file for episode in finished.episodes for v in episode.unseen_videos.values())
+    videos |= {
+        file for file in unseen if source.is_there(file) or source.version != finished.version
+    }
+    if partial:
+        videos = {video for video in videos if source.is_there(video)}
+    problems += [
+        f"{annotated / v} is not there." for v in sorted(videos) if not _is_file(annotated / v)
+    ]
+    if problems:
+        shown = "\n  ".join(problems[:20])
+        more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
+        raise CuesheetError(f"The finished dataset at {annotated} is not right:\n  {shown}{more}")
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
+
+
+def _check_file(file: pq.ParquetFile, episodes: Sequence[Episode]) -> Iterator[str]:
+    schema = file.schema_arrow
+    if tuple(schema.names[-2:]) != LANGUAGE_COLUMNS:
+        yield f"the last columns are {schema.names[-2:]}; expected {list(LANGUAGE_COLUMNS)}."
+        return
+    for name in LANGUAGE_COLUMNS:
+        if schema.field(name).type != COLUMN_TYPES[name]:
+            yield f"{name} has the type {schema.field(name).type}; expected {COLUMN_TYPES[name]}."
+            return
+    rows = sum(episode.length for episode in episodes)
+    if file.metadata.num_rows != rows:
+        yield f"{file.metadata.num_rows} rows; the source has {rows}."
+    groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    if groups != [episode.length for episode in episodes]:
+        yield f"{len(groups)} row groups; expected one for each of {len(episodes)} episodes."
+        return
+    for number, episode in enumerate(episodes):
+        if not _is_repeated(file, number):
+            yield (
+                f"{PERSISTENT_COLUMN} is not the same on every frame of "
+                f"episode {episode.episode_index}."
+            )
+
+
+def _is_repeated(file: pq.ParquetFile, row_group: int) -> bool:
+    """Whether a row group has one persistent list on all its frames; a few are read at a time."""
+    first: pa.Array | None = None
+    for batch in file.iter_batches(
+        LIST_BATCH_FRAMES, row_groups=[row_group], columns=[PERSISTENT_COLUMN], use_threads=False
+    ):
+        column = batch.column(0)
+        if column.null_count:
+            return False
+        if first is None:
+            first = column.slice(0, 1).flatten()
+        if not is_repeated(column, first):
+            return False
+    return True
+
+
+def _check_totals(finished: Dataset, source: Dataset, rows: int) -> Iterator[str]:
+    wanted = {"total_episodes": len(source.episodes), "total_frames": rows}
+    for key, value in wanted.items():
+        found = finished.info.get(key)
+        if found is not None and found != value:
+            yield f"meta/info.json says {key} = {found}; the dataset has {value}."
+    for name in LANGUAGE_COLUMNS:
+        if finished.info["features"].get(name, {}).get("dtype") != "language":
+            yield f"meta/info.json lacks the feature {name}."
+    lengths = [{e.episode_index: e.length for e in one.episodes} for one in (finished, source)]
+    if lengths[0] != lengths[1]:
+        yield (
+            f"the metadata has {len(lengths[0])} episodes of other lengths than the "
+            f"{len(lengths[1])} of the source."
+        )

@@ -1,0 +1,109 @@
+"""Which episode belongs to which shard: decided once, kept in a file, never changed by additions.
+
+`results/{dataset}/shards/assignment.json` holds the shards by number, each as ranges of episode
+indices, and the setting they were made by. A run reads it when it is planned and writes it when it
+starts. New episodes fill the last shard and then new ones; episodes that are gone leave theirs.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cuesheet import files
+from cuesheet.config.cluster import ClusterConfig
+from cuesheet.errors import CuesheetError
+from cuesheet.text import from_ranges, to_ranges
+
+Assignment = list[list[int]]
+
+
+def name_of(number: int) -> str:
+    """A shard's name, of five digits, as it stands in paths."""
+    return f"{number:05d}"
+
+
+def size_of(settings: ClusterConfig) -> dict[str, float]:
+    """What limits a shard: `episodes`, or `video_s`, seconds of video."""
+    if settings.episodes_per_shard is not None:
+        return {"episodes": settings.episodes_per_shard}
+    return {"video_s": settings.shard_minutes * settings.video_speed * 60}
+
+
+def deal_out(
+    durations_s: Mapping[int, float], size: Mapping[str, float], before: Sequence[Sequence[int]]
+) -> Assignment:
+    """The episodes of every shard.
+
+    Args:
+        durations_s: seconds of video of every episode of the dataset, by episode index.
+        size: what limits a shard, see `size_of`.
+        before: the shards of an earlier run; no episode of theirs changes its shard.
+
+    Consecutive episodes share a shard. By `video_s` the shards are as even as can be without
+    splitting an episode: the limit decides how many there are, and each gets the same share.
+    """
+    limit = size.get("episodes") or size["video_s"]
+    weights = dict.fromkeys(durations_s, 1.0) if "episodes" in size else durations_s
+    shards = [[index for index in shard if index in durations_s] for shard in before]
+    dealt = {index for shard in shards for index in shard}
+    new = [index for index in sorted(durations_s) if index not in dealt]
+    if shards:
+        room = limit - sum(weights[index] for index in shards[-1])
+        while new and weights[new[0]] <= room:
+            room -= weights[new[0]]
+            shards[-1].append(new.pop(0))
+    if "episodes" in size:
+        return shards + _by_count(new, int(limit))
+    return shards + _even(new, weights, limit)
+
+
+def _by_count(episodes: Sequence[int], count: int) -> Assignment:
+    return [list(episodes[first : first + count]) for first in range(0, len(episodes), count)]
+
+
+def _even(episodes: Sequence[int], weights: Mapping[int, float], limit: float) -> Assignment:
+    total = sum(weights[index] for index in episodes)
+    number = max(1, math.ceil(total / limit))
+    shards: Assignment = [[] for _ in range(number)]
+    begun = 0.0
+    for index in episodes:
+        middle = begun + weights[index] / 2
+        shards[min(number - 1, int(middle * number / total))].append(index)
+        begun += weights[index]
+    return [shard for shard in shards if shard]
+
+
+def read_assignment(path: Path, size: Mapping[str, float]) -> Assignment:
+    """The shards of an earlier run of that size; none where there are none.
+
+    Raises CuesheetError where the file is not one of ours.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+        if content["size"] != dict(size):
+            return []
+        return [from_ranges(ranges) for ranges in content["shards"]]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CuesheetError(
+            f"{path} cannot be read ({type(error).__name__}: {error}). Delete it: the episodes are "
+            "dealt out to shards anew, and nothing that is done is asked again."
+        ) from None
+
+
+def write_assignment(path: Path, size: Mapping[str, float], shards: Assignment) -> None:
+    """Keep the shards, if they are not what the file says already."""
+    content: dict[str, Any] = {
+        "format": 1,
+        "size": dict(size),
+        "shards": [to_ranges(shard) for shard in shards],
+    }
+    try:
+        if json.loads(path.read_bytes()) == content:
+            return
+    except (OSError, ValueError):
+        pass
+    files.write_text(path, json.dumps(content) + "\n")

@@ -1,0 +1,296 @@
+"""The work of one shard: this same workflow, run inside the shard's job for its episodes alone.
+
+The inner run shares the results folder with the outer one and with other shards; it takes no lock,
+because no two of them make the same file: the lease sees to that. It has its own gateway and model
+server. It ends when its job is told to end, when the outer run is gone, and when a newer outer run
+has taken over.
+"""
+
+import contextlib
+import json
+import math
+import os
+import re
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from cuesheet import files
+from cuesheet.artifacts.failures import episode_failures
+from cuesheet.artifacts.stage_files import digest
+from cuesheet.cluster.lease import Lease, LeaseLostError, describe
+from cuesheet.cluster.plan import complete_episodes
+from cuesheet.errors import CuesheetError, SurroundingsError
+from cuesheet.media import scratch
+from cuesheet.serving.usage import job_id
+from cuesheet.text import to_ranges
+from cuesheet.vlm.gateway_client import SERVER_FAILED, SERVER_FILE_VARIABLE
+
+# Environment of an inner run: the file that says which episodes it is about.
+SHARD_VARIABLE = "CUESHEET_SHARD_FILE"
+# Environment of the jobs of an outer run: its id, as in shards/run.json while it is the latest.
+OUTER_RUN_VARIABLE = "CUESHEET_OUTER_RUN"
+
+POLL_S = 0.25
+TAKEN_OVER_EVERY_S = 2.0
+END_PATIENCE_S = 15.0
+INNER_RULES = (
+    "media",
+    "annotations",
+    "extract_clip",
+    "decode_keyframes",
+    "annotate_plan",
+    "annotate_interjections",
+    "annotate_vqa",
+    "validate_episode",
+)
+
+
+@dataclass
+class ShardJob:
+    """One attempt at one shard."""
+
+    dataset: str
+    shard: str
+    episodes: Sequence[int]
+    stages: Sequence[str]
+    targets: Sequence[str]
+    log: str
+    results: Path
+    jobs: int
+    scratch: str | None = None
+    stopped_by: str | None = None
+    _state: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, work: Mapping[str, Any], dataset: str, shard: str, threads: int, log: str) -> Self:
+        """The job of a rule: `work` is its param of that name (rules/cluster.smk)."""
+        # The allocation's own number, where there is one: a node may have many more.
+        cpus = int(os.environ.get("SLURM_CPUS_PER_TASK") or threads)
+        return cls(
+            dataset,
+            shard,
+            episodes=work["episodes"],
+            stages=work["stages"],
+            targets=work["targets"],
+            log=log,
+            results=Path("results") / dataset,
+            jobs=max(1, math.ceil(cpus * work["jobs_per_cpu"])),
+            scratch=work["scratch"],
+        )
+
+    @property
+    def folder(self) -> Path:
+        return self.results / "shards"
+
+    @property
+    def _log_name(self) -> str:
+        """The log below the run's folder; with a storage provider the job writes to a copy."""
+        return self.log[max(0, self.log.rfind(f"{self.results}/")) :]
+
+    @property
+    def name(self) -> str:
+        return f"shard {self.shard} of {self.dataset}"
+
+    def run(self, snakefile: str, config: Mapping[str, Any], options: Sequence[str]) -> None:
+        """Do the work. Raises SurroundingsError where it could not be finished."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+        parent = os.getppid()
+        # Not every cluster passes the environment on; a job that begins belongs to the newest run.
+        self._run = os.environ.get(OUTER_RUN_VARIABLE) or newest_run(self.folder)
+        self._state = {
+            "format": 1,
+            "shard": self.shard,
+            "episodes": to_ranges(self.episodes),
+            "targets": list(self.targets),
+            "run": self._run,
+            "job_id": job_id(),
+            "host": socket.gethostname(),
+            "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+            "log": self._log_name,
+            "started_at": round(time.time(), 3),
+        }
+        lease = Lease(self.folder / f"{self.shard}.lease", {"job_id": job_id()})
+        self._wait_for(lease, parent)
+        try:
+            self._write_state("running")
+            with self._scratch() as variables:
+                command = self._command(snakefile, config, options)
+                self._run_inner(command, variables, lease, parent)
+        except CuesheetError as error:
+            self._write_state("failed", error=str(error))
+            raise
+        finally:
+            lease.release()
+        self._write_state("done")
+
+    def _on_signal(self, number: int, _: object) -> None:
+        self.stopped_by = f"it got {signal.Signals(number).name}"
+
+    def _wait_for(self, lease: Lease, parent: int) -> None:
+        """Wait until no other job works on the shard: one that an earlier run left behind ends."""
+        told = False
+        while holder := lease.try_acquire():
+            if not told:
+                print(f"{self.name} is worked on by {describe(holder)}; waiting for its end")
+                told = True
+            if self._is_over(parent):
+                raise SurroundingsError(f"{self.name} was not begun: {self.stopped_by}")
+            time.sleep(1.0)
+
+    def _is_over(self, parent: int) -> bool:
+        if self.stopped_by is None and os.getppid() != parent:
+            self.stopped_by = "the run that started it is gone"
+        if self.stopped_by is None and self._run:
+            newest = newest_run(self.folder)
+            if newest not in (None, self._run):
+                self.stopped_by = f"a newer run ({newest}) has taken over"
+        return self.stopped_by is not None
+
+    def _command(
+        self, snakefile: str, config: Mapping[str, Any], options: Sequence[str]
+    ) -> list[str]:
+        private = Path(".cuesheet") / "shards" / self.dataset
+        private.mkdir(parents=True, exist_ok=True, mode=0o700)
+        config_file = private / f"{self.shard}.config.json"
+        files.write_json(config_file, dict(config), mode=0o600)
+        about = {"dataset": self.dataset, "shard": self.shard, "episodes": list(self.episodes)}
+        self._about_file = private / f"{self.shard}.shard.json"
+        files.write_json(self._about_file, about)
+        return [
+            *(sys.executable, "-m", "snakemake", *self.targets),
+            *("--snakefile", snakefile, "--configfile", str(config_file)),
+            *("--cores", str(self.jobs), "--executor", "local", "--scheduler", "greedy"),
+            # Neither the profile of the outer run nor that of the person.
+            *("--profile", "none", "--workflow-profile", "none"),
+            *("--nolock", "--keep-going", "--rerun-incomplete", "--show-failed-logs"),
+            *("--quiet", "rules", "reason", "host"),
+            *("--allowed-rules", *INNER_RULES),
+            *options,
+        ]
+
+    @contextlib.contextmanager
+    def _scratch(self) -> Iterator[dict[str, str]]:
+        """The environment in which pictures go to the node's own disk, where that is set."""
+        scratch.forget_without_pictures(self.results, self.episodes)
+        if self.scratch is None:
+            yield {}
+            return
+        folder = tempfile.mkdtemp(prefix="cuesheet-", dir=scratch.resolve(self.scratch))
+        try:
+            yield {scratch.SCRATCH_VARIABLE: folder}
+        finally:
+            scratch.unlink_pictures(self.results, self.episodes)
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _run_inner(
+        self, command: Sequence[str], variables: Mapping[str, str], lease: Lease, parent: int
+    ) -> None:
+        environment = {**os.environ, **variables, SHARD_VARIABLE: str(self._about_file)}
+        environment.pop(SERVER_FILE_VARIABLE, None)
+        sys.stdout.flush()
+        begun = time.time()
+        # A group of its own, so that all of its jobs can be ended at once.
+        inner = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, process_group=0
+        )
+        looked = time.monotonic()
+        try:
+            while inner.poll() is None and self.stopped_by is None:
+                time.sleep(POLL_S)
+                lease.beat()
+                if time.monotonic() - looked > TAKEN_OVER_EVERY_S:
+                    looked = time.monotonic()
+                    self._is_over(parent)
+        except LeaseLostError as error:
+            self.stopped_by = str(error)
+        finally:
+            if self.stopped_by is not None:
+                # At once: those who end a job may not wait for what follows.
+                self._write_state("ending", error=f"{self.name} was ended: {self.stopped_by}")
+            _end(inner)
+        if self.stopped_by is not None:
+            raise SurroundingsError(
+                f"{self.name} was ended after {time.time() - begun:.0f} s: {self.stopped_by}. "
+                f"{self._done_so_far()}; answers so far are kept. Run the same command to go on."
+            )
+        if inner.returncode:
+            self._check_failures(begun)
+
+    def _missing(self) -> list[int]:
+        if "annotations" not in self.targets:
+            return []
+        complete = complete_episodes(self.results, self.stages)
+        return [index for index in self.episodes if index not in complete]
+
+    def _done_so_far(self) -> str:
+        return f"{len(self.episodes) - len(self._missing())} of {len(self.episodes)} episodes done"
+
+    def _check_failures(self, begun: float) -> None:
+        """Raise SurroundingsError unless every missing episode failed by itself, in this run."""
+        failures = episode_failures(self.results, self.episodes, since=begun - 5.0)
+        unexplained = [index for index in self._missing() if index not in failures]
+        if unexplained or not failures:
+            raise SurroundingsError(
+                f"{self.name} could not be finished ({self._done_so_far()}): {self._cause()}"
+            )
+        print(f"{self.name}: {len(failures)} of {len(self.episodes)} episodes failed:")
+        for index, failure in failures.items():
+            print(f"  episode {index}: {failure['error']}\n    log: {failure['log']}")
+
+    def _cause(self) -> str:
+        """What the inner run's model server failed by, if it did; it says so in this job's log."""
+        sys.stdout.flush()
+        said = re.findall(rf"^cuesheet: {SERVER_FAILED}(.+)", Path(self.log).read_text(), re.M)
+        return f"{said[-1]}." if said else "the cause is above in its log."
+
+    def marker(self) -> dict[str, Any]:
+        """What the outer run sees of the shard; the same as long as its annotations are."""
+        validations = {
+            f"{index:06d}": digest(self.results / "validation" / f"{index:06d}.json")
+            for index in self.episodes
+        }
+        return {
+            "format": 1,
+            "dataset": self.dataset,
+            "shard": self.shard,
+            "validations": {name: found for name, found in validations.items() if found},
+            "failed": [name for name, found in validations.items() if not found],
+        }
+
+    def _write_state(self, state: str, **more: Any) -> None:
+        # Of this job and of all its processes that are over.
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        cpu_s = round(sum(each.ru_utime + each.ru_stime for each in used), 1)
+        now = {"state": state, "updated_at": round(time.time(), 3), "cpu_s": cpu_s, **more}
+        self._state = {**self._state, **now}
+        files.write_json(self.folder / f"{self.shard}.state.json", self._state)
+
+
+def _end(inner: subprocess.Popen[bytes]) -> None:
+    """End the inner run: as ^C does, and what is left of it after a while by force."""
+    if inner.poll() is None:
+        inner.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            inner.wait(END_PATIENCE_S)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(inner.pid, signal.SIGKILL)
+    inner.wait()
+
+
+def newest_run(folder: Path) -> str | None:
+    """The id of the outer run that was started last."""
+    try:
+        return json.loads((folder / "run.json").read_bytes())["run"]
+    except (OSError, ValueError, KeyError):
+        return None

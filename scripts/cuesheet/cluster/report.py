@@ -1,0 +1,141 @@
+"""The outer run's own record, and what it says about shards that did not end well."""
+
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cuesheet import files
+from cuesheet.artifacts.failures import episode_failures
+from cuesheet.cluster.plan import ShardPlan
+from cuesheet.text import as_ranges, from_ranges
+
+SCONTROL_PATIENCE_S = 10.0
+SLURM_LOG_TAIL = 20_000
+_ENDED_BY = {
+    "TIMEOUT": "it ran into its time limit; raise `runtime`, or lower cluster.shard_minutes",
+    "OUT_OF_MEMORY": "it used more memory than it asked for; raise `mem_mb`",
+    "CANCELLED": "it was canceled",
+    "NODE_FAIL": "its node failed",
+    "PREEMPTED": "it was preempted",
+}
+_MEMORY = re.compile(rb"exceeded (job |step )?memory limit|oom.kill|out of memory", re.IGNORECASE)
+_SHOWN = 20
+
+
+def start_record(plans: Mapping[str, ShardPlan]) -> str:
+    """Write shards/run.json and the assignment of every dataset; returns the run's id.
+
+    From then on jobs of earlier runs end by themselves.
+    """
+    run = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{secrets.token_hex(3)}"
+    for plan in plans.values():
+        plan.save()
+        record = {
+            "format": 1,
+            "run": run,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "started_at": round(time.time(), 3),
+            "stages": list(plan.stages),
+            "shards": plan.as_json(),
+        }
+        files.write_text(plan.folder / "run.json", json.dumps(record) + "\n")
+    return run
+
+
+def say_unfinished(plans: Mapping[str, ShardPlan], run: str | None) -> None:
+    """Name the shards and episodes that this run tried and could not finish, with the causes."""
+    if run is None:
+        return
+    lines = []
+    for plan in plans.values():
+        for shard in plan.shards:
+            lines += _about(plan, shard, run)
+    for line in lines[:_SHOWN]:
+        print(f"Cuesheet: {line}", file=sys.stderr)
+    if len(lines) > _SHOWN:
+        print(f"Cuesheet: and {len(lines) - _SHOWN} more", file=sys.stderr)
+
+
+def _about(plan: ShardPlan, shard: str, run: str) -> list[str]:
+    state = read_json(plan.folder / f"{shard}.state.json")
+    if not state or state.get("run") != run:
+        return []
+    marker = read_json(Path(plan.marker(shard)))
+    if marker is not None:
+        failed = [int(name) for name in marker["failed"]]
+        if not failed:
+            return []
+        failures = episode_failures(plan.dataset.results, failed)
+        return [
+            f"episode {index} ({place(plan.dataset.name, shard, state)}) failed: "
+            + _cause(failures.get(index))
+            for index in failed
+        ]
+    if state["state"] == "done":
+        return []
+    cause = state.get("error") or "it ended without a word"
+    ended = ended_by(state.get("job_id"))
+    return [
+        f"{place(plan.dataset.name, shard, state)}, episodes "
+        f"{as_ranges(from_ranges(state['episodes']))}: {ended or cause}. Log: {state['log']}"
+    ]
+
+
+def _cause(failure: Mapping[str, Any] | None) -> str:
+    if failure is None:
+        return "its files are not complete, and no cause is recorded"
+    return f"{failure['error']} Log: {failure['log']}"
+
+
+def place(dataset: str, shard: str, state: Mapping[str, Any]) -> str:
+    """A shard and its job in words."""
+    job = f"job {state['job_id']} on " if state.get("job_id") else "on "
+    return f"shard {shard} of {dataset}, {job}{state.get('host', '?')}"
+
+
+def ended_by(job: str | None) -> str | None:
+    """What SLURM says of a job that it ended, in words; None where it says nothing of use."""
+    if job is None or shutil.which("scontrol") is None:
+        return None
+    try:
+        said = subprocess.run(
+            ["scontrol", "--oneliner", "show", "job", job],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=SCONTROL_PATIENCE_S,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    fields = dict(word.partition("=")[::2] for word in said.split())
+    state = fields.get("JobState", "")
+    if state == "FAILED" and _was_out_of_memory(fields.get("StdOut", "")):
+        state = "OUT_OF_MEMORY"
+    return f"{_ENDED_BY[state]} ({state})" if state in _ENDED_BY else None
+
+
+def _was_out_of_memory(log: str) -> bool:
+    """Whether SLURM's log of a job says so; without cgroups its state does not."""
+    try:
+        return _MEMORY.search(Path(log).read_bytes()[-SLURM_LOG_TAIL:]) is not None
+    except OSError:
+        return False
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON file of ours; None where it is not there or not whole."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None

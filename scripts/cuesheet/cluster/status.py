@@ -1,0 +1,239 @@
+"""How far a run is, from its files alone: `cuesheet status [DATASET ...] [--json]`.
+
+Works at any time and from any machine that sees the working directory: while a run goes, after it,
+and after it was killed. Nothing is asked of SLURM or of the run.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cuesheet.artifacts.failures import episode_failures
+from cuesheet.cluster.lease import STALE_S
+from cuesheet.cluster.plan import complete_episodes
+from cuesheet.errors import CuesheetError
+from cuesheet.serving.accounting import account_of, in_words, read_usages
+from cuesheet.text import as_ranges, from_ranges
+
+_STAGES = ("plan", "interjections", "vqa")
+_SHOWN = 20
+STATES = ("done", "running", "failed", "waiting")
+
+
+def status_of(results: Path, runs: Path, now: float) -> dict[str, Any]:
+    """The state of one dataset's run. `results`: the dataset's result folder.
+
+    Raises CuesheetError where no run was about the dataset.
+    """
+    run = _newest_run(results, runs)
+    complete = complete_episodes(results, run["stages"])
+    chosen = [index for episodes in run["shards"].values() for index in episodes]
+    failures = episode_failures(results, [index for index in chosen if index not in complete])
+    shards = {
+        name: _shard(results, name, episodes, complete, run, now)
+        for name, episodes in run["shards"].items()
+    }
+    episodes = Counter[str]()
+    for name, indices in run["shards"].items():
+        for index in indices:
+            episodes[_episode(index, complete, failures, shards[name]["state"])] += 1
+    made = _made_since(results, complete & set(chosen), run["started_at"])
+    account = account_of(read_usages(runs), results.name, now)
+    left = episodes["running"] + episodes["waiting"]
+    goes_on = episodes["running"] > 0 and made > 0
+    return {
+        "format": 1,
+        "dataset": results.name,
+        "run": run["run"],
+        "started_at": run["started_at"],
+        "episodes": {"total": len(chosen), **{state: episodes[state] for state in STATES}},
+        "shards": shards if run["sharded"] else None,
+        "failed": {str(index): failure["error"] for index, failure in failures.items()},
+        "left_s": round(left * (now - run["started_at"]) / made) if goes_on else None,
+        "video_speed": _video_speed(results, complete, account.wall_s),
+        "usage": account.as_json(),
+        "usage_text": account.as_text(),
+    }
+
+
+def _newest_run(results: Path, runs: Path) -> dict[str, Any]:
+    found = []
+    try:
+        record = json.loads((results / "shards" / "run.json").read_bytes())
+        shards = {name: from_ranges(ranges) for name, ranges in record["shards"].items()}
+        found.append({**record, "shards": shards, "sharded": True})
+    except (OSError, ValueError, KeyError):
+        pass
+    for path in sorted(runs.glob("*/config.json"), reverse=True):
+        config = json.loads(path.read_bytes())
+        if config.get("shard") is None and results.name in config["totals"]:
+            totals = config["totals"][results.name]
+            found.append(
+                {
+                    "run": path.parent.name,
+                    "started_at": path.stat().st_mtime,
+                    "shards": {"": [int(name) for name in totals["episodes"]]},
+                    "stages": [stage for stage in totals["stages"] if stage in _STAGES],
+                    "usage": path.with_name("usage.json"),
+                    "sharded": False,
+                }
+            )
+            break
+    if not found:
+        raise CuesheetError(f"{results}: no run of this folder was about {results.name}")
+    return max(found, key=lambda run: run["started_at"])
+
+
+def _shard(
+    results: Path,
+    name: str,
+    episodes: Sequence[int],
+    complete: set[int],
+    run: Mapping[str, Any],
+    now: float,
+) -> dict[str, Any]:
+    done = sum(index in complete for index in episodes)
+    shard = {"episodes": as_ranges(episodes), "total": len(episodes), "done": done}
+    if not run["sharded"]:
+        alive = _age_s(run["usage"], now) < STALE_S and not _ended(run["usage"])
+        state = "done" if done == len(episodes) else "running" if alive else "waiting"
+        return {**shard, "state": state}
+    job = _read(results / "shards" / f"{name}.state.json")
+    if job.get("run") != run["run"]:
+        job = {}
+    state = "waiting"
+    if (results / "shards" / f"{name}.json").exists():
+        state = "done"
+    elif job.get("state") in ("running", "ending"):
+        lease = results / "shards" / f"{name}.lease"
+        state = "running" if _age_s(lease, now) < STALE_S else "failed"
+    elif job.get("state") == "failed":
+        state = "failed"
+    kept = {key: job.get(key) for key in ("job_id", "host", "gpus", "log", "started_at", "error")}
+    return {**shard, "state": state, **kept}
+
+
+def _episode(index: int, complete: set[int], failures: Mapping[int, Any], shard_state: str) -> str:
+    if index in complete:
+        return "done"
+    if index in failures:
+        return "failed"
+    return "running" if shard_state == "running" else "waiting"
+
+
+def _made_since(results: Path, complete: set[int], since: float) -> int:
+    made = 0
+    for index in complete:
+        path = results / "validation" / f"{index:06d}.json"
+        made += _age_s(path, since) <= 0
+    return made
+
+
+def _video_speed(results: Path, complete: set[int], wall_s: float) -> float | None:
+    """Seconds of video annotated in a second of a job, over all runs so far."""
+    index = results / "episodes.parquet"
+    if not wall_s or not complete or not index.exists():
+        return None
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(index, columns=["episode_index", "length", "fps"]).to_pydict()
+    video_s = sum(
+        length / fps
+        for episode, length, fps in zip(*table.values(), strict=True)
+        if episode in complete
+    )
+    return round(video_s / wall_s, 2)
+
+
+def _age_s(path: Path, now: float) -> float:
+    try:
+        return now - path.stat().st_mtime
+    except OSError:
+        return float("inf")
+
+
+def _ended(usage: Path) -> bool:
+    return bool(_read(usage).get("ended", False))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+
+
+def as_text(status: Mapping[str, Any], now: float) -> str:
+    """The status for a person."""
+    since = time.strftime("%Y-%m-%d %H:%M", time.localtime(status["started_at"]))
+    lines = [f"{status['dataset']}, run of {since}"]
+    lines.append(f"  Episodes: {_counts(status['episodes'])} of {status['episodes']['total']}")
+    shards = status["shards"] or {}
+    if shards:
+        counts = Counter(shard["state"] for shard in shards.values())
+        lines.append(f"  Shards:   {_counts(counts)} of {len(shards)}")
+    usage = status["usage"]
+    speed = f"{usage['calls_per_s']:.1f} calls/s now, {usage['calls']} calls so far"
+    if status["video_speed"]:
+        speed += f"; {status['video_speed']:g} minutes of video in a minute of a job"
+    lines.append(f"  Speed:    {speed}")
+    if status["left_s"] is not None:
+        at = time.strftime("%Y-%m-%d %H:%M", time.localtime(now + status["left_s"]))
+        lines.append(f"  End:      in about {in_words(status['left_s'])} ({at})")
+    lines.append(f"  Used:     {status['usage_text']}")
+    for state in ("running", "failed"):
+        listed = [(name, shard) for name, shard in shards.items() if shard["state"] == state]
+        for name, shard in listed[:_SHOWN]:
+            lines.append(f"  {state} {name}: {_shard_text(shard, now)}")
+        if len(listed) > _SHOWN:
+            lines.append(f"  and {len(listed) - _SHOWN} more {state}")
+    failed = list(status["failed"].items())
+    lines += [f"  failed episode {index}: {error}" for index, error in failed[:_SHOWN]]
+    if len(failed) > _SHOWN:
+        lines.append(f"  and {len(failed) - _SHOWN} more episodes failed")
+    return "\n".join(lines) + "\n"
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{counts.get(state, 0)} {state}" for state in STATES)
+
+
+def _shard_text(shard: Mapping[str, Any], now: float) -> str:
+    job = f"job {shard['job_id']}" if shard["job_id"] else "a job"
+    gpus = f", GPU {shard['gpus']}" if shard["gpus"] else ""
+    text = f"{shard['done']}/{shard['total']} (episodes {shard['episodes']}), {job} on "
+    text += f"{shard['host']}{gpus}, {in_words(now - shard['started_at'])}"
+    if shard["error"]:
+        text += f": {shard['error']}"
+    return f"{text}; log {shard['log']}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="cuesheet status", description=__doc__.split("\n", 1)[0])
+    parser.add_argument("datasets", nargs="*", help="names below results/; none: all")
+    parser.add_argument("--json", action="store_true", help="everything, every shard, as JSON")
+    options = parser.parse_args(arguments)
+    folders = [Path("results") / name for name in options.datasets]
+    folders = folders or sorted(path for path in Path("results").glob("*") if path.is_dir())
+    now = time.time()
+    try:
+        if not folders:
+            raise CuesheetError("there is no folder results here; run this in the run's folder")
+        found = [status_of(folder, Path(".cuesheet") / "runs", now) for folder in folders]
+    except CuesheetError as error:
+        print(f"Cuesheet: {error}", file=sys.stderr)
+        return 1
+    if options.json:
+        print(json.dumps(found, indent=2))
+    else:
+        print("\n".join(as_text(status, now) for status in found), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

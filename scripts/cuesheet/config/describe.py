@@ -1,0 +1,101 @@
+"""The settings as a list, and what each accepts in plain words (for files and for errors)."""
+
+from collections.abc import Iterator
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+import annotated_types
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from cuesheet.config.types import Expected
+
+_PLAIN = {bool: "true or false", int: "whole number", float: "number", str: "text"}
+
+
+def section_of(field: FieldInfo) -> type[BaseModel] | None:
+    """The model of a field that is a section of further settings; None for a single setting."""
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def settings(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Yield (full key, field) of every setting and section below `model`, in order."""
+    for name, field in model.model_fields.items():
+        yield f"{above}{name}", field
+        section = section_of(field)
+        if section:
+            yield from settings(section, f"{above}{name}.")
+
+
+def choices(field: FieldInfo) -> list[str]:
+    """The words that a field (or the items of its list) allows; empty where it is free."""
+    found: list[str] = []
+    open_kinds = [field.annotation]
+    while open_kinds:
+        kind = open_kinds.pop(0)
+        if get_origin(kind) is Literal:
+            found.extend(get_args(kind))
+        else:
+            open_kinds.extend(get_args(kind))
+    return found
+
+
+def takes_list(field: FieldInfo) -> bool:
+    """Whether a list is among the values that a field accepts."""
+    kinds = [field.annotation, *get_args(field.annotation)]
+    return any(get_origin(kind) is list for kind in kinds)
+
+
+def expected(field: FieldInfo, item: bool = False) -> str:
+    """What a field accepts, e.g. `whole number, 1 to 64`; with `item`: what its list holds."""
+    kind = field.annotation
+    if item:
+        lists = [k for k in (kind, *get_args(kind)) if get_origin(k) is list]
+        return _kind_words(get_args(lists[0])[0]) if lists else _kind_words(kind)
+    for mark in field.metadata:
+        if isinstance(mark, Expected):
+            return mark.words
+    words = _kind_words(kind)
+    limits = _limits(field)
+    return f"{words}, {limits}" if limits else words
+
+
+def _kind_words(kind: Any) -> str:
+    if kind in _PLAIN:
+        return _PLAIN[kind]
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return "one of " + ", ".join(f"`{value}`" for value in inner)
+    if origin is list:
+        if get_origin(inner[0]) is Literal:
+            return "list of any of " + ", ".join(f"`{value}`" for value in get_args(inner[0]))
+        return f"list of {_PLAIN[inner[0]]}s"
+    if origin is dict:
+        return "mapping"
+    if origin in (Union, UnionType):
+        words = [_kind_words(one) for one in inner if one is not NoneType]
+        if NoneType in inner:
+            words.append("null")
+        return " or ".join(words)
+    raise TypeError(f"no words for the type {kind!r}; add them to config_fields.py")
+
+
+def _limits(field: FieldInfo) -> str:
+    low = high = above = least = None
+    for mark in field.metadata:
+        if isinstance(mark, annotated_types.Ge):
+            low = mark.ge
+        elif isinstance(mark, annotated_types.Gt):
+            above = mark.gt
+        elif isinstance(mark, annotated_types.Le):
+            high = mark.le
+        elif isinstance(mark, annotated_types.MinLen):
+            least = mark.min_length
+    if least is not None:
+        return f"at least {least}"
+    if above is not None:
+        return f"above {above:g}" + (f" and at most {high:g}" if high is not None else "")
+    if low is not None:
+        return f"{low:g} to {high:g}" if high is not None else f"{low:g} or more"
+    return f"at most {high:g}" if high is not None else ""

@@ -1,0 +1,211 @@
+"""Write what follows from the configuration's models: `cuesheet config [--check]`.
+
+Makes `config/config.yaml` (every setting with its default and meaning), `config/config.schema.json`
+(for editors) and `docs/configuration.md` (the reference). With `--check` nothing is written; exit
+status 1 says that a file has drifted from the models.
+"""
+
+import argparse
+import json
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from cuesheet.config.describe import choices, expected, section_of
+from cuesheet.config.models import Config, DatasetEntry
+from cuesheet.config.types import Expected, parse_episodes
+from cuesheet.files import write_text
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+COMMAND = "make config"
+_WIDTH = 98
+
+
+def default_of(field: FieldInfo) -> Any:
+    """A field's default as plain data, written the way a person writes it."""
+    default = field.get_default(call_default_factory=True)
+    if default is None and any(getattr(m, "func", None) is parse_episodes for m in field.metadata):
+        return "all"
+    return default
+
+
+def yaml_value(value: Any) -> str:
+    """One line of YAML for a plain value, e.g. `[bbox, count]`."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False)
+    return text.removesuffix("...\n").strip()
+
+
+def yaml_text() -> str:
+    """The documented `config/config.yaml`."""
+    lines = [
+        "# yaml-language-server: $schema=config.schema.json",
+        *_comment(str(Config.__doc__), 0),
+        "#",
+        *_comment(
+            "Change the values to your liking, or put only those that differ into a file of your "
+            "own and name it with --configfile. The comments and defaults come from "
+            "scripts/cuesheet/config.py; after a change there run: make config",
+            0,
+        ),
+        "",
+        *_yaml_section(Config, 0),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _yaml_section(model: type[BaseModel], indent: int) -> list[str]:
+    lines: list[str] = []
+    margin = " " * indent
+    for name, field in model.model_fields.items():
+        section = section_of(field)
+        if section:
+            if not lines or lines[-1]:
+                lines.append("")
+            lines += _comment(str(section.__doc__), indent)
+            lines += [f"{margin}{name}:", *_yaml_section(section, indent + 2), ""]
+        else:
+            lines += _comment(f"{field.description}{_accepts(field)}", indent)
+            lines.append(f"{margin}{name}: {yaml_value(default_of(field))}")
+    while lines and not lines[-1]:
+        lines.pop()
+    return lines
+
+
+def _accepts(field: FieldInfo) -> str:
+    """What the description of a setting leaves open, e.g. ` [whole number, 1 to 64]`."""
+    words, text = expected(field), str(field.description)
+    said = field.annotation in (bool, str) or any(isinstance(m, Expected) for m in field.metadata)
+    allowed = choices(field)
+    if said or (allowed and all(f"`{choice}`" in text for choice in allowed)):
+        return ""
+    return f" [{words}]"
+
+
+def _comment(text: str, indent: int) -> list[str]:
+    mark = " " * indent + "# "
+    return textwrap.wrap(
+        _plain(" ".join(text.split())),
+        width=_WIDTH,
+        initial_indent=mark,
+        subsequent_indent=mark,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _plain(text: str) -> str:
+    return text.replace("`", "")
+
+
+def schema_text() -> str:
+    """The JSON schema, draft 2020-12, for editors that complete and check YAML."""
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **_without_titles(Config.model_json_schema()),
+        "title": "Cuesheet configuration",
+    }
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def _without_titles(node: Any) -> Any:
+    """Drop the titles that pydantic makes of field names; they only repeat the key."""
+    if isinstance(node, dict):
+        return {
+            key: _without_titles(value)
+            for key, value in node.items()
+            if not (key == "title" and isinstance(value, str))
+        }
+    return [_without_titles(item) for item in node] if isinstance(node, list) else node
+
+
+def reference_text() -> str:
+    """The reference page `docs/configuration.md`."""
+    lines = [
+        "# Configuration reference",
+        "",
+        "<!-- Generated from scripts/cuesheet/config.py by `make config`; do not edit. -->",
+        "",
+        "Every setting, what it accepts, its default and its meaning. How to go about it, with "
+        "examples: [config/README.md](../config/README.md). Times are in seconds (`_s`). Unknown "
+        "keys are errors.",
+        "",
+        "## Top level",
+        "",
+        *_table(Config),
+        "### One dataset of several",
+        "",
+        "An entry of `dataset: {name: {...}}`.",
+        "",
+        *_table(DatasetEntry),
+        *_reference_sections(Config, "", "##"),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _reference_sections(model: type[BaseModel], above: str, level: str) -> list[str]:
+    lines: list[str] = []
+    for name, field in model.model_fields.items():
+        section = section_of(field)
+        if section:
+            path = f"{above}{name}"
+            lines += [f"{level} `{path}`", "", str(section.__doc__), "", *_table(section)]
+            lines += _reference_sections(section, f"{path}.", level + "#")
+    return lines
+
+
+def _table(model: type[BaseModel]) -> list[str]:
+    rows = ["| key | accepts | default | meaning |", "|---|---|---|---|"]
+    for name, field in model.model_fields.items():
+        if section_of(field):
+            continue
+        default = "required" if field.is_required() else f"`{yaml_value(default_of(field))}`"
+        cells = (f"`{name}`", expected(field), default, str(field.description))
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return [*rows, ""]
+
+
+def generated() -> dict[str, str]:
+    """Path relative to the repository -> text, of every generated file."""
+    return {
+        "config/config.yaml": yaml_text(),
+        "config/config.schema.json": schema_text(),
+        "docs/configuration.md": reference_text(),
+    }
+
+
+def drifted(repository: Path) -> list[str]:
+    """The generated files that are missing or differ from what the models give."""
+    return [
+        name
+        for name, text in generated().items()
+        if not (repository / name).is_file()
+        or (repository / name).read_text(encoding="utf-8") != text
+    ]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="cuesheet config", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 on drift")
+    parser.add_argument("--repository", type=Path, default=REPOSITORY, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    names = drifted(options.repository)
+    if not options.check:
+        for name in names:
+            write_text(options.repository / name, generated()[name])
+            print(f"wrote {name}")
+        return 0
+    for name in names:
+        print(
+            f"{name} is not what scripts/cuesheet/config.py gives; run: make config (or {COMMAND})",
+            file=sys.stderr,
+        )
+    return 1 if names else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""The address of a dataset on a hub: `hf://datasets/user/name@revision`."""
+
+import re
+from dataclasses import dataclass
+
+PREFIX = "hf://"
+
+_URI = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+)(?:@([^@\s]+))?")
+
+
+@dataclass(frozen=True)
+class HubDataset:
+    """A dataset's place on the hub; `revision` is a branch, a tag or a commit."""
+
+    repo_id: str
+    revision: str
+
+    @property
+    def name(self) -> str:
+        return self.repo_id.partition("/")[2]
+
+    def __str__(self) -> str:
+        return f"{PREFIX}datasets/{self.repo_id}@{self.revision}"
+
+
+def parse_hub_address(path: str) -> HubDataset | None:
+    """The place that a `dataset` setting names; None for a folder.
+
+    Raises ValueError for what begins like a place on the hub and is none.
+    """
+    if not path.startswith(PREFIX):
+        return None
+    found = _URI.fullmatch(path)
+    if found is None:
+        raise ValueError(
+            f"{path!r} is no dataset on a hub; expected hf://datasets/user/name or "
+            "hf://datasets/user/name@revision"
+        )
+    return HubDataset(found[1], found[2] or "main")

@@ -1,0 +1,340 @@
+"""The part of the configuration that is about the model and its server (section `vlm`)."""
+
+import re
+import shlex
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from cuesheet.config.types import Expected, Mapping, PositiveFloat, Section, Text
+
+# What the run starts and ends by itself, with the settings of `managed`.
+STARTED = ("managed", "vllm-batch")
+
+
+class SamplingConfig(Section):
+    """Sampling parameters, part of what determines an answer."""
+
+    temperature: float = Field(default=0.2, ge=0, le=2, description="0 is greedy.")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus sampling.")
+    max_tokens: int = Field(default=1024, ge=1, description="Longest reply; doubled once if cut.")
+    seed: int = Field(default=0, ge=0, description="Sent to the server with every call.")
+    reasoning_effort: Text = Field(
+        default=None, description="Passed through where set (`low`, `medium`, `high`)."
+    )
+    chat_template_kwargs: Mapping = Field(
+        default=None, description="Passed through where set, e.g. `{enable_thinking: false}`."
+    )
+    mm_processor_kwargs: Mapping = Field(
+        default=None, description="Passed through where set, e.g. `{max_pixels: 401408}`."
+    )
+
+
+class ImagesConfig(Section):
+    """How images are sent."""
+
+    format: Literal["jpeg", "png"] = Field(default="jpeg", description="Of the data URLs.")
+    jpeg_quality: int = Field(default=90, ge=1, le=100, description="Of JPEG images.")
+    transport: Literal["data_url", "file_url"] = Field(
+        default="data_url",
+        description="`file_url`: `file://` paths, where the server shares the disk and allows it.",
+    )
+
+
+class ManagedConfig(Section):
+    """The server that the run starts by itself (`serve: managed`), once for every replica."""
+
+    server: Literal["vllm", "transformers", "ktransformers"] = Field(
+        default="vllm",
+        description=(
+            "What is started: `vllm` (`vllm serve`), `transformers` (`transformers serve`) or "
+            "`ktransformers` (`ktransformers serve`), if `command` does not say otherwise."
+        ),
+    )
+    command: Annotated[str | list[str] | None, Expected("text, list of texts or null")] = Field(
+        default=None,
+        description=(
+            "The whole command in place of the server's own, with `{model}`, `{host}`, `{port}` "
+            "and, for servers that take no key from the environment, `{api_key}`; `extra_args` "
+            "follow it. The settings from `tensor_parallel_size` to `limit_mm_per_prompt` are not "
+            "turned into arguments then."
+        ),
+    )
+    python: Text = Field(
+        default=None,
+        description=(
+            "Python of the environment that the server is installed in, e.g. "
+            "`/opt/vllm/bin/python`; null: the command as the shell finds it."
+        ),
+    )
+    extra_args: list[str] = Field(
+        default=[], description="Further arguments, e.g. `[--dtype, bfloat16]`."
+    )
+    tensor_parallel_size: int = Field(
+        default=1, ge=1, le=64, description="GPUs that share the model, for each replica."
+    )
+    max_model_len: int | None = Field(
+        default=None, ge=256, description="Longest context in tokens; null: the model's own."
+    )
+    gpu_memory_utilization: float | None = Field(
+        default=None, gt=0, le=1, description="Share of GPU memory to use; null: the server's own."
+    )
+    limit_mm_per_prompt: Mapping = Field(
+        default=None,
+        description="Most images and clips in one request, e.g. `{image: 16, video: 1}`.",
+    )
+    env: Mapping = Field(
+        default=None,
+        description=(
+            "Further environment variables of the server, e.g. `{HF_HUB_OFFLINE: 1}`. Never a key: "
+            "what is exported already reaches the server too."
+        ),
+    )
+    gpus: Annotated[
+        Literal["auto", "leave"] | list[str],
+        Expected("`auto`, `leave` or a list of GPU numbers or names"),
+    ] = Field(
+        default="auto",
+        description=(
+            "GPUs to deal out to the replicas through CUDA_VISIBLE_DEVICES. `auto`: those that "
+            "CUDA_VISIBLE_DEVICES names (a SLURM job's), else all that nvidia-smi lists; `leave`: "
+            "the server takes what it finds."
+        ),
+    )
+    gpus_per_replica: int | None = Field(
+        default=None, ge=1, le=64, description="null: `tensor_parallel_size`."
+    )
+
+    @field_validator("gpus", "extra_args", mode="before")
+    @classmethod
+    def _numbers_are_words(cls, value: object) -> object:
+        """`[0, 1]` names GPUs and `[--max-num-seqs, 64]` arguments; both are text in the end."""
+        if not isinstance(value, list):
+            return value
+        plain = (int, float, str)
+        return [
+            str(item) if isinstance(item, plain) and not isinstance(item, bool) else item
+            for item in value
+        ]
+
+    @field_validator("command")
+    @classmethod
+    def _has_a_place_for_the_port(cls, command: str | list[str] | None) -> str | list[str] | None:
+        if command is None:
+            return None
+        words = _split(command)
+        if not words:
+            raise ValueError("the command is empty; leave the key out for the server's own")
+        if not any("{port}" in word for word in words):
+            raise ValueError(
+                "the command has no {port}; every replica gets a free port of its own, so write "
+                "for example --port {port}"
+            )
+        names = "model|host|port|api_key"
+        for word in words:
+            strange = re.search(rf"\{{(?!(?:{names})\}})(\w+)\}}", word)
+            if strange:
+                raise ValueError(
+                    f"the command has {strange[0]}; it can have {{model}}, {{host}}, {{port}} and "
+                    "{api_key}"
+                )
+        return command
+
+    @field_validator("limit_mm_per_prompt")
+    @classmethod
+    def _limits_are_counts(cls, limits: dict[str, Any] | None) -> dict[str, int] | None:
+        for name, count in (limits or {}).items():
+            if name not in ("image", "video", "audio"):
+                raise ValueError(f"{name!r} is no kind of input; it can be image, video or audio")
+            if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+                raise ValueError(f"{name}: found {count!r}, expected a whole number, 0 or more")
+        return limits
+
+    @field_validator("env")
+    @classmethod
+    def _variables_are_text(cls, env: dict[str, Any] | None) -> dict[str, str] | None:
+        if env is None:
+            return None
+        for name, value in env.items():
+            if isinstance(value, (dict, list)):
+                raise ValueError(f"{name}: found {value!r}, expected a text or a number")
+            if re.search(r"(?i)(api_?key|token|secret|password)$", name):
+                raise ValueError(
+                    f"{name} looks like a key; export it in the shell, so that it is in no file"
+                )
+        texts = {None: "", True: "true", False: "false"}
+        return {
+            name: texts[value] if value is None or isinstance(value, bool) else str(value)
+            for name, value in env.items()
+        }
+
+    def words(self) -> list[str] | None:
+        """The words of `command`; None where there is none."""
+        return None if self.command is None else _split(self.command)
+
+
+def _split(command: str | list[str]) -> list[str]:
+    if isinstance(command, list):
+        return command
+    try:
+        return shlex.split(command)
+    except ValueError as error:
+        raise ValueError(f"the command cannot be split into words: {error}") from error
+
+
+class VlmConfig(Section):
+    """The vision-language model and its server."""
+
+    serve: Literal["offline", "managed", "vllm-batch", "external", "replay"] = Field(
+        default="offline",
+        description=(
+            "`offline`: the embedded default, classical vision, no language model; `managed`: the "
+            "run starts a server of `model` itself, and ends it; `vllm-batch`: the same with "
+            "vLLM's offline entry point in one process, without its server; `external`: "
+            "OpenAI-compatible servers at `base_urls`; `replay`: no server, answers from the cache "
+            "alone."
+        ),
+    )
+    model: Text = Field(
+        default=None,
+        description=(
+            "Model name as the server lists it; needed for `managed` and `vllm-batch` (a name on "
+            "the Hugging Face hub or a folder), for `external`, and for `replay` (whose answers "
+            "are replayed). Part of answers."
+        ),
+    )
+    base_urls: list[str] = Field(
+        default=[], description="For `external`, e.g. `[http://127.0.0.1:8000/v1]`; several share."
+    )
+    api_key_env: Text = Field(
+        default=None,
+        description=(
+            "Environment variable that holds the key; never the key itself. Where neither this nor "
+            "`api_key_file` is set, Hugging Face's servers get the token of `hf auth login` "
+            "(`HF_TOKEN` wins)."
+        ),
+    )
+    api_key_file: Text = Field(default=None, description="File that holds the key.")
+    replicas: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Server processes for `offline`, `managed` and `vllm-batch`.",
+    )
+    concurrency: int = Field(
+        default=32,
+        ge=1,
+        le=4096,
+        description=(
+            "Calls in flight at once over the whole run; half as many again as the servers work on "
+            "at once keeps those busy."
+        ),
+    )
+    timeout_s: PositiveFloat = Field(default=300.0, description="Longest wait for one reply.")
+    max_attempts: int = Field(
+        default=5, ge=1, le=20, description="Tries of one call on 429, 5xx and lost connections."
+    )
+    max_restarts: int = Field(default=3, ge=0, description="Restarts of a server that died.")
+    ready_timeout_s: PositiveFloat = Field(
+        default=900.0, description="Longest wait for a server to be ready."
+    )
+    structured_output: bool = Field(
+        default=True,
+        description=(
+            "Whether the form of a reply goes with the request as `response_format`, which is "
+            "found out where a server refuses it; false: in words from the start, for a server "
+            "that takes it and does not keep to it (`transformers serve`, managed, is known)."
+        ),
+    )
+    cache_dir: str = Field(
+        default=".cache/vlm", description="Every reply is kept here, by what determines it."
+    )
+    coordinates: Literal["auto", "pixels", "resized_pixels", "thousandths"] = Field(
+        default="auto",
+        description=(
+            "What the model answers in: `pixels` of the image sent, `resized_pixels` of the image "
+            "as a Qwen2.5-VL resizes it, `thousandths` of width and height (Qwen3-VL); `auto`: by "
+            "model name."
+        ),
+    )
+    managed: ManagedConfig = ManagedConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    images: ImagesConfig = ImagesConfig()
+
+    @field_validator("base_urls")
+    @classmethod
+    def _urls_have_a_scheme(cls, urls: list[str]) -> list[str]:
+        for url in urls:
+            if "@" in url.partition("://")[2].partition("/")[0]:
+                raise ValueError(
+                    "a URL holds a name or a password; use api_key_env or api_key_file"
+                )
+            if not re.match(r"https?://[^/]", url):
+                raise ValueError(
+                    f"{url!r} does not begin with http:// or https://; write for example "
+                    "[http://127.0.0.1:8000/v1]"
+                )
+        return urls
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _is_name_of_a_variable(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise ValueError(  # it may be the key itself, so it is not shown
+                "this is not the name of an environment variable; name the variable that holds "
+                "the key, for example HF_TOKEN"
+            )
+        return name
+
+    @model_validator(mode="after")
+    def _keys_agree(self) -> "VlmConfig":
+        if self.serve == "offline" and (self.model or self.base_urls):
+            raise ValueError(
+                "model and base_urls are for other servers, but serve is offline, which has a "
+                "model of its own; set serve to managed or external or leave them out"
+            )
+        if self.serve == "external" and not self.base_urls:
+            raise ValueError(
+                "serve is external but base_urls is empty; name at least one, for example "
+                "[http://127.0.0.1:8000/v1]"
+            )
+        if self.serve in STARTED and self.base_urls:
+            raise ValueError(
+                f"serve is {self.serve}, so the run starts its own server, but base_urls names "
+                "others; leave base_urls out or set serve to external"
+            )
+        if self.serve == "external" and not self.model:
+            raise ValueError(
+                "serve is external but model is not set; name the model as the server lists it "
+                "(GET <base_url>/models shows the names)"
+            )
+        if self.serve in STARTED and not self.model:
+            raise ValueError(
+                f"serve is {self.serve} but model is not set; name a vision-language model, for "
+                "example Qwen/Qwen3-VL-8B-Instruct, or its folder"
+            )
+        if self.serve == "replay" and not self.model:
+            raise ValueError(
+                "serve is replay but model is not set; name the model whose answers are to be "
+                "replayed (`cuesheet cache stats` lists those in the cache)"
+            )
+        if self.serve == "replay" and self.base_urls:
+            raise ValueError(
+                "serve is replay, which asks no server, but base_urls is set; leave it out, or set "
+                "serve to external"
+            )
+        if self.api_key_env and self.api_key_file:
+            raise ValueError("both api_key_env and api_key_file are set; keep one of them")
+        if self.serve in STARTED and (self.api_key_env or self.api_key_file):
+            raise ValueError(
+                "api_key_env and api_key_file are for external servers; a managed one gets a "
+                "random key at every start: leave them out"
+            )
+        if self.serve == "vllm-batch" and (
+            self.managed.server != "vllm" or self.managed.command is not None
+        ):
+            raise ValueError(
+                "serve is vllm-batch, which is a vLLM without its server, but managed names "
+                "another server or command; leave managed.server and managed.command out"
+            )
+        return self

@@ -1,0 +1,195 @@
+"""The index of a dataset: episodes.parquet, one row an episode, made from checked metadata.
+
+Columns: episode_index, task, tasks, length (frames), fps, data_file (relative to the dataset's
+root), row_from and row_to (rows of the data file, end exclusive), fingerprint, timestamps (float32
+s, one a frame), cameras (key, kind, file, from_s, to_s, width and height in pixels, codec). Row
+groups hold 64 episodes, so that a job which needs one episode reads little.
+"""
+
+import json
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cuesheet.artifacts.index import SCHEMA
+from cuesheet.dataset.index_checks import (
+    DataRows,
+    Problem,
+    VideoFileCheck,
+    check_data_file,
+    check_metadata,
+    check_video_file,
+)
+from cuesheet.dataset.index_state import NOTICES_KEY, STATE_KEY, source_state
+from cuesheet.dataset.metadata import Dataset, Episode
+from cuesheet.errors import CuesheetError
+from cuesheet.files import atomic_path
+from cuesheet.text import describe_range
+
+_ROW_GROUP = 64
+_SHOWN_PROBLEMS = 30
+
+Progress = Callable[[Sequence[Any]], Iterator[Any]]
+
+
+def build_index(
+    dataset: Dataset, progress: Progress = iter, selected: Collection[int] | None = None
+) -> tuple[pa.Table, list[str]]:
+    """The index of a dataset, and notices for the person who runs the workflow.
+
+    Args:
+        dataset: the metadata.
+        selected: the episodes that are to be worked on (None: all). An episode that is not and has
+            problems is left out of the index, with a notice.
+        progress: wraps the data and video files to show progress, as `tqdm` does.
+
+    Raises:
+        CuesheetError: metadata and files disagree; names every file and episode concerned (the
+            first thirty problems).
+    """
+    every = {episode.episode_index for episode in dataset.episodes}
+    needed = every if selected is None else set(selected)
+    absent, elsewhere = _not_here(dataset, needed)
+    problems = check_metadata(dataset)
+    rows: dict[int, DataRows] = {}
+    checks: dict[str, VideoFileCheck] = {}
+    videos = _video_files(dataset)
+    pictures = [camera.key for camera in dataset.cameras.values() if camera.kind == "image"]
+    for file in progress([f for f in (*dataset.data_files, *videos) if f not in absent]):
+        if file in videos:
+            camera, episodes = videos[file]
+            checks[file] = check_video_file(dataset.root, file, camera, episodes, dataset.fps)
+            problems += checks[file].problems
+        else:
+            data = check_data_file(dataset.root, file, dataset.data_files[file], pictures)
+            rows |= data.rows
+            problems += data.problems
+    holds = {file: episodes for file, (_, episodes) in videos.items()} | dataset.data_files
+
+    def concerned(problem: Problem) -> set[int]:
+        if problem.episode_index is not None:
+            return {problem.episode_index}
+        return {episode.episode_index for episode in holds.get(problem.file, ())}
+
+    errors = [p for p in problems if concerned(p) & needed or not concerned(p) & every]
+    if errors:
+        raise CuesheetError(_problem_text(dataset, errors))
+    broken = {index for problem in problems for index in concerned(problem)}
+    entries = [
+        _entry(dataset, episode, rows[episode.episode_index], checks)
+        for episode in dataset.episodes
+        if episode.episode_index not in broken | elsewhere
+    ]
+    notices = _notices(dataset, {f: v for f, v in videos.items() if f in checks}, checks)
+    if absent:
+        notices.append(
+            f"{len(absent)} files are not here; {describe_range(elsewhere)}, which need them, are "
+            "neither indexed nor part of what is written"
+        )
+    notices += [f"left out of the index: {problem}" for problem in problems]
+    return pa.Table.from_pylist(entries, schema=SCHEMA), notices
+
+
+def _not_here(dataset: Dataset, needed: Collection[int]) -> tuple[set[str], set[int]]:
+    """Files that only episodes not `needed` need and that are not there, and these episodes."""
+    files = dataset.files_of(episode.episode_index for episode in dataset.episodes)
+    absent = {
+        file
+        for file, episodes in files.items()
+        if not set(episodes) & set(needed) and not dataset.is_there(file)
+    }
+    return absent, {index for file in absent for index in files[file]}
+
+
+def _video_files(dataset: Dataset) -> dict[str, tuple[str, list[Episode]]]:
+    files: dict[str, tuple[str, list[Episode]]] = {}
+    for episode in dataset.episodes:
+        for camera, lies in episode.videos.items():
+            files.setdefault(lies.file, (camera, []))[1].append(episode)
+    return dict(sorted(files.items()))
+
+
+def _problem_text(dataset: Dataset, problems: list[Problem]) -> str:
+    concerned = {p.episode_index for p in problems if p.episode_index is not None}
+    shown = "\n  ".join(str(problem) for problem in problems[:_SHOWN_PROBLEMS])
+    more = len(problems) - _SHOWN_PROBLEMS
+    rest = f"\n  and {more} more" if more > 0 else ""
+    which = f" ({describe_range(concerned)})" if concerned else ""
+    return (
+        f"{dataset.name}: the metadata and the files at {dataset.root} disagree, "
+        f"{len(problems)} problem{'s' if len(problems) > 1 else ''}{which}:\n  {shown}{rest}\n"
+        "Nothing was indexed. Copy or download the dataset again, repair these files, or leave the "
+        "episodes out (episodes: [0, 3, 5-9] lists those to work on)."
+    )
+
+
+def _entry(
+    dataset: Dataset, episode: Episode, rows: DataRows, checks: dict[str, VideoFileCheck]
+) -> dict[str, Any]:
+    cameras = []
+    for camera in dataset.cameras.values():
+        lies = episode.videos.get(camera.key)
+        check = checks[lies.file] if lies else None
+        width, height = (check and check.size) or (camera.width, camera.height)
+        cameras.append(
+            {
+                "camera": camera.key,
+                "kind": camera.kind,
+                "file": lies.file if lies else None,
+                "from_s": lies.from_s if lies else None,
+                "to_s": lies.to_s if lies else None,
+                "width": width,
+                "height": height,
+                "codec": check.codec if check else camera.codec,
+            }
+        )
+    return {
+        "episode_index": episode.episode_index,
+        "task": episode.task,
+        "tasks": list(episode.tasks),
+        "length": episode.length,
+        "fps": dataset.fps,
+        "data_file": episode.data_file,
+        "row_from": rows.row_from,
+        "row_to": rows.row_to,
+        "fingerprint": episode.fingerprint,
+        "timestamps": rows.timestamps,
+        "cameras": cameras,
+    }
+
+
+def _notices(
+    dataset: Dataset,
+    videos: dict[str, tuple[str, list[Episode]]],
+    checks: dict[str, VideoFileCheck],
+) -> list[str]:
+    notices = list(dataset.notices)
+    for file, (key, _) in videos.items():
+        camera, size = dataset.cameras[key], checks[file].size
+        if size and camera.width and size != (camera.width, camera.height):
+            notices.append(
+                f"{file}: frames are {size[0]} x {size[1]} pixels; meta/info.json says "
+                f"{camera.width} x {camera.height}. The video counts."
+            )
+    return notices
+
+
+def make_index(
+    path: Path | str, dataset: Dataset, selected: Collection[int], progress: Progress = iter
+) -> list[str]:
+    """Builds and writes the index; returns notices. Raises CuesheetError, see `build_index`."""
+    state = source_state(dataset)
+    table, notices = build_index(dataset, progress, selected)
+    write_index(
+        table.replace_schema_metadata({STATE_KEY: state, NOTICES_KEY: json.dumps(notices)}), path
+    )
+    return notices
+
+
+def write_index(table: pa.Table, path: Path | str) -> None:
+    """Writes the index atomically, in row groups of 64 episodes."""
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, row_group_size=_ROW_GROUP, compression="snappy")

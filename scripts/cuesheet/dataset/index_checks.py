@@ -1,0 +1,289 @@
+"""Compares what a dataset's metadata says of its episodes with its data and video files.
+
+Nothing is decoded: of data files three columns are read, batch by batch; of video files the table
+of contents, and the packets of an episode only where that table leaves a doubt.
+"""
+
+import bisect
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import av
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cuesheet.dataset.metadata import Dataset, Episode
+from cuesheet.errors import CuesheetError
+from cuesheet.media import packets
+
+_COLUMNS = ("episode_index", "frame_index", "timestamp")
+_BATCH_ROWS = 65_536
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that disagrees. `episode_index` is None where it concerns the whole file."""
+
+    file: str  # relative to the dataset's root
+    episode_index: int | None
+    message: str
+
+    def __str__(self) -> str:
+        episode = "" if self.episode_index is None else f"episode {self.episode_index}, "
+        return f"{episode}{self.file}: {self.message}"
+
+
+@dataclass(frozen=True)
+class DataRows:
+    """Where an episode's frames lie in its data file, rows [row_from, row_to), and their times."""
+
+    row_from: int
+    row_to: int
+    timestamps: np.ndarray  # float32, s
+
+
+@dataclass
+class DataFileCheck:
+    """What a data file holds, by episode, and what is wrong with it."""
+
+    rows: dict[int, DataRows] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class VideoFileCheck:
+    """Size and coding of a video file's frames (None: it cannot be read) and what is wrong."""
+
+    size: tuple[int, int] | None
+    codec: str
+    problems: list[Problem]
+
+
+@dataclass
+class _Run:
+    """Consecutive rows of one episode."""
+
+    episode_index: int
+    row_from: int
+    frame_index: list[np.ndarray] = field(default_factory=list)
+    timestamp: list[np.ndarray] = field(default_factory=list)
+
+
+def check_metadata(dataset: Dataset) -> list[Problem]:
+    """Checks of the metadata against itself: totals, lengths, ranges that overlap."""
+    problems: list[Problem] = []
+    frames = sum(episode.length for episode in dataset.episodes)
+    for key, found in (("total_episodes", len(dataset.episodes)), ("total_frames", frames)):
+        said = dataset.info.get(key)
+        if said is not None and said != found:
+            problems.append(
+                Problem(
+                    "meta/info.json", None, f"{key} is {said}; meta/episodes adds up to {found}"
+                )
+            )
+    for episode in dataset.episodes:
+        span = episode.dataset_to_index - episode.dataset_from_index
+        if span != episode.length or episode.length < 1:
+            message = (
+                f"length is {episode.length}, and dataset_from_index to dataset_to_index are "
+                f"{span} frames; expected the same number, at least 1"
+            )
+            problems.append(Problem("meta/episodes", episode.episode_index, message))
+    by_start = sorted(dataset.episodes, key=lambda episode: episode.dataset_from_index)
+    for before, after in itertools.pairwise(by_start):
+        if after.dataset_from_index < before.dataset_to_index:
+            message = (
+                f"starts at frame {after.dataset_from_index} of the dataset, inside episode "
+                f"{before.episode_index} (which ends at {before.dataset_to_index})"
+            )
+            problems.append(Problem("meta/episodes", after.episode_index, message))
+    return problems
+
+
+def check_data_file(
+    root: Path, data_file: str, episodes: Sequence[Episode], pictures: Sequence[str] = ()
+) -> DataFileCheck:
+    """Checks the rows of a data file.
+
+    Args:
+        root: the dataset's root.
+        data_file: the file, relative to it.
+        episodes: the episodes that the metadata places there, in order.
+        pictures: the cameras whose pictures are columns of the file.
+    """
+    check = DataFileCheck()
+    expected = {episode.episode_index: episode for episode in episodes}
+    numbers = _numbers(expected)
+
+    def problem(episode_index: int | None, message: str) -> None:
+        check.problems.append(Problem(data_file, episode_index, message))
+
+    try:
+        with pq.ParquetFile(root / data_file) as file:
+            wanted = [*_COLUMNS, *pictures]
+            missing = [name for name in wanted if name not in file.schema_arrow.names]
+            if missing:
+                problem(None, f"there is no column {missing[0]!r}; the dataset's features have it")
+                return check
+            for run in _runs(file):
+                episode = expected.get(run.episode_index)
+                if episode is None:
+                    message = "the metadata places this episode elsewhere or does not know it"
+                    problem(run.episode_index, message)
+                elif run.episode_index in check.rows:
+                    problem(run.episode_index, "its rows are not in one piece")
+                else:
+                    check.rows[run.episode_index] = _check_run(run, episode, check, data_file)
+    except FileNotFoundError:
+        problem(None, f"the file is not there ({numbers})")
+        return check
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        problem(None, f"the parquet file cannot be read ({numbers}): {reason}")
+        return check
+    for episode_index in expected:
+        if episode_index not in check.rows:
+            problem(episode_index, "the file has no rows of it; expected some")
+    if not check.problems and list(check.rows) != list(expected):
+        problem(None, f"its episodes come in the order {list(check.rows)}, not {list(expected)}")
+    return check
+
+
+def _numbers(episodes: Mapping[int, Episode]) -> str:
+    listed = ", ".join(map(str, list(episodes)[:10]))
+    more = f" and {len(episodes) - 10} more" if len(episodes) > 10 else ""
+    return f"episode{'s' if len(episodes) > 1 else ''} {listed}{more}"
+
+
+def _runs(file: pq.ParquetFile) -> Iterator[_Run]:
+    run: _Run | None = None
+    row = 0
+    for batch in file.iter_batches(_BATCH_ROWS, columns=list(_COLUMNS)):
+        episode, frame, time = (
+            batch.column(name).to_numpy(zero_copy_only=False) for name in _COLUMNS
+        )
+        cuts = [0, *(np.flatnonzero(np.diff(episode)) + 1).tolist(), len(episode)]
+        for start, end in itertools.pairwise(cuts):
+            if start == end:
+                continue
+            if run is None or run.episode_index != int(episode[start]):
+                if run is not None:
+                    yield run
+                run = _Run(int(episode[start]), row + start)
+            run.frame_index.append(frame[start:end])
+            run.timestamp.append(time[start:end].astype(np.float32))
+        row += len(episode)
+    if run is not None:
+        yield run
+
+
+def _check_run(run: _Run, episode: Episode, check: DataFileCheck, data_file: str) -> DataRows:
+    frame_index, timestamps = np.concatenate(run.frame_index), np.concatenate(run.timestamp)
+    messages = []
+    if len(frame_index) != episode.length:
+        messages.append(
+            f"the metadata says {episode.length} frames; the file has {len(frame_index)}"
+        )
+    wrong = np.flatnonzero(frame_index != np.arange(len(frame_index)))
+    if len(wrong):
+        at = int(wrong[0])
+        messages.append(f"row {at} of it has frame_index {frame_index[at]}; expected {at}")
+    infinite = np.flatnonzero(~np.isfinite(timestamps))
+    if len(infinite):
+        at = int(infinite[0])
+        messages.append(f"frame {at} has the timestamp {timestamps[at]}; expected a finite number")
+    else:
+        back = np.flatnonzero(np.diff(timestamps) <= 0)
+        if len(back):
+            at = int(back[0])
+            messages.append(
+                f"timestamps do not increase: frame {at} is at {timestamps[at]} s, "
+                f"frame {at + 1} at {timestamps[at + 1]} s"
+            )
+    check.problems += [Problem(data_file, run.episode_index, message) for message in messages]
+    return DataRows(run.row_from, run.row_from + len(frame_index), timestamps)
+
+
+def check_video_file(
+    root: Path, file: str, camera: str, episodes: Sequence[Episode], fps: float
+) -> VideoFileCheck:
+    """Checks that every episode's range of a video file holds at least its frames.
+
+    Args:
+        root: the dataset's root.
+        file: the video file, relative to it.
+        camera: the camera's key.
+        episodes: the episodes that lie in the file.
+        fps: frames per second.
+    """
+    problems: list[Problem] = []
+    ordered = sorted(episodes, key=lambda episode: episode.videos[camera].from_s)
+    for before, after in itertools.pairwise(ordered):
+        end_s, start_s = before.videos[camera].to_s, after.videos[camera].from_s
+        if start_s < end_s - 0.5 / fps:
+            message = (
+                f"starts at {start_s:.6f} s, inside the range of episode {before.episode_index}, "
+                f"which ends at {end_s:.6f} s"
+            )
+            problems.append(Problem(file, after.episode_index, message))
+    numbers = _numbers({episode.episode_index: episode for episode in ordered})
+    path = root / file
+    if not path.is_file():
+        problems.append(Problem(file, None, f"the file is not there ({numbers})"))
+        return VideoFileCheck(None, "", problems)
+    try:
+        times, size, codec = _contents(path, file)
+    except (av.FFmpegError, OSError, CuesheetError) as error:
+        reason = str(error) if isinstance(error, CuesheetError) else error.strerror or str(error)
+        problems.append(Problem(file, None, f"the video cannot be read ({numbers}): {reason}"))
+        return VideoFileCheck(None, "", problems)
+    for episode in ordered:
+        message = _check_range(path, times, camera, episode, fps)
+        if message:
+            problems.append(Problem(file, episode.episode_index, message))
+    return VideoFileCheck(size, codec, problems)
+
+
+def _check_range(
+    path: Path, times: list[float], camera: str, episode: Episode, fps: float
+) -> str | None:
+    """What is wrong with an episode's range of a video, or None."""
+    lies = episode.videos[camera]
+    if not (math.isfinite(lies.from_s) and math.isfinite(lies.to_s)) or lies.to_s <= lies.from_s:
+        return f"its range is {lies.from_s} s to {lies.to_s} s; expected the second to be later"
+    half_s = 0.5 / fps
+    begin = bisect.bisect_left(times, lies.from_s - half_s)
+    if bisect.bisect_left(times, lies.to_s - half_s) - begin >= episode.length:
+        return None
+    # The table of contents has decoding times; the packets have those at which frames are shown.
+    try:
+        packets.locate_range(
+            path,
+            from_s=lies.from_s,
+            to_s=lies.to_s,
+            length=episode.length,
+            fps=fps,
+            where=f"camera {camera}",
+        )
+    except CuesheetError as error:
+        return str(error).removeprefix(f"camera {camera}, {path}: ")
+    return None
+
+
+def _contents(path: Path, file: str) -> tuple[list[float], tuple[int, int], str]:
+    """Times of a video's frames (s from the first, decoding order), frame size, coding.
+
+    Frames whose bytes lie beyond the end of a file that was cut off are left out.
+    """
+    end = path.stat().st_size
+    with av.open(str(path)) as container:
+        stream = packets.video_stream(container, file)
+        entries = [e for e in stream.index_entries if e.pos + e.size <= end]
+        first = entries[0].timestamp if entries else 0
+        times = sorted(float((e.timestamp - first) * stream.time_base) for e in entries)
+        codec = stream.codec_context
+        return times, (codec.width, codec.height), codec.codec.canonical_name

@@ -1,0 +1,290 @@
+"""Reads what a LeRobot dataset says of itself: info.json and the episodes' metadata.
+
+Only metadata is read (never frames or videos), and of it only what is needed, so that this can be
+called while a Snakefile is parsed. Formats v3.0, as written by lerobot 0.4, and v2.1.
+
+Paths in the results are relative to the dataset's root, with forward slashes. Times are seconds.
+"""
+
+import functools
+import itertools
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from cuesheet.dataset import v21, v30
+from cuesheet.dataset.models import Camera, Episode, VideoRange
+from cuesheet.errors import CuesheetError
+from cuesheet.text import describe_range, did_you_mean
+
+__all__ = ["Camera", "Dataset", "Episode", "VideoRange", "read_dataset"]
+
+SUPPORTED_VERSIONS = ("v3.0", "v2.1")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset's metadata. `notices` are sentences for the person who runs the workflow."""
+
+    name: str
+    root: Path
+    version: str
+    fps: float
+    info: Mapping[str, Any]
+    cameras: Mapping[str, Camera]
+    episodes: tuple[Episode, ...]  # by ascending episode_index
+    notices: tuple[str, ...]
+    unseen_cameras: Mapping[str, Camera] = field(default_factory=dict)  # carried over unread
+
+    @functools.cached_property
+    def data_files(self) -> dict[str, list[Episode]]:
+        """Episodes by data file, both in the order in which the dataset counts its frames."""
+        files: dict[str, list[Episode]] = {}
+        for episode in sorted(self.episodes, key=lambda e: (e.dataset_from_index, e.episode_index)):
+            files.setdefault(episode.data_file, []).append(episode)
+        return files
+
+    @functools.cached_property
+    def _by_index(self) -> dict[int, Episode]:
+        return {episode.episode_index: episode for episode in self.episodes}
+
+    def files_of(
+        self, episode_indices: Iterable[int], *, unseen: bool = False
+    ) -> dict[str, list[int]]:
+        """Data and video files of some episodes, each with the episodes that need it.
+
+        `unseen`: with the videos that are only carried over.
+        """
+        needed: dict[str, list[int]] = {}
+        for index in episode_indices:
+            episode = self.episode(index)
+            videos = [*episode.videos.values()]
+            videos += episode.unseen_videos.values() if unseen else ()
+            for file in {episode.data_file, *(video.file for video in videos)}:
+                needed.setdefault(file, []).append(index)
+        return needed
+
+    def seen_by(self, cameras: Sequence[str]) -> "Dataset":
+        """The same dataset with only these of its cameras looked at, in this order."""
+        rest = {key: camera for key, camera in self.cameras.items() if key not in cameras}
+        episodes = (
+            replace(
+                episode,
+                videos={key: lies for key, lies in episode.videos.items() if key in cameras},
+                unseen_videos={
+                    **{key: lies for key, lies in episode.videos.items() if key in rest},
+                    **episode.unseen_videos,
+                },
+            )
+            for episode in self.episodes
+        )
+        return replace(
+            self,
+            cameras={key: self.cameras[key] for key in cameras},
+            unseen_cameras={**rest, **self.unseen_cameras},
+            episodes=tuple(episodes),
+        )
+
+    def is_there(self, file: str) -> bool:
+        """Whether a file is on this disk: of a partial copy or download, some are not."""
+        return (self.root / file).is_file()
+
+    def episode(self, episode_index: int) -> Episode:
+        """The episode of that number.
+
+        Raises:
+            CuesheetError: there is none; names the valid range.
+        """
+        try:
+            return self._by_index[episode_index]
+        except KeyError:
+            raise CuesheetError(
+                f"{self.name}: there is no episode {episode_index}; "
+                f"the dataset at {self.root} has {describe_range(self._by_index)}."
+            ) from None
+
+    def camera(self, key: str) -> Camera:
+        """The camera of that key.
+
+        Raises:
+            CuesheetError: there is none; names the nearest key and all keys.
+        """
+        try:
+            return self.cameras[key]
+        except KeyError:
+            raise CuesheetError(
+                f"{self.name}: there is no camera {key!r}. {self._nearest_camera(key)}"
+            ) from None
+
+    def _nearest_camera(self, key: str) -> str:
+        if not self.cameras:
+            return "The dataset has no camera."
+        near = did_you_mean(key, self.cameras, cutoff=0.5)
+        hint = f"Did you mean {near!r}? " if near else ""
+        return f"{hint}The cameras are: {', '.join(self.cameras)}."
+
+
+def read_dataset(root: Path | str, name: str) -> Dataset:
+    """Reads a dataset's metadata.
+
+    Args:
+        root: the folder that holds `meta/info.json`.
+        name: what the workflow calls the dataset; used in messages.
+
+    Raises:
+        CuesheetError: the path is missing or no LeRobot dataset, a metadata file is broken, a
+            needed key or column is missing, or the format's version is not supported.
+    """
+    root = Path(root).expanduser()
+    info = _read_info(root, name)
+    version = _checked_version(info, root, name)
+    fps = _checked_fps(info, root, name)
+    cameras, unseen, notices = _cameras(info)
+    if version == "v2.1":
+        episodes = v21.read_episodes(root, info, cameras, unseen, name)
+    else:
+        table = v30.read_table(root, name, cameras, unseen)
+        if "tasks" not in table.column_names:
+            notices.append(
+                "meta/episodes has no column 'tasks'; the episodes count as having no task."
+            )
+        episodes = v30.read_episodes(table, info, cameras, unseen, name)
+    return Dataset(
+        name=name,
+        root=root,
+        version=version,
+        fps=fps,
+        info=info,
+        cameras=cameras,
+        episodes=_in_order(episodes, name),
+        notices=tuple(notices),
+        unseen_cameras=unseen,
+    )
+
+
+def _read_info(root: Path, name: str) -> dict[str, Any]:
+    if not root.exists():
+        raise CuesheetError(
+            f"{name}: there is nothing at {root}. "
+            "Give the folder of a LeRobot dataset (it holds meta/info.json)."
+        )
+    if not root.is_dir():
+        raise CuesheetError(
+            f"{name}: {root} is a file; expected the folder of a LeRobot dataset "
+            "(it holds meta/info.json)."
+        )
+    path = root / "meta" / "info.json"
+    if not path.is_file():
+        below = sorted(p.parent.parent.name for p in root.glob("*/meta/info.json"))
+        hint = f" Did you mean {root / below[0]}?" if below else ""
+        raise CuesheetError(
+            f"{name}: {root} is not a LeRobot dataset: it has no meta/info.json.{hint}"
+        )
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CuesheetError(f"{name}: {path} is not valid JSON: {error}.") from None
+    except OSError as error:
+        raise CuesheetError(f"{name}: {path} cannot be read: {error.strerror}.") from None
+    if not isinstance(info, dict):
+        raise CuesheetError(f"{name}: {path} holds a {type(info).__name__}; expected an object.")
+    return info
+
+
+def _checked_version(info: Mapping[str, Any], root: Path, name: str) -> str:
+    version = _required(info, "codebase_version", root, name)
+    if version not in SUPPORTED_VERSIONS:
+        raise CuesheetError(
+            f"{name}: {root} is a LeRobot dataset of format {version!r}; "
+            f"supported: {', '.join(SUPPORTED_VERSIONS)}. "
+            "lerobot can convert older datasets (lerobot.datasets.v30.convert_dataset_v21_to_v30)."
+        )
+    return version
+
+
+def _checked_fps(info: Mapping[str, Any], root: Path, name: str) -> float:
+    fps = _required(info, "fps", root, name)
+    ok = isinstance(fps, int | float) and not isinstance(fps, bool)
+    if not ok or not math.isfinite(fps) or fps <= 0:
+        raise CuesheetError(
+            f"{name}: {root / 'meta/info.json'} says fps = {fps!r}; expected a number above 0."
+        )
+    return float(fps)
+
+
+def _required(info: Mapping[str, Any], key: str, root: Path, name: str) -> Any:
+    if key not in info:
+        raise CuesheetError(
+            f"{name}: {root / 'meta/info.json'} has no key {key!r}; "
+            "every LeRobot dataset has one. Is the file complete?"
+        )
+    return info[key]
+
+
+def _cameras(
+    info: Mapping[str, Any],
+) -> tuple[dict[str, Camera], dict[str, Camera], list[str]]:
+    """Color cameras, depth cameras, and notices about the latter."""
+    features = info.get("features")
+    if not isinstance(features, dict):
+        raise CuesheetError(
+            "meta/info.json has no 'features' (an object with one entry a column); "
+            "every LeRobot dataset has them. Is the file complete?"
+        )
+    cameras: dict[str, Camera] = {}
+    unseen: dict[str, Camera] = {}
+    notices: list[str] = []
+    for key, feature in features.items():
+        kind = feature.get("dtype") if isinstance(feature, dict) else None
+        if kind not in ("video", "image"):
+            continue
+        details = {**(feature.get("video_info") or {}), **(feature.get("info") or {})}
+        width, height = _frame_size(feature, details)
+        codec = str(details.get("video.codec") or "") if kind == "video" else ""
+        camera = Camera(key=key, kind=kind, width=width, height=height, codec=codec)
+        if _is_depth(key, feature, details):
+            notices.append(f"Camera {key} records depth, not color: it is left out.")
+            unseen[key] = camera
+        else:
+            cameras[key] = camera
+    return cameras, unseen, notices
+
+
+def _is_depth(key: str, feature: Mapping[str, Any], details: Mapping[str, Any]) -> bool:
+    """As the metadata says; where it is silent, a camera of one channel that is called depth."""
+    for name in ("video.is_depth_map", "is_depth_map"):
+        if details.get(name) is not None:
+            return bool(details[name])
+    shape = feature.get("shape") or []
+    one_channel = len(shape) == 2 or 1 in (shape[:1] + shape[-1:])
+    return one_channel and "depth" in key.lower()
+
+
+def _frame_size(feature: Mapping[str, Any], details: Mapping[str, Any]) -> tuple[int, int]:
+    """(width, height): by the names of the shape's axes, else as height, width, channels."""
+    shape = feature.get("shape") or []
+    axes = feature.get("names") or []
+    if isinstance(axes, list) and len(axes) == len(shape):
+        sizes = dict(zip(axes, shape, strict=True))
+        if "width" in sizes and "height" in sizes:
+            return int(sizes["width"]), int(sizes["height"])
+    if len(shape) == 3:
+        channels_first = shape[0] in (1, 3, 4) and shape[2] not in (1, 3, 4)
+        height, width = (shape[1], shape[2]) if channels_first else (shape[0], shape[1])
+        return int(width), int(height)
+    return int(details.get("video.width") or 0), int(details.get("video.height") or 0)
+
+
+def _in_order(episodes: list[Episode], name: str) -> tuple[Episode, ...]:
+    """The episodes by number. Raises CuesheetError where one is there twice."""
+    ordered = tuple(sorted(episodes, key=lambda episode: episode.episode_index))
+    for before, after in itertools.pairwise(ordered):
+        if before.episode_index == after.episode_index:
+            raise CuesheetError(
+                f"{name}: episode {after.episode_index} is in the metadata twice; "
+                "expected one row an episode."
+            )
+    return ordered

@@ -1,0 +1,157 @@
+"""Episodes of format v2.1: meta/episodes.jsonl and episodes_stats.jsonl, one line an episode.
+
+An episode has a data file and, per camera, a video file of its own.
+"""
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from cuesheet.dataset.fingerprint import fingerprints
+from cuesheet.dataset.models import Camera, Episode, VideoRange, task_tuple
+from cuesheet.dataset.paths import PathTemplate
+from cuesheet.errors import CuesheetError
+
+EPISODES = "meta/episodes.jsonl"
+STATISTICS = "meta/episodes_stats.jsonl"
+TASKS = "meta/tasks.jsonl"
+
+_DATA_PATH = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
+_VIDEO_PATH = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
+_CHUNK = 1000
+# The file holds this episode alone; where it runs a little slower than the data says, its frames
+# go on beyond length / fps.
+_SLACK = 1.01
+_SLACK_S = 1.0
+
+
+def read_episodes(
+    root: Path,
+    info: Mapping[str, Any],
+    cameras: Mapping[str, Camera],
+    unseen: Mapping[str, Camera],
+    name: str,
+) -> list[Episode]:
+    """The episodes in the order of their numbers, which is that of the dataset's frames.
+
+    Raises:
+        CuesheetError: a metadata file is missing or broken, or an episode lacks an entry.
+    """
+    rows = sorted(_lines(root / EPISODES, name), key=lambda row: row["episode_index"])
+    for row in rows:
+        if not isinstance(row.get("length"), int):
+            raise CuesheetError(
+                f"{name}: {root / EPISODES} has no 'length' for episode {row['episode_index']}; "
+                "expected its number of frames."
+            )
+    chunk_size = info.get("chunks_size") or _CHUNK
+    data_path = PathTemplate(info, "data_path", _DATA_PATH, name)
+    video_path = PathTemplate(info, "video_path", _VIDEO_PATH, name)
+    tasks = [task_tuple(row.get("tasks")) for row in rows]
+    lengths = [row["length"] for row in rows]
+    hashes = fingerprints(_statistics(root, name, rows), tasks, lengths)
+    ends = list(itertools.accumulate(lengths))
+    episodes = []
+    for number, row in enumerate(rows):
+        index = row["episode_index"]
+        place = {"episode_chunk": index // chunk_size, "episode_index": index}
+        to_s = lengths[number] / info["fps"] * _SLACK + _SLACK_S
+        videos, unseen_videos = (
+            {
+                key: VideoRange(video_path.format(video_key=key, **place), 0.0, to_s)
+                for key, camera in some.items()
+                if camera.kind == "video"
+            }
+            for some in (cameras, unseen)
+        )
+        episodes.append(
+            Episode(
+                episode_index=index,
+                task=tasks[number][0] if tasks[number] else "",
+                tasks=tasks[number],
+                length=lengths[number],
+                data_file=data_path.format(**place),
+                dataset_from_index=ends[number] - lengths[number],
+                dataset_to_index=ends[number],
+                videos=videos,
+                fingerprint=hashes[number],
+                unseen_videos=unseen_videos,
+            )
+        )
+    return episodes
+
+
+def read_statistics(root: Path, name: str) -> dict[int, dict[str, dict[str, Any]]]:
+    """feature -> statistic -> value by episode. Raises CuesheetError for a broken file."""
+    return {row["episode_index"]: row.get("stats") or {} for row in _lines(root / STATISTICS, name)}
+
+
+def read_tasks(root: Path, name: str) -> dict[int, str]:
+    """Task by task_index, ascending. Raises CuesheetError for a broken file."""
+    path = root / TASKS
+    found = {}
+    for number, row in _objects(path, name):
+        if not isinstance(row.get("task_index"), int) or not isinstance(row.get("task"), str):
+            raise CuesheetError(
+                f"{name}: {path}, line {number}: expected a whole 'task_index' and a text 'task'."
+            )
+        found[row["task_index"]] = row["task"]
+    return dict(sorted(found.items()))
+
+
+def _statistics(root: Path, name: str, rows: list[dict[str, Any]]) -> pa.Table:
+    """The statistics as a v3.0 dataset has them: a row an episode, columns stats/feature/name."""
+    by_episode = read_statistics(root, name) if (root / STATISTICS).is_file() else {}
+    flat = [
+        {
+            f"stats/{feature}/{statistic}": value
+            for feature, statistics in by_episode.get(row["episode_index"], {}).items()
+            for statistic, value in statistics.items()
+        }
+        for row in rows
+    ]
+    columns = sorted({column for row in flat for column in row})
+    try:
+        arrays = {column: pa.array([row.get(column) for row in flat]) for column in columns}
+    except pa.ArrowException as error:
+        raise CuesheetError(
+            f"{name}: {root / STATISTICS} has statistics of different forms: {error}"
+        ) from None
+    return pa.table({"episode_index": [row["episode_index"] for row in rows], **arrays})
+
+
+def _lines(path: Path, name: str) -> Iterator[dict[str, Any]]:
+    for number, row in _objects(path, name):
+        if not isinstance(row.get("episode_index"), int):
+            raise CuesheetError(
+                f"{name}: {path}, line {number}, has no 'episode_index'; expected one an episode."
+            )
+        yield row
+
+
+def _objects(path: Path, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        raise CuesheetError(
+            f"{name}: {path} is not there; every dataset of format v2.1 has it. Is the copy "
+            "complete?"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CuesheetError(f"{name}: {path} cannot be read: {error}") from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise CuesheetError(
+                f"{name}: {path}, line {number}, is not valid JSON: {error}"
+            ) from None
+        if not isinstance(row, dict):
+            raise CuesheetError(f"{name}: {path}, line {number}: expected an object.")
+        yield number, row

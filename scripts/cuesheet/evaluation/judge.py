@@ -1,0 +1,90 @@
+"""Asks the run's model whether two labels mean the same."""
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from cuesheet.errors import SurroundingsError
+from cuesheet.evaluation.references import Reference
+from cuesheet.evaluation.scores import Verdicts
+from cuesheet.evaluation.segments import IOU_THRESHOLDS, interval_iou
+from cuesheet.text import is_exact
+from cuesheet.vlm.client import Vlm
+from cuesheet.vlm.gateway_client import SERVER_FILE_VARIABLE
+from cuesheet.vlm.prompts import Prompts
+from cuesheet.vlm.replies import Verdict
+
+_AT_ONCE = 64  # questions that wait at the gateway
+
+Question = tuple[str, str, str]  # task, predicted label, reference label
+
+
+def questions(
+    predicted: Reference, reference: Reference, tasks: Mapping[int, str]
+) -> list[Question]:
+    """What is to be judged: labels of segments that could be matched, where their words differ."""
+    found: dict[Question, None] = {}
+    for episode in sorted(predicted.segments.keys() & reference.segments.keys()):
+        for part in predicted.segments[episode]:
+            for true in reference.segments[episode]:
+                near = interval_iou(part, true) >= min(IOU_THRESHOLDS)
+                if near and part.text and true.text and not is_exact(part.text, true.text):
+                    found[tasks.get(episode, ""), part.text, true.text] = None
+    return list(found)
+
+
+async def judge(
+    asked: Sequence[Question],
+    *,
+    prompts: Sequence[str],
+    answers: Mapping[str, Any],
+    group: str,
+    progress: Callable[[], object] = lambda: None,
+) -> tuple[Verdicts, list[dict[str, Any]]]:
+    """Verdicts by (label, reference label), and the records of the calls.
+
+    The same labels may be judged for several tasks: they mean the same where most say so. A
+    question without a usable reply has no verdict, and the words decide.
+
+    Args:
+        asked: see `questions`.
+        prompts: files of the prompts `system` and `evaluate_judge`.
+        answers: model and sampling, as the stages have them.
+        group: whose calls these are, for the gateway.
+        progress: called after each question.
+
+    Raises:
+        CuesheetError: there is no server, or it gives no answer.
+    """
+    server_file = os.environ.get(SERVER_FILE_VARIABLE)
+    if not server_file:
+        raise SurroundingsError(
+            f"{SERVER_FILE_VARIABLE} is not set: the judge asks the model server of a run; use the "
+            "setting evaluate.judge and run Snakemake"
+        )
+    texts = Prompts(prompts)
+    settings = {"model": answers["model"], **answers["sampling"]}
+    slots = asyncio.Semaphore(_AT_ONCE)
+    votes: dict[tuple[str, str], list[bool]] = {}
+    async with Vlm.connect(server_file, settings, group=group, prompts=texts.hashes) as vlm:
+
+        async def ask(number: int, task: str, predicted: str, reference: str) -> None:
+            async with slots:
+                answer = await vlm.ask(
+                    name=f"judge {number}",
+                    prompt="evaluate_judge",
+                    reply=Verdict,
+                    system=texts.render("system"),
+                    media=[],
+                    text=texts.render(
+                        "evaluate_judge", task=task, predicted=predicted, reference=reference
+                    ),
+                    needs_media=False,
+                )
+            if answer.value is not None:
+                votes.setdefault((predicted, reference), []).append(answer.value.same)
+            progress()
+
+        await asyncio.gather(*(ask(number, *one) for number, one in enumerate(asked)))
+        return {pair: sum(said) * 2 > len(said) for pair, said in votes.items()}, vlm.calls

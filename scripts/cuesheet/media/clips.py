@@ -1,0 +1,247 @@
+"""Cuts an episode out of its video file: yuv420p, no sound, exactly the episode's frames.
+
+A clip is H.264, or AV1 where the source's stream can be copied and that is allowed.
+The frames keep their distances in time (a clip of pictures has a constant rate). The index (moov)
+precedes the pictures, so that a browser can begin to play before it has the whole file. H.264 in
+yuv420p needs even sizes: a picture of odd width or height gets its last column or row once more.
+"""
+
+import dataclasses
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+
+from cuesheet.errors import CuesheetError
+from cuesheet.files import atomic_path
+from cuesheet.media.decode import RgbFrame, any_pts, ffmpeg_input
+from cuesheet.media.ffmpeg import passthrough_options, run_ffmpeg, write_frames
+from cuesheet.media.packets import EpisodeFrames, demux_from, locate_range, unreadable, video_stream
+
+
+@dataclass(frozen=True, slots=True)
+class ClipSettings:
+    """How clips are coded. `copied` are the codecs of which a stream is taken as it is.
+
+    It is taken where that gives exactly the same frames; all else is encoded as H.264.
+    """
+
+    preset: str = "ultrafast"
+    crf: int = 23
+    copied: frozenset[str] = frozenset({"h264"})
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> "ClipSettings":
+        """From the configuration's section `media`."""
+        copied = {"auto": {"h264", "av1"}, "h264": {"h264"}}[settings["clip_codec"]]
+        return cls(
+            preset=settings["clip_preset"],
+            crf=settings["clip_crf"],
+            copied=frozenset(copied) if settings["clip_copy"] else frozenset(),
+        )
+
+
+def write_clip(clip: Path | str, episode: EpisodeFrames, settings: ClipSettings) -> str:
+    """Write the clip of an episode that lies in a video file; return "copied" or "encoded".
+
+    Raises CuesheetError where the source cannot be read or the clip has another count of frames.
+    """
+    with atomic_path(clip) as temporary:
+        if episode.source.codec in settings.copied and can_copy(episode):
+            try:
+                _copy(temporary, episode)
+                _verify(temporary, len(episode.pts), episode.where)
+                way = "copied"
+            except (CuesheetError, av.FFmpegError):
+                # Such as packets that mp4 does not take as they are: encoding always works.
+                way = "encoded"
+        else:
+            way = "encoded"
+        if way == "encoded":
+            _encode(temporary, episode, settings)
+            _verify(temporary, len(episode.pts), episode.where)
+    return way
+
+
+class ClipCutter:
+    """Cuts stretches of frames out of an episode's clip at `path`."""
+
+    def __init__(self, path: Path | str, *, length: int, end_s: float, fps: float) -> None:
+        self._path = Path(path)
+        self._frames = locate_range(
+            path, from_s=0.0, to_s=end_s, length=length, fps=fps, where="clip"
+        )
+        if self._frames is None:
+            raise CuesheetError(
+                f"{path} has more than the {length} frames of its episode; delete it and run again"
+            )
+
+    def cut(self, start_frame: int, end_frame: int) -> bytes:
+        """The frames [start_frame, end_frame) as an H.264 clip; the clip itself where all are."""
+        frames = self._frames
+        if (start_frame, end_frame) == (0, len(frames.pts)):
+            return self._path.read_bytes()
+        part = dataclasses.replace(frames, pts=frames.pts[start_frame:end_frame])
+        with tempfile.TemporaryDirectory(prefix="cuesheet-") as folder:
+            target = Path(folder) / "part.mp4"
+            write_clip(target, part, ClipSettings(copied=frozenset()))
+            return target.read_bytes()
+
+
+def write_clip_of_images(
+    clip: Path | str,
+    frames: Iterable[RgbFrame],
+    *,
+    length: int,
+    width: int,
+    height: int,
+    fps: float,
+    settings: ClipSettings,
+    where: str,
+) -> None:
+    """Write the clip of an image camera, `length` frames at `fps`.
+
+    Raises CuesheetError where frames are missing or differ in size.
+    """
+    rate = Fraction(fps).limit_denominator(100_000)
+    arguments = ["-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-video_size", f"{width}x{height}"]
+    arguments += ["-framerate", str(rate), "-i", "-"]
+    arguments += _encoding(width, height, "", settings, 1 / rate, fps)
+    with atomic_path(clip) as temporary:
+        write_frames(
+            [*arguments, str(temporary)],
+            (_sized(frame, width, height, where) for frame in frames),
+            where,
+        )
+        _verify(temporary, length, where)
+
+
+def can_copy(episode: EpisodeFrames) -> bool:
+    """Whether the episode's packets can be taken as they are.
+
+    They can where the source is yuv420p, the episode starts on a keyframe, its packets
+    follow each other in decoding order with nothing between, and so none needs a frame outside.
+    """
+    source = episode.source
+    if source.pixel_format != "yuv420p":
+        return False
+    positions = {packet.pts: i for i, packet in enumerate(source.packets) if packet.shown}
+    first = positions[episode.pts[0]]
+    inside = source.packets[first : first + len(episode.pts)]
+    return (
+        source.packets[first].keyframe
+        and all(packet.shown for packet in inside)
+        and sorted(packet.pts for packet in inside) == list(episode.pts)
+    )
+
+
+def count_frames(clip: Path | str, where: str) -> int:
+    """Frames that a player shows of a file, counted without decoding.
+
+    Raises CuesheetError where the file cannot be read.
+    """
+    try:
+        with av.open(str(clip)) as container:
+            stream = video_stream(container, where)
+            packets = container.demux(stream)
+            return sum(1 for packet in packets if packet.size and not packet.is_discard)
+    except (av.FFmpegError, OSError) as error:
+        raise unreadable(f"{where}: {clip}", error) from error
+
+
+def _copy(target: Path, episode: EpisodeFrames) -> None:
+    source = episode.source
+    first_pts = episode.pts[0]
+    with (
+        av.open(str(source.path)) as container,
+        av.open(str(target), "w", format="mp4", options={"movflags": "+faststart"}) as output,
+    ):
+        stream = video_stream(container, episode.where)
+        copied = output.add_stream_from_template(stream, opaque=True)  # no encoder is needed
+        remaining = len(episode.pts)
+        for packet in demux_from(container, stream, first_pts, source.first_dts):
+            if remaining == len(episode.pts) and packet.pts != first_pts:
+                continue
+            packet.pts -= first_pts
+            packet.dts -= first_pts
+            packet.stream = copied
+            output.mux(packet)
+            remaining -= 1
+            if remaining == 0:
+                break
+
+
+def _encode(target: Path, episode: EpisodeFrames, settings: ClipSettings) -> None:
+    source = episode.source
+    first, last = episode.pts[0], episode.pts[-1]
+    select = f"between(pts,{first},{last})"
+    chosen = set(episode.pts)
+    between = {
+        packet.pts for packet in source.packets if packet.shown and first < packet.pts < last
+    }
+    if others := sorted(between - chosen):
+        select += f"*not({any_pts(others)})"
+    filters = f"select='{select}',setpts=PTS-STARTPTS"
+    base = source.time_base
+    run_ffmpeg(
+        [
+            *("-y", *ffmpeg_input(source, chosen), *passthrough_options()),
+            *("-frames:v", str(len(episode.pts))),
+            *_encoding(source.width, source.height, filters, settings, base, episode.fps),
+            str(target),
+        ],
+        f"{episode.where}: encoding the clip",
+    )
+
+
+def _encoding(
+    width: int,
+    height: int,
+    filters: str,
+    settings: ClipSettings,
+    time_base: Fraction,
+    fps: float,
+) -> list[str]:
+    """Output options: even size, libx264, nothing but the pictures, index first, one thread.
+
+    The encoder's time base is given, or times would be rounded to whole frame periods; and so is
+    the duration, which some releases of ffmpeg write as 0 for the last frame, so that players
+    leave it out.
+    """
+    chain = [filters] if filters else []
+    duration = max(1, round(1 / (fps * time_base)))
+    if width % 2 or height % 2:
+        right, bottom = width % 2, height % 2
+        chain.append(f"pad={width + right}:{height + bottom}")
+        chain.append(f"fillborders=right={right}:bottom={bottom}:mode=smear")
+    return [
+        *("-filter_threads", "1", *(("-vf", ",".join(chain)) if chain else ())),
+        *("-map_metadata", "-1", "-an", "-sn", "-dn"),
+        *("-c:v", "libx264", "-preset", settings.preset, "-crf", str(settings.crf)),
+        *("-pix_fmt", "yuv420p", "-threads", "1"),
+        *("-enc_time_base", f"{time_base.numerator}/{time_base.denominator}"),
+        *("-bsf:v", f"setts=pts=PTS:dts=DTS:duration={duration}"),
+        *("-fflags", "+bitexact", "-flags:v", "+bitexact", "-movflags", "+faststart", "-f", "mp4"),
+    ]
+
+
+def _sized(frame: RgbFrame, width: int, height: int, where: str) -> bytes:
+    if (frame.width, frame.height) != (width, height):
+        raise CuesheetError(
+            f"{where}: frame {frame.frame_index} is {frame.width}x{frame.height}, frame 0 is "
+            f"{width}x{height}; a camera's pictures must have one size in an episode"
+        )
+    return frame.data
+
+
+def _verify(clip: Path, length: int, where: str) -> None:
+    found = count_frames(clip, where)
+    if found != length:
+        raise CuesheetError(
+            f"{where}: the clip came out with {found} frames, the episode has {length}; the video "
+            "may be cut off or damaged: compare it with the original and copy it again"
+        )

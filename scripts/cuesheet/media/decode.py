@@ -1,0 +1,294 @@
+"""Exact decoding of chosen frames by ffmpeg, PyAV or torchcodec.
+
+Every decoder gives the same bytes: the frame of that very pts, turned into RGB by FFmpeg's scaler
+with its default flags (bicubic), which honors the range and matrix that the video states. The
+picture is as stored: a display rotation is not applied.
+
+Frames are found by exact pts, never by a time that a decoder would round, and they are counted.
+"""
+
+import collections
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import av
+
+from cuesheet.errors import CuesheetError
+from cuesheet.media.ffmpeg import passthrough_options, read_frames
+from cuesheet.media.packets import EpisodeFrames, PacketRange, demux_from, unreadable, video_stream
+
+if TYPE_CHECKING:
+    from torchcodec.decoders import VideoDecoder
+
+# FFmpeg's expression parser fails above 100 terms in a row; 20 groups of 50 stay below it.
+_TERMS = 50
+_FRAMES_PER_PROCESS = 1000
+# Codecs whose decoders leave out frames that none depends on, one by one and without an effect on
+# the others; AV1's does so for several frames at once.
+_SKIPPING = frozenset({"h264", "hevc"})
+
+
+@dataclass(frozen=True, slots=True)
+class RgbFrame:
+    """A decoded frame. `data` holds `height` x `width` x 3 bytes, RGB, row by row."""
+
+    frame_index: int
+    width: int
+    height: int
+    data: bytes
+
+
+def decode_frames(
+    episode: EpisodeFrames, frame_indices: Sequence[int], decoder: str
+) -> Iterator[RgbFrame]:
+    """Yield the frames of `frame_indices` (sorted, distinct) in order.
+
+    `decoder` is "ffmpeg", "pyav" or "torchcodec".
+    Raises CuesheetError where the file cannot be decoded, where not exactly these frames came out,
+    and where the decoder is not installed.
+    """
+    try:
+        decode = _DECODERS[decoder]
+    except KeyError:
+        raise CuesheetError(
+            f"keyframes.decoder is {decoder!r}; it must be one of {', '.join(_DECODERS)}"
+        ) from None
+    wanted = {episode.pts[index]: index for index in frame_indices}
+    found = 0
+    if not wanted:
+        return
+    for frame in decode(episode, wanted):
+        found += 1
+        yield frame
+    if found != len(wanted):
+        raise CuesheetError(
+            f"{episode.where}: {len(wanted)} frames were to be decoded, {decoder} gave {found}; "
+            "the file may be cut off or damaged"
+        )
+
+
+def _by_ffmpeg(episode: EpisodeFrames, wanted: dict[int, int]) -> Iterator[RgbFrame]:
+    ordered = sorted(wanted)
+    for begin in range(0, len(ordered), _FRAMES_PER_PROCESS):
+        chosen = ordered[begin : begin + _FRAMES_PER_PROCESS]
+        yield from _by_one_ffmpeg(episode, chosen, wanted)
+
+
+def _by_one_ffmpeg(
+    episode: EpisodeFrames, chosen: Sequence[int], wanted: dict[int, int]
+) -> Iterator[RgbFrame]:
+    source = episode.source
+    arguments = [*ffmpeg_input(source, set(chosen)), *passthrough_options()]
+    select = any_pts(chosen)
+    arguments += ["-filter_threads", "1", "-vf", f"select='{select}',scale=flags=bicubic"]
+    arguments += ["-frames:v", str(len(chosen)), "-pix_fmt", "rgb24", "-f", "rawvideo", "-"]
+    width, height = source.width, source.height
+    frames = read_frames(arguments, width * height * 3, episode.where)
+    for pts, data in zip(chosen, frames, strict=False):
+        yield RgbFrame(wanted[pts], width, height, data)
+    if next(frames, None) is not None:
+        raise CuesheetError(
+            f"{episode.where}: ffmpeg gave more bytes than {len(chosen)} frames of {width}x{height}"
+        )
+
+
+def ffmpeg_input(source: PacketRange, wanted: set[int]) -> list[str]:
+    """Options that make ffmpeg read the video from the keyframe before the first wanted pts.
+
+    The frames keep their pts; some frames before the first wanted one may come as well.
+    """
+    options = ["-threads", "1"]
+    start = decoding_runs(source, wanted)[0][0]
+    if start > 0 or not source.starts_file:
+        # Half a tick late, so that rounding to microseconds cannot lead to the keyframe before.
+        seek_s = float((source.packets[start].dts + Fraction(1, 2)) * source.time_base)
+        options += ["-seek_timestamp", "1", "-noaccurate_seek", "-ss", f"{seek_s:.6f}"]
+    return [*options, "-copyts", "-noautorotate", "-i", str(source.path), "-map", "0:v:0"]
+
+
+def any_pts(chosen: Sequence[int]) -> str:
+    """The ffmpeg expression that is not 0 for a frame of any of these pts."""
+    groups = (
+        "+".join(f"eq(pts,{pts})" for pts in chosen[begin : begin + _TERMS])
+        for begin in range(0, len(chosen), _TERMS)
+    )
+    return "+".join(f"({group})" for group in groups)
+
+
+def _by_pyav(episode: EpisodeFrames, wanted: dict[int, int]) -> Iterator[RgbFrame]:
+    """Decode only from the keyframes before wanted frames up to them.
+
+    A frame goes on as soon as it is decoded: a long group of pictures is never held.
+    """
+    source = episode.source
+    to_rgb = _RgbConverter(source.time_base)
+    try:
+        with av.open(str(source.path)) as container:
+            stream = video_stream(container, episode.where)
+            codec = stream.codec_context
+            codec.thread_count = 1
+            runs = decoding_runs(source, set(wanted))
+            first = source.packets[runs[0][0]]
+            packets = demux_from(container, stream, first.pts, source.first_dts)
+            position = None
+            for begin, end in runs:
+                order = _PtsOrder(p.pts for p in source.packets[begin : end + 1] if p.pts in wanted)
+                for packet in packets:
+                    if position is None:
+                        if packet.pts != first.pts:
+                            continue
+                        position = runs[0][0]
+                    current, position = position, position + 1
+                    if current >= begin:
+                        if source.codec in _SKIPPING:
+                            # No other frame depends on what this leaves out: the rest is the same.
+                            codec.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+                        for frame in order.ready(codec.decode(packet)):
+                            yield to_rgb(frame, wanted[frame.pts])
+                    if current == end:
+                        break
+                for frame in order.rest(codec.decode(None)):
+                    yield to_rgb(frame, wanted[frame.pts])
+                codec.flush_buffers()
+    except (av.FFmpegError, OSError) as error:
+        raise unreadable(episode.where, error) from error
+
+
+class _PtsOrder:
+    """Puts decoded frames in the order of their pts and leaves out those that nobody wants.
+
+    Decoders give frames in that order as a rule, so hardly any wait here.
+    """
+
+    def __init__(self, wanted: Iterable[int]) -> None:
+        self._missing = set(wanted)
+        self._due = collections.deque(sorted(self._missing))
+        self._waiting: dict[int, av.VideoFrame] = {}
+
+    def ready(self, frames: Sequence[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+        """Those of `frames`, and of earlier ones, that no frame to come can precede."""
+        for frame in frames:
+            if frame.pts in self._missing:
+                self._missing.remove(frame.pts)
+                self._waiting[frame.pts] = frame
+            while self._due and self._due[0] in self._waiting:
+                yield self._waiting.pop(self._due.popleft())
+
+    def rest(self, frames: Sequence[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+        """The last frames and all that waited for a frame that never came."""
+        yield from self.ready(frames)
+        for pts in sorted(self._waiting):
+            yield self._waiting.pop(pts)
+
+
+class _RgbConverter:
+    """FFmpeg's scaler with its default flags, set up at the first frame."""
+
+    def __init__(self, time_base: Fraction) -> None:
+        self._time_base = time_base
+        self._shape: tuple[int, int, str] | None = None
+
+    def __call__(self, frame: av.VideoFrame, frame_index: int) -> RgbFrame:
+        shape = (frame.width, frame.height, frame.format.name)
+        if self._shape != shape:
+            self._shape = shape
+            self._graph = self._set_up(frame)
+        self._graph.push(frame)
+        rgb = self._graph.pull()
+        return RgbFrame(frame_index, rgb.width, rgb.height, _tight_bytes(rgb))
+
+    def _set_up(self, frame: av.VideoFrame) -> av.filter.Graph:
+        graph = av.filter.Graph()
+        graph.threads = 1
+        source = graph.add_buffer(
+            width=frame.width,
+            height=frame.height,
+            format=frame.format,
+            time_base=self._time_base,
+        )
+        graph.link_nodes(
+            source,
+            graph.add("scale", "flags=bicubic"),
+            graph.add("format", "rgb24"),
+            graph.add("buffersink"),
+        ).configure()
+        return graph
+
+
+def _tight_bytes(frame: av.VideoFrame) -> bytes:
+    """The pixels of an rgb24 frame without the padding at the end of its rows."""
+    plane = frame.planes[0]
+    row_bytes = frame.width * 3
+    data = memoryview(plane)
+    if plane.line_size == row_bytes:
+        return bytes(data[: row_bytes * frame.height])
+    starts = range(0, plane.line_size * frame.height, plane.line_size)
+    return b"".join(data[start : start + row_bytes] for start in starts)
+
+
+def _by_torchcodec(episode: EpisodeFrames, wanted: dict[int, int]) -> Iterator[RgbFrame]:
+    source = episode.source
+    try:
+        decoder = _torchcodec_decoder(source)
+        for pts in sorted(wanted):
+            # torchcodec gives the frame that is on show at a time: ask a little after it began.
+            pts_s = float(pts * source.time_base)
+            frame = decoder.get_frame_played_at(pts_s + float(source.time_base) / 2)
+            if abs(frame.pts_seconds - pts_s) > float(source.time_base) / 2:
+                raise CuesheetError(
+                    f"{episode.where}: torchcodec gave the frame at {frame.pts_seconds:.6f} s for "
+                    f"frame {wanted[pts]} at {pts_s:.6f} s; set keyframes.decoder to ffmpeg"
+                )
+            height, width, _ = frame.data.shape
+            yield RgbFrame(wanted[pts], width, height, frame.data.contiguous().numpy().tobytes())
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise unreadable(episode.where, error) from error
+
+
+def _torchcodec_decoder(source: PacketRange) -> "VideoDecoder":
+    try:
+        # Only where it is chosen: importing it costs over 2 CPU seconds.
+        from torchcodec.decoders import VideoDecoder
+    except (ImportError, RuntimeError, OSError) as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise CuesheetError(
+            "keyframes.decoder is torchcodec, which cannot be loaded "
+            f"({lines[0] if lines else type(error).__name__}). It needs the packages torch and "
+            "torchcodec, and the shared libraries of FFmpeg: install them, or run "
+            "`eval $(python -m cuesheet.media.torchcodec_libs)` to use those of PyAV; "
+            "or set keyframes.decoder to ffmpeg or pyav"
+        ) from error
+    return VideoDecoder(
+        str(source.path), seek_mode="exact", dimension_order="NHWC", num_ffmpeg_threads=1
+    )
+
+
+def decoding_runs(source: PacketRange, wanted: set[int]) -> list[tuple[int, int]]:
+    """Which packets must be decoded for the frames of these pts: (first, last) positions.
+
+    Each run starts at a keyframe and ends with the last wanted frame that depends on it. A frame
+    shown before its group's keyframe (an open group) needs the group before as well.
+    """
+    runs: list[tuple[int, int]] = []
+    keyframes: list[int] = []
+    for position, packet in enumerate(source.packets):
+        if packet.keyframe:
+            keyframes.append(position)
+        if packet.pts not in wanted or not packet.shown or not keyframes:
+            continue
+        leading = packet.pts < source.packets[keyframes[-1]].pts
+        begin = keyframes[-2] if leading and len(keyframes) > 1 else keyframes[-1]
+        if runs and begin <= runs[-1][1]:
+            runs[-1] = (runs[-1][0], position)
+        else:
+            runs.append((begin, position))
+    return runs
+
+
+_DECODERS: dict[str, Callable[[EpisodeFrames, dict[int, int]], Iterator[RgbFrame]]] = {
+    "ffmpeg": _by_ffmpeg,
+    "pyav": _by_pyav,
+    "torchcodec": _by_torchcodec,
+}

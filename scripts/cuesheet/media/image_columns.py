@@ -1,0 +1,112 @@
+"""Frames of image cameras: encoded pictures inside the data files, struct{bytes, path}."""
+
+import collections
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from PIL import Image, UnidentifiedImageError
+
+from cuesheet.errors import CuesheetError
+from cuesheet.media.decode import RgbFrame
+
+_BATCH_BYTES = 4 << 20  # of pictures, read at once
+_MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "YCbCr")
+
+
+def read_images(
+    data_file: Path | str,
+    *,
+    root: Path | str,
+    camera: str,
+    row_from: int,
+    frame_indices: Sequence[int],
+    where: str,
+) -> Iterator[RgbFrame]:
+    """Yield the pictures of `frame_indices` (sorted, distinct): rows `row_from` + index.
+
+    A picture without bytes is read from its path, relative to `root`. Transparency is dropped.
+    Raises CuesheetError where the column, a row or a picture is missing or cannot be read.
+    """
+    label = f"{where}, {data_file}"
+    wanted = [row_from + index for index in frame_indices]
+    for row, cell in _read_cells(Path(data_file), camera, wanted, label):
+        index = row - row_from
+        yield _decode(cell, Path(root), index, f"{label}: frame {index}")
+
+
+def _read_cells(
+    data_file: Path, camera: str, rows: Sequence[int], label: str
+) -> Iterator[tuple[int, dict]]:
+    """Read only the row groups that hold wanted rows, and of them only the camera's column.
+
+    A row group may be an hour of pictures: a few are read at a time, up to the last wanted one.
+    """
+    try:
+        # By default, pyarrow loads the column of all row groups at once.
+        file = pq.ParquetFile(data_file, pre_buffer=False, buffer_size=1 << 20)
+    except (OSError, ValueError) as error:
+        raise CuesheetError(f"{label}: the data file cannot be read ({error})") from error
+    with file:
+        if camera not in file.schema_arrow.names:
+            raise CuesheetError(
+                f"{label}: there is no column {camera!r}; expected the camera's pictures there. "
+                f"The columns are: {', '.join(file.schema_arrow.names)}"
+            )
+        if rows and rows[-1] >= file.metadata.num_rows:
+            raise CuesheetError(
+                f"{label}: the file has {file.metadata.num_rows} rows, row {rows[-1]} was "
+                "expected; the metadata and the data file do not agree"
+            )
+        remaining = collections.deque(rows)
+        begin = 0
+        for group in range(file.num_row_groups):
+            group_rows = file.metadata.row_group(group).num_rows
+            if remaining and remaining[0] < begin + group_rows:
+                yield from _cells_of_group(file, group, begin, camera, remaining)
+            begin += group_rows
+
+
+def _cells_of_group(
+    file: pq.ParquetFile, group: int, begin: int, camera: str, remaining: collections.deque[int]
+) -> Iterator[tuple[int, dict]]:
+    """The wanted cells of the row group whose first row is `begin`; they leave `remaining`."""
+    end = begin + file.metadata.row_group(group).num_rows
+    size = _batch_rows(file.metadata.row_group(group), camera)
+    for batch in file.iter_batches(size, row_groups=[group], columns=[camera], use_threads=False):
+        while remaining and remaining[0] < begin + len(batch):
+            row = remaining.popleft()
+            yield row, batch.column(0)[row - begin].as_py()
+        if not remaining or remaining[0] >= end:
+            return
+        begin += len(batch)
+
+
+def _batch_rows(group: pq.RowGroupMetaData, camera: str) -> int:
+    chunks = [group.column(number) for number in range(group.num_columns)]
+    size = sum(c.total_uncompressed_size for c in chunks if c.path_in_schema.startswith(camera))
+    return max(1, min(1024, _BATCH_BYTES * group.num_rows // max(size, 1)))
+
+
+def _decode(cell: dict | None, root: Path, frame_index: int, label: str) -> RgbFrame:
+    data = (cell or {}).get("bytes")
+    path = (cell or {}).get("path")
+    if data is None:
+        if not path:
+            raise CuesheetError(f"{label} has no picture: neither bytes nor a path")
+        try:
+            data = (root / path).read_bytes()
+        except OSError as error:
+            raise CuesheetError(f"{label}: the picture cannot be read ({error})") from error
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.mode not in _MODES:
+                raise CuesheetError(
+                    f"{label} is a picture of mode {image.mode}; expected 8 bits a channel. "
+                    "Depth cameras are not annotated: list the others in the setting `cameras`"
+                )
+            rgb = image.convert("RGB")
+            return RgbFrame(frame_index, rgb.width, rgb.height, rgb.tobytes())
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise CuesheetError(f"{label}: the picture cannot be decoded ({error})") from error

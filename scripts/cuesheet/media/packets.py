@@ -1,0 +1,289 @@
+"""Which packets of a video file are the frames of an episode.
+
+Many episodes lie one after the other in a file. What counts are the presentation times (pts) of
+the packets, which are read without decoding and only around the episode. Frame 0 of the file is
+its first frame shown (edit lists are applied; a file whose first pts is not 0 is counted from
+there), and [from_s, to_s) of an episode are seconds from it.
+"""
+
+import bisect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+
+from cuesheet.artifacts.sampling import nearest_index
+from cuesheet.errors import CuesheetError
+
+# How far before a wanted time the first search for a keyframe goes; doubled until one is found.
+_FIRST_STEP_S = 0.5
+# How far the rates of data and video may differ: 29.97 and 30 differ by a thousandth.
+_PACE = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """One coded frame. Times in units of the stream's time base."""
+
+    pts: int
+    dts: int
+    keyframe: bool
+    shown: bool  # false: only there to be decoded, cut away by an edit list
+
+
+@dataclass(frozen=True, slots=True)
+class PacketRange:
+    """The packets of a stretch of a file in decoding order, from a keyframe on."""
+
+    path: Path
+    time_base: Fraction
+    first_dts: int  # of the file's first packet
+    origin_pts: int  # of the file's first frame
+    packets: tuple[Packet, ...]
+    width: int
+    height: int
+    codec: str  # FFmpeg's name of the coding, e.g. "h264", "av1"
+    pixel_format: str
+
+    @property
+    def starts_file(self) -> bool:
+        """Whether the stretch begins with the file's first packet."""
+        return self.packets[0].dts <= self.first_dts
+
+    def seconds(self, pts: int) -> float:
+        """Time of a pts in seconds from the file's first frame."""
+        return float((pts - self.origin_pts) * self.time_base)
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeFrames:
+    """The frames of one episode: `pts[i]` is frame i's, in the stream's time base."""
+
+    source: PacketRange
+    pts: tuple[int, ...]
+    fps: float
+    where: str  # "episode 3, camera observation.images.front, <file>", for messages
+
+
+def locate_episode(
+    path: Path | str,
+    *,
+    from_s: float,
+    to_s: float,
+    timestamps_s: Sequence[float],
+    fps: float,
+    where: str,
+) -> EpisodeFrames:
+    """Find the frame of every timestamp: the nearest to `from_s` + timestamp within the episode.
+
+    `timestamps_s` (seconds from the episode's start, increasing) has one entry a frame; `where`
+    opens the messages. A video that has exactly as many frames and runs a little faster or slower
+    than the data (29.97 frames a second where the data says 30) is gone through at its own pace.
+
+    Raises CuesheetError where the range holds fewer frames than timestamps, where a timestamp is
+    farther than half a frame period from every frame, and where two fall on one frame.
+    """
+    label = f"{where}, {path}"
+    source, candidates = _frames_between(path, from_s, to_s, fps, label)
+    _require_enough(candidates, len(timestamps_s), from_s, to_s, label)
+    times = [source.seconds(pts) for pts in candidates]
+    wanted = [from_s + float(timestamp) for timestamp in timestamps_s]
+    try:
+        pts = _choose(candidates, times, wanted, fps, label)
+    except CuesheetError:
+        if len(wanted) != len(times) or len(times) < 2:
+            raise
+        pace = (times[-1] - times[0]) / (wanted[-1] - wanted[0])
+        if abs(pace - 1) > _PACE:
+            raise
+        paced = [times[0] + pace * (time - wanted[0]) for time in wanted]
+        pts = _choose(candidates, times, paced, fps, label)
+    return EpisodeFrames(source=source, pts=pts, fps=fps, where=label)
+
+
+def _choose(
+    candidates: Sequence[int],
+    times: Sequence[float],
+    wanted_s: Sequence[float],
+    fps: float,
+    label: str,
+) -> tuple[int, ...]:
+    """The pts of `candidates`, shown at `times`, that is nearest to each wanted time."""
+    # A thousandth for timestamps that are stored as float32.
+    tolerance_s = 0.5 / fps * 1.001
+    chosen: list[int] = []
+    for index, wanted in enumerate(wanted_s):
+        nearest = nearest_index(times, wanted)
+        if abs(times[nearest] - wanted) > tolerance_s:
+            raise CuesheetError(
+                f"{label}: frame {index} should be at {wanted:.6f} s of the video, but the nearest "
+                f"of the episode's frames is at {times[nearest]:.6f} s, more than half a frame "
+                f"period ({0.5 / fps:.6f} s) away; the metadata and the video do not agree"
+            )
+        if chosen and candidates[nearest] <= chosen[-1]:
+            raise CuesheetError(
+                f"{label}: frames {index - 1} and {index} (at {wanted:.6f} s) both fall on the "
+                f"video's frame at {times[nearest]:.6f} s; the timestamps and the video do not "
+                "agree"
+            )
+        chosen.append(candidates[nearest])
+    return tuple(chosen)
+
+
+def locate_range(
+    path: Path | str, *, from_s: float, to_s: float, length: int, fps: float, where: str
+) -> EpisodeFrames | None:
+    """The `length` frames between `from_s` and `to_s`; None where there are more of them.
+
+    This needs no timestamps; where the answer is None, `locate_episode` chooses by them.
+    Raises CuesheetError where there are fewer.
+    """
+    label = f"{where}, {path}"
+    source, candidates = _frames_between(path, from_s, to_s, fps, label)
+    _require_enough(candidates, length, from_s, to_s, label)
+    if len(candidates) > length:
+        return None
+    return EpisodeFrames(source=source, pts=tuple(candidates), fps=fps, where=label)
+
+
+def read_packets(path: Path | str, from_s: float, to_s: float, label: str) -> PacketRange:
+    """Read the packets from the keyframe at or before `from_s` to the last one before `to_s`.
+
+    Nothing is decoded. The stretch may go on a little beyond `to_s`.
+    Raises CuesheetError where the file cannot be read, has no video or frames without a time.
+    """
+    try:
+        with av.open(str(path)) as container:
+            stream = video_stream(container, label)
+            time_base = stream.time_base
+            first_dts, origin = _file_start(container, stream, label)
+            begin = origin + int(from_s / time_base)
+            end = origin + int(to_s / time_base) + 1
+            packets: list[Packet] = []
+            for raw in demux_from(container, stream, begin, first_dts):
+                packet = _packet(raw, label)
+                packets.append(packet)
+                if packet.dts > end:
+                    break
+            codec = stream.codec_context
+            return PacketRange(
+                path=Path(path),
+                time_base=time_base,
+                first_dts=first_dts,
+                origin_pts=origin,
+                packets=tuple(packets),
+                width=codec.width,
+                height=codec.height,
+                codec=codec.codec.canonical_name,
+                pixel_format=codec.pix_fmt or "",
+            )
+    except (av.FFmpegError, OSError) as error:
+        raise unreadable(label, error) from error
+
+
+def unreadable(label: str, error: Exception) -> CuesheetError:
+    """The error of a file that FFmpeg's libraries cannot read."""
+    reason = getattr(error, "strerror", None) or error
+    return CuesheetError(
+        f"{label}: the video cannot be read ({reason}); it may be cut off or damaged: compare it "
+        "with the original and copy it again"
+    )
+
+
+def video_stream(container: av.container.InputContainer, label: str) -> av.video.stream.VideoStream:
+    """The first video stream. Raises CuesheetError where there is none."""
+    if not container.streams.video:
+        raise CuesheetError(f"{label}: the file has no video stream; expected one")
+    return container.streams.video[0]
+
+
+def demux_from(
+    container: av.container.InputContainer,
+    stream: av.video.stream.VideoStream,
+    pts: int,
+    first_dts: int,
+) -> Iterator[av.Packet]:
+    """Yield packets in decoding order, from the last keyframe that is shown at or before `pts`.
+
+    A seek finds keyframes by their decoding time, which may be earlier than when they are shown:
+    so it is repeated farther back until the keyframe found is early enough, at most to the
+    file's start, `first_dts`.
+    """
+    step = max(1, int(_FIRST_STEP_S / stream.time_base))
+    target = pts
+    while True:
+        container.seek(max(target, first_dts), stream=stream, backward=True)
+        packets = (packet for packet in container.demux(stream) if packet.size)
+        first = next(packets, None)
+        if first is None:
+            return
+        if first.is_keyframe and first.pts is not None and first.pts <= pts:
+            break
+        if target <= first_dts:
+            break
+        target -= step
+        step *= 2
+    yield first
+    yield from packets
+
+
+def _file_start(
+    container: av.container.InputContainer, stream: av.video.stream.VideoStream, label: str
+) -> tuple[int, int]:
+    """Decoding time of the file's first packet, and pts of the first frame that is shown."""
+    first_dts: int | None = None
+    first_pts: int | None = None
+    for raw in container.demux(stream):
+        if not raw.size:
+            continue
+        packet = _packet(raw, label)
+        if first_dts is None:
+            first_dts = packet.dts
+        if first_pts is not None and packet.dts > first_pts:
+            break
+        if packet.shown and (first_pts is None or packet.pts < first_pts):
+            first_pts = packet.pts
+    if first_dts is None or first_pts is None:
+        raise CuesheetError(f"{label}: the video holds no frames")
+    return first_dts, first_pts
+
+
+def _packet(raw: av.Packet, label: str) -> Packet:
+    if raw.pts is None:
+        raise CuesheetError(
+            f"{label}: the video has frames without a presentation time; convert it to mp4, for "
+            "example with: ffmpeg -i FILE -c copy FILE.mp4"
+        )
+    dts = raw.pts if raw.dts is None else raw.dts
+    return Packet(raw.pts, dts, raw.is_keyframe, not (raw.is_discard or raw.is_corrupt))
+
+
+def _frames_between(
+    path: Path | str, from_s: float, to_s: float, fps: float, label: str
+) -> tuple[PacketRange, list[int]]:
+    """The packets around an episode, and the sorted pts of its frames.
+
+    The borders lie half a frame period early, in the middle between two episodes' frames.
+    """
+    if not Path(path).is_file():
+        raise CuesheetError(f"{label}: the file is not there")
+    half_s = 0.5 / fps
+    source = read_packets(path, from_s - half_s, to_s - half_s, label)
+    shown = sorted({packet.pts for packet in source.packets if packet.shown})
+    times = [source.seconds(pts) for pts in shown]
+    begin = bisect.bisect_left(times, from_s - half_s)
+    end = bisect.bisect_left(times, to_s - half_s)
+    return source, shown[begin:end]
+
+
+def _require_enough(
+    found: Sequence[int], length: int, from_s: float, to_s: float, label: str
+) -> None:
+    if len(found) < length:
+        raise CuesheetError(
+            f"{label}: the episode has {length} frames, but the video holds {len(found)} between "
+            f"{from_s:.6f} s and {to_s:.6f} s; the file may be cut off, or the metadata belongs to "
+            "another version of it"
+        )

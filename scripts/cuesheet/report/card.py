@@ -1,0 +1,136 @@
+"""The card of an annotated dataset: what was added, by which model and prompts, how much of it."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cuesheet.artifacts.stage_files import STAGES
+from cuesheet.dataset.metadata import Dataset
+from cuesheet.report.html import score_table
+from cuesheet.report.summary import OFFLINE_NOTE, is_offline
+
+_FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
+_LICENSE = re.compile(r"^license:.*$", re.MULTILINE)
+
+
+def make_card(
+    dataset: Dataset,
+    summary: Mapping[str, Any],
+    results: Path,
+    source: Mapping[str, Any] | None,
+    repo_id: str,
+) -> str:
+    """The README.md of the repository.
+
+    Args:
+        dataset: the annotated dataset.
+        summary: content of summary.json.
+        results: the results folder; the stage files tell prompts and sampling, evaluation.json,
+            where there is one, the scores.
+        source: place and commit on a hub that the source came from, or None.
+        repo_id: user/name of the repository.
+    """
+    before = dataset.root / "README.md"
+    old = before.read_text(encoding="utf-8") if before.is_file() else ""
+    front = _FRONT_MATTER.match(old)
+    license_line = _LICENSE.search(front[1]) if front else None
+    episodes, rows = summary["episodes"], summary["rows"]
+    parts = [
+        "\n".join(
+            [
+                "---",
+                *([license_line[0]] if license_line else []),
+                "task_categories:",
+                "- robotics",
+                "tags:",
+                "- LeRobot",
+                "- cuesheet",
+                "configs:",
+                "- config_name: default",
+                "  data_files: data/*/*.parquet",
+                "---",
+            ]
+        ),
+        f"# {repo_id.partition('/')[2]}",
+        "A LeRobot dataset with timed language in two columns of every data file, "
+        "`language_persistent` and `language_events`, written by Cuesheet.",
+        "## Annotations",
+        f"{episodes['annotated']} of {episodes['total']} episodes of format {dataset.version}, "
+        f"{dataset.fps:g} frames a second.",
+        _table(("rows", "count"), rows.items()),
+        *_people(summary["people"]),
+        "## How they were made",
+        *_models(summary),
+        *_prompts(results),
+        *_scores(results),
+    ]
+    if source:
+        parts += ["## Source", f"`{source['dataset']}`, commit `{source['commit']}`."]
+    body = old[front.end() :].strip() if front else old.strip()
+    if body:
+        parts += ["## Card of the source", re.sub(r"^(#+ )", r"##\1", body, flags=re.MULTILINE)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(head: tuple[str, ...], rows: Any) -> str:
+    lines = [" | ".join(head), " | ".join("---" for _ in head)]
+    lines += [" | ".join(str(cell) for cell in row) for row in rows]
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def _people(people: Mapping[str, Any]) -> list[str]:
+    said = [
+        f"{len(people[key])} episodes {words}"
+        for key, words in (
+            ("corrected", "were corrected by people"),
+            ("good", "were judged good"),
+            ("bad", "were judged bad and have no rows"),
+        )
+        if people[key]
+    ]
+    return [f"{', '.join(said)}."] if said else []
+
+
+def _models(summary: Mapping[str, Any]) -> list[str]:
+    calls = summary["calls"]
+    listed = []
+    for model in summary["models"]:
+        note = f": {OFFLINE_NOTE}" if is_offline(model) else ""
+        listed.append(f"- `{model['name']}`{note}")
+    return [
+        "\n".join(listed) or "No model was asked.",
+        f"{calls['total']:,} calls, of which {calls['repaired']:,} were repaired and "
+        f"{calls['given_up']:,} given up.",
+    ]
+
+
+def _prompts(results: Path) -> list[str]:
+    """Prompt files by hash, and the sampling, as the first episode of each stage records them."""
+    hashes: dict[str, str] = {}
+    sampling: dict[str, Any] = {}
+    for stage in STAGES:
+        for path in sorted((results / stage).glob("*.json"))[:1]:
+            made = json.loads(path.read_text(encoding="utf-8")).get("provenance", {})
+            hashes |= made.get("prompts", {})
+            sampling = made.get("sampling", {}) or sampling
+    if not hashes:
+        return []
+    rows = [(f"`{name}`", f"`{digest[:16]}`") for name, digest in sorted(hashes.items())]
+    settings = ", ".join(f"{key} {value}" for key, value in sampling.items() if value is not None)
+    return [_table(("prompt", "sha256"), rows), f"Sampling: {settings or 'the server’s own'}."]
+
+
+def _scores(results: Path) -> list[str]:
+    """The scores of evaluation.json, where the annotations were scored, beside plain guesses."""
+    try:
+        scores = json.loads((results / "evaluation.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    table = score_table(scores)
+    return [
+        "## Scores",
+        f"Against reference segments of {table['episodes']} episodes.",
+        _table(("score", *table["names"]), [(title, *cells) for title, cells in table["rows"]]),
+    ]

@@ -1,0 +1,118 @@
+"""Writes the subtasks of finished episodes as correction files, for a person to edit.
+
+`cuesheet corrections export RESULTS` (docs/corrections.md).
+"""
+
+import argparse
+import csv
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from cuesheet.artifacts.corrections import FORMAT, files_below, read_correction
+from cuesheet.artifacts.results import episode_files
+from cuesheet.artifacts.stage_files import StageFile, read_keyframes_file, read_stage_file
+from cuesheet.config.types import parse_episodes
+from cuesheet.errors import CuesheetError
+from cuesheet.files import write_json, write_text
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 1 for a mistake, which is said in one line."""
+    given = _parser().parse_args(arguments)
+    results = Path(given.results)
+    folder = Path(given.to) if given.to else Path("corrections") / results.resolve().name
+    try:
+        written, left = export(
+            results, folder, given.episodes, as_csv=given.csv, overwrite=given.overwrite
+        )
+    except CuesheetError as error:
+        print(f"Cuesheet: {error}", file=sys.stderr)
+        return 1
+    print(f"{written} files written to {folder}")
+    if left:
+        print(f"{left} that were there are left as they are (--overwrite replaces them)")
+    return 0
+
+
+def export(
+    results: Path,
+    folder: Path,
+    episodes: str | None = None,
+    *,
+    as_csv: bool = False,
+    overwrite: bool = False,
+) -> tuple[int, int]:
+    """Write one file an episode; returns how many were written and how many left alone.
+
+    Raises CuesheetError where nothing is to be exported or a file is broken.
+    """
+    try:
+        wanted = parse_episodes(episodes)
+    except ValueError as error:
+        raise CuesheetError(f"--episodes: {error}") from None
+    plans = dict(episode_files(results, "plan"))
+    missing = sorted(set(wanted or ()) - set(plans))
+    if missing or not plans:
+        what = f"plan of episode {missing[0]}" if missing else "plan"
+        raise CuesheetError(f"{results} has no {what}; run the workflow for it first")
+    existing = files_below(folder)
+    written = left = 0
+    for index in tqdm(wanted or list(plans), unit="episode", mininterval=2, disable=None):
+        if index in existing and not overwrite:
+            left += 1
+            continue
+        plan = read_stage_file(plans[index], "plan")
+        length = read_keyframes_file(results / "keyframes" / f"{index:06d}").length
+        _write(plan, length, folder, existing.get(index), as_csv)
+        written += 1
+    return written, left
+
+
+def _write(plan: StageFile, length: int, folder: Path, existing: Path | None, as_csv: bool) -> None:
+    target = folder / f"{plan.episode_index:06d}{'.csv' if as_csv else '.json'}"
+    spans = [
+        {"start_s": part.start_s, "end_s": part.end_s, "label": part.label}
+        for part in plan.subtasks
+    ]
+    kept = {}
+    if existing is not None and existing.suffix == ".json":
+        old = read_correction(existing, plan.dataset)
+        kept = {
+            key: value
+            for key in ("vqa", "verdict", "note")
+            if (value := old.model_dump(mode="json", exclude_unset=True).get(key)) is not None
+        }
+        if kept and as_csv:
+            raise CuesheetError(
+                f"{existing} has {', '.join(kept)}, which a CSV file cannot hold; leave out --csv"
+            )
+    if as_csv:
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(("start", "end", "text"))
+        table.writerows((span["start_s"], span["end_s"], span["label"]) for span in spans)
+        write_text(target, text.getvalue())
+    else:
+        value = {"format": FORMAT, "dataset": plan.dataset, "episode_index": plan.episode_index}
+        write_json(target, {**value, "length": length, "subtasks": spans or None, **kept})
+    if existing is not None and existing != target:
+        existing.unlink()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="cuesheet corrections", description=__doc__)
+    export_command = parser.add_subparsers(required=True).add_parser(
+        "export", help="write the subtasks as they are now as correction files"
+    )
+    export_command.add_argument("results", help="results folder of a dataset: results/NAME")
+    export_command.add_argument("--to", help="folder of the files (default: corrections/NAME)")
+    export_command.add_argument("--episodes", help="for example 0,3-5 (default: all)")
+    export_command.add_argument("--csv", action="store_true", help="CSV instead of JSON")
+    export_command.add_argument(
+        "--overwrite", action="store_true", help="replace files that are there"
+    )
+    return parser

@@ -1,0 +1,228 @@
+"""The report: one HTML file that needs no network, readable in light and dark."""
+
+import base64
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import mean, median, quantiles
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+from cuesheet.artifacts.source_changes import describe
+from cuesheet.artifacts.stage_files import VqaPair
+from cuesheet.config.report import ReportConfig
+from cuesheet.evaluation.table import table_rows
+from cuesheet.report import plots as plots
+from cuesheet.report.data import CallTally, ReportData, Sample, chosen_timelines, verb
+from cuesheet.report.summary import OFFLINE_NOTE, is_offline
+
+PAGES = Path(__file__).parent / "pages"
+COLORS = 8  # --c0 to --c7 of theme.css; the last one is for whatever is rare
+_SAMPLE_WIDTH = 320  # px
+_MOST_NAMED = 12
+
+
+def render(
+    data: ReportData,
+    settings: ReportConfig,
+    prompts_dir: Path,
+    scores: Mapping[str, Any] | None = None,
+) -> str:
+    """Return the page as text. `scores`: the result of `cuesheet.evaluation.scores.evaluate`."""
+    environment = Environment(
+        loader=FileSystemLoader(PAGES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    models = [{"name": name, "served_by": served} for name, served in sorted(data.models)]
+    colors = _colors(data)
+    return environment.get_template("report.html.j2").render(
+        data=data,
+        css=(PAGES / "theme.css").read_text() + (PAGES / "report.css").read_text(),
+        models=[model["name"] for model in models],
+        offline=_sentence(OFFLINE_NOTE) if any(map(is_offline, models)) else None,
+        tiles=_tiles(data),
+        plots=_plots(data),
+        timelines=chosen_timelines(data.timelines, settings.max_timelines),
+        legend=list(colors.items()) + ([("others", COLORS - 1)] if len(data.verbs) > 7 else []),
+        color_of=lambda label: colors.get(verb(label), COLORS - 1),
+        changed=describe,
+        cameras=sorted({camera for counts in data.questions.values() for camera in counts}),
+        samples=_samples(data),
+        boxes_of=_boxes,
+        points_of=_points,
+        answer_text=answer_text,
+        agreements=sorted(data.agreements, key=lambda one: one.value),
+        mean_agreement=mean([one.value for one in data.agreements] or [0]),
+        scores=score_table(scores) if scores else None,
+        calls=_calls(data),
+        cost=cost(data, settings),
+        latencies=_latencies(data),
+        prompts=_prompts(data, prompts_dir),
+    )
+
+
+def cost(data: ReportData, settings: ReportConfig) -> str | None:
+    """What the calls cost by the configured prices; None without prices."""
+    if settings.price_prompt is None and settings.price_completion is None:
+        return None
+    total = sum(
+        tally.prompt_tokens * (settings.price_prompt or 0)
+        + tally.completion_tokens * (settings.price_completion or 0)
+        for tally in data.calls.values()
+    )
+    return f"{total / 1e6:,.2f} {settings.currency}"
+
+
+def answer_text(pair: VqaPair) -> str:
+    """An answer in a few words."""
+    answer = pair.answer
+    match pair.type:
+        case "bbox":
+            return ", ".join(one["label"] for one in answer["detections"])
+        case "keypoint":
+            return f"{answer['label']} at ({answer['point'][0]:g}, {answer['point'][1]:g})"
+        case "count":
+            return f"{answer['count']} × {answer['label']}"
+        case "attribute":
+            return f"{answer['label']}: {answer['attribute']} {answer['value']}"
+        case "spatial":
+            relation = answer["relation"].replace("_", " ")
+            return f"{answer['subject']} {relation} {answer['object']}"
+    return json.dumps(answer, sort_keys=True)
+
+
+def _boxes(pair: VqaPair) -> list[list[float]]:
+    return [one["bbox"] for one in pair.answer.get("detections", ())]
+
+
+def _points(pair: VqaPair) -> list[list[float]]:
+    return [pair.answer["point"]] if "point" in pair.answer else []
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _colors(data: ReportData) -> dict[str, int]:
+    """A color for each of the most frequent verbs, so that they look alike in every episode."""
+    return {word: color for color, (word, _) in enumerate(data.verbs.most_common(COLORS - 1))}
+
+
+def _tiles(data: ReportData) -> list[tuple[str, str]]:
+    total = data.annotated + len(data.missing)
+    calls = total_calls(data)
+    return [
+        (f"{data.annotated:,} of {total:,}", "episodes annotated"),
+        (_minutes(data.duration_s), "of video, one camera"),
+        (f"{len(data.subtask_lengths_s):,}", "subtasks"),
+        (f"{sum(counts.total() for counts in data.questions.values()):,}", "visual questions"),
+        (f"{data.rows.total():,}", "language rows"),
+        (f"{calls.total:,}", f"calls, {calls.cache_hits:,} from the cache"),
+        (f"{sum(map(len, data.warnings.values())):,}", "warnings"),
+    ]
+
+
+def _minutes(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _plots(data: ReportData) -> list[tuple[str, str]]:
+    found = []
+    if data.rows.total():
+        found.append(("Rows by style", plots.bars("rows", data.rows.most_common(), "rows")))
+    if data.subtask_lengths_s:
+        lengths = plots.histogram("lengths", data.subtask_lengths_s, "length of a subtask (s)")
+        per_episode = plots.histogram(
+            "subtasks", data.subtasks_per_episode, "subtasks in an episode", whole=True
+        )
+        found += [("Subtask lengths", lengths), ("Subtasks in an episode", per_episode)]
+    for title, counts in (("Verbs", data.verbs), ("Objects", data.objects)):
+        if counts:
+            most = counts.most_common(_MOST_NAMED)
+            found.append((title, plots.bars(title.casefold(), most, "subtasks")))
+    return found
+
+
+def _samples(data: ReportData) -> dict[str, list[tuple[Sample, str]]]:
+    """By type, each with its picture as a data URL."""
+    shown: dict[str, list[tuple[Sample, str]]] = {}
+    for (kind, _), samples in sorted(data.samples.items()):
+        shown.setdefault(kind, []).extend((sample, _data_url(sample.picture)) for sample in samples)
+    return shown
+
+
+def _data_url(picture: Path) -> str:
+    with Image.open(picture) as image:
+        small = image.convert("RGB")
+        small.thumbnail((_SAMPLE_WIDTH, _SAMPLE_WIDTH))
+        buffer = io.BytesIO()
+        small.save(buffer, "JPEG", quality=82)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _calls(data: ReportData) -> list[list[str]]:
+    rows = [_call_row(name, tally) for name, tally in sorted(data.calls.items())]
+    if len(rows) > 1:
+        rows.append(_call_row("all", total_calls(data)))
+    return rows
+
+
+def total_calls(data: ReportData) -> CallTally:
+    """The calls of all prompts together."""
+    total = CallTally()
+    for tally in data.calls.values():
+        for name, value in vars(tally).items():
+            setattr(total, name, getattr(total, name) + value)
+    return total
+
+
+def _call_row(name: str, tally: CallTally) -> list[str]:
+    times = tally.latencies_s
+    numbers = [tally.total, tally.cache_hits, tally.repaired, tally.given_up, tally.retries]
+    numbers += [tally.prompt_tokens, tally.completion_tokens]
+    late = quantiles(times, n=20)[-1] if len(times) > 1 else sum(times)
+    spent = [f"{median(times):.2f}", f"{late:.2f}", f"{sum(times):,.1f}"] if times else ["–"] * 3
+    return [name, *(f"{number:,}" for number in numbers), *spent]
+
+
+def _latencies(data: ReportData) -> str | None:
+    groups = {
+        name: tally.latencies_s for name, tally in sorted(data.calls.items()) if tally.latencies_s
+    }
+    return (
+        plots.boxes("latencies", groups, "seconds; line: median, box: quartiles")
+        if groups
+        else None
+    )
+
+
+def _prompts(data: ReportData, folder: Path) -> list[tuple[str, str, str | None]]:
+    """(name, sha256, text) of the prompts that were used; the text only of an unchanged file."""
+    found = []
+    for name, digests in sorted(data.prompts.items()):
+        path = folder / f"{name}.md"
+        text = path.read_text(encoding="utf-8") if path.is_file() else None
+        now = hashlib.sha256(text.encode()).hexdigest() if text is not None else None
+        found += [(name, digest, text if digest == now else None) for digest in sorted(digests)]
+    return found
+
+
+def score_table(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return scores of `evaluation.scores.evaluate` as names, episode count and rows of text."""
+    return {
+        "names": [system["name"] for system in report["systems"]],
+        "episodes": len(report["episodes"]),
+        "rows": [
+            (title, ["–" if value is None else format(value, form) for value in values])
+            for title, values, form in table_rows(report)
+        ],
+    }

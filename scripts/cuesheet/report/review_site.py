@@ -1,0 +1,192 @@
+"""The review page: a static site that works from the file system and reads no network.
+
+`results/{dataset}/review/` holds index.html, assets/ and data/: `site.js`, `list/{chunk}.js` (1,000
+episodes each), `episodes/{episode}.js` and `thumbs/{episode}.jpg`. Data files are scripts because a
+page that was opened as a file may not fetch others. The clips are those of the run.
+"""
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from cuesheet.artifacts.results import EpisodeView, annotated_episodes, read_view
+from cuesheet.files import atomic_path, write_text
+from cuesheet.report.correction_files import CorrectionFolder
+from cuesheet.report.data import verb
+from cuesheet.report.summary import is_offline
+
+PAGES = Path(__file__).parent / "pages"
+CHUNK = 1000  # episodes in a file of the list
+COLORS = 7  # of theme.css, for the most frequent verbs
+_STRIP = (576, 64)  # px; the strip is about as wide, of as many pictures as fit
+
+Progress = Callable[[Sequence[int]], Iterator[int]]
+
+
+def build_site(
+    results: Path,
+    corrections: CorrectionFolder,
+    default_camera: str | None,
+    progress: Progress = iter,
+) -> int:
+    """Writes the site of a dataset's results; returns the number of episodes.
+
+    Files whose content stays the same are not written again, and strips of thumbnails only where
+    the keyframes are newer. Files of episodes that are gone are deleted.
+
+    Args:
+        results: the dataset's result folder.
+        corrections: of the dataset; the page begins with them.
+        default_camera: whose frames the list shows.
+        progress: wraps the episodes to show progress, as `tqdm` does.
+
+    Raises:
+        CuesheetError: a file of an annotated episode is broken.
+    """
+    site = results / "review"
+    episodes = annotated_episodes(results)
+    entries = []
+    verbs: Counter[str] = Counter()
+    models: set[tuple[str, str]] = set()
+    for index in progress(episodes):
+        view = read_view(results, index)
+        saved = corrections.read(index).content
+        thumb = _write_strip(view, default_camera, site / "data" / "thumbs" / f"{index:06d}.jpg")
+        _deliver(site, f"episodes/{index:06d}", episode_data(view, saved))
+        entries.append(_entry(view, saved, thumb))
+        verbs.update(verb(part.label) for part in view.subtasks)
+        models |= {(m.model or "", m.served_by or "") for m in view.made_by.values() if m.calls}
+    for chunk, start in enumerate(range(0, len(entries), CHUNK)):
+        _deliver(site, f"list/{chunk:04d}", entries[start : start + CHUNK])
+    _deliver(
+        site,
+        "site",
+        {
+            "dataset": results.name,
+            "episodes": len(entries),
+            "chunks": -(-len(entries) // CHUNK),
+            "model": ", ".join(sorted({model for model, _ in models})),
+            "sampled": any(entry["agreement"] is not None for entry in entries),
+            "offline": any(is_offline({"name": m, "served_by": s}) for m, s in models),
+            "colors": {word: color for color, (word, _) in enumerate(verbs.most_common(COLORS))},
+        },
+    )
+    _delete_others(site / "data", {f"{index:06d}" for index in episodes}, len(entries))
+    _copy_assets(site)
+    return len(entries)
+
+
+def episode_data(view: EpisodeView, correction: dict[str, Any] | None) -> dict[str, Any]:
+    """What the page knows of an episode."""
+    plan = [row.model_dump(exclude={"camera"}) for row in view.persistent]
+    events = [
+        row.model_dump(exclude={"camera"})
+        for row in sorted(view.events, key=lambda row: row.timestamp)
+        if row.style != "vqa"
+    ]
+    return {
+        "index": view.episode_index,
+        "task": view.task,
+        "fps": view.keyframes.fps,
+        "length": view.keyframes.length,
+        "end_s": view.duration_s,
+        "timestamps": view.keyframes.timestamps_s,
+        "cameras": [
+            {
+                "name": name,
+                "width": size.width,
+                "height": size.height,
+                "keyframes": [one.frame_index for one in view.keyframes.keyframes.get(name, ())],
+            }
+            for name, size in view.keyframes.cameras.items()
+        ],
+        "subtasks": [part.model_dump() for part in view.subtasks],
+        "samples": len(view.samples),
+        "persistent": sorted(plan, key=lambda row: row["timestamp"]),
+        "events": events,
+        "pairs": [pair.model_dump() for pair in view.pairs],
+        "warnings": [f"{w.where}: {w.message}" for w in view.validation.warnings],
+        "correction": correction,
+    }
+
+
+def _entry(view: EpisodeView, correction: dict[str, Any] | None, thumb: bool) -> dict[str, Any]:
+    given = correction or {}
+    return {
+        "index": view.episode_index,
+        "task": view.task,
+        "labels": [part.label for part in view.subtasks],
+        "subtasks": len(view.subtasks),
+        "warnings": len(view.validation.warnings),
+        "agreement": view.agreement,
+        "duration": view.duration_s,
+        "verdict": given.get("verdict"),
+        "corrected": bool(given.get("subtasks") or given.get("vqa")),
+        "thumb": thumb,
+    }
+
+
+def _deliver(site: Path, name: str, value: Any) -> None:
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    # These two end a line in older scripts though not in JSON.
+    text = text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    _write_changed(site / "data" / f"{name}.js", f"Cuesheet.deliver({json.dumps(name)},{text});\n")
+
+
+def _write_changed(path: Path, text: str) -> None:
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        with atomic_path(path, sync=False) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def _write_strip(view: EpisodeView, camera: str | None, path: Path) -> bool:
+    """A few keyframes of the episode in a row; False where it has no picture."""
+    if camera not in view.keyframes.keyframes:
+        camera = next(iter(view.keyframes.keyframes), None)
+    frames = [one.frame_index for one in view.keyframes.keyframes.get(camera or "", ())]
+    if camera is None or not frames:
+        return False
+    source = view.results / "keyframes" / f"{view.episode_index:06d}" / "keyframes.json"
+    if path.is_file():
+        made = path.stat()
+        if made.st_size and made.st_mtime >= source.stat().st_mtime:
+            return True
+    size = view.keyframes.cameras[camera]
+    width, height = max(1, round(_STRIP[1] * size.width / size.height)), _STRIP[1]
+    count = max(1, min(_STRIP[0] // width, len(frames)))
+    chosen = [frames[i * (len(frames) - 1) // max(count - 1, 1)] for i in range(count)]
+    pictures = [view.picture(camera, frame) for frame in chosen]
+    if None in pictures:
+        return path.is_file()
+    strip = Image.new("RGB", (width * count, height))
+    for place, picture in enumerate(pictures):
+        with Image.open(picture) as image:
+            small = image.convert("RGB").resize((width, height), reducing_gap=2.0)
+        strip.paste(small, (place * width, 0))
+    with atomic_path(path, sync=False) as temporary:
+        strip.save(temporary, "JPEG", quality=70)
+    return True
+
+
+def _delete_others(data: Path, episodes: set[str], entries: int) -> None:
+    chunks = {f"{chunk:04d}" for chunk in range(-(-entries // CHUNK))}
+    for folder, kept in (("episodes", episodes), ("thumbs", episodes), ("list", chunks)):
+        for path in (data / folder).glob("*"):
+            if path.stem not in kept:
+                path.unlink()
+
+
+def _copy_assets(site: Path) -> None:
+    """index.html comes last: a site that has one is complete."""
+    assets = site / "assets"
+    assets.mkdir(parents=True, exist_ok=True)
+    for source in (PAGES / "theme.css", PAGES / "review" / "review.css"):
+        shutil.copyfile(source, assets / source.name)
+    for source in (PAGES / "review" / "js").glob("*.js"):
+        shutil.copyfile(source, assets / source.name)
+    write_text(site / "index.html", (PAGES / "review" / "index.html").read_text(encoding="utf-8"))

@@ -1,0 +1,190 @@
+"""What a run made of one dataset, counted from its files."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cuesheet.artifacts.language import STYLES, style_name
+from cuesheet.artifacts.source_changes import describe, read_changes
+from cuesheet.artifacts.stage_files import STAGES, read_stage_file, read_validation_file
+from cuesheet.text import as_ranges
+
+_SHOWN_WARNINGS = 20
+OFFLINE_NOTE = (
+    "the embedded offline stand-in: classical vision on pixels, not a language model; "
+    "its texts show that the workflow works, they are no annotation to train on"
+)
+
+Progress = Callable[[Sequence[int]], Iterator[int]]
+
+
+def summarize(
+    results: Path,
+    episodes: Collection[int],
+    left_out: Collection[int],
+    kept: Collection[int] = (),
+    progress: Progress = iter,
+    notices: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The summary of a dataset's results.
+
+    Args:
+        results: the dataset's result folder; its name is the dataset's.
+        episodes: every episode of the dataset.
+        left_out: episodes that were to be annotated and could not.
+        kept: episodes that keep the rows which the source has.
+        progress: wraps the annotated episodes to show progress, as `tqdm` does.
+        notices: what was noticed of the source dataset, a sentence each.
+
+    Raises:
+        CuesheetError: a file of an annotated episode is broken.
+    """
+    out = set(left_out)
+    annotated = [
+        index
+        for index in sorted(set(episodes) - out - set(kept))
+        if (results / "validation" / f"{index:06d}.json").is_file()
+    ]
+    rows: Counter[str] = Counter()
+    calls: Counter[str] = Counter()
+    tokens: Counter[str] = Counter()
+    warnings: list[dict[str, Any]] = []
+    models: dict[str, str] = {}
+    verdicts: dict[str, list[int]] = {"good": [], "bad": []}
+    corrected: list[int] = []
+    for index in progress(annotated):
+        checked = read_validation_file(results / "validation" / f"{index:06d}.json")
+        if checked.verdict:
+            verdicts[checked.verdict].append(index)
+        if checked.verdict != "bad":
+            rows.update(checked.counts)
+        warnings += [{"episode_index": index, **w.model_dump()} for w in checked.warnings]
+        for stage in STAGES:
+            path = results / stage / f"{index:06d}.json"
+            if not path.is_file():
+                continue
+            data = read_stage_file(path, stage)
+            if data.is_corrected and index not in corrected:
+                corrected.append(index)
+            made = data.provenance
+            if made.model and made.calls:
+                models[made.model] = made.served_by or ""
+            for call in made.calls:
+                calls.update(_call_counts(call.cache_hit, call.outcome))
+                kind = "cached" if call.cache_hit else "asked"
+                tokens[f"prompt_{kind}"] += call.prompt_tokens or 0
+                tokens[f"completion_{kind}"] += call.completion_tokens or 0
+    return {
+        "format": 1,
+        "dataset": results.name,
+        "annotated_dataset": str(results / "annotated"),
+        "episodes": {
+            "total": len(episodes),
+            "annotated": len(annotated),
+            "left_out": sorted(out),
+            "kept": sorted(kept),
+            "not_selected": len(set(episodes) - out - set(kept)) - len(annotated),
+        },
+        "source_changes": read_changes(results),
+        "people": {**verdicts, "corrected": corrected},
+        "rows": _in_order(rows),
+        "calls": {k: calls[k] for k in ("total", "cache_hits", "repaired", "given_up")},
+        "tokens": {
+            "prompt": tokens["prompt_asked"],
+            "completion": tokens["completion_asked"],
+            "prompt_from_cache": tokens["prompt_cached"],
+            "completion_from_cache": tokens["completion_cached"],
+        },
+        "models": [{"name": m, "served_by": s} for m, s in sorted(models.items())],
+        "notices": list(notices),
+        "warnings": {
+            "total": len(warnings),
+            "by_code": dict(Counter(w["code"] for w in warnings).most_common()),
+            "first": warnings[:_SHOWN_WARNINGS],
+        },
+    }
+
+
+def _call_counts(cache_hit: bool, outcome: str) -> Iterable[str]:
+    yield "total"
+    if cache_hit:
+        yield "cache_hits"
+    if outcome != "ok":
+        yield outcome
+
+
+def _in_order(rows: Mapping[str, int]) -> dict[str, int]:
+    known = [style_name(style) for style in STYLES]
+    return {
+        name: rows[name] for name in [*known, *sorted(set(rows) - set(known))] if rows.get(name)
+    }
+
+
+def as_text(summary: Mapping[str, Any]) -> str:
+    """The summary for a person."""
+    episodes, calls, tokens = summary["episodes"], summary["calls"], summary["tokens"]
+    rows = ", ".join(f"{name} {count}" for name, count in summary["rows"].items()) or "none"
+    done = f"{episodes['annotated']} of {episodes['total']} annotated"
+    if episodes["kept"]:
+        done += f", {len(episodes['kept'])} kept as the source has them"
+    if episodes["not_selected"]:
+        done += f", {episodes['not_selected']} not selected"
+    if episodes["left_out"]:
+        done += f", left out after errors: {', '.join(map(str, episodes['left_out']))}"
+    people, changes = summary["people"], summary["source_changes"]
+    said = [
+        f"{key} {len(people[key])}" + (f" ({as_ranges(people[key])})" if key == "bad" else "")
+        for key in ("corrected", "good", "bad")
+        if people[key]
+    ]
+    cached = tokens["prompt_from_cache"] + tokens["completion_from_cache"]
+    entries = [
+        ("Annotated dataset", summary["annotated_dataset"]),
+        ("Episodes", done),
+        *(
+            [("Source changed", f"{describe(changes[-1])}, found {changes[-1]['at']}")]
+            if changes
+            else []
+        ),
+        *([("Checked by people", ", ".join(said))] if said else []),
+        ("Rows", rows),
+        (
+            "Calls",
+            f"{calls['total']:,} ({calls['cache_hits']:,} from the cache, "
+            f"{calls['repaired']:,} repaired, {calls['given_up']:,} given up)",
+        ),
+        (
+            "Tokens",
+            f"{tokens['prompt']:,} in, {tokens['completion']:,} out"
+            + (f"; {cached:,} more came from the cache" if cached else ""),
+        ),
+        ("Model", "; ".join(map(_model_text, summary["models"])) or "none was asked"),
+        ("Warnings", _warnings_text(summary["warnings"])),
+    ]
+    entries[-1:-1] = [("Notice", notice) for notice in summary["notices"]]
+    lines = [summary["dataset"], *(f"  {name + ':':<18} {text}" for name, text in entries)]
+    for warning in summary["warnings"]["first"]:
+        lines.append(
+            f"    episode {warning['episode_index']}, {warning['where']}: {warning['message']}"
+        )
+    more = summary["warnings"]["total"] - len(summary["warnings"]["first"])
+    if more:
+        lines.append(f"    and {more} more in validation/*.txt")
+    return "\n".join(lines) + "\n"
+
+
+def _model_text(model: Mapping[str, str]) -> str:
+    return f"{model['name']} ({OFFLINE_NOTE})" if is_offline(model) else model["name"]
+
+
+def is_offline(model: Mapping[str, str]) -> bool:
+    """Whether a model of the summary is the embedded default."""
+    return model["served_by"] == "offline" or model["name"].startswith("cuesheet-offline")
+
+
+def _warnings_text(warnings: Mapping[str, Any]) -> str:
+    if not warnings["total"]:
+        return "none"
+    codes = ", ".join(f"{code} {count}" for code, count in warnings["by_code"].items())
+    return f"{warnings['total']} ({codes})"

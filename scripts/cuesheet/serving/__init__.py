@@ -1,0 +1,4 @@
+"""The run's own process: gateway, response cache, dispatcher, model servers, usage.
+
+May import `signals` and what that may import.
+"""

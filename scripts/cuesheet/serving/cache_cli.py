@@ -1,0 +1,293 @@
+"""Look after a cache of replies: `cuesheet cache verify|stats|prune [--cache DIR]`.
+
+verify   hashes every entry and every picture kept beside them anew and lists what is damaged
+         (exit status 1)
+stats    counts entries and bytes, by model and reply class, and how old they are
+prune    deletes the entries that fit all of --older-than, --model and --unused-by; never without
+         one of them. --dry-run says what would go
+"""
+
+import argparse
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from cuesheet.artifacts.stage_files import STAGES
+from cuesheet.errors import CuesheetError
+from cuesheet.serving.response_cache import is_usable, read_entry
+
+DEFAULT_CACHE = Path(".cache/vlm")
+_ENTRY = re.compile(r"[0-9a-f]{64}\.json")
+_MEDIUM = re.compile(r"[0-9a-f]{64}\.[a-z0-9]+")
+_AGE = re.compile(r"(\d+)([hdw])")
+_UNITS = {"h": "hours", "d": "days", "w": "weeks"}
+_AGES = (("1 day", 1), ("1 week", 7), ("30 days", 30), ("1 year", 365))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the commands need to know of a readable entry."""
+
+    key: str
+    path: Path
+    size: int  # bytes
+    model: str
+    reply_class: str
+    asked_at: datetime
+    usable: bool
+
+
+def entry_files(cache: Path) -> list[Path]:
+    """Files of entries, sorted; files that a writer has not finished are none."""
+    return sorted(path for path in cache.glob("??/*.json") if _ENTRY.fullmatch(path.name))
+
+
+def media_files(cache: Path) -> list[Path]:
+    """Pictures and clips that were sent as file URLs, each named by its sha256; sorted."""
+    return sorted(p for p in cache.glob("media/??/*") if _MEDIUM.fullmatch(p.name))
+
+
+def damaged(cache: Path) -> Iterator[tuple[Path, str]]:
+    """Yield every file that does not hold what its name stands for, and what is wrong with it."""
+    for path in entry_files(cache):
+        try:
+            read_entry(path)
+            if path.parent.name != path.name[:2]:
+                yield path, f"it belongs into the folder {path.name[:2]}"
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            yield path, str(error)
+    for path in media_files(cache):
+        try:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            yield path, str(error)
+            continue
+        if digest != path.stem:
+            yield path, "its content is not the one that its name stands for"
+
+
+def entries(cache: Path) -> Iterator[Entry]:
+    """Yield the entries that can be read; damaged ones are left to `damaged`."""
+    for path in entry_files(cache):
+        try:
+            raw = json.loads(path.read_bytes())
+            form = raw["request"].get("response_format") or {}
+            asked_at = datetime.fromisoformat(raw["asked_at"])
+            yield Entry(
+                key=path.stem,
+                path=path,
+                size=path.stat().st_size,
+                model=str(raw["request"].get("model")),
+                reply_class=str(form.get("json_schema", {}).get("name", "none")),
+                asked_at=asked_at if asked_at.tzinfo else asked_at.replace(tzinfo=UTC),
+                usable=is_usable(raw),
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            continue
+
+
+def statistics(cache: Path, now: datetime) -> dict[str, Any]:
+    """Count what is in a cache."""
+    by_model: dict[str, dict[str, int]] = {}
+    by_class: dict[str, dict[str, int]] = {}
+    by_age = {name: 0 for name, _ in _AGES} | {"older": 0}
+    total = {"entries": 0, "bytes": 0}
+    unusable = 0
+    asked: list[datetime] = []
+    for entry in entries(cache):
+        for counts in (
+            total,
+            by_model.setdefault(entry.model, {"entries": 0, "bytes": 0}),
+            by_class.setdefault(entry.reply_class, {"entries": 0, "bytes": 0}),
+        ):
+            counts["entries"] += 1
+            counts["bytes"] += entry.size
+        days = (now - entry.asked_at) / timedelta(days=1)
+        by_age[next((name for name, limit in _AGES if days < limit), "older")] += 1
+        unusable += not entry.usable
+        asked.append(entry.asked_at)
+    media = [path.stat().st_size for path in media_files(cache)]
+    return {
+        **total,
+        "without_text": unusable,
+        "unreadable": len(entry_files(cache)) - total["entries"],
+        "media": {"files": len(media), "bytes": sum(media)},
+        "by_model": dict(sorted(by_model.items())),
+        "by_reply_class": dict(sorted(by_class.items())),
+        "by_age": by_age,
+        "oldest": min(asked).isoformat() if asked else None,
+        "newest": max(asked).isoformat() if asked else None,
+    }
+
+
+def used_keys(results: Iterable[Path]) -> set[str]:
+    """Keys of all calls that the stage files below result folders were made of.
+
+    Raises CuesheetError where a folder has no stage file or one cannot be read: what is unused
+    cannot be told then.
+    """
+    keys: set[str] = set()
+    for folder in results:
+        stages = "|".join(STAGES)
+        found = [
+            path
+            for path in sorted(folder.rglob("*.json"))
+            if re.fullmatch(rf"({stages})/\d{{6}}\.json", "/".join(path.parts[-2:]))
+            and "failed" not in path.parts
+        ]
+        if not found:
+            raise CuesheetError(
+                f"{folder} has no stage files (plan/, interjections/, vqa/), so every entry would "
+                "count as unused; name a results folder"
+            )
+        for path in found:
+            try:
+                calls = json.loads(path.read_bytes())["provenance"]["calls"]
+                keys |= {call[name] for call in calls for name in ("key", "correction_key")}
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise CuesheetError(
+                    f"{path} cannot be read or does not name the entries it was made of ({error!r})"
+                    "; nothing is deleted. Make it anew, or leave out --unused-by"
+                ) from error
+    return keys
+
+
+def select(
+    cache: Path,
+    now: datetime,
+    older_than: timedelta | None = None,
+    models: Collection[str] = (),
+    used: Collection[str] | None = None,
+) -> list[Entry]:
+    """The entries that fit every given condition. Raises ValueError where none is given."""
+    if older_than is None and not models and used is None:
+        raise ValueError("at least one condition is needed")
+    return [
+        entry
+        for entry in entries(cache)
+        if (older_than is None or now - entry.asked_at > older_than)
+        and (not models or entry.model in models)
+        and (used is None or entry.key not in used)
+    ]
+
+
+def _age(text: str) -> timedelta:
+    match = _AGE.fullmatch(text.strip())
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r} is no age; write for example 12h, 90d or 4w")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+def _verify(options: argparse.Namespace) -> int:
+    checked = len(entry_files(options.cache)) + len(media_files(options.cache))
+    bad = 0
+    for path, what in damaged(options.cache):
+        bad += 1
+        print(f"{path}: {what}")
+    print(f"{checked} files checked, {bad} damaged" + ("; delete them" if bad else ""))
+    return 1 if bad else 0
+
+
+def _stats(options: argparse.Namespace) -> int:
+    found = statistics(options.cache, datetime.now(UTC))
+    if options.json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+        return 0
+    print(f"{options.cache}: {found['entries']} entries, {_bytes(found['bytes'])}")
+    for title, name in (("model", "by_model"), ("reply class", "by_reply_class")):
+        for key, counts in found[name].items():
+            line = f"{counts['entries']:>9} entries  {_bytes(counts['bytes']):>9}"
+            print(f"  {title + ' ' + key:<48}{line}")
+    if found["entries"]:
+        ages = ", ".join(f"{name} {count}" for name, count in found["by_age"].items())
+        print(f"  asked {found['oldest']} to {found['newest']}; younger than: {ages}")
+    for name, what in (
+        ("without_text", "hold no text (kept for replays)"),
+        ("unreadable", "cannot be read (see verify)"),
+    ):
+        if found[name]:
+            print(f"  {found[name]} {what}")
+    if found["media"]["files"]:
+        print(f"  media: {found['media']['files']} files, {_bytes(found['media']['bytes'])}")
+    return 0
+
+
+def _prune(options: argparse.Namespace) -> int:
+    if options.older_than is None and not options.model and not options.unused_by:
+        raise CuesheetError(
+            "prune deletes answers that were paid for, so say which: --older-than 90d, "
+            "--model NAME, --unused-by results (all that are given must fit)"
+        )
+    used = used_keys(options.unused_by) if options.unused_by else None
+    chosen = select(options.cache, datetime.now(UTC), options.older_than, options.model, used)
+    for entry in chosen:
+        if options.dry_run:
+            print(f"{entry.path}  {entry.asked_at:%Y-%m-%d}  {entry.model}  {entry.reply_class}")
+        else:
+            entry.path.unlink(missing_ok=True)
+    size = _bytes(sum(entry.size for entry in chosen))
+    done = "would be deleted (--dry-run)" if options.dry_run else "deleted"
+    print(f"{len(chosen)} entries, {size}, {done}")
+    return 0
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="cuesheet cache",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    verify = commands.add_parser("verify", help="hash every entry anew, list damaged ones")
+    stats = commands.add_parser("stats", help="count entries and bytes")
+    prune = commands.add_parser("prune", help="delete entries that fit all given conditions")
+    for command, run in ((verify, _verify), (stats, _stats), (prune, _prune)):
+        command.set_defaults(run=run)
+        command.add_argument(
+            "--cache",
+            type=Path,
+            default=DEFAULT_CACHE,
+            help="the folder, as vlm.cache_dir (default: %(default)s)",
+        )
+    stats.add_argument("--json", action="store_true", help="as JSON")
+    prune.add_argument("--older-than", type=_age, help="asked longer ago, e.g. 12h, 90d, 4w")
+    prune.add_argument(
+        "--model", action="append", default=[], help="asked of this model (may be repeated)"
+    )
+    prune.add_argument(
+        "--unused-by",
+        type=Path,
+        action="append",
+        default=[],
+        help="not used by the stage files below this results folder (may be repeated)",
+    )
+    prune.add_argument("--dry-run", action="store_true", help="list them, delete nothing")
+    options = parser.parse_args(arguments)
+    try:
+        if not options.cache.is_dir():
+            raise CuesheetError(f"there is no folder {options.cache}; name it with --cache")
+        return options.run(options)
+    except CuesheetError as error:
+        print(f"ERROR: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,270 @@
+"""The run's one OpenAI-compatible endpoint: cache first, then the model servers behind it.
+
+All jobs of a run talk to this process on loopback. It answers from the response cache, sends
+identical requests that are in flight at the same time once, bounds and balances the rest
+(`cuesheet.serving.dispatcher`), and counts.
+"""
+
+import asyncio
+import hmac
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+from urllib.parse import unquote
+
+from aiohttp import web
+
+from cuesheet.serving.backends import ReplayBackend
+from cuesheet.serving.dispatcher import INDEPENDENT_STAGES, Asker, FairSlots
+from cuesheet.serving.response_cache import CallCache, describe_request, key_of
+from cuesheet.serving.upstream import Backend, BackendFailedError, CallFailedError, ChatBody
+
+log = logging.getLogger(__name__)
+
+# Contact sheets and clips travel inside the request.
+LARGEST_REQUEST_BYTES = 256 * 1024 * 1024
+GROUP_HEADER = "X-Cuesheet-Group"
+STAGE_HEADER = "X-Cuesheet-Stage"
+# Shorter than what clusters give a job between SIGTERM and SIGKILL.
+DRAIN_S = 8.0
+# Threads that write replies to the cache, and do nothing else: where the disk stalls, calls go on
+# being asked.
+WRITERS = 8
+# A request that is larger is taken apart in a thread.
+LARGEST_READ_AT_ONCE = 1024 * 1024
+OPEN_PATHS = frozenset({"/health", "/metrics"})
+
+METRICS = {
+    "calls": ("counter", "Calls that jobs made."),
+    "cache_hits": ("counter", "Calls answered from the cache."),
+    "joined": ("counter", "Calls answered by an identical call in flight."),
+    "in_flight": ("gauge", "Calls at a model server now."),
+    "in_flight_peak": ("gauge", "Most calls at model servers at one time."),
+    "waiting": ("gauge", "Calls that wait for a free slot or a server."),
+    "attempts": ("counter", "Requests sent to model servers."),
+    "retries": ("counter", "Attempts that failed and were repeated."),
+    "failures": ("counter", "Calls that jobs got no answer to."),
+    "prompt_tokens": ("counter", "Tokens of requests, as servers report them."),
+    "completion_tokens": ("counter", "Tokens of replies, as servers report them."),
+    "cache_write_failures": ("counter", "Replies that could not be kept."),
+}
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A reply, how it was had when it was asked, and whether that was an earlier call."""
+
+    reply: dict[str, Any]
+    asked: dict[str, Any]
+    hit: bool
+
+
+@dataclass
+class Gateway:
+    """The HTTP application. `api_key` is the run's own random key, not a model server's."""
+
+    asker: Asker
+    cache: CallCache
+    api_key: str
+
+    def __post_init__(self) -> None:
+        self._asking: dict[str, asyncio.Task[_Found]] = {}
+        self._reading = FairSlots(1)
+        self._writers = ThreadPoolExecutor(WRITERS, "cache")
+        self._started = time.monotonic()
+        self._replaying = isinstance(self.backend, ReplayBackend)
+
+    @property
+    def backend(self) -> Backend:
+        return self.asker.backend
+
+    def application(self) -> web.Application:
+        """Return the aiohttp application with all routes."""
+        app = web.Application(
+            client_max_size=LARGEST_REQUEST_BYTES, middlewares=[self._guarded, _errors_as_json]
+        )
+        app.router.add_post("/v1/chat/completions", self.chat_completions)
+        app.router.add_get("/v1/models", self.models)
+        app.router.add_get("/health", self.health)
+        app.router.add_get("/metrics", self.metrics)
+        app.router.add_get("/stats", self.stats)
+        return app
+
+    async def close(self) -> None:
+        """Keep the answers that come within a moment, as they are paid for; cancel the others."""
+        deadline = time.monotonic() + DRAIN_S
+        tasks = list(self._asking.values())
+        if tasks:
+            log.info("%d calls in flight; waiting for them up to %g s", len(tasks), DRAIN_S)
+        while tasks and self.backend.state() == "ready" and time.monotonic() < deadline:
+            await asyncio.wait(tasks, timeout=0.2)
+            tasks = [task for task in tasks if not task.done()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the counters with the seconds since start and the state of the servers."""
+        return {
+            **asdict(self.asker.counters),
+            "concurrency": self.asker.concurrency,
+            "uptime_s": time.monotonic() - self._started,
+            "server": self.backend.state(),
+        }
+
+    async def chat_completions(self, request: web.Request) -> web.Response:
+        begun = time.monotonic()
+        counters = self.asker.counters
+        counters.calls += 1
+        try:
+            reply, about = await self._answer(request)
+        except (CallFailedError, BackendFailedError):
+            counters.failures += 1
+            raise
+        about["latency_s"] = round(time.monotonic() - begun, 4)
+        return web.json_response({**reply, "cuesheet": about})
+
+    async def _answer(self, http: web.Request) -> tuple[dict[str, Any], dict[str, Any]]:
+        group, stage = _group(http), http.headers.get(STAGE_HEADER, "")
+        content = await http.read()
+        # One after the other, so that replies and what others wait for come in between.
+        async with self._reading.take(group, last=stage in INDEPENDENT_STAGES):
+            if len(content) > LARGEST_READ_AT_ONCE:
+                body, request = await asyncio.to_thread(_read_chat, content)
+            else:
+                body, request = _read_chat(content)
+        if not body.get("model"):
+            model = await self.backend.default_model()
+            body, request = {**body, "model": model}, {**request, "model": model}
+        key = key_of(request)
+        task = self._asking.get(key)
+        joined = task is not None
+        if task is None:
+            # A task of its own: a job that goes away does not cancel what is already paid for.
+            task = asyncio.create_task(self._find_or_ask(key, request, body, group, stage))
+            self._asking[key] = task
+            task.add_done_callback(lambda done: self._forget(key, done))
+        try:
+            found = await asyncio.shield(task)
+        except CallFailedError as error:
+            error.key = key
+            raise
+        self.asker.counters.cache_hits += found.hit
+        self.asker.counters.joined += joined and not found.hit
+        hit = found.hit or joined
+        about = {
+            "key": key,
+            "cache_hit": hit,
+            "attempts": 0 if hit else found.asked["attempts"],
+            "upstream": found.asked.get("upstream"),
+            "model": model if isinstance(model := found.reply.get("model"), str) else None,
+            "prompt_tokens": found.asked.get("prompt_tokens", 0),
+            "completion_tokens": found.asked.get("completion_tokens", 0),
+        }
+        return found.reply, about
+
+    async def _find_or_ask(
+        self, key: str, request: dict[str, Any], body: dict[str, Any], group: str, stage: str
+    ) -> "_Found":
+        entry = await asyncio.to_thread(self.cache.get, key, self._replaying)
+        if entry is not None:
+            return _Found(entry["reply"], entry, hit=True)
+        begun = time.monotonic()
+        outcome = await self.asker.complete(body, group, stage)
+        asked = {
+            "upstream": outcome.upstream,
+            "attempts": outcome.attempts,
+            "latency_s": round(time.monotonic() - begun, 4),
+            "prompt_tokens": outcome.prompt_tokens,
+            "completion_tokens": outcome.completion_tokens,
+        }
+        if outcome.keep:
+            kept = await asyncio.get_running_loop().run_in_executor(
+                self._writers, self.cache.put, key, request, outcome.reply, asked
+            )
+            self.asker.counters.cache_write_failures += not kept
+        return _Found(outcome.reply, asked, hit=False)
+
+    def _forget(self, key: str, task: "asyncio.Task[_Found]") -> None:
+        del self._asking[key]
+        if not task.cancelled():
+            # Marks the exception as seen where no job waits for it any more.
+            task.exception()
+
+    async def models(self, _: web.Request) -> web.Response:
+        listed = [{"id": name, "object": "model"} for name in await self.backend.models()]
+        return web.json_response({"object": "list", "data": listed})
+
+    async def health(self, _: web.Request) -> web.Response:
+        state = self.backend.state()
+        failed = state == "failed"
+        answer = {"status": "failed" if failed else "ok", "server": state}
+        return web.json_response(answer, status=503 if failed else 200)
+
+    async def stats(self, _: web.Request) -> web.Response:
+        return web.json_response(self.snapshot())
+
+    async def metrics(self, _: web.Request) -> web.Response:
+        values = asdict(self.asker.counters)
+        lines = []
+        for name, (kind, text) in METRICS.items():
+            full = f"cuesheet_{name}" + ("_total" if kind == "counter" else "")
+            lines += [f"# HELP {full} {text}", f"# TYPE {full} {kind}", f"{full} {values[name]}"]
+        return web.Response(text="\n".join(lines) + "\n", content_type="text/plain")
+
+    @web.middleware
+    async def _guarded(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        given = request.headers.get("Authorization", "")
+        if request.path not in OPEN_PATHS and not hmac.compare_digest(
+            given.encode(), f"Bearer {self.api_key}".encode()
+        ):
+            return _error(401, "wrong or missing API key of the run's gateway", "unauthorized")
+        return await handler(request)
+
+
+def _group(request: web.Request) -> str:
+    return unquote(request.headers.get(GROUP_HEADER, ""))
+
+
+def _read_chat(content: bytes) -> tuple[ChatBody, dict[str, Any]]:
+    """Return a chat request, and what the cache keeps of it."""
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise CallFailedError(400, f"the request is not JSON: {error}", "bad_request") from error
+    if not isinstance(body, dict) or not isinstance(body.get("messages"), list):
+        raise CallFailedError(400, "a chat request has a list of messages", "bad_request")
+    if not all(isinstance(message, dict) for message in body["messages"]):
+        raise CallFailedError(400, "every message is an object", "bad_request")
+    if body.get("stream"):
+        raise CallFailedError(400, "the gateway does not stream", "bad_request")
+    try:
+        return ChatBody(body, content), describe_request(body)
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise CallFailedError(400, f"not a chat request: {error}", "bad_request") from error
+
+
+@web.middleware
+async def _errors_as_json(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except CallFailedError as error:
+        log.warning("%s: %d %s", _group(request), error.status, error.message)
+        return _error(error.status, error.message, error.kind, error.attempts, error.key)
+    except BackendFailedError as error:
+        return _error(503, str(error), "model_server_failed")
+
+
+def _error(
+    status: int, message: str, kind: str, attempts: int = 0, key: str | None = None
+) -> web.Response:
+    error = {"message": message, "type": kind, "code": kind, "attempts": attempts, "key": key}
+    return web.json_response({"error": error}, status=status)

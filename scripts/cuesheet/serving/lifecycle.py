@@ -1,0 +1,154 @@
+"""Start and stop the process that serves a run (`cuesheet.serving.supervisor`).
+
+`start` and `stop` run inside the workflow's own process and are light. As a program:
+`python -m cuesheet.serving.lifecycle --config FILE.json --run-dir DIR --parent-pid PID`.
+"""
+
+import argparse
+import json
+import logging
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from cuesheet import files
+
+_KEPT_RUNS = 50
+# Processes that this one started, by server.json: kept so that they can be reaped.
+_started: dict[Path, subprocess.Popen[bytes]] = {}
+
+
+def start(config: dict[str, Any], run_root: Path | str) -> Path:
+    """Start the server of a run in the background and return its server.json.
+
+    Makes a new folder below `run_root` (mode 0700). Returns at once; jobs wait for the state
+    "ready" by themselves. The process ends with this one even if `stop` is never called.
+    """
+    run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{secrets.token_hex(3)}"
+    run_dir = (Path(run_root) / run_id).resolve()
+    run_dir.mkdir(parents=True, mode=0o700)
+    _forget_old_runs(run_dir.parent)
+    config = {**config, "cache_dir": os.path.abspath(config["cache_dir"])}
+    config["results_dir"] = os.path.abspath(config["results_dir"])
+    config_file = run_dir / "config.json"
+    files.write_json(config_file, config, mode=0o600)
+    server_file = run_dir / "server.json"
+    log_file = run_dir / "supervisor.log"
+    first = {"state": "starting", "url": None, "api_key": None, "pid": None}
+    first |= {"parent_pid": os.getpid(), "error": None, "logs": {"supervisor": str(log_file)}}
+    files.write_json(server_file, first, mode=0o600)
+    arguments = ["--config", str(config_file), "--run-dir", str(run_dir)]
+    arguments += ["--parent-pid", str(os.getpid())]
+    with log_file.open("ab") as output:
+        _started[server_file] = subprocess.Popen(
+            [sys.executable, "-m", "cuesheet.serving.lifecycle", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            # stderr stays the run's own: the progress line goes there.
+            start_new_session=True,
+        )
+    return server_file
+
+
+def _forget_old_runs(run_root: Path) -> None:
+    """Delete the folders (logs, server.json) of ended runs but the last few."""
+    oldest = sorted(folder for folder in run_root.iterdir() if folder.is_dir())[:-_KEPT_RUNS]
+    for folder in oldest:
+        try:
+            state = json.loads((folder / "server.json").read_bytes())["state"]
+        except (OSError, ValueError, KeyError):
+            continue
+        if state in ("stopped", "failed"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def stop(server_file: Path | str, timeout_s: float = 15.0) -> None:
+    """End the server of a run and wait for it. May be called twice, or where nothing runs.
+
+    A process that does not end in time is killed; the model servers that it started go with it.
+    """
+    path = Path(server_file).resolve()
+    try:
+        state = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        state = {}
+    child = _started.pop(path, None)
+    if child is not None:
+        if child.poll() is None:
+            child.terminate()
+        try:
+            child.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+    elif state.get("pid"):
+        _stop_process(state["pid"], state.get("pid_created"), timeout_s)
+    if state.get("state") in ("starting", "ready"):
+        _mark_stopped(path)
+
+
+def _stop_process(pid: int, created: float | None, timeout_s: float) -> None:
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        if created is None or abs(process.create_time() - created) > 1.0:
+            return
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout_s)
+    except psutil.TimeoutExpired:
+        process.kill()
+    except psutil.NoSuchProcess:
+        return
+
+
+def _mark_stopped(path: Path) -> None:
+    """Correct the file of a process that was killed before it could."""
+    try:
+        state = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return
+    if state["state"] in ("starting", "ready"):
+        files.write_json(path, {**state, "state": "stopped"}, mode=0o600)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="cuesheet.serving.lifecycle", description=__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="settings as JSON")
+    parser.add_argument("--run-dir", type=Path, required=True, help="for server.json and logs")
+    parser.add_argument("--parent-pid", type=int, required=True, help="ends when this one does")
+    options = parser.parse_args(arguments)
+    run_dir = options.run_dir.resolve()
+    run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    logging.basicConfig(
+        filename=run_dir / "supervisor.log",
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    # Only here, in the process of its own: these imports cost half a CPU second.
+    try:
+        import asyncio
+
+        from cuesheet.serving.supervisor import supervise
+
+        config = json.loads(options.config.read_bytes())
+    except Exception as error:
+        logging.exception("the supervisor cannot start")
+        cause = f"the gateway cannot start: {type(error).__name__}: {error}"
+        failed = {"state": "failed", "url": None, "api_key": None, "pid": os.getpid()}
+        failed |= {"parent_pid": options.parent_pid, "error": cause}
+        failed["logs"] = {"supervisor": str(run_dir / "supervisor.log")}
+        files.write_json(run_dir / "server.json", failed, mode=0o600)
+        return 1
+    return asyncio.run(supervise(config, run_dir, options.parent_pid))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,278 @@
+"""The process that serves a run: its gateway, its model servers, its progress line.
+
+It lives in a session of its own and ends with the run, however that ends: on SIGTERM or SIGINT, and
+when the process that started it is gone. What it started ends with it.
+"""
+
+import asyncio
+import contextlib
+import gc
+import itertools
+import logging
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+from aiohttp import web
+
+from cuesheet import files
+from cuesheet.errors import CuesheetError
+from cuesheet.serving.backends import ReplayBackend
+from cuesheet.serving.credentials import keys_of
+from cuesheet.serving.dispatcher import Asker, Counters
+from cuesheet.serving.gateway import Gateway
+from cuesheet.serving.gpus import deal_out, visible_gpus
+from cuesheet.serving.launch_command import Launch, check_executable, managed_launch, offline_launch
+from cuesheet.serving.model_server import ManagedBackend, Replica
+from cuesheet.serving.progress import Progress
+from cuesheet.serving.response_cache import CallCache
+from cuesheet.serving.upstream import Backend, ExternalBackend
+from cuesheet.serving.usage import WRITE_EVERY_S, Usage
+from cuesheet.vlm.gateway_client import SERVER_FAILED
+from demo_vlm import MODEL_ID as OFFLINE_MODEL
+
+log = logging.getLogger(__name__)
+
+PARENT_POLL_S = 0.5
+LOADING_EVERY_S = 10.0
+HTTP_SHUTDOWN_S = 1.0
+
+
+class ServerFile:
+    """server.json: how jobs find the gateway, and what became of it. Readable by its owner only."""
+
+    def __init__(self, path: Path, parent_pid: int, logs: dict[str, str]) -> None:
+        self._path = path
+        self._content: dict[str, Any] = {
+            "state": "starting",
+            "url": None,
+            "api_key": None,
+            "pid": os.getpid(),
+            "pid_created": psutil.Process().create_time(),
+            "parent_pid": parent_pid,
+            "error": None,
+            "logs": logs,
+        }
+
+    @property
+    def state(self) -> str:
+        return self._content["state"]
+
+    def write(self, **changes: Any) -> None:
+        """Change entries and write the file atomically, mode 0600."""
+        self._content.update(changes)
+        files.write_json(self._path, self._content, mode=0o600)
+
+
+def make_backend(config: dict[str, Any], run_dir: Path, server_file: ServerFile) -> Backend:
+    """Return the model servers of a config, none started yet. Raises CuesheetError."""
+    serve = config["serve"]
+    if serve == "external":
+        keys = keys_of(config)
+        return ExternalBackend(
+            keys, config.get("model"), config["timeout_s"], config.get("structured_output", True)
+        )
+    if serve == "replay":
+        return ReplayBackend(config["model"], Path(config["cache_dir"]))
+    if serve == "offline":
+        launches = [offline_launch(run_dir)] * config["replicas"]
+        model = config.get("model") or OFFLINE_MODEL
+    elif serve in ("managed", "vllm-batch"):
+        launches, model = _managed_launches(config), config["model"]
+    else:
+        raise CuesheetError(
+            f"vlm.serve is {serve!r}; it can be offline, managed, vllm-batch, external or replay"
+        )
+    replicas = [
+        Replica(
+            name,
+            launch,
+            path,
+            model,
+            config["ready_timeout_s"],
+            config["timeout_s"],
+        )
+        for (name, path), launch in zip(_logs(config, run_dir).items(), launches, strict=True)
+    ]
+
+    def on_failed(cause: str) -> None:
+        server_file.write(state="failed", error=cause)
+        _say(f"{SERVER_FAILED}{cause}")
+
+    return ManagedBackend(replicas, model, config["max_restarts"], on_failed)
+
+
+def _managed_launches(config: dict[str, Any]) -> list[Callable[[str], Launch]]:
+    settings = config["managed"]
+    if config["serve"] == "vllm-batch":
+        settings = {
+            **settings,
+            "server": "vllm-batch",
+            "python": settings["python"] or sys.executable,
+        }
+    check_executable(settings)
+    shares = deal_out(
+        settings["gpus"],
+        config["replicas"],
+        settings["gpus_per_replica"],
+        settings["tensor_parallel_size"],
+    )
+    return [
+        managed_launch(
+            settings,
+            config["model"],
+            gpus,
+            config.get("shared_folder"),
+            config.get("structured_output", True),
+        )
+        for gpus in shares
+    ]
+
+
+def _logs(config: dict[str, Any], run_dir: Path) -> dict[str, Path]:
+    """Log of every replica by its name; none for servers that are not ours."""
+    if config["serve"] in ("external", "replay"):
+        return {}
+    names = [f"replica-{number}" for number in range(config["replicas"])]
+    return {name: run_dir / f"{name}.log" for name in names}
+
+
+def _say(text: str) -> None:
+    """Tell the person at the terminal, if there still is one."""
+    with contextlib.suppress(OSError, ValueError):
+        print(f"cuesheet: {text}", file=sys.stderr, flush=True)
+
+
+async def supervise(config: dict[str, Any], run_dir: Path, parent_pid: int) -> int:
+    """Serve until the run ends; return the exit status."""
+    # Thousands of requests may wait here at once; looking at all of them for cycles, which they
+    # do not make, holds up replies.
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, stop.set)
+    logs = {"supervisor": str(run_dir / "supervisor.log")}
+    logs |= {name: str(path) for name, path in _logs(config, run_dir).items()}
+    server_file = ServerFile(run_dir / "server.json", parent_pid, logs)
+    server_file.write()
+    try:
+        async with contextlib.AsyncExitStack() as ending:
+            backend = make_backend(config, run_dir, server_file)
+            ending.push_async_callback(backend.close)
+            about = {"shard": config.get("shard"), "datasets": list(config.get("totals") or {})}
+            usage = Usage(run_dir / "usage.json", about, _gpus(config), backend.state)
+            ending.callback(usage.write, ended=True)
+            gateway, url = await _open_gateway(config, backend, ending)
+            gateway.asker.usage = usage
+            progress = Progress(
+                Path(config["results_dir"]), config.get("totals") or {}, gateway.snapshot
+            )
+            telling = [asyncio.create_task(_tell(progress)), asyncio.create_task(_count(usage))]
+            if isinstance(backend, ManagedBackend) and (every_s := progress.every_s()):
+                loading = _tell_loading(backend, min(every_s, LOADING_EVERY_S))
+                telling.append(asyncio.create_task(loading))
+            ending.callback(progress.print)
+            for task in telling:
+                ending.callback(task.cancel)
+            server_file.write(state="ready", url=url, api_key=gateway.api_key)
+            log.info("gateway ready at %s", url)
+            await _until_over(stop, parent_pid)
+    except CuesheetError as error:
+        log.error("%s", error)
+        _say(str(error))
+        server_file.write(state="failed", error=str(error))
+        return 1
+    except Exception as error:
+        log.exception("the supervisor failed")
+        server_file.write(state="failed", error=f"{type(error).__name__}: {error}")
+        return 1
+    if server_file.state != "failed":
+        server_file.write(state="stopped")
+    log.info("stopped")
+    return 0
+
+
+async def _open_gateway(
+    config: dict[str, Any], backend: Backend, ending: contextlib.AsyncExitStack
+) -> tuple[Gateway, str]:
+    asker = Asker(backend, config["concurrency"], config["max_attempts"], Counters())
+    gateway = Gateway(asker, CallCache(config["cache_dir"]), secrets.token_urlsafe(24))
+    runner = web.AppRunner(gateway.application(), access_log=None, shutdown_timeout=HTTP_SHUTDOWN_S)
+    await runner.setup()
+    ending.push_async_callback(runner.cleanup)
+    ending.push_async_callback(gateway.close)
+    await web.TCPSite(runner, "127.0.0.1", 0, backlog=4096).start()
+    host, port = runner.addresses[0][:2]
+    return gateway, f"http://{host}:{port}/v1"
+
+
+async def _until_over(stop: asyncio.Event, parent_pid: int) -> None:
+    """Return on a signal, or when the process that started the run is gone."""
+    try:
+        parent = psutil.Process(parent_pid)
+        parent.create_time()
+    except psutil.NoSuchProcess:
+        log.warning("the run (pid %d) was gone before its server was up", parent_pid)
+        return
+    while not stop.is_set():
+        if not parent.is_running() or parent.status() == psutil.STATUS_ZOMBIE:
+            log.warning("the run (pid %d) is gone; stopping", parent_pid)
+            return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), PARENT_POLL_S)
+    log.info("asked to stop")
+
+
+async def _tell(progress: Progress) -> None:
+    every_s = progress.every_s()
+    if every_s is None:
+        return
+    going = True
+    while going:
+        await asyncio.sleep(every_s)
+        # Counting files of a network file system takes a while, and the gateway serves here.
+        going = await asyncio.to_thread(progress.print)
+
+
+async def _count(usage: Usage) -> None:
+    """Count the seconds, and write them down now and then."""
+    for second in itertools.count():
+        if second % WRITE_EVERY_S == 0:
+            usage.write()
+        else:
+            usage.tick()
+        await asyncio.sleep(1.0)
+
+
+def _gpus(config: dict[str, Any]) -> int:
+    """GPUs that the run holds: those that its job was given, else those its servers use."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") is not None:
+        return len(visible_gpus()[0])
+    if config["serve"] != "managed":
+        return 0
+    managed = config["managed"]
+    size = managed["gpus_per_replica"] or managed["tensor_parallel_size"]
+    return config["replicas"] * size if visible_gpus()[0] else 0
+
+
+async def _tell_loading(backend: ManagedBackend, every_s: float) -> None:
+    """Say what servers do while calls wait for them; one that is quick is not mentioned."""
+    said: dict[str, tuple[float, str]] = {}
+    while True:
+        await asyncio.sleep(every_s)
+        loading = backend.loading()
+        for name, (waited_s, line) in loading.items():
+            before_s, before = said.get(name, (None, ""))
+            if before_s is None:
+                said[name] = waited_s, ""
+            elif line != before or not 0 <= waited_s - before_s < LOADING_EVERY_S:
+                _say(f"{name} starting, {waited_s:.0f} s" + (f": {line}" if line else ""))
+                said[name] = waited_s, line
+        said = {name: about for name, about in said.items() if name in loading}

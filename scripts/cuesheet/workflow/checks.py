@@ -1,0 +1,69 @@
+"""Checks of the configuration against the datasets it names, before any job starts."""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from cuesheet.errors import CuesheetError
+from cuesheet.text import as_ranges, did_you_mean
+
+
+def check_folder(where: str, path: str | Path) -> None:
+    """Raise CuesheetError, with the nearest folder that is there, where `path` is not."""
+    folder = Path(path).expanduser()
+    if not folder.exists():
+        raise CuesheetError(f"config: {where}: there is no folder {path}{_near_folder(folder)}")
+
+
+def _near_folder(folder: Path) -> str:
+    parent = folder.parent
+    while not parent.is_dir() and parent != parent.parent:
+        folder, parent = parent, parent.parent
+    try:
+        names = [entry.name for entry in parent.iterdir() if entry.is_dir()]
+    except PermissionError:
+        return f"; {parent} may not be read"
+    near = did_you_mean(folder.name, names)
+    return f"; did you mean {parent / near}?" if near else f"; {parent} has no folder like it"
+
+
+def check_cameras(
+    where: str, wanted: Sequence[str], known: Sequence[str], unseen: Collection[str] = ()
+) -> None:
+    """Raise CuesheetError with one line for every camera in `wanted` that is not in `known`.
+
+    `unseen`: cameras that the dataset has too, but that are left out.
+    """
+    lines = []
+    for camera in wanted:
+        if camera in known:
+            continue
+        if camera in unseen:
+            lines.append(
+                f"config: {where}: {camera} is left out: it records depth, or the setting "
+                f"`cameras` does not name it; looked at: {', '.join(known) or 'none'}"
+            )
+            continue
+        line = f"config: {where}: the dataset has no camera {camera}"
+        near = did_you_mean(camera, known)
+        if near:
+            line += f"; did you mean {near}?"
+        if not known:
+            line += "; it has no camera at all: leave the key out"
+        elif not near or len(known) > 1:
+            line += f" (it has {', '.join(known)})" if near else f"; it has {', '.join(known)}"
+        lines.append(line)
+    if lines:
+        raise CuesheetError("\n".join(lines))
+
+
+def check_episodes(dataset_name: str, wanted: Sequence[int], known: Collection[int]) -> None:
+    """Raise CuesheetError (one line) where `wanted` has episodes that are not in `known`."""
+    missing = sorted(set(wanted) - set(known))
+    if not missing:
+        return
+    noun = "episode" if len(missing) == 1 else "episodes"
+    line = f"config: episodes: {dataset_name} has no {noun} {as_ranges(missing)}"
+    if not known:
+        raise CuesheetError(f"{line}; it has no episodes at all")
+    closest = min(known, key=lambda episode: (abs(episode - missing[0]), episode))
+    raise CuesheetError(f"{line}; it has {as_ranges(known)}, the nearest is {closest}")

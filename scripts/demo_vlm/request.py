@@ -1,0 +1,209 @@
+"""The chat request: checked, and taken apart into texts, media and the schema of the reply."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from demo_vlm import MODEL_ID
+from demo_vlm.media import Media, MediaError, decode_clip, decode_picture, load_bytes
+
+
+class ApiError(Exception):
+    """An error in the shape of the OpenAI API."""
+
+    def __init__(
+        self, status: int, message: str, *, param: str | None = None, code: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.param = param
+        self.code = code
+
+    def body(self) -> dict:
+        """The JSON body of the response."""
+        kind = {401: "authentication_error", 404: "not_found_error", 500: "server_error"}.get(
+            self.status, "invalid_request_error"
+        )
+        return {
+            "error": {
+                "message": self.message,
+                "type": kind,
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+    @classmethod
+    def unknown_model(cls, name: object) -> "ApiError":
+        """The answer to a model that is not served here."""
+        return cls(
+            404,
+            f"the model {name!r} is not served here; the only one is {MODEL_ID!r}",
+            param="model",
+            code="model_not_found",
+        )
+
+
+@dataclass(frozen=True)
+class MediaPart:
+    """A picture or clip of the request, not yet decoded."""
+
+    is_clip: bool
+    url: str
+    where: str
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """What a chat request holds. `question` is the text of all user messages."""
+
+    texts: tuple[str, ...]
+    question: str
+    parts: tuple[MediaPart, ...]
+    schema_name: str
+    schema: dict | None
+    max_tokens: int | None
+
+
+def parse_body(body: Any) -> ChatRequest:
+    """Check the body of a chat request and take it apart. Raises ApiError (400 or 404)."""
+    if not isinstance(body, dict):
+        raise ApiError(400, "the body must be a JSON object")
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        raise ApiError(400, "`model` must be a non-empty string", param="model")
+    if model != MODEL_ID:
+        raise ApiError.unknown_model(model)
+    if body.get("stream"):
+        raise ApiError(400, "streaming is not offered: leave `stream` out", param="stream")
+    if body.get("n") not in (None, 1):
+        raise ApiError(400, "`n` must be 1: replies here do not vary", param="n")
+    max_tokens = _max_tokens(body)
+    for name in ("temperature", "top_p", "seed"):
+        value = body.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ApiError(400, f"`{name}` must be a number, got {value!r}", param=name)
+    texts, questions, parts = _messages(body.get("messages"))
+    question = "\n".join(questions)
+    name, schema = _response_format(body.get("response_format"))
+    if schema is None:
+        name, schema = schema_in_text("\n".join(texts))
+    return ChatRequest(tuple(texts), question, tuple(parts), name, schema, max_tokens)
+
+
+def read_media(parts: tuple[MediaPart, ...]) -> Media:
+    """Decode the pictures and clips of a request. Raises ApiError (400)."""
+    media = Media()
+    for part in parts:
+        try:
+            data = load_bytes(part.url)
+            if part.is_clip:
+                media.clips.append(decode_clip(data))
+            else:
+                media.pictures.append(decode_picture(data))
+        except MediaError as error:
+            raise ApiError(400, f"{part.where}: {error}", param=part.where) from error
+    return media
+
+
+def schema_in_text(text: str) -> tuple[str, dict | None]:
+    """The last JSON schema of an object that stands in `text`, and its title."""
+    decoder = json.JSONDecoder()
+    found: tuple[str, dict | None] = ("", None)
+    position = text.find("{")
+    while position != -1:
+        end = position + 1
+        try:
+            value, end = decoder.raw_decode(text, position)
+        except (ValueError, RecursionError):
+            value = None
+        if isinstance(value, dict) and isinstance(value.get("properties"), dict):
+            found = (str(value.get("title", "")), value)
+        position = text.find("{", end)
+    return found
+
+
+def _max_tokens(body: dict) -> int | None:
+    for name in ("max_completion_tokens", "max_tokens"):
+        value = body.get(name)
+        if value is not None:
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ApiError(
+                    400, f"`{name}` must be a whole number of at least 1, got {value!r}", param=name
+                )
+            return value
+    return None
+
+
+def _messages(messages: Any) -> tuple[list[str], list[str], list[MediaPart]]:
+    if not isinstance(messages, list) or not messages:
+        raise ApiError(400, "`messages` must be a list with at least one message", param="messages")
+    texts: list[str] = []
+    questions: list[str] = []
+    parts: list[MediaPart] = []
+    for number, message in enumerate(messages):
+        where = f"messages[{number}]"
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise ApiError(400, f"{where} must be an object with a `role`", param=where)
+        content = message.get("content")
+        said = []
+        if isinstance(content, str):
+            said = [content]
+        elif isinstance(content, list):
+            for index, part in enumerate(content):
+                text, media = _part(part, f"{where}.content[{index}]")
+                said += [] if text is None else [text]
+                parts += [] if media is None else [media]
+        elif content is not None or message["role"] != "assistant":
+            raise ApiError(
+                400,
+                f"{where}.content must be a string or a list of parts",
+                param=f"{where}.content",
+            )
+        texts += said
+        if message["role"] == "user":
+            questions += said
+    if not questions:
+        raise ApiError(400, "no message of the user holds text", param="messages")
+    return texts, questions, parts
+
+
+def _part(part: Any, where: str) -> tuple[str | None, MediaPart | None]:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind == "text":
+        if not isinstance(part.get("text"), str):
+            raise ApiError(400, f"{where}.text must be a string", param=where)
+        return part["text"], None
+    if kind in ("image_url", "video_url"):
+        holder = part.get(kind)
+        url = holder.get("url") if isinstance(holder, dict) else holder
+        if not isinstance(url, str) or not url:
+            raise ApiError(400, f"{where}.{kind}.url must be a URL", param=where)
+        return None, MediaPart(kind == "video_url", url, where)
+    raise ApiError(
+        400,
+        f"{where} has the type {kind!r}; expected `text`, `image_url` or `video_url`",
+        param=where,
+    )
+
+
+def _response_format(value: Any) -> tuple[str, dict | None]:
+    if value is None:
+        return "", None
+    kind = value.get("type") if isinstance(value, dict) else None
+    if kind in ("text", "json_object"):
+        return "", None
+    if kind != "json_schema":
+        raise ApiError(
+            400,
+            "`response_format.type` must be `text`, `json_object` or `json_schema`",
+            param="response_format",
+        )
+    holder = value.get("json_schema")
+    schema = holder.get("schema") if isinstance(holder, dict) else None
+    if not isinstance(schema, dict):
+        raise ApiError(
+            400, "`response_format.json_schema.schema` must be an object", param="response_format"
+        )
+    return str(holder.get("name", "")), schema
