@@ -126,11 +126,15 @@ clean:  ## Remove environments, caches and the demo's results; other results and
 
 # An environment is complete when its stamp is there; one without is made from scratch, so that an
 # interrupted installation is not built upon.
-$(VENV)/.workflow-installed: envs/workflow.lock.txt pyproject.toml
+$(VENV)/.packages-installed: envs/workflow.lock.txt
 	@$(FIND_PYTHON); \
 	echo "Installing the workflow's environment into $(VENV) with $$($$found --version); this takes a minute or two."; \
 	"$$found" -m venv --clear $(VENV)
 	@$(BIN)/python $(INSTALL) --require-hashes --requirement envs/workflow.lock.txt
+	@touch $@
+
+# The library itself, in place, so that edits take effect at once.
+$(VENV)/.workflow-installed: pyproject.toml $(VENV)/.packages-installed
 	@$(BIN)/python $(INSTALL) --no-deps --editable .
 	@touch $@
 
