@@ -18,8 +18,7 @@ def main(snakemake) -> None:
     with job_log.to_file(snakemake.log[0]):
         params = snakemake.params
         results = Path(params.results)
-        # Nothing is written to the corrections here, so nothing is set aside.
-        corrections = CorrectionFolder(Path(params.corrections), results.name, set_aside=results)
+        corrections = CorrectionFolder(Path(params.corrections), results.name, backups=results)
         progress = functools.partial(tqdm, desc="episodes", unit="episode", mininterval=2.0)
         count = build_site(results, corrections, params.default_camera, progress)
         page = results / "review" / "index.html"

@@ -63,7 +63,16 @@ def test_every_key_is_read(tmp_path, demo):
 
 
 @pytest.mark.parametrize("text", ["start,end,text\n0,2.0,reach\n2.0,,pull\n"])
-@pytest.mark.parametrize("change", [str, lambda t: "\ufeff" + t, lambda t: t.replace(",", ";")])
+@pytest.mark.parametrize(
+    "change",
+    [
+        str,
+        lambda t: "\ufeff" + t,
+        lambda t: t.replace(",", ";"),
+        lambda t: t.replace(",", ", "),
+        lambda t: t.replace("reach", '"reach"').replace(",", ", ").replace("\n", "\r\n"),
+    ],
+)
 def test_a_table_says_the_same_as_json(tmp_path, demo, text, change):
     write(tmp_path, change(text), "000001.csv")
     read = read_corrections(tmp_path, demo)[1]

@@ -5,14 +5,18 @@ import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import pytest_asyncio
 from aiohttp import ClientSession, CookieJar
 from aiohttp.test_utils import TestServer
 from stage_setup import write_keyframes
+from yarl import URL
 
+from cuesheet.artifacts.index import SCHEMA
+from cuesheet.dataset.index import write_index
 from cuesheet.errors import CuesheetError
-from cuesheet.report.correction_files import NOTHING, ConflictError, CorrectionFolder
+from cuesheet.report.correction_files import NO_FILE, ConflictError, CorrectionFolder
 from cuesheet.report.review_server import ReviewServer
 
 TOKEN = "a-token"
@@ -24,18 +28,18 @@ def correction(index: int = 3, **changes) -> dict:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> CorrectionFolder:
-    return CorrectionFolder(tmp_path / "corrections", "kitchen", tmp_path / "aside")
+    return CorrectionFolder(tmp_path / "corrections", "kitchen", tmp_path / "backups")
 
 
 def test_corrections_are_read_as_they_were_written(folder):
     assert folder.read(3).content is None
-    saved = folder.write(3, correction(), NOTHING)
+    saved = folder.write(3, correction(), NO_FILE)
     assert folder.read(3) == saved
     assert json.loads((folder.folder / "000003.json").read_text()) == correction()
 
 
 def test_a_version_that_the_writer_has_not_seen_is_not_replaced(folder):
-    first = folder.write(3, correction(), NOTHING)
+    first = folder.write(3, correction(), NO_FILE)
     folder.write(3, correction(note="of another person"), first.version)
     with pytest.raises(ConflictError) as conflict:
         folder.write(3, correction(note="mine"), first.version)
@@ -44,19 +48,19 @@ def test_a_version_that_the_writer_has_not_seen_is_not_replaced(folder):
 
 
 def test_the_same_content_is_no_conflict(folder):
-    folder.write(3, correction(), NOTHING)
-    assert folder.write(3, correction(), NOTHING).content == correction()
+    folder.write(3, correction(), NO_FILE)
+    assert folder.write(3, correction(), NO_FILE).content == correction()
 
 
-def test_what_is_replaced_on_purpose_is_set_aside(folder):
-    folder.write(3, correction(note="of another person"), NOTHING)
+def test_what_is_replaced_on_purpose_is_backed_up(folder):
+    folder.write(3, correction(note="of another person"), NO_FILE)
     folder.write(3, correction(note="mine"), "*")
     assert folder.read(3).content["note"] == "mine"
-    (aside,) = folder.set_aside.iterdir()
-    assert json.loads(aside.read_text())["note"] == "of another person"
+    (backup,) = folder.backups.iterdir()
+    assert json.loads(backup.read_text())["note"] == "of another person"
 
 
-def test_a_table_becomes_json_with_the_first_change_and_is_set_aside(folder):
+def test_a_table_becomes_json_with_the_first_change_and_is_backed_up(folder):
     folder.folder.mkdir()
     table = "start,end,text\n0.0,2.5,reach\n2.5,,place it\n"
     (folder.folder / "000003.csv").write_text(table)
@@ -67,21 +71,21 @@ def test_a_table_becomes_json_with_the_first_change_and_is_set_aside(folder):
     ]
     folder.write(3, correction(), saved.version)
     assert [path.name for path in folder.folder.iterdir()] == ["000003.json"]
-    (aside,) = folder.set_aside.iterdir()
-    assert aside.read_text() == table
+    (backup,) = folder.backups.iterdir()
+    assert backup.read_text() == table
 
 
 def test_no_corrections_are_no_file(folder):
-    saved = folder.write(3, correction(), NOTHING)
-    assert folder.write(3, None, saved.version).version == NOTHING
+    saved = folder.write(3, correction(), NO_FILE)
+    assert folder.write(3, None, saved.version).version == NO_FILE
     assert list(folder.folder.iterdir()) == []
 
 
 def test_a_file_of_another_episode_is_refused(folder):
     with pytest.raises(CuesheetError, match="it says episode 4 of 'kitchen'"):
-        folder.write(3, correction(4), NOTHING)
+        folder.write(3, correction(4), NO_FILE)
     with pytest.raises(CuesheetError, match="it says episode 3 of 'other'"):
-        folder.write(3, correction(dataset="other"), NOTHING)
+        folder.write(3, correction(dataset="other"), NO_FILE)
 
 
 @pytest_asyncio.fixture
@@ -113,7 +117,7 @@ def put(server) -> Callable:
         usual = {
             "Origin": str(server.make_url("/")).rstrip("/"),
             "X-Cuesheet": "review",
-            "If-Match": NOTHING,
+            "If-Match": NO_FILE,
         }
         sent = {**usual, **{name.replace("_", "-"): value for name, value in headers.items()}}
         return session.put(
@@ -188,6 +192,39 @@ def spans(*edges: float) -> list[dict]:
     return [{"start_s": start, "end_s": end, "label": "wipe"} for start, end in pairs]
 
 
+def write_results(folder: Path) -> Path:
+    """Index and keyframes of a dataset whose only episode is number 3 (2 s at 10 fps)."""
+    camera = {"camera": FRONT, "kind": "video", "file": "a.mp4", "from_s": 0.0, "to_s": 2.0}
+    episode = {
+        **{"episode_index": 3, "task": "wipe", "tasks": ["wipe"], "length": 20, "fps": 10.0},
+        **{"data_file": "a.parquet", "row_from": 0, "row_to": 20, "fingerprint": "x"},
+        "timestamps": [i / 10 for i in range(20)],
+        "cameras": [{**camera, "width": 64, "height": 48, "codec": "av1"}],
+    }
+    write_index(pa.Table.from_pylist([episode], schema=SCHEMA), folder / "episodes.parquet")
+    write_keyframes(folder / "keyframes" / "000003", seconds=2)
+    return folder
+
+
+def test_a_correction_of_an_episode_that_does_not_exist_is_rejected(folder, tmp_path):
+    folder.results = write_results(tmp_path)
+    with pytest.raises(CuesheetError, match="no episode 4"):
+        folder.write(4, correction(4), NO_FILE)
+    assert not folder.folder.exists()
+
+
+@pytest.mark.parametrize("header", ["start;end;text", "start, end, text", "start,end,text"])
+def test_every_csv_style_that_a_run_accepts_can_be_read_by_the_page(folder, header):
+    delimiter = header.removeprefix("start").partition("end")[0]
+    lines = [header, delimiter.join(("0", "2.5", "reach")), delimiter.join(("2.5", "", "place it"))]
+    folder.folder.mkdir()
+    (folder.folder / "000003.csv").write_text("\n".join(lines) + "\n")
+    assert folder.read(3).content["subtasks"] == [
+        {"start_s": 0.0, "end_s": 2.5, "label": "reach"},
+        {"start_s": 2.5, "label": "place it"},
+    ]
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
@@ -204,13 +241,12 @@ def spans(*edges: float) -> list[dict]:
     ],
 )
 def test_what_the_next_run_would_refuse_is_not_saved(folder, tmp_path, changes, problem):
-    folder.keyframes = tmp_path / "keyframes"
-    write_keyframes(folder.keyframes / "000003", seconds=2)
+    folder.results = write_results(tmp_path)
     with pytest.raises(CuesheetError, match=problem):
-        folder.write(3, correction(**changes), NOTHING)
+        folder.write(3, correction(**changes), NO_FILE)
     assert folder.read(3).content is None
     good = correction(length=20, subtasks=spans(0, 0.5, 2), vqa=[box(5, 5, 64, 48)])
-    assert folder.write(3, good, NOTHING).content == good
+    assert folder.write(3, good, NO_FILE).content == good
 
 
 @pytest.mark.parametrize("content", [[], correction(4), correction(subtasks=[]), "text"])
@@ -218,3 +254,41 @@ async def test_what_is_no_correction_of_the_episode_is_refused(browser, put, fol
     async with put(browser, content) as reply:
         assert reply.status in (400, 422)
     assert folder.read(3).content is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 200_000,
+        b'{"note": ' + b'{"a": ' * 200_000,
+        b'{"format": 1, "dataset": "kitchen", "episode_index": 3, "note": "\\ud800"}',
+        b'{"note": NaN}',
+        b"\xff\xfe\x00",
+        b"",
+    ],
+)
+async def test_a_malformed_body_is_a_client_error_and_saves_nothing(server, browser, folder, body):
+    origin = str(server.make_url("/")).rstrip("/")
+    headers = {"Origin": origin, "X-Cuesheet": "review"}
+    headers["If-Match"] = NO_FILE
+    async with browser.put("/api/corrections/000003", data=body, headers=headers) as reply:
+        assert reply.status == 400
+        assert "Traceback" not in await reply.text()
+    assert folder.read(3).content is None
+
+
+async def test_a_cookie_or_token_that_is_not_ascii_is_forbidden(server):
+    name = f"cuesheet-review-{server.port}"
+    async with ClientSession(server.make_url("/")) as stranger:
+        for value in ("p\u00e4ss", "\u2603"):
+            headers = {"Cookie": f"{name}={value}"}
+            async with stranger.get("/review/index.html", headers=headers) as reply:
+                assert reply.status == 403
+            async with stranger.get("/", params={"token": value}) as reply:
+                assert reply.status == 403
+
+
+@pytest.mark.parametrize("path", ["/clips/%00", "/review/a%00b.js", "/clips/" + "x" * 5000])
+async def test_a_path_that_cannot_exist_is_not_found(browser, path):
+    async with browser.get(URL(path, encoded=True)) as reply:
+        assert reply.status == 404

@@ -140,3 +140,14 @@ def test_episodes_that_are_gone_leave_nothing_behind(results, corrections, monke
     assert [p.name for p in (data / "list").iterdir()] == ["0000.js"]
     assert not (data / "episodes/000002.js").exists()
     assert not (data / "thumbs/000002.jpg").exists()
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", ", "])
+def test_a_csv_correction_of_every_style_builds_the_page(results, corrections, delimiter):
+    rows = [("start", "end", "text"), ("0", "0.5", "wipe"), ("0.5", "1.0", "rinse")]
+    corrections.folder.mkdir()
+    text = "".join(delimiter.join(row) + "\n" for row in rows)
+    (corrections.folder / "000001.csv").write_text(text)
+    assert build_site(results, corrections, CAMERA) == 3
+    shown = delivered(results / "review/data/episodes/000001.js")["correction"]["subtasks"]
+    assert [row["label"] for row in shown] == ["wipe", "rinse"]

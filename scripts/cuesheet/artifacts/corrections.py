@@ -123,25 +123,48 @@ def files_below(folder: Path) -> dict[int, Path]:
 
 
 def read_correction(path: Path, dataset_name: str) -> Correction:
-    """One file, JSON or CSV, checked against its own path. Raises CuesheetError."""
+    """Read a correction file, JSON or CSV, and check it against its own path.
+
+    Raises:
+        CuesheetError: the file cannot be read, or its content is not a valid correction.
+    """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CuesheetError(f"{path}: cannot be read: {error}") from None
-    index = int(path.stem)
-    if path.suffix == ".csv":
-        spans = _csv_spans(text)
-        value = {"format": FORMAT, "dataset": dataset_name, "episode_index": index}
-        value["subtasks"] = spans
-    else:
-        try:
-            value = json.loads(text)
-        except ValueError as error:
-            raise CuesheetError(f"{path}: is not valid JSON: {error}") from None
+        data = path.read_bytes()
+    except OSError as error:
+        raise CuesheetError(f"{path} cannot be read: {error.strerror}") from None
+    value = decode_correction(data, path, dataset_name)
     try:
-        return parse_correction(value, dataset_name, index)
+        return parse_correction(value, dataset_name, int(path.stem))
     except CuesheetError as error:
         raise CuesheetError(f"{path}: {error}") from None
+
+
+def decode_correction(data: bytes, path: Path, dataset_name: str) -> dict[str, Any]:
+    """Return the content of a correction file as a JSON object that is not validated yet.
+
+    Args:
+        data: the bytes of the file.
+        path: its path; the suffix says whether it is JSON or CSV.
+        dataset_name: name of the dataset, which a CSV file does not contain.
+
+    Raises:
+        CuesheetError: the file is neither JSON nor a CSV table of subtasks.
+    """
+    try:
+        text = data.decode("utf-8-sig")
+        if path.suffix == ".csv":
+            head = {"format": FORMAT, "dataset": dataset_name, "episode_index": int(path.stem)}
+            return {**head, "subtasks": _csv_spans(text)}
+        value = json.loads(text)
+    except CuesheetError as error:
+        raise CuesheetError(f"{path}: {error}") from None
+    except UnicodeDecodeError as error:
+        raise CuesheetError(f"{path} is not UTF-8 text: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise CuesheetError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise CuesheetError(f"{path} contains a JSON {type(value).__name__}; expected an object")
+    return value
 
 
 def parse_correction(value: Any, dataset_name: str, episode_index: int) -> Correction:
@@ -185,24 +208,28 @@ def check_applied(correction: Correction, episode: Episode) -> None:
 
 
 def _csv_spans(text: str) -> list[dict[str, Any]]:
-    """Rows of a table with the columns start, end (optional) and text."""
+    """Return the subtasks of a CSV table with the columns start, end (optional) and text.
+
+    The delimiter is a comma or a semicolon. Spaces after a delimiter are ignored.
+    """
     header = text.split("\n", 1)[0]
-    rows = csv.DictReader(io.StringIO(text), delimiter=";" if ";" in header else ",")
+    delimiter = ";" if ";" in header else ","
+    rows = csv.DictReader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)
     names = [name.strip() for name in rows.fieldnames or []]
     if not {"start", "text"} <= set(names) <= set(_CSV_COLUMNS):
         raise CuesheetError(
-            f"its first line is {header.strip()!r}; expected the columns {', '.join(_CSV_COLUMNS)}"
+            f"the first line is {header.strip()!r}; expected the columns {', '.join(_CSV_COLUMNS)}"
         )
     rows.fieldnames = names
     spans = []
     for row in rows:
         if row.get(None):
             raise CuesheetError(
-                f"line {rows.line_num} has more than {len(names)} values; a text with a comma "
-                "stands in quotes"
+                f"line {rows.line_num} has more than {len(names)} values; put a text that contains "
+                f"{delimiter!r} in double quotes"
             )
         try:
-            span: dict[str, Any] = {"start_s": float(row["start"]), "label": row["text"] or ""}
+            span = {"start_s": float(row["start"]), "label": (row["text"] or "").strip()}
             if (row.get("end") or "").strip():
                 span["end_s"] = float(row["end"])
         except (TypeError, ValueError):

@@ -1,29 +1,35 @@
 """Correction files as the review page reads and writes them (format: docs/corrections.md).
 
-A version is named by the hash of its bytes, so that a page learns that a file was changed by
-someone else since it read it. What is replaced in spite of that is set aside, not lost.
+The version of a file is the hash of its bytes. The page sends the version that it last read, so a
+file that somebody else changed in the meantime is never overwritten by accident. A file that is
+overwritten on purpose is backed up first.
 """
 
-import csv
 import hashlib
-import io
 import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cuesheet.artifacts.corrections import check_applied, parse_correction
+from cuesheet.artifacts.corrections import (
+    Correction,
+    check_applied,
+    check_correction,
+    decode_correction,
+    parse_correction,
+)
 from cuesheet.artifacts.episode import read_episode
+from cuesheet.artifacts.index import read_indexed_episode
 from cuesheet.errors import CuesheetError
 from cuesheet.files import write_json, write_text
 
-NOTHING = "none"  # the version of an episode without a file
+NO_FILE = "none"  # the version of an episode that has no correction file
 
 
 @dataclass(frozen=True)
-class Saved:
-    """The corrections of an episode, None where it has none, and which version that is."""
+class SavedCorrection:
+    """The corrections of an episode and their version; `content` is None if there is no file."""
 
     version: str
     content: dict[str, Any] | None
@@ -33,61 +39,69 @@ class Saved:
 
 
 class ConflictError(Exception):
-    """The file is another than the one that was to be replaced; `saved` is what is there."""
+    """The file changed since the writer read it; `saved` is its current content."""
 
-    def __init__(self, saved: Saved) -> None:
-        super().__init__("the file was changed")
+    def __init__(self, saved: SavedCorrection) -> None:
+        super().__init__("the correction file changed since it was read")
         self.saved = saved
 
 
 class CorrectionFolder:
-    """The corrections of one dataset.
+    """The correction files of one dataset.
 
     Args:
-        folder: holds {episode}.json or {episode}.csv, the episode in six digits.
-        dataset: its name, as it stands in the files.
-        set_aside: where replaced versions go.
-        keyframes: of the dataset's results; what is written is checked against them where they are.
+        folder: contains {episode}.json or {episode}.csv, with six digits for the episode.
+        dataset: name of the dataset, as written in the files.
+        backups: folder for the previous versions of files that are overwritten.
+        results: result folder of the dataset. If given, a correction is checked against the index
+            and the keyframes before it is written.
     """
 
     def __init__(
-        self, folder: Path, dataset: str, set_aside: Path, keyframes: Path | None = None
+        self, folder: Path, dataset: str, backups: Path, results: Path | None = None
     ) -> None:
         self.folder = folder
         self.dataset = dataset
-        self.set_aside = set_aside
-        self.keyframes = keyframes
+        self.backups = backups
+        self.results = results
 
-    def read(self, episode_index: int) -> Saved:
-        """Raises CuesheetError for a file that is not JSON (or CSV) of the format."""
+    def read(self, episode_index: int) -> SavedCorrection:
+        """Read the corrections of an episode.
+
+        Raises:
+            CuesheetError: the file is neither JSON nor a CSV table of subtasks.
+        """
         path = self._path(episode_index)
         if path is None:
-            return Saved(NOTHING, None)
+            return SavedCorrection(NO_FILE, None)
         data = path.read_bytes()
-        try:
-            text = data.decode("utf-8-sig")
-            content = json.loads(text) if path.suffix == ".json" else self._of_csv(text, path)
-        except (ValueError, KeyError) as error:
-            raise CuesheetError(f"{path} cannot be read ({error}); correct or delete it") from None
-        if not isinstance(content, dict):
-            raise CuesheetError(f"{path} is no JSON object; correct or delete it")
-        return Saved(hashlib.sha256(data).hexdigest(), content)
+        content = decode_correction(data, path, self.dataset)
+        return SavedCorrection(hashlib.sha256(data).hexdigest(), content)
 
-    def write(self, episode_index: int, content: dict[str, Any] | None, expected: str) -> Saved:
-        """Replace the corrections of an episode, with None: delete them.
+    def write(
+        self, episode_index: int, content: dict[str, Any] | None, expected: str
+    ) -> SavedCorrection:
+        """Replace the corrections of an episode, or delete them if `content` is None.
 
-        `expected` is the version that is replaced, `*` any. A version that the writer had not seen,
-        and a CSV file, are set aside first. Raises ConflictError where there is another one, and
-        CuesheetError where the next run would refuse `content`.
+        Args:
+            episode_index: episode to correct.
+            content: the new correction file.
+            expected: version that the writer wants to replace; `*` replaces any version. The old
+                file is backed up if `expected` is `*` or the file is a CSV table.
+
+        Raises:
+            ConflictError: the file has another version.
+            CuesheetError: the next run would reject `content`.
         """
-        self._check(episode_index, content)
+        if content is not None:
+            self._check(episode_index, parse_correction(content, self.dataset, episode_index))
         saved, path = self.read(episode_index), self._path(episode_index)
         if expected not in ("*", saved.version) and content != saved.content:
             raise ConflictError(saved)
         if path is not None and (expected == "*" or path.suffix == ".csv"):
             stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
             name = f"{path.stem}-{stamp}-{saved.version[:8]}{path.suffix}"
-            write_text(self.set_aside / name, path.read_text(encoding="utf-8-sig"))
+            write_text(self.backups / name, path.read_text(encoding="utf-8-sig"))
         if content is not None:
             write_json(self.folder / f"{episode_index:06d}.json", content)
         if path is not None and (content is None or path.suffix == ".csv"):
@@ -101,22 +115,33 @@ class CorrectionFolder:
                 return path
         return None
 
-    def _of_csv(self, text: str, path: Path) -> dict[str, Any]:
-        rows = [
-            {
-                "start_s": float(row["start"]),
-                **({"end_s": float(row["end"])} if row.get("end") else {}),
-                "label": row["text"],
-            }
-            for row in csv.DictReader(io.StringIO(text))
-        ]
-        head = {"format": 1, "dataset": self.dataset, "episode_index": int(path.stem)}
-        return {**head, "subtasks": rows}
-
-    def _check(self, episode_index: int, content: dict[str, Any] | None) -> None:
-        if content is None:
+    def _check(self, episode_index: int, correction: Correction) -> None:
+        if self.results is None:
             return
-        correction = parse_correction(content, self.dataset, episode_index)
-        keyframes = self.keyframes and self.keyframes / f"{episode_index:06d}"
-        if keyframes and keyframes.is_dir():
+        episode = read_indexed_episode(self.results / "episodes.parquet", episode_index)
+        cameras = [camera.camera for camera in episode.cameras]
+        check_correction(correction, episode.length, episode.fps, cameras)
+        keyframes = self.results / "keyframes" / f"{episode_index:06d}"
+        if keyframes.is_dir():
             check_applied(correction, read_episode(keyframes))
+
+
+def parse_request(body: bytes) -> dict[str, Any] | None:
+    """Parse the body of a write request: a correction, or null to delete the file.
+
+    Raises:
+        CuesheetError: the body is not JSON, is nested too deeply, contains text that is not
+            Unicode, or is neither an object nor null.
+    """
+    try:
+        content = json.loads(body)
+        json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
+    except RecursionError:
+        raise CuesheetError("the request is nested too deeply") from None
+    except UnicodeEncodeError:
+        raise CuesheetError("the request contains a surrogate, which is not valid text") from None
+    except ValueError as error:
+        raise CuesheetError(f"the request is not valid JSON: {error}") from None
+    if not (content is None or isinstance(content, dict)):
+        raise CuesheetError("the request must be a JSON object or null")
+    return content

@@ -1,12 +1,12 @@
-"""Serve a review page with saving: `cuesheet review results/DATASET`.
+"""Serve the review page of a dataset and save the corrections made on it.
 
-Only this machine can reach it (127.0.0.1), and only a browser that was given the printed address:
-its token becomes a cookie that other sites do not get sent. Writing also needs the page's own
-origin and a header that other sites cannot set. Corrections go to corrections/DATASET.
+The server listens on 127.0.0.1 only, and it only serves browsers that opened the printed address:
+the token in that address becomes a cookie that browsers do not send for other sites. To save, a
+request also needs the page's own origin and a header that other sites cannot set. Corrections are
+saved to corrections/DATASET.
 """
 
 import argparse
-import json
 import secrets
 import socket
 import sys
@@ -15,9 +15,10 @@ from pathlib import Path
 from aiohttp import web
 
 from cuesheet.errors import CuesheetError
-from cuesheet.report.correction_files import ConflictError, CorrectionFolder
+from cuesheet.report.correction_files import ConflictError, CorrectionFolder, parse_request
 
-_LARGEST_FILE = 8 << 20  # bytes of a correction
+_MAX_BODY_BYTES = 8 << 20
+_OPEN_PRINTED_ADDRESS = "open the address that cuesheet review printed"
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; media-src 'self'; connect-src 'self'; base-uri 'none'; "
@@ -33,7 +34,13 @@ _HEADERS = {
 
 
 class ReviewServer:
-    """The application for one dataset's results; `token` is what a browser has to bring."""
+    """The web application for the results of one dataset.
+
+    Args:
+        results: result folder, with `review/` and `clips/`.
+        corrections: correction files of the dataset.
+        token: secret that a browser must send.
+    """
 
     def __init__(self, results: Path, corrections: CorrectionFolder, token: str) -> None:
         self.results = results.resolve()
@@ -41,7 +48,7 @@ class ReviewServer:
         self.token = token
 
     def application(self) -> web.Application:
-        application = web.Application(middlewares=[self._guard], client_max_size=_LARGEST_FILE)
+        application = web.Application(middlewares=[self._guard], client_max_size=_MAX_BODY_BYTES)
         application.on_response_prepare.append(_add_headers)
         application.add_routes(
             [
@@ -56,29 +63,34 @@ class ReviewServer:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler) -> web.StreamResponse:
-        """Refuse what does not come from the page that this server gave out."""
+        """Reject every request that does not come from the page that this server served."""
         name, _, port = request.host.rpartition(":")
-        if name not in ("127.0.0.1", "localhost"):  # another name that resolves to this machine
-            raise web.HTTPForbidden(text="open the address that make review printed")
+        # DNS rebinding: another host name may resolve to this machine.
+        if name not in ("127.0.0.1", "localhost") or not port.isascii() or not port.isdigit():
+            raise web.HTTPForbidden(text=_OPEN_PRINTED_ADDRESS)
         if request.path == "/" and "token" in request.query:
             return await handler(request)
-        if not secrets.compare_digest(request.cookies.get(_cookie(port), ""), self.token):
-            raise web.HTTPForbidden(text="open the address that make review printed")
+        if not self._is_token(request.cookies.get(_cookie(port), "")):
+            raise web.HTTPForbidden(text=_OPEN_PRINTED_ADDRESS)
         if request.method not in ("GET", "HEAD"):
             own = request.headers.get("Origin") == f"http://{request.host}"
             if not own or request.headers.get("X-Cuesheet") != "review":
-                raise web.HTTPForbidden(text="only the review page itself may write")
+                raise web.HTTPForbidden(text="only the review page itself may save")
         return await handler(request)
 
     async def _enter(self, request: web.Request) -> web.Response:
         response = web.HTTPSeeOther("/review/index.html")
         given = request.query.get("token")
         if given is not None:
-            if not secrets.compare_digest(given, self.token):
-                raise web.HTTPForbidden(text="open the address that make review printed")
+            if not self._is_token(given):
+                raise web.HTTPForbidden(text=_OPEN_PRINTED_ADDRESS)
             name = _cookie(request.host.rpartition(":")[2])
             response.set_cookie(name, self.token, httponly=True, samesite="Strict")
         raise response
+
+    def _is_token(self, given: str) -> bool:
+        """Compare in constant time; as bytes, because a cookie may contain any characters."""
+        return secrets.compare_digest(given.encode(errors="surrogatepass"), self.token.encode())
 
     async def _session(self, request: web.Request) -> web.Response:
         return web.json_response({"dataset": self.corrections.dataset})
@@ -92,28 +104,32 @@ class ReviewServer:
 
     async def _write(self, request: web.Request) -> web.Response:
         expected = request.headers.get("If-Match")
+        if expected is None:
+            return web.Response(status=400, text="the header If-Match is missing")
         try:
-            content = json.loads(await request.read())
-        except ValueError as error:
-            return web.Response(status=400, text=f"the request is no JSON: {error}")
-        if expected is None or not (content is None or isinstance(content, dict)):
-            return web.Response(status=400, text="expected If-Match and an object or null")
+            content = parse_request(await request.read())
+        except CuesheetError as error:
+            return web.Response(status=400, text=str(error))
+        index = int(request.match_info["episode"])
         try:
-            index = int(request.match_info["episode"])
             saved = self.corrections.write(index, content, expected)
         except ConflictError as conflict:
             return web.json_response(conflict.saved.as_json(), status=409)
         except CuesheetError as error:
             return web.Response(status=422, text=str(error))
         except OSError as error:
-            text = f"{self.corrections.folder} cannot be written: {error.strerror}"
+            text = f"cannot write to {self.corrections.folder}: {error.strerror}"
             return web.Response(status=500, text=text)
         return web.json_response(saved.as_json())
 
     async def _file(self, request: web.Request) -> web.StreamResponse:
         root = self.results / request.match_info["folder"]
-        path = (root / request.match_info["path"]).resolve()
-        if not path.is_relative_to(root.resolve()) or not path.is_file():
+        try:
+            path = (root / request.match_info["path"]).resolve()
+            found = path.is_relative_to(root.resolve()) and path.is_file()
+        except (OSError, ValueError):  # a name that is too long, or that contains NUL
+            found = False
+        if not found:
             raise web.HTTPNotFound()
         return web.FileResponse(path)
 
@@ -123,7 +139,7 @@ async def _add_headers(request: web.Request, response: web.StreamResponse) -> No
 
 
 def _cookie(port: str) -> str:
-    """Cookies do not tell ports apart, so the name does."""
+    """Return the name of the cookie. It contains the port, because cookies ignore ports."""
     return f"cuesheet-review-{port}"
 
 
@@ -133,20 +149,20 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("results", type=Path, help="the result folder, e.g. results/demo_v3")
+    parser.add_argument("results", type=Path, help="result folder of a dataset: results/DATASET")
     parser.add_argument(
         "--corrections",
         type=Path,
         default=Path("corrections"),
-        help="as the setting corrections_dir (default: %(default)s)",
+        help="folder of the correction files, as in the setting corrections_dir (%(default)s)",
     )
-    parser.add_argument("--port", type=int, default=0, help="default: a free one")
+    parser.add_argument("--port", type=int, default=0, help="TCP port (default: a free port)")
     options = parser.parse_args(arguments)
     name = options.results.resolve().name
     if not (options.results / "review" / "index.html").is_file():
         print(
-            f"ERROR: {options.results}/review/index.html is not there; run the workflow first: "
-            f"snakemake --cores 2 {options.results}/review/index.html",
+            f"ERROR: {options.results}/review/index.html does not exist. Build it with: "
+            f"snakemake --cores all {options.results}/review/index.html",
             file=sys.stderr,
         )
         return 2
@@ -154,18 +170,19 @@ def main(arguments: list[str] | None = None) -> int:
         options.corrections / name,
         name,
         Path(".cuesheet") / "corrections" / name,
-        options.results / "keyframes",
+        options.results,
     )
     server = ReviewServer(options.results, corrections, secrets.token_urlsafe(24))
 
     try:
         listener = socket.create_server(("127.0.0.1", options.port))
-    except OSError as error:
-        print(f"ERROR: port {options.port} cannot be used: {error.strerror}", file=sys.stderr)
+    except (OSError, OverflowError) as error:
+        print(f"ERROR: cannot listen on port {options.port}: {error}", file=sys.stderr)
         return 2
     address = f"http://127.0.0.1:{listener.getsockname()[1]}/?token={server.token}"
     print(
-        f"Review page of {name}: {address}\nCorrections go to {corrections.folder}. Ctrl+C ends it."
+        f"Review page of {name}: {address}\n"
+        f"Corrections are saved to {corrections.folder}. Press Ctrl+C to stop."
     )
     sys.stdout.flush()
     web.run_app(server.application(), sock=listener, print=None, access_log=None)
