@@ -82,11 +82,11 @@ def model_servers_of(server_file: Path) -> list[psutil.Process]:
     return [
         one
         for one in processes_of(server_file)
-        if "demo_vlm" in one.cmdline() and not is_leash(one)
+        if "demo_vlm" in one.cmdline() and not is_guard(one)
     ]
 
 
-def is_leash(process: psutil.Process) -> bool:
+def is_guard(process: psutil.Process) -> bool:
     return any(word.endswith("process_guard.py") for word in process.cmdline())
 
 
@@ -216,14 +216,14 @@ asyncio.run(replica.start())
 
 
 def test_a_server_that_does_not_watch_its_parent_dies_with_it_too(tmp_path):
-    marker = tmp_path / "run" / "lifecycle.json"
+    marker = tmp_path / "run" / "server.json"
     marker.parent.mkdir()
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER, str(marker.parent)],
         env={**os.environ, "PYTHONPATH": str(Path(lifecycle.__file__).parents[2])},
     )
     try:
-        eventually(lambda: len(processes_of(marker)) == 3)  # the owner, the leash, the server
+        eventually(lambda: len(processes_of(marker)) == 3)  # owner, guard, server
     finally:
         owner.kill()
         owner.wait()
@@ -349,9 +349,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         os._exit(7)
 server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
 with open(sys.argv[1] + ".tmp", "w") as file:
-    file.write(str(lifecycle.server_port))
+    file.write(str(server.server_port))
 os.replace(sys.argv[1] + ".tmp", sys.argv[1])
-lifecycle.serve_forever()
+server.serve_forever()
 """
 
 
@@ -461,7 +461,7 @@ def test_a_supervisor_that_cannot_start_says_so_to_the_jobs(tmp_path):
     )
     assert result.returncode == 1
     with pytest.raises(CuesheetError, match="gateway cannot start"):
-        ask(tmp_path / "lifecycle.json", "Task: open the drawer")
+        ask(tmp_path / "server.json", "Task: open the drawer")
 
 
 def test_start_and_stop_import_nothing_heavy(repository):
@@ -489,7 +489,7 @@ def test_folders_of_ended_runs_do_not_pile_up(tmp_path):
         folder = runs / f"20200101-0000{number:02d}-1-a"
         folder.mkdir(parents=True)
         state = "ready" if number == 1 else "stopped"
-        (folder / "lifecycle.json").write_text(json.dumps({"state": state}))
+        (folder / "server.json").write_text(json.dumps({"state": state}))
     started = lifecycle.start(settings(tmp_path), runs)
     lifecycle.stop(started)
     left = sorted(folder.name for folder in runs.iterdir())

@@ -55,8 +55,8 @@ def is_model_server(process: psutil.Process) -> bool:
         words = process.cmdline()
     except psutil.NoSuchProcess:  # it has just ended
         return False
-    is_leash = any(word.endswith("process_guard.py") for word in words)
-    return "vllm.entrypoints.openai.api_server" in words and not is_leash
+    is_guard = any(word.endswith("process_guard.py") for word in words)
+    return "vllm.entrypoints.openai.api_server" in words and not is_guard
 
 
 def cached_of_segment(work: Workdir) -> tuple[int, int]:
@@ -158,7 +158,7 @@ def test_clips_are_taken_and_a_killed_vllm_is_replaced_in_the_middle_of_a_run(wo
 def test_nothing_is_left_of_vllm_where_what_watches_it_is_killed(work, model, demo_v3, killed):
     configure(work, model, demo_v3)
     run = work.start()
-    # vLLM, its engine core, its worker and more are there, below the leash.
+    # vLLM, its engine core, its worker and more are there, below the process guard.
     eventually(
         lambda: [p for p in model_servers_in(work.path) if len(p.children(recursive=True)) >= 2],
         run,

@@ -1,8 +1,9 @@
 """Model server processes that a run owns: start, wait for ready, restart, stop.
 
-A `Launch` is one command; a `Replica` is one process of it at a time, on a leash
-(`cuesheet.serving.process_guard`), so that it ends with us however we end; `ManagedBackend` keeps
-replicas alive and hands their URLs to the gateway. Nothing starts before the first request.
+A `Launch` is one command. A `Replica` is one process of it at a time, behind a process guard
+(`cuesheet.serving.process_guard`), so that it ends with the supervisor however that ends.
+`ManagedBackend` keeps replicas alive and hands their URLs to the gateway. Nothing starts before the
+first request.
 """
 
 import asyncio
@@ -30,10 +31,10 @@ POLL_S = 0.1
 PROBE_TIMEOUT_S = 5.0
 METRICS_TIMEOUT_S = 1.0
 STOP_GRACE_S = 5.0
-# Longer than the leash takes to end what it holds.
+# Longer than the process guard takes to end its process tree.
 STOP_PATIENCE_S = STOP_GRACE_S + 5.0
 STARTS = 4
-_LEASH = str(Path(__file__).with_name("process_guard.py"))
+_GUARD = str(Path(__file__).with_name("process_guard.py"))
 
 
 class ServerFailedError(CuesheetError):
@@ -69,7 +70,7 @@ class Replica:
 
     @property
     def pid(self) -> int | None:
-        """The leash's process id; the server is below it, in the same process group."""
+        """The process guard's id; the server is below it, in the same process group."""
         return self._process.pid if self._process else None
 
     async def start(self) -> Upstream:
@@ -97,7 +98,7 @@ class Replica:
         self._log_begin = log_diagnosis.size_of(self.log_path)
         with self.log_path.open("ab") as output:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", _LEASH, str(STOP_GRACE_S), *launch.argv),
+                *(sys.executable, "-I", _GUARD, str(STOP_GRACE_S), *launch.argv),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=output,
                 stderr=output,
@@ -133,13 +134,13 @@ class Replica:
             begun = time.monotonic()
             await self._keep_metrics()
             assert process.stdin is not None
-            process.stdin.close()  # lets go of the leash
+            process.stdin.close()  # tells the process guard to stop
             try:
                 await asyncio.wait_for(process.wait(), STOP_PATIENCE_S)
                 log.info("%s: ended after %.1f s", self.name, time.monotonic() - begun)
             except TimeoutError:
                 log.warning("%s: still there after %g s", self.name, STOP_PATIENCE_S)
-        # Where the leash was killed itself, others of its group may have stayed.
+        # If the process guard itself was killed, other processes of its group may remain.
         _signal_group(process.pid, signal.SIGKILL)
         await process.wait()
         self.url = None

@@ -1,180 +1,118 @@
-"""Run a command on a leash: when whoever holds the other end of stdin goes, all of it ends.
+"""Run a command and kill its process tree when stdin is closed.
 
-    python -I -S leash.py GRACE_S COMMAND [ARGUMENT ...]
+    python -I process_guard.py GRACE_S COMMAND [ARGUMENT ...]
 
-A model server has children and grandchildren (vLLM: one engine core process a GPU and more) and
-must not outlive the run, not even where the supervisor is killed and can end nothing. So this small
-process stands between the two. It starts the command and waits until stdin, a pipe from the
-supervisor, is closed, or the command ends, or it gets SIGTERM or SIGINT. Then it asks the command
-to end, waits for GRACE_S seconds, kills what is left, descendants in sessions of their own too, and
-ends the way the command did. On Linux it adopts orphaned descendants, so none gets away; elsewhere
-it kills the process group, which it must lead.
-
-Only the standard library, and little of it: about 10 ms and 9 MB a server.
+A model server has children and grandchildren (vLLM: one engine core process per GPU and more) and
+must not outlive the run, even if the supervisor is killed and cannot clean up. This process stands
+between the two. It ends the command when stdin, a pipe from the supervisor, is closed, or on
+SIGTERM, SIGINT or SIGHUP: SIGTERM first, SIGKILL for the whole tree after GRACE_S seconds. It exits
+the way the command did. On Linux it adopts orphaned descendants, so that none escapes.
 """
 
+import ctypes
 import os
+import resource
 import select
 import signal
+import subprocess
 import sys
 import time
 
+import psutil
+
+POLL_S = 0.1
+KILL_TIMEOUT_S = 2.0
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-_HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
-_LINUX = sys.platform == "linux"
-_PATIENCE_S = 2.0  # for killed processes to be gone
 
 
 def main(arguments: list[str]) -> int:
-    """Run until it is over; the exit status is the command's."""
+    """Run the command to its end and return its exit status."""
     grace_s, command = float(arguments[0]), arguments[1:]
-    wake_read, wake_write = os.pipe()
-    os.set_blocking(wake_write, False)
-    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-    for number in _HANDLED:
-        signal.signal(number, lambda *_: None)
-    prctl = _prctl()
-    if prctl:
-        prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    child = _start(command, prctl)
-    status = _wait(child, wake_read, None)
-    if status is None:
-        _send(child, signal.SIGTERM)
-        status = _wait(child, wake_read, time.monotonic() + grace_s)
-    status = _kill_all(child, status)
-    return _end_like(status)
+    stopped = False
 
+    def stop(*_: object) -> None:
+        nonlocal stopped
+        stopped = True
 
-def _prctl():
-    if not _LINUX:
-        return None
-    import ctypes
-
-    return ctypes.CDLL(None).prctl
-
-
-def _start(command, prctl):
-    """Fork and execute; the child dies with this process, if the system can do that."""
-    leash = os.getpid()
-    # A signal that comes before the command runs must wait for it, not get lost in this handler.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
-    child = os.fork()
-    if child:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
-        return child
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, stop)
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     try:
-        signal.set_wakeup_fd(-1)
-        for number in _HANDLED:
-            signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
-        if prctl:
-            prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != leash:
-                os._exit(1)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.execvp(command[0], command)
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, preexec_fn=_die_with(os.getpid())
+        )
     except OSError as error:
-        os.write(2, f"{command[0]} cannot be started: {error.strerror}\n".encode())
-        os._exit(126 if isinstance(error, PermissionError) else 127)
-    finally:
-        os._exit(1)
+        print(f"{command[0]} cannot be started: {error.strerror}", file=sys.stderr)
+        return 126 if isinstance(error, PermissionError) else 127
+    while not stopped and _is_running(child):
+        ready, _, _ = select.select([0], [], [], POLL_S)
+        stopped = stopped or bool(ready and not os.read(0, 4096))
+    if _is_running(child):
+        child.terminate()
+    deadline = time.monotonic() + grace_s
+    while _is_running(child) and time.monotonic() < deadline:
+        time.sleep(POLL_S / 2)
+    _kill_tree(child)
+    return _exit_like(child.returncode)
 
 
-def _wait(child, wake_read, deadline):
-    """The child's wait status; None once the leash is let go, or at `deadline` where one is given.
-
-    After the leash is let go only the child and the deadline count.
-    """
-    status = None
-    while status is None:
-        watched = [wake_read] if deadline else [wake_read, 0]
-        left_s = max(0.0, deadline - time.monotonic()) if deadline else None
-        ready, _, _ = select.select(watched, [], [], left_s)
-        woken_by = os.read(wake_read, 4096) if wake_read in ready else b""
-        status = _reap(child)
-        if status is not None:
-            break
-        if deadline is None and any(number != signal.SIGCHLD for number in woken_by):
-            return None
-        if 0 in ready and not os.read(0, 4096):
-            return None
-        if deadline and time.monotonic() >= deadline:
-            return None
-    return status
+def _prctl(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(option, value)
 
 
-def _reap(child):
-    """Take leave of everything that ended; the wait status of `child` if that was among it."""
-    found = None
-    while True:
+def _die_with(parent: int):
+    """Return what the child runs before the command: it is killed when `parent` ends."""
+
+    def prepare() -> None:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return prepare
+
+
+def _is_running(child: subprocess.Popen) -> bool:
+    """Reap adopted processes that have ended, and return whether the command still runs."""
+    while child.poll() is None:
         try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
-            return found
-        if pid == child:
-            found = status
-        if pid == 0:
-            return found
+            return False
+        if ended is None:
+            return True
+        if ended.si_pid != child.pid:
+            os.waitpid(ended.si_pid, 0)
+    return False
 
 
-def _kill_all(child, status):
-    """Kill what is left, until nothing is; return the wait status of `child`."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    deadline = time.monotonic() + _PATIENCE_S
+def _kill_tree(child: subprocess.Popen) -> None:
+    deadline = time.monotonic() + KILL_TIMEOUT_S
     while time.monotonic() < deadline:
-        pids = _descendants() if _LINUX else []
-        for pid in pids:
-            _send(pid, signal.SIGKILL)
-        if status is None:
-            _send(child, signal.SIGKILL)
-        ended = _reap(child)
-        status = ended if status is None else status
-        if not pids and status is not None:
+        _is_running(child)  # reaps the command
+        remaining = psutil.Process().children(recursive=True)
+        if not remaining:
             break
-        time.sleep(0.01)
-    return signal.SIGKILL if status is None else status
-
-
-def _descendants():
-    """Every process below this one. Those whose parent ended have become its own children."""
-    children = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
+        for process in remaining:
             try:
-                with open(f"/proc/{name}/stat", "rb") as file:
-                    fields = file.read().rpartition(b")")[2].split()
-            except OSError:
+                process.kill()
+                if process.ppid() == os.getpid() and process.pid != child.pid:
+                    process.wait(POLL_S)
+            except (psutil.NoSuchProcess, psutil.TimeoutExpired):
                 continue
-            children.setdefault(int(fields[1]), []).append(int(name))
-    found, open_pids = [], [os.getpid()]
-    while open_pids:
-        below = children.get(open_pids.pop(), [])
-        found += below
-        open_pids += below
-    return found
 
 
-def _send(pid, number):
-    try:
-        os.kill(pid, number)
-    except (ProcessLookupError, PermissionError):
-        return
-
-
-def _end_like(status):
-    """Exit as the command did: with its status, or by its signal."""
-    code = os.waitstatus_to_exitcode(status)
-    if code >= 0:
+def _exit_like(code: int | None) -> int:
+    """Exit with the command's status, or by the signal that ended it."""
+    if code is not None and code >= 0:
         return code
-    import resource
-
+    number = signal.SIGKILL if code is None else signal.Signals(-code)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.set_wakeup_fd(-1)
-    if -code not in (signal.SIGKILL, signal.SIGSTOP):
-        signal.signal(-code, signal.SIG_DFL)
-    os.kill(os.getpid(), -code)
-    return 128 - code
+    if number != signal.SIGKILL:
+        signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    return 128 + number
 
 
 if __name__ == "__main__":
