@@ -14,7 +14,7 @@ from cuesheet.serving.dispatcher import Asker, Counters
 from cuesheet.serving.gateway import Gateway
 from cuesheet.serving.response_cache import CallCache
 from cuesheet.serving.upstream import Backend, ExternalBackend
-from cuesheet.vlm.gateway_client import RunLink
+from cuesheet.vlm.gateway_client import GatewayClient
 
 GATEWAY_KEY = "gateway-key-77aa"
 
@@ -24,7 +24,7 @@ class Running:
     """A gateway that runs; `naps` are the seconds that its retries would have waited."""
 
     gateway: Gateway
-    link: RunLink
+    link: GatewayClient
     naps: list[float]
 
     @property
@@ -64,7 +64,7 @@ async def gateway_before(
         json.dumps({"state": "ready", "url": url, "api_key": GATEWAY_KEY, "logs": {}})
     )
     try:
-        yield Running(gateway, RunLink(url, GATEWAY_KEY, server_file), naps)
+        yield Running(gateway, GatewayClient(url, GATEWAY_KEY, server_file), naps)
     finally:
         await gateway.close()
         await http.close()

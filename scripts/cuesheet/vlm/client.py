@@ -21,7 +21,7 @@ from urllib.parse import quote
 from pydantic import BaseModel
 
 from cuesheet.errors import CuesheetError, SurroundingsError
-from cuesheet.vlm.gateway_client import RunLink, wait_until_ready
+from cuesheet.vlm.gateway_client import GatewayClient, wait_until_ready
 from cuesheet.vlm.parsing import UnusableReplyError, parse_reply
 from cuesheet.vlm.structured_output import response_format
 
@@ -123,7 +123,7 @@ class Answer(Generic[Reply]):
 class Vlm:
     """A stage's connection to the model for one episode."""
 
-    link: RunLink
+    link: GatewayClient
     settings: VlmSettings
     group: str
     prompts: Mapping[str, str]
