@@ -276,7 +276,7 @@ async def test_new_episodes_go_to_the_server_with_the_fewest_calls(tmp_path):
 async def test_a_server_that_fails_is_left_alone_and_taken_back_when_it_recovers(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(upstream, "FIRST_REST_S", 0.2)
+    monkeypatch.setattr(upstream, "FIRST_COOLDOWN_S", 0.2)
     healthy = False
 
     def sick(body, number):

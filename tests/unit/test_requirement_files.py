@@ -24,7 +24,7 @@ PACKAGE_OF_MODULE = {
 OF_OTHER_ENVIRONMENTS = {
     "lerobot_tools.py",
     "tiny_vlm.py",
-    "vllm_batch.py",
+    "vllm_offline.py",
     "vllm_cpu_hook.py",
 }
 
@@ -40,7 +40,7 @@ def pins(repository: Path, name: str) -> dict[str, str]:
 
 def wanted(repository: Path, name: str) -> list[str]:
     lines = (repository / f"envs/{name}.in").read_text().splitlines()
-    return [plain(re.split(r"[=<>~ ]", line)[0]) for line in lines if line[:1].isalnum()]
+    return [plain(re.split(r"[=<>~ \[]", line)[0]) for line in lines if line[:1].isalnum()]
 
 
 def imported(folder: Path) -> set[str]:
@@ -54,7 +54,7 @@ def imported(folder: Path) -> set[str]:
                 modules |= {name.name.partition(".")[0] for name in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 modules.add(node.module.partition(".")[0])
-    modules -= own | set(sys.stdlib_module_names) | {"cuesheet", "demo_vlm", "torchcodec", "vllm"}
+    modules -= own | set(sys.stdlib_module_names) | {"cuesheet", "demo_vlm", "torchcodec"}
     return {plain(PACKAGE_OF_MODULE.get(module, module)) for module in modules}
 
 

@@ -36,7 +36,7 @@ from pathlib import Path
 SWITCH = "CUESHEET_JOB_SERVER"  # "off": every job is a Python of its own
 LOG_NAME = "jobs.tsv"
 _CLIENT = Path(__file__).with_name("job_client.py")
-_SCRIPTS = Path(__file__).resolve().parents[1]
+_SCRIPTS = Path(__file__).resolve().parents[2]
 _PR_SET_PDEATHSIG = 1
 _REQUEST_TIMEOUT_S = 10.0
 

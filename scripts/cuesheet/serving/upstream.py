@@ -1,7 +1,8 @@
 """Model servers as the gateway sees them: one attempt at one server, and the choice of a server.
 
-What stands behind the gateway, managed processes or given URLs, is a `Backend`. Nothing here knows
-of retries, of HTTP towards the jobs or of the cache.
+What is behind the gateway, managed processes or given URLs, is a `Backend`. Requests go through
+the openai package, without its retries: the dispatcher retries. This module knows neither HTTP
+towards the jobs nor the cache.
 """
 
 import asyncio
@@ -10,28 +11,30 @@ import json
 import ssl
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-import aiohttp
+import httpx2
+import openai
+from openai import AsyncOpenAI, DefaultAioHttpClient
 
 from cuesheet.vlm.parsing import load_finite
 
-# Statuses that may go away by themselves: request timeout, too early, too many requests.
+# Temporary by nature: request timeout, too early, too many requests.
 RETRIED_STATUSES = frozenset({408, 425, 429})
-# Shorter than the 5 s after which common servers close what is idle.
+# Shorter than the 5 s after which common servers close idle connections.
 KEEP_ALIVE_S = 3.0
-FAILURES_BEFORE_REST = 3
-FIRST_REST_S = 5.0
-LONGEST_REST_S = 60.0
-# A chat reply is a few kilobytes; what is larger than this is not read to its end.
+FAILURES_BEFORE_COOLDOWN = 3
+FIRST_COOLDOWN_S = 5.0
+LONGEST_COOLDOWN_S = 60.0
+# A chat reply is a few kilobytes; a larger one than this is not read to its end.
 LARGEST_REPLY_BYTES = 8 * 1024 * 1024
+LARGEST_ERROR_BYTES = 64 * 1024
 # The `finish_reason` of the empty reply that stands for one that was too large.
 TOO_LARGE = "reply_too_large"
-# What is shorter is no secret but a word for none ("none", "EMPTY"), and may be part of any text.
+# A shorter key is a placeholder ("none", "EMPTY") and may be part of any text.
 SHORTEST_SECRET = 8
 
 
@@ -64,9 +67,9 @@ class BackendFailedError(Exception):
 
 
 class ChatBody(Mapping[str, Any]):
-    """A chat request as it came: its bytes are sent on, and its messages read from them again.
+    """A chat request whose messages are read from the received bytes each time they are needed.
 
-    So that what waits, with its pictures, is held once. A changed copy is a plain dictionary.
+    So a waiting request, with its images, is held once. A changed copy is a plain dictionary.
     """
 
     def __init__(self, body: Mapping[str, Any], content: bytes) -> None:
@@ -83,14 +86,28 @@ class ChatBody(Mapping[str, Any]):
         return 1 + len(self._rest)
 
 
-@dataclass(frozen=True)
-class _Response:
-    """What a server sent: its status, its headers, and its body up to LARGEST_REPLY_BYTES."""
+class _BoundedStream(httpx2.AsyncByteStream):
+    """The body of an error response, cut off after LARGEST_ERROR_BYTES."""
 
-    status: int
-    headers: Mapping[str, str]
-    content: bytes
-    whole: bool
+    def __init__(self, stream: httpx2.AsyncByteStream) -> None:
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        received = 0
+        async for chunk in self._stream:
+            yield chunk
+            received += len(chunk)
+            if received > LARGEST_ERROR_BYTES:
+                return
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def _bound_errors(response: httpx2.Response) -> None:
+    """Limit what the openai package reads of an error response."""
+    if response.status_code >= 300:
+        response.stream = _BoundedStream(response.stream)
 
 
 class Upstream:
@@ -111,37 +128,35 @@ class Upstream:
         self.rejects_response_format = not structured
         self.rejects_mm_processor_kwargs = False
         self._failures_in_row = 0
-        self._rests_until = 0.0
+        self._cooling_down_until = 0.0
         self._base_url = base_url.rstrip("/")
         self._api_key = api_key
-        self._session: aiohttp.ClientSession | None = None
+        self._client: AsyncOpenAI | None = None
 
     @property
-    def rests(self) -> bool:
+    def cooling_down(self) -> bool:
         """Whether recent failures keep new calls away for a moment."""
-        return time.monotonic() < self._rests_until
+        return time.monotonic() < self._cooling_down_until
 
     async def ask(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Ask once and return the reply as the server gave it.
+        """Send the request once and return the reply as the server gave it.
 
         A reply that is too large is not read: one without text, with the finish reason TOO_LARGE,
-        stands for it. Raises TransientError (lost connection, time out, 429, 5xx, a reply that is
-        not a chat completion) or CallFailedError (any other refusal).
+        replaces it. Raises TransientError (lost connection, timeout, 429, 5xx, a reply that is not
+        a chat completion) or CallFailedError (any other error response).
         """
         self.in_flight += 1
         try:
-            content = body.content if isinstance(body, ChatBody) else json.dumps(body).encode()
-            response = await self._send("POST", "/chat/completions", content)
-            if response.status >= 300:
-                raise self._refusal(response)
-            reply = self._read(response.content) if response.whole else _too_large(body)
+            async with asyncio.timeout(self.timeout_s):
+                content = await self._complete(body)
+            reply = _too_large(body) if content is None else self._read(content)
         except TimeoutError as error:
             self._failed()
             raise TransientError(f"{self.name}: no reply within {self.timeout_s:g} s") from error
-        except (aiohttp.ClientError, OSError) as error:
-            self._failed(refused=isinstance(error, aiohttp.ClientConnectorError))
-            message = self.without_key(f"{type(error).__name__} {error}".strip())
-            raise TransientError(f"{self.name}: connection lost ({message})") from error
+        except openai.APIStatusError as error:
+            raise self._refusal(error.response) from error
+        except (openai.APIConnectionError, httpx2.HTTPError, OSError) as error:
+            raise self._lost(error) from error
         finally:
             self.in_flight -= 1
         self._failures_in_row = 0
@@ -150,54 +165,70 @@ class Upstream:
     async def models(self) -> list[str]:
         """Return the ids of `/v1/models`. Raises ValueError that says what came instead."""
         try:
-            response = await self._send("GET", "/models")
+            async with asyncio.timeout(self.timeout_s):
+                response = await self._opened().models.with_raw_response.list()
         except TimeoutError:
             raise ValueError(f"{self.name}: no reply within {self.timeout_s:g} s") from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise ValueError(self.without_key(f"{self.name}: {error}")) from error
-        if response.status >= 300:
-            message = self.without_key(_message_of(response)[0])
-            raise ValueError(f"{self.name}: {response.status} {message}")
+        except openai.APIStatusError as error:
+            message = self.without_key(_message_of(error.response)[0])
+            raise ValueError(f"{self.name}: {error.status_code} {message}") from None
+        except (openai.APIConnectionError, httpx2.HTTPError, OSError) as error:
+            raise ValueError(str(self._lost(error))) from error
         try:
             return [str(model["id"]) for model in json.loads(response.content)["data"]]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ValueError(f"{self.name}: the reply is no list of models ({error})") from error
+            raise ValueError(f"{self.name}: the reply is not a list of models ({error})") from error
 
     async def close(self) -> None:
-        if self._session:
-            await self._session.close()
+        if self._client:
+            await self._client.close()
 
-    async def _send(self, method: str, path: str, body: bytes | None = None) -> _Response:
-        if self._session is None:
-            # Certificates are read now, so that SSL_CERT_FILE counts. There is no limit: how many
-            # calls are in flight is bounded before they come here.
-            secure = self._base_url.startswith("https:")
-            trusted = ssl.create_default_context() if secure else True
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=0, ssl=trusted, keepalive_timeout=KEEP_ALIVE_S
-                ),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None),
-                trust_env=not is_loopback(self._base_url),
-                headers={"Authorization": f"Bearer {self._api_key or 'none'}"},
-            )
-        headers = {"Content-Type": "application/json"} if body is not None else None
-        async with (
-            asyncio.timeout(self.timeout_s),
-            self._session.request(
-                method, self._base_url + path, data=body, headers=headers
-            ) as response,
-        ):
-            content = bytearray()
-            async for chunk in response.content.iter_any():
+    async def _complete(self, body: Mapping[str, Any]) -> bytes | None:
+        """Return the reply's bytes; None if there are more than LARGEST_REPLY_BYTES."""
+        rest = {name: value for name, value in body.items() if name not in ("model", "messages")}
+        content = bytearray()
+        async with self._opened().chat.completions.with_streaming_response.create(
+            model=body.get("model") or "", messages=body["messages"], extra_body=rest
+        ) as response:
+            async for chunk in response.iter_bytes():
                 content += chunk
                 if len(content) > LARGEST_REPLY_BYTES:
-                    response.close()
-                    break
-            whole = len(content) <= LARGEST_REPLY_BYTES
-            kept = bytes(content[:LARGEST_REPLY_BYTES])
-            return _Response(response.status, response.headers, kept, whole)
+                    return None
+        return bytes(content)
+
+    def _opened(self) -> AsyncOpenAI:
+        if self._client is None:
+            # Certificates are read now, so that SSL_CERT_FILE counts. There is no limit: requests
+            # in flight are bounded before they come here.
+            secure = self._base_url.startswith("https:")
+            limits = httpx2.Limits(max_connections=None, keepalive_expiry=KEEP_ALIVE_S)
+            self._client = AsyncOpenAI(
+                base_url=self._base_url,
+                api_key=self._api_key or "none",
+                max_retries=0,
+                timeout=None,
+                # A compressed reply could expand without limit.
+                default_headers={"Accept-Encoding": "identity"},
+                http_client=DefaultAioHttpClient(
+                    follow_redirects=False,  # the key never goes to another server
+                    trust_env=not is_loopback(self._base_url),
+                    verify=ssl.create_default_context() if secure else True,
+                    limits=limits,
+                    timeout=None,
+                    event_hooks={"response": [_bound_errors]},
+                ),
+            )
+        return self._client
+
+    def _lost(self, error: Exception) -> TransientError:
+        """Return the error of a connection that failed, after counting the failure.
+
+        The client has no timeout of its own, so its APITimeoutError is a lost connection too.
+        """
+        cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else error
+        self._failed(refused=isinstance(cause, (httpx2.ConnectError, httpx2.ConnectTimeout)))
+        message = self.without_key(f"{type(cause).__name__} {cause}".strip())
+        return TransientError(f"{self.name}: connection lost ({message})")
 
     def _read(self, content: bytes) -> dict[str, Any]:
         try:
@@ -215,8 +246,8 @@ class Upstream:
         self._failed()
         return TransientError(f"{self.name}: {what}")
 
-    def _refusal(self, response: _Response) -> TransientError | CallFailedError:
-        status = response.status
+    def _refusal(self, response: httpx2.Response) -> TransientError | CallFailedError:
+        status = response.status_code
         message, code = _message_of(response)
         message = self.without_key(message)
         if status in RETRIED_STATUSES or status >= 500:
@@ -229,10 +260,10 @@ class Upstream:
 
     def _failed(self, refused: bool = False) -> None:
         self._failures_in_row += 1
-        beyond = self._failures_in_row - (1 if refused else FAILURES_BEFORE_REST)
+        beyond = self._failures_in_row - (1 if refused else FAILURES_BEFORE_COOLDOWN)
         if beyond >= 0:
-            self._rests_until = time.monotonic() + min(
-                LONGEST_REST_S, FIRST_REST_S * 2.0 ** min(beyond, 10)
+            self._cooling_down_until = time.monotonic() + min(
+                LONGEST_COOLDOWN_S, FIRST_COOLDOWN_S * 2.0 ** min(beyond, 10)
             )
 
     def without_key(self, text: str) -> str:
@@ -268,7 +299,7 @@ class Affinity:
 
     def choose(self, upstreams: Sequence[Upstream], group: str) -> Upstream | None:
         """Return the group's upstream among the living ones; None if none lives."""
-        fit = [upstream for upstream in upstreams if not upstream.rests] or list(upstreams)
+        fit = [upstream for upstream in upstreams if not upstream.cooling_down] or list(upstreams)
         if not fit:
             return None
         kept = self._of_group.get(group)
@@ -361,7 +392,7 @@ def _too_large(body: Mapping[str, Any]) -> dict[str, Any]:
     return {"object": "chat.completion", "model": body.get("model"), "choices": [choice]}
 
 
-def _message_of(response: _Response) -> tuple[str, Any]:
+def _message_of(response: httpx2.Response) -> tuple[str, Any]:
     """Return what a refusal says, and its error code if it has one."""
     text = response.content.decode(errors="replace")
     try:
