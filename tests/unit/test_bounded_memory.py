@@ -16,7 +16,7 @@ from PIL import Image
 from cuesheet.assemble.merge import EpisodeRows, merge_file
 from cuesheet.assemble.verify import _is_repeated
 from cuesheet.dataset import data_reader
-from cuesheet.dataset.data_reader import READ_OPTIONS
+from cuesheet.dataset.data_reader import open_data_file
 from cuesheet.media.image_columns import read_images
 
 FRAMES = 400
@@ -64,7 +64,7 @@ def test_a_list_of_megabytes_is_stored_once_and_not_on_every_frame(annotated):
     size = sum(len(row["content"]) for row in long_list())
     assert size > MIB  # more than the dictionary that parquet holds by default
     assert annotated.stat().st_size < 2 * size
-    with pq.ParquetFile(annotated, **READ_OPTIONS) as file:
+    with open_data_file(annotated) as file:
         last = [
             b.column(0)[-1].as_py() for b in file.iter_batches(8, columns=["language_persistent"])
         ]
@@ -83,7 +83,7 @@ def test_merging_and_checking_a_long_list_holds_a_few_frames_of_it(annotated, tm
 
 def test_reading_a_long_list_back_holds_a_few_frames_of_it(annotated, pool):
     size = sum(len(row["content"]) for row in long_list())
-    with pq.ParquetFile(annotated, **READ_OPTIONS) as file:
+    with open_data_file(annotated) as file:
         assert _is_repeated(file, 0)
     assert pool.max_memory() < 40 * size  # 256 frames at once before, and copies of them
 
@@ -96,7 +96,7 @@ def test_a_long_list_of_the_source_is_kept_in_bounded_memory(annotated, tmp_path
     again = pq.ParquetFile(tmp_path / "again.parquet")
     first = next(again.iter_batches(1, columns=["language_persistent"])).column(0)[0].as_py()
     assert [row["content"] for row in first] == [row["content"] for row in long_list()]
-    with pq.ParquetFile(tmp_path / "again.parquet", **READ_OPTIONS) as file:
+    with open_data_file(tmp_path / "again.parquet") as file:
         assert _is_repeated(file, 0)
 
 

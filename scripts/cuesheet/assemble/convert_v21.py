@@ -4,6 +4,7 @@ In: the merged data files of single episodes. Out: files of many episodes, one r
 meta/episodes and tasks as parquet, meta/stats.json, and info.json of v3.0.
 """
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,10 +16,10 @@ import pyarrow.parquet as pq
 
 from cuesheet.artifacts.language import LANGUAGE_COLUMNS
 from cuesheet.assemble import concat_videos
+from cuesheet.assemble.episode_writer import EpisodeWriter
 from cuesheet.assemble.finalize import copy_other_files, extended_info, prepare, publish
-from cuesheet.assemble.merge import write_options
 from cuesheet.dataset import v21
-from cuesheet.dataset.data_reader import READ_OPTIONS, SourceLanguage, as_column, episode_tables
+from cuesheet.dataset.data_reader import SourceLanguage, episode_tables, open_data_file
 from cuesheet.dataset.metadata import Dataset, Episode
 from cuesheet.errors import CuesheetError
 from cuesheet.files import atomic_path
@@ -143,25 +144,18 @@ def _files_of(episodes: Sequence[Episode], merged: Path) -> Iterator[list[Episod
 
 
 def _join_data(episodes: Sequence[Episode], merged: Path, target: Path) -> None:
-    with atomic_path(target) as temporary:
-        writer: pq.ParquetWriter | None = None
-        try:
-            for episode in episodes:
-                path = merged / episode.data_file
-                with pq.ParquetFile(path, **READ_OPTIONS) as file:
-                    schema = file.schema_arrow
-                    if writer is None:
-                        writer = pq.ParquetWriter(temporary, schema, **write_options(schema))
-                    plain = [name for name in schema.names if name not in LANGUAGE_COLUMNS]
-                    own = SourceLanguage(file)
-                    for _, table in episode_tables(file, plain, path, temporary.parent):
-                        (persistent, events), _ = own.take(0, table.num_rows)
-                        columns = [*table.columns, as_column(persistent), events]
-                        whole = pa.table(columns, schema=schema)
-                        writer.write_table(whole.cast(writer.schema), row_group_size=table.num_rows)
-        finally:
-            if writer is not None:
-                writer.close()
+    with atomic_path(target) as temporary, contextlib.ExitStack() as stack:
+        writer: EpisodeWriter | None = None
+        for episode in episodes:
+            path = merged / episode.data_file
+            with open_data_file(path) as file:
+                schema = file.metadata.schema.to_arrow_schema()
+                writer = writer or stack.enter_context(EpisodeWriter(temporary, schema))
+                plain = [name for name in schema.names if name not in LANGUAGE_COLUMNS]
+                own = SourceLanguage(file)
+                for _, table in episode_tables(file, plain, path, target.parent):
+                    persistent, events, _ = own.take(0, table.num_rows)
+                    writer.write(table, persistent, events)
 
 
 def _write_metadata(

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cuesheet.artifacts.language import LANGUAGE_COLUMNS, Row
-from cuesheet.dataset.data_reader import READ_OPTIONS, SourceLanguage
+from cuesheet.dataset.data_reader import SourceLanguage, open_data_file
 from cuesheet.dataset.metadata import Dataset, Episode
 from cuesheet.errors import CuesheetError
 
@@ -40,7 +40,7 @@ def episodes_with_rows(dataset: Dataset) -> frozenset[int]:
         if not dataset.is_there(data_file):
             continue
         try:
-            with pq.ParquetFile(path, **READ_OPTIONS) as file:
+            with open_data_file(path) as file:
                 found.update(_with_rows(file, episodes))
         except (OSError, pa.ArrowException) as error:
             raise CuesheetError(f"{path} cannot be read: {error}") from None
@@ -58,7 +58,7 @@ def _with_rows(file: pq.ParquetFile, episodes: Sequence[Episode]) -> Iterator[in
     begin = 0
     for episode in episodes:
         end = begin + episode.length
-        if own.take(begin, end)[1]:
+        if own.take(begin, end)[2]:
             yield episode.episode_index
         begin = end
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from cuesheet.artifacts.language import EVENTS_COLUMN, PERSISTENT_COLUMN, style_name
 from cuesheet.artifacts.sampling import shortest_float32
-from cuesheet.dataset.data_reader import READ_OPTIONS
+from cuesheet.dataset.data_reader import open_data_file
 from cuesheet.dataset.metadata import Dataset, Episode
 from cuesheet.errors import CuesheetError
 from cuesheet.files import atomic_path
@@ -74,7 +74,7 @@ def tidy_rows(dataset: Dataset) -> Iterator[TidyRow]:
             continue
         path = dataset.root / data_file
         try:
-            with pq.ParquetFile(path, **READ_OPTIONS) as file:
+            with open_data_file(path) as file:
                 missing = {PERSISTENT_COLUMN, EVENTS_COLUMN} - set(file.schema_arrow.names)
                 if missing:
                     raise CuesheetError(f"{path} has no {min(missing)}: it is not annotated.")

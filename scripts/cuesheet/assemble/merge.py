@@ -1,21 +1,19 @@
-"""Writes a data file of the dataset anew, with the two language columns.
+"""Writes an annotated copy of a data file: the source's columns and the two language columns.
 
-One episode at a time goes through: the source's columns unchanged, the language columns last, one
-row group an episode. The persistent list is the same on every frame; it is built and encoded for a
-few frames, and what they make is repeated (`repeated_pages`): neither memory nor time grows with
-frames times rows.
+One episode at a time is read and written, so memory depends neither on the size of the file nor on
+the number of frames. Invariants: the source's columns keep their values and types; the language
+columns are the last two, in the explicit types of `language_arrow`; there is one row group per
+episode; the persistent list is the same on every frame of an episode, sorted by (timestamp, style,
+role); an event is only on the frame whose timestamp it has.
 """
 
 import json
-import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from cuesheet.artifacts.language import (
     LANGUAGE_COLUMNS,
@@ -28,32 +26,26 @@ from cuesheet.artifacts.language_arrow import (
     COLUMN_TYPES,
     EVENT_ROW,
     EVENTS_TYPE,
-    PERSISTENT_ROW,
-    PERSISTENT_TYPE,
-    array,
+    PERSISTENT_DICTIONARY_TYPE,
     hub_features,
 )
+from cuesheet.assemble.episode_writer import EpisodeWriter
 from cuesheet.assemble.existing_rows import foreign_rows
-from cuesheet.assemble.parquet_footer import UnexpectedParquetError
-from cuesheet.assemble.repeated_pages import EpisodeWriter
 from cuesheet.dataset.data_reader import (
-    READ_OPTIONS,
-    Repeated,
     SourceLanguage,
-    as_column,
     episode_tables,
+    open_data_file,
+    repeat_list,
 )
 from cuesheet.errors import CuesheetError
 from cuesheet.files import atomic_path
 
-# Beyond its limit a dictionary is given up and every frame holds its strings in full: with the
-# default of 1 MiB, the persistent list of 300 subtasks makes some 40 GB of an hour.
-_DICTIONARY_BYTES = 256 << 20
+LanguageColumns = tuple[pa.ChunkedArray, pa.ChunkedArray]
 
 
 @dataclass(frozen=True)
 class EpisodeRows:
-    """The annotations of an episode; events still carry their timestamp."""
+    """The annotations of an episode. Events still have their timestamp."""
 
     persistent: Sequence[Row]
     events: Sequence[Row]
@@ -64,7 +56,7 @@ class Merged:
     """What a merge did, by episode number."""
 
     annotated: tuple[int, ...]
-    kept_from_source: tuple[int, ...]  # not annotated here, but the source had language rows
+    kept_from_source: tuple[int, ...]  # not annotated in this run, but the source had language rows
     empty: tuple[int, ...]
     frames: int
 
@@ -77,52 +69,39 @@ def merge_file(
     progress: Callable[[Sequence[int]], Iterator[int]] = iter,
     replaced: Collection[str | None] | None = None,
 ) -> Merged:
-    """Writes `output`: the data file `source` with the language columns. Atomic.
+    """Write `output`: the data file `source` with the language columns. Atomic.
 
     Args:
-        source: a data file of a LeRobot v3.0 dataset.
-        output: where the annotated file goes.
-        annotations: the rows of an episode; None leaves the episode without annotation, with the
-            language rows that the source itself may hold.
-        expected: frames by episode, in the order of the file, as the metadata says.
+        source: a data file of the dataset.
+        output: the annotated file.
+        annotations: returns the rows of an episode; None keeps the language rows of the source.
+        expected: frames by episode in the order of the file, according to the metadata.
         progress: wraps the episodes to show progress, as `tqdm` does.
-        replaced: rows of other styles that the source has stay beside the annotations; None: none
-            stays.
+        replaced: the styles whose rows in the source are replaced; None: all styles.
 
     Raises:
-        CuesheetError: the file is not what the metadata says, or a row belongs to no frame.
+        CuesheetError: the file does not agree with the metadata, or a row is not on any frame.
     """
-
-    def written(repeat: bool) -> Merged:
-        with pq.ParquetFile(source, **READ_OPTIONS) as file:
+    try:
+        with open_data_file(source) as file:
             schema = annotated_schema(file.schema_arrow)
             plain = [name for name in schema.names if name not in LANGUAGE_COLUMNS]
             own = SourceLanguage(file)
-            with atomic_path(output) as temporary:
-                episodes = episode_tables(file, plain, source, temporary.parent)
-                with EpisodeWriter(temporary, schema, write_options(schema), repeat) as writer:
-                    writing = _Writing(writer, annotations, own, replaced, source)
-                    merged = _write(writing, episodes, expected, progress)
-                    writer.finish()
-                    return merged
-
-    try:
-        try:
-            return written(repeat=True)
-        except UnexpectedParquetError as error:
-            logging.getLogger(__name__).warning(
-                "%s: encoded pages could not be repeated, which takes longer: %s", output, error
-            )
-            return written(repeat=False)
+            with atomic_path(output) as temporary, EpisodeWriter(temporary, schema) as writer:
+                episodes = episode_tables(file, plain, source, output.parent)
+                writing = _Writing(writer, annotations, own, replaced, source)
+                return writing.run(episodes, expected, progress)
     except pa.ArrowInvalid as error:
         raise CuesheetError(f"{source} is not a readable parquet file: {error}") from None
     except FileNotFoundError:
-        raise CuesheetError(f"{source} is not there; the dataset's metadata names it.") from None
+        raise CuesheetError(
+            f"{source} does not exist, but the dataset's metadata names it."
+        ) from None
 
 
 @dataclass(frozen=True)
 class _Writing:
-    """What is written where, and what the rows of an episode come from."""
+    """One merge: the writer, and the sources of an episode's rows."""
 
     writer: EpisodeWriter
     annotations: Callable[[int], EpisodeRows | None]
@@ -130,95 +109,61 @@ class _Writing:
     replaced: Collection[str | None] | None
     source: Path
 
-    def columns(
-        self, episode_index: int, table: pa.Table, first_frame: int
-    ) -> tuple[tuple[Repeated | pa.ChunkedArray, pa.ChunkedArray], str]:
-        """The language columns of an episode, and whether they are annotated, kept or empty."""
-        rows = self.annotations(episode_index)
-        if rows is not None and self.replaced is None:
-            language = language_columns(rows, table.column("timestamp"), episode_index, self.source)
-            return language, "annotated"
-        found, had_rows = self.own.take(first_frame, first_frame + table.num_rows)
-        if rows is None:
-            return found, "kept" if had_rows else "empty"
-        if had_rows and (rows.persistent or rows.events):
-            times = table.column("timestamp").cast(pa.float32()).to_pylist()
-            persistent, events = foreign_rows((as_column(found[0]), found[1]), times, self.replaced)
-            rows = EpisodeRows([*rows.persistent, *persistent], [*rows.events, *events])
-        language = language_columns(rows, table.column("timestamp"), episode_index, self.source)
-        return language, "annotated"
-
-
-def _write(
-    writing: _Writing,
-    episodes: Iterator[tuple[int, pa.Table]],
-    expected: Mapping[int, int],
-    progress: Callable[[Sequence[int]], Iterator[int]],
-) -> Merged:
-    source, writer = writing.source, writing.writer
-    done: dict[str, list[int]] = {"annotated": [], "kept": [], "empty": []}
-    frames = 0
-    for wanted in progress(list(expected)):
-        episode_index, table = next(episodes, (None, None))
-        if episode_index != wanted or table.num_rows != expected[wanted]:
-            found = (
-                "the file ends"
-                if table is None
-                else f"found {table.num_rows} rows of episode {episode_index}"
-            )
+    def run(
+        self,
+        episodes: Iterator[tuple[int, pa.Table]],
+        expected: Mapping[int, int],
+        progress: Callable[[Sequence[int]], Iterator[int]],
+    ) -> Merged:
+        outcomes: dict[str, list[int]] = {"annotated": [], "kept": [], "empty": []}
+        frames = 0
+        for wanted in progress(list(expected)):
+            episode_index, table = next(episodes, (None, None))
+            if episode_index != wanted or table.num_rows != expected[wanted]:
+                found = (
+                    "the file ends"
+                    if table is None
+                    else f"found {table.num_rows} rows of episode {episode_index}"
+                )
+                raise CuesheetError(
+                    f"{self.source}: expected {expected[wanted]} rows of episode {wanted} next, as "
+                    f"the metadata says; {found}. Delete the dataset's episodes.parquet and run "
+                    "again: the index reports what disagrees."
+                )
+            columns, outcome = self._language(episode_index, table, frames)
+            outcomes[outcome].append(episode_index)
+            self.writer.write(table, *columns)
+            frames += table.num_rows
+        extra = next(episodes, None)
+        if extra is not None:
             raise CuesheetError(
-                f"{source}: expected {expected[wanted]} rows of episode {wanted} next, as the "
-                f"metadata says; {found}. Run the index again to see what disagrees."
+                f"{self.source}: found rows of episode {extra[0]}, which the metadata does not "
+                "place in this file."
             )
-        language, way = writing.columns(episode_index, table, frames)
-        done[way].append(episode_index)
-        writer.write(table, *language)
-        frames += table.num_rows
-    extra = next(episodes, None)
-    if extra is not None:
-        raise CuesheetError(
-            f"{source}: rows of episode {extra[0]} that the metadata does not place in this file."
-        )
-    return Merged(tuple(done["annotated"]), tuple(done["kept"]), tuple(done["empty"]), frames)
+        return Merged(*(tuple(indices) for indices in outcomes.values()), frames)
 
-
-def write_options(schema: pa.Schema) -> dict[str, Any]:
-    """How the columns are written: dictionaries for what repeats, small pages of pictures."""
-    sink = pa.BufferOutputStream()
-    pq.ParquetWriter(sink, schema).close()
-    stored = pq.read_metadata(pa.BufferReader(sink.getvalue())).schema
-    leaves = [stored.column(number) for number in range(len(stored))]
-    # With room for much, the dictionary of what never repeats would only be held in memory.
-    unlike = {leaf.path for leaf in leaves if _is_picture(leaf) or _is_measured(leaf)}
-    options: dict[str, Any] = {
-        "compression": "snappy",
-        "use_dictionary": [leaf.path for leaf in leaves if leaf.path not in unlike],
-        # The least and the greatest text of an episode help nobody, and take a sixth of the time.
-        "write_statistics": [leaf.path for leaf in leaves if not _is_of_language(leaf)],
-        "dictionary_pagesize_limit": _DICTIONARY_BYTES,
-    }
-    if any(_is_picture(leaf) for leaf in leaves):
-        # A page's size is looked at only after so many values; the default, 1024, may be gigabytes.
-        options["write_batch_size"] = 16
-    return options
-
-
-def _is_picture(leaf: pq.ColumnSchema) -> bool:
-    return leaf.physical_type == "BYTE_ARRAY" and leaf.logical_type.type == "NONE"
-
-
-def _is_measured(leaf: pq.ColumnSchema) -> bool:
-    return leaf.physical_type in ("FLOAT", "DOUBLE") and not _is_of_language(leaf)
-
-
-def _is_of_language(leaf: pq.ColumnSchema) -> bool:
-    return leaf.path.split(".")[0] in LANGUAGE_COLUMNS
+    def _language(
+        self, episode_index: int, table: pa.Table, first_frame: int
+    ) -> tuple[LanguageColumns, str]:
+        """Return the language columns of an episode and its outcome: annotated, kept or empty."""
+        rows = self.annotations(episode_index)
+        timestamps = table.column("timestamp")
+        if rows is not None and self.replaced is None:
+            return language_columns(rows, timestamps, episode_index, self.source), "annotated"
+        *found, had_rows = self.own.take(first_frame, first_frame + table.num_rows)
+        if rows is None:
+            return (found[0], found[1]), "kept" if had_rows else "empty"
+        if had_rows and (rows.persistent or rows.events):
+            times = _float32(timestamps).tolist()
+            persistent, events = foreign_rows((found[0], found[1]), times, self.replaced)
+            rows = EpisodeRows([*rows.persistent, *persistent], [*rows.events, *events])
+        return language_columns(rows, timestamps, episode_index, self.source), "annotated"
 
 
 def annotated_schema(source: pa.Schema) -> pa.Schema:
-    """The source's schema without stale columns, with the language columns last.
+    """Return the source's schema without stale columns and with the language columns last.
 
-    What the Hugging Face datasets library and pandas keep in the file's metadata is kept in step.
+    The entries of pandas and of the Hugging Face datasets library in the metadata are updated.
     """
     dropped = {*LANGUAGE_COLUMNS, *STALE_COLUMNS}
     fields = [field for field in source if field.name not in dropped]
@@ -254,22 +199,20 @@ def _pandas_metadata(value: bytes, dropped: set[str]) -> bytes:
 
 def language_columns(
     rows: EpisodeRows, timestamps: pa.ChunkedArray, episode_index: int, source: Path | str
-) -> tuple[Repeated, pa.ChunkedArray]:
-    """The two columns of one episode.
+) -> LanguageColumns:
+    """Return the two columns of one episode.
 
     Args:
         rows: the episode's rows, in any order.
-        timestamps: the episode's `timestamp` column, seconds, one a frame.
+        timestamps: the episode's `timestamp` column, seconds, one per frame.
         episode_index: for messages.
         source: the data file, for messages.
 
     Raises:
-        CuesheetError: a row's timestamp is not that of a frame: the annotations are of an older
-            recording of the episode.
+        CuesheetError: a row's timestamp is not that of a frame, because the annotations belong to
+            an older recording of the episode.
     """
-    if timestamps.type != pa.float32():  # a cast imports pyarrow.compute: 0.05 s of CPU
-        timestamps = timestamps.cast(pa.float32())
-    times = timestamps.to_pylist()
+    times = _float32(timestamps).tolist()
     frame_of = dict(zip(times, range(len(times)), strict=True))
     by_frame: dict[int, list[Row]] = {}
     for name, listed in (("persistent row", rows.persistent), ("event", rows.events)):
@@ -279,22 +222,25 @@ def language_columns(
                 what = f"a {name} ({row['style'] or 'speech'}) at {row['timestamp']} s"
                 raise CuesheetError(
                     f"{source}, episode {episode_index}: {what} is on no frame. The annotations "
-                    "are of another recording of this episode: delete its files in keyframes, "
+                    "belong to another recording of this episode: delete its files in keyframes, "
                     "plan, interjections, vqa and validation, and run again."
                 )
             if name == "event":
                 by_frame.setdefault(frame_index, []).append(row)
-    persistent = array(sort_persistent(rows.persistent), PERSISTENT_ROW)
-    return Repeated(persistent, len(times), PERSISTENT_TYPE), _placed(by_frame, len(times))
+    persistent = pa.scalar(sort_persistent(rows.persistent), PERSISTENT_DICTIONARY_TYPE)
+    return repeat_list(persistent, len(times)), _event_lists(by_frame, len(times))
 
 
-def _placed(by_frame: Mapping[int, list[Row]], frames: int) -> pa.ChunkedArray:
+def _float32(timestamps: pa.ChunkedArray) -> np.ndarray:
+    return timestamps.cast(pa.float32()).to_numpy()
+
+
+def _event_lists(by_frame: Mapping[int, list[Row]], frames: int) -> pa.ChunkedArray:
     counts = np.zeros(frames + 1, dtype=np.int32)
     ordered: list[Row] = []
     for frame_index in sorted(by_frame):
         counts[frame_index + 1] = len(by_frame[frame_index])
         ordered += sort_events(by_frame[frame_index])
-    offsets = pa.py_buffer(np.cumsum(counts, dtype=np.int32))
-    values = array(ordered, EVENT_ROW)
-    lists = pa.Array.from_buffers(EVENTS_TYPE, frames, [None, offsets], children=[values])
-    return pa.chunked_array([lists])
+    offsets = pa.array(np.cumsum(counts, dtype=np.int32))
+    values = pa.array(ordered, EVENT_ROW)
+    return pa.chunked_array([pa.ListArray.from_arrays(offsets, values, type=EVENTS_TYPE)])

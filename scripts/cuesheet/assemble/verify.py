@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cuesheet.artifacts.language import LANGUAGE_COLUMNS, PERSISTENT_COLUMN
 from cuesheet.artifacts.language_arrow import COLUMN_TYPES
-from cuesheet.dataset.data_reader import LIST_BATCH_FRAMES, READ_OPTIONS, is_repeated
+from cuesheet.dataset.data_reader import LIST_BATCH_FRAMES, open_data_file, repeated_rows
 from cuesheet.dataset.metadata import Dataset, Episode, read_dataset
 from cuesheet.errors import CuesheetError
 
@@ -36,9 +37,9 @@ def check_dataset(source: Dataset, annotated: Path, progress: Progress = iter) -
         episodes = finished.data_files[data_file]
         path = annotated / data_file
         try:
-            with pq.ParquetFile(path, **READ_OPTIONS) as file:
+            with open_data_file(path) as file:
                 problems += [f"{path}: {p}" for p in _check_file(file, episodes)]
-                schema = file.schema_arrow
+                schema = file.metadata.schema.to_arrow_schema()
                 rows += file.metadata.num_rows
         except (OSError, pa.ArrowException) as error:
             problems.append(f"{path} cannot be read: {error}")
@@ -71,7 +72,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _check_file(file: pq.ParquetFile, episodes: Sequence[Episode]) -> Iterator[str]:
-    schema = file.schema_arrow
+    schema = file.metadata.schema.to_arrow_schema()
     if tuple(schema.names[-2:]) != LANGUAGE_COLUMNS:
         yield f"the last columns are {schema.names[-2:]}; expected {list(LANGUAGE_COLUMNS)}."
         return
@@ -95,18 +96,15 @@ def _check_file(file: pq.ParquetFile, episodes: Sequence[Episode]) -> Iterator[s
 
 
 def _is_repeated(file: pq.ParquetFile, row_group: int) -> bool:
-    """Whether a row group has one persistent list on all its frames; a few are read at a time."""
-    first: pa.Array | None = None
+    """Return whether all frames of a row group have the same persistent list."""
+    first: list[Any] | None = None
     for batch in file.iter_batches(
         LIST_BATCH_FRAMES, row_groups=[row_group], columns=[PERSISTENT_COLUMN], use_threads=False
     ):
-        column = batch.column(0)
-        if column.null_count:
+        rows = repeated_rows(batch.column(0))
+        if rows is None or (first is not None and rows != first):
             return False
-        if first is None:
-            first = column.slice(0, 1).flatten()
-        if not is_repeated(column, first):
-            return False
+        first = rows
     return True
 
 

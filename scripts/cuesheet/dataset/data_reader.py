@@ -1,15 +1,14 @@
 """Reads a data file episode by episode in bounded memory.
 
-What makes an episode large are encoded pictures (an hour is gigabytes) and the persistent list of
-language rows (megabytes, the same on every frame). Pictures beyond a limit wait in a file that is
-mapped into memory; lists are read a few frames at a time, and one that repeats is held once.
+Two things make an episode large: encoded images (gigabytes per hour) and the persistent list of
+language rows (megabytes, the same on every frame). Images beyond a limit are held in a file that
+is mapped into memory. The strings of the persistent list are read as dictionaries, so that each
+string is held once.
 """
 
 import itertools
-import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,33 +17,56 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cuesheet.artifacts.language import EVENTS_COLUMN, LANGUAGE_COLUMNS, PERSISTENT_COLUMN
-from cuesheet.artifacts.language_arrow import EVENTS_TYPE, PERSISTENT_TYPE, array
+from cuesheet.artifacts.language_arrow import EVENTS_TYPE, PERSISTENT_DICTIONARY_TYPE
 from cuesheet.errors import CuesheetError
 
-# A column chunk is read as it is needed; pyarrow's default loads all of a file's ahead.
-READ_OPTIONS: Mapping[str, Any] = {"pre_buffer": False, "buffer_size": 1 << 20}
-LIST_BATCH_FRAMES = 8
+# Frames whose persistent lists are in memory at once: enough to keep the work per batch small, few
+# enough to stay in the processor's cache.
+LIST_BATCH_FRAMES = 128
 
+_TYPES: Mapping[str, pa.DataType] = {
+    PERSISTENT_COLUMN: PERSISTENT_DICTIONARY_TYPE,
+    EVENTS_COLUMN: EVENTS_TYPE,
+}
 _BATCH_ROWS = 4096
 _BATCH_BYTES = 32 << 20  # of the source's columns, before they are decoded
-_HELD_BYTES = 128 << 20  # of an episode, decoded; more than that waits in a file
-_REPEATED_FRAMES = 64  # at most so many frames' persistent lists are held in memory,
-_REPEATED_BYTES = 32 << 20  # and at most so many bytes of them
+_HELD_BYTES = 128 << 20  # of an episode, decoded; larger episodes are held in a file
+
+
+def open_data_file(path: Path) -> pq.ParquetFile:
+    """Open a data file for reading in bounded memory.
+
+    The strings of persistent lists are read as dictionaries; the column's type says so.
+
+    Raises:
+        OSError, pa.ArrowException: the file does not exist or is not readable.
+    """
+    metadata = pq.read_metadata(path)
+    leaves = (metadata.schema.column(number) for number in range(len(metadata.schema)))
+    texts = [
+        leaf.path
+        for leaf in leaves
+        if leaf.path.split(".")[0] == PERSISTENT_COLUMN and leaf.physical_type == "BYTE_ARRAY"
+    ]
+    # A column chunk is read as it is needed; by default pyarrow loads all of a file's ahead.
+    return pq.ParquetFile(
+        path, metadata=metadata, read_dictionary=texts, pre_buffer=False, buffer_size=1 << 20
+    )
 
 
 def episode_tables(
     file: pq.ParquetFile, columns: Sequence[str], source: Path, folder: Path
 ) -> Iterator[tuple[int, pa.Table]]:
-    """The file's episodes in order, each as (episode_index, its rows of `columns`).
+    """Yield the file's episodes in order, each as (episode_index, its rows of `columns`).
 
     Args:
-        file: the data file, opened with `READ_OPTIONS`.
-        columns: what is read; `episode_index` and `timestamp` must be among them.
+        file: the data file, opened with `open_data_file`.
+        columns: the columns to read, among them `episode_index` and `timestamp`.
         source: the file's path, for messages.
-        folder: where rows that are too large for memory wait.
+        folder: for temporary files with rows that are too large for memory.
 
     Raises:
-        CuesheetError: a needed column is missing, or an episode is not in one piece.
+        CuesheetError: a needed column is missing, or an episode's rows are not contiguous.
     """
     for needed in ("episode_index", "timestamp"):
         if needed not in columns:
@@ -57,9 +79,8 @@ def episode_tables(
     seen: set[int] = set()
     for batch in file.iter_batches(batch_rows, columns=list(columns), use_threads=False):
         if batch.column("episode_index").null_count:
-            raise CuesheetError(f"{source}: a row has no episode_index; expected one on every row.")
-        # Not to_numpy, which imports pandas: 0.2 s of CPU.
-        numbers = np.from_dlpack(batch.column("episode_index"))
+            raise CuesheetError(f"{source}: a row has no episode_index; every row must have one.")
+        numbers = batch.column("episode_index").to_numpy(zero_copy_only=False)
         cuts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
         for start, end in itertools.pairwise(cuts):
             if start == end:
@@ -70,7 +91,7 @@ def episode_tables(
                     yield current, pending.take()
                 if number in seen:
                     raise CuesheetError(
-                        f"{source}: the rows of episode {number} are not in one piece."
+                        f"{source}: the rows of episode {number} are not contiguous."
                     )
                 seen.add(number)
                 current = number
@@ -82,8 +103,8 @@ def episode_tables(
 class _HeldRows:
     """The rows of one episode.
 
-    A row group is written column after column, so the whole episode must be at hand. The file that
-    holds what memory should not has lost its name once it is full: it is gone whatever happens.
+    A row group is written column by column, so the whole episode must be available. The file that
+    holds large episodes is unlinked as soon as it is mapped, so it never outlives the process.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -115,42 +136,11 @@ class _HeldRows:
             return pa.ipc.open_file(pa.memory_map(file.name)).read_all()
 
 
-@dataclass(frozen=True)
-class Repeated:
-    """The lists of an episode's frames where all are the same: `rows`, on each of `frames`."""
-
-    rows: pa.Array
-    frames: int
-    column_type: pa.ListType
-
-    @property
-    def num_rows(self) -> int:
-        """Language rows of all frames."""
-        return self.frames * len(self.rows)
-
-    @property
-    def held_frames(self) -> int:
-        """As many frames' lists as may be held in memory."""
-        fitting = _REPEATED_BYTES // max(self.rows.nbytes, 1)
-        return max(1, min(self.frames, _REPEATED_FRAMES, fitting))
-
-    def column(self) -> pa.ChunkedArray:
-        """A list a frame. The chunks share their memory."""
-        held = self.held_frames
-        offsets = array([0, len(self.rows)], pa.int32())
-        one = pa.ListArray.from_arrays(offsets, self.rows, type=self.column_type)
-        few = math.isqrt(held)  # in two steps, since every array to join takes its time
-        block = pa.concat_arrays([one] * few)
-        chunk = pa.concat_arrays([block] * -(-held // few)).slice(0, held)
-        whole, rest = divmod(self.frames, held)
-        chunks = [chunk] * whole + ([chunk.slice(0, rest)] if rest else [])
-        return pa.chunked_array(chunks, type=self.column_type)
-
-
 class SourceLanguage:
-    """The language rows that a data file already has, read front to back."""
+    """The language rows that a data file already has, read from front to back."""
 
     def __init__(self, file: pq.ParquetFile) -> None:
+        """Read from `file`, which `open_data_file` opened."""
         schema = file.schema_arrow
         self._file = file
         self._names = [
@@ -158,102 +148,114 @@ class SourceLanguage:
             for name in LANGUAGE_COLUMNS
             if name in schema.names and not pa.types.is_null(schema.field(name).type)
         ]
-        self._begin = 0
-        self._read = self._batches()
+        self._group = 0  # the row group to read next
+        self._batches: Iterator[pa.RecordBatch] = iter(())  # of the one before
+        self._row = 0  # of the file, at which the next batch begins
         self._held: tuple[int, pa.RecordBatch] | None = None
 
-    def take(
-        self, begin: int, end: int
-    ) -> tuple[tuple[Repeated | pa.ChunkedArray, pa.ChunkedArray], bool]:
-        """The two columns of rows [begin, end) in the explicit types, and whether there is a row.
+    def take(self, begin: int, end: int) -> tuple[pa.ChunkedArray, pa.ChunkedArray, bool]:
+        """Return both columns of the rows [begin, end), and whether there is any language row.
 
-        Persistent lists are `Repeated` where all are the same.
-
-        `begin` must not be before the `end` of an earlier call.
+        The columns have the types `PERSISTENT_DICTIONARY_TYPE` and `EVENTS_TYPE`, and empty lists
+        if the file has no such column. `begin` must not be before the `end` of an earlier call.
         """
-        lists = {
-            PERSISTENT_COLUMN: _Lists(PERSISTENT_TYPE),
-            EVENTS_COLUMN: _Lists(EVENTS_TYPE),
-        }
-        if self._names:
-            for batch in self._between(begin, end):
-                for name in self._names:
-                    lists[name].add(batch.column(name))
-        persistent = lists[PERSISTENT_COLUMN].found(end - begin)
-        events = as_column(lists[EVENTS_COLUMN].found(end - begin))
-        return (persistent, events), any(found.has_rows for found in lists.values())
+        persistent, events = _PersistentLists(), []
+        has_rows = False
+        batches = self._between(begin, end) if self._names else ()
+        for batch in batches:
+            for name in self._names:
+                lists = _as_lists(batch.column(name), _TYPES[name])
+                has_rows = has_rows or lists.offsets[0] != lists.offsets[-1]
+                (persistent if name == PERSISTENT_COLUMN else events).append(lists)
+        empty = repeat_list(pa.scalar([], EVENTS_TYPE), 0 if events else end - begin)
+        return (
+            persistent.column(end - begin),
+            pa.chunked_array([*events, *empty.chunks], type=EVENTS_TYPE),
+            has_rows,
+        )
 
     def _between(self, begin: int, end: int) -> Iterator[pa.RecordBatch]:
-        self._begin = begin
         while begin < end:
             if self._held is None or self._held[0] + len(self._held[1]) <= begin:
-                self._held = next(self._read)
+                self._held = self._next_batch(begin)
                 continue
             first, batch = self._held
             stop = min(end, first + len(batch))
             yield batch.slice(begin - first, stop - begin)
             begin = stop
 
-    def _batches(self) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """(first row, rows) of the row groups that do not end before `_begin`."""
-        first = 0
-        for group in range(self._file.num_row_groups):
-            rows = self._file.metadata.row_group(group).num_rows
-            if first + rows <= self._begin:
-                first += rows
-                continue
-            for batch in self._file.iter_batches(
-                LIST_BATCH_FRAMES, row_groups=[group], columns=self._names, use_threads=False
-            ):
-                yield first, batch
-                first += len(batch)
+    def _next_batch(self, begin: int) -> tuple[int, pa.RecordBatch]:
+        """Return (first row, rows) of the next batch; skip row groups that end before `begin`."""
+        while (batch := next(self._batches, None)) is None:
+            rows = self._file.metadata.row_group(self._group).num_rows
+            if self._row + rows <= begin:
+                self._row += rows
+            else:
+                self._batches = self._file.iter_batches(
+                    LIST_BATCH_FRAMES,
+                    row_groups=[self._group],
+                    columns=self._names,
+                    use_threads=False,
+                )
+            self._group += 1
+        self._row += len(batch)
+        return self._row - len(batch), batch
 
 
-class _Lists:
-    """The lists of consecutive frames; as long as all are the same, one is held."""
+class _PersistentLists:
+    """The persistent lists of consecutive frames. As long as all are equal, one is held."""
 
-    def __init__(self, column_type: pa.ListType) -> None:
-        self.has_rows = False
-        self._type = column_type
-        self._first: pa.Array | None = None  # the one list, while there is but one
-        self._frames = 0
+    def __init__(self) -> None:
         self._chunks: list[pa.Array] = []
+        self._rows: list[Any] | None = None  # of every frame so far, if all have the same
+        self._frames = 0
 
-    def add(self, column: pa.ListArray) -> None:
-        if column.type != self._type or column.null_count:
-            column = array([rows or [] for rows in column.to_pylist()], self._type)
-        values = column.flatten()
-        self.has_rows = self.has_rows or len(values) > 0
-        if not self._frames:
-            self._first = values.slice(0, column.value_lengths()[0].as_py())
-        if self._first is not None and not is_repeated(column, self._first):
-            self._chunks = Repeated(self._first, self._frames, self._type).column().chunks
-            self._first = None
-        if self._first is None:
-            self._chunks.append(column)
-        self._frames += len(column)
+    def append(self, lists: pa.ListArray) -> None:
+        rows = repeated_rows(lists)
+        if self._frames == 0:
+            self._rows = rows
+        elif self._rows is not None and rows != self._rows:
+            self._chunks = self.column(0).chunks
+            self._rows = None
+        if self._rows is None:
+            self._chunks.append(lists)
+        self._frames += len(lists)
 
-    def found(self, frames: int) -> Repeated | pa.ChunkedArray:
-        """The lists of `frames` frames: those that were added, or empty ones if none were."""
+    def column(self, frames: int) -> pa.ChunkedArray:
+        """Return the lists that were appended; if there are none, `frames` empty ones."""
         if self._chunks:
-            return pa.chunked_array(self._chunks, type=self._type)
-        first = array([], self._type.value_type) if self._first is None else self._first
-        return Repeated(first, frames, self._type)
+            return pa.chunked_array(self._chunks, type=PERSISTENT_DICTIONARY_TYPE)
+        one = pa.scalar(self._rows or [], PERSISTENT_DICTIONARY_TYPE)
+        return repeat_list(one, self._frames or frames)
 
 
-def as_column(lists: Repeated | pa.ChunkedArray) -> pa.ChunkedArray:
-    """A list a frame."""
-    return lists.column() if isinstance(lists, Repeated) else lists
+def _as_lists(column: pa.Array, wanted: pa.DataType) -> pa.ListArray:
+    """Return a language column of any writer in the explicit type, with empty lists for nulls."""
+    if column.type == wanted and not column.null_count:
+        return column
+    return pa.array([rows or [] for rows in column.to_pylist()], wanted)
 
 
-def is_repeated(column: pa.ListArray, first: pa.Array) -> bool:
-    """Whether every list of `column`, which has no nulls, is `first`."""
-    # Not flatten and unique: pyarrow.compute takes 0.05 s of CPU to import.
-    rows, offsets = len(first), np.from_dlpack(column.offsets)
-    if not len(column) or (np.diff(offsets) != rows).any():
-        return False
-    values = column.values.slice(offsets[0], len(column) * rows)
+def repeat_list(rows: pa.ListScalar, frames: int) -> pa.ChunkedArray:
+    """Return a column that has the list `rows` on each of `frames` frames.
+
+    The chunks share their memory, so that an episode of hours takes no more than a short one.
+    """
+    chunk = pa.repeat(rows, max(1, min(frames, LIST_BATCH_FRAMES)))
+    whole, rest = divmod(frames, LIST_BATCH_FRAMES)
+    chunks = [chunk] * whole + ([chunk.slice(0, rest)] if rest else [])
+    return pa.chunked_array(chunks, type=rows.type)
+
+
+def repeated_rows(column: pa.ListArray) -> list[Any] | None:
+    """Return the rows of the first list if every list of `column` is the same, otherwise None."""
+    first = column[0].as_py() if len(column) else None
+    if first is None or column.null_count:
+        return None
+    offsets = column.offsets.to_numpy()
+    if (np.diff(offsets) != len(first)).any():
+        return None
+    values = column.values.slice(offsets[0], len(column) * len(first))
     # Every list equals the one before it: one comparison for the whole column.
-    return values.slice(0, rows).equals(first) and values.slice(rows).equals(
-        values.slice(0, len(values) - rows)
-    )
+    is_repeated = values.slice(len(first)).equals(values.slice(0, len(values) - len(first)))
+    return first if is_repeated else None
