@@ -1,4 +1,4 @@
-"""How much memory and time one long episode takes, stage by stage, with the embedded model.
+"""How much memory and time one long episode takes, stage by stage, with the demo model.
 
     python benchmarks/long_episodes.py --minutes 10 --cameras 2
     python benchmarks/long_episodes.py --minutes 10 60 --cameras 3 --vqa-only    # 10,800 calls

@@ -3,12 +3,12 @@
     python benchmarks/overhead.py [--json FILE] [--episodes 64] [--cores 2] [--dataset FOLDER]
 
 Shard scale: a dataset of 64 episodes (the demo's four again and again, two cameras). A first run
-fills the cache with the embedded default; then everything is made anew from the cache alone, with
+fills the cache with the demo model; then everything is made anew from the cache alone, with
 the run's job server and with a Python process a job. Overhead is all CPU time of the run
 (Snakemake, process starts, imports, gateway) but that of the jobs that decode and encode.
 
 A dataset against a server that answers in 0.5 s (`--dataset`, such as dev_v3): a first run records
-replies of the embedded default; then it is run anew against a server that gives them after 0.5 s,
+replies of the demo model; then it is run anew against a server that gives them after 0.5 s,
 with clips encoded as H.264 (the default) and with the source's AV1 copied (`media.clip_codec:
 auto`). Wall seconds, CPU seconds and memory of the whole run stand beside those of the plain way
 (one process, 16 episodes in parallel), which were measured on another day: 332 calls, 23.6 s, 20.9
@@ -28,7 +28,7 @@ import workflow_cost
 from datasets import many_episodes
 from measuring import Target
 
-OFFLINE = "cuesheet-offline-1"
+DEMO_MODEL = "cuesheet-demo-1"
 DECODING = ("extract_clip", "decode_keyframes")
 REFERENCE = {"calls": 332, "wall_s": 23.6, "cpu_s": 20.9, "peak_mb": 1000}
 
@@ -38,7 +38,7 @@ def at_shard_scale(folder: Path, episodes: int, cores: int) -> dict[str, Any]:
     dataset = many_episodes(folder / "many", episodes)
     cache = {"cache_dir": str(folder / "cache")}
     workflow_cost.run(folder / "fill", {"dataset": str(dataset), "vlm": cache}, cores)
-    replay = {"serve": "replay", "model": OFFLINE, **cache}
+    replay = {"serve": "replay", "model": DEMO_MODEL, **cache}
     settings = {"dataset": str(dataset), "vlm": replay}
     found: dict[str, Any] = {"episodes": episodes}
     for name, job_server in (("job_server", True), ("process_a_job", False)):
@@ -59,15 +59,15 @@ def against_a_slow_server(
 ) -> dict[str, Any]:
     """Cost of whole runs whose calls take `reply_s` seconds each: clips encoded, and copied."""
     folder.mkdir()
-    port_file = folder / "offline.port"
+    port_file = folder / "demo.port"
     command = [sys.executable, "-m", "demo_vlm", "--port-file", str(port_file)]
     with (
         slot_server.process_with_port(command, port_file) as port,
         slot_server.running(
-            reply_s, 1000, upstream=f"http://127.0.0.1:{port}/v1", model=OFFLINE
+            reply_s, 1000, upstream=f"http://127.0.0.1:{port}/v1", model=DEMO_MODEL
         ) as server,
     ):
-        vlm = {"serve": "external", "base_urls": [server.base_url], "model": OFFLINE}
+        vlm = {"serve": "external", "base_urls": [server.base_url], "model": DEMO_MODEL}
         found = {}
         for name, codec in (("record", "h264"), ("encoded", "h264"), ("copied", "auto")):
             vlm |= {"cache_dir": str(folder / f"cache-{name}")}

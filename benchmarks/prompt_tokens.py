@@ -2,7 +2,7 @@
 
     python benchmarks/prompt_tokens.py [--json FILE] [--dataset FOLDER] [--patch 28] [--relabel]
 
-Runs the workflow with the default settings and the embedded default behind a server that looks at
+Runs the workflow with the default settings and the demo model behind a server that looks at
 every request. Image tokens follow the rule of the Qwen-VL models: each side is rounded to a
 multiple of the patch (28 pixels for Qwen2-VL and Qwen2.5-VL, 32 for Qwen3-VL), one token a patch.
 Text tokens are estimated as a quarter of the characters. What a prefix cache can reuse is what a
@@ -37,7 +37,7 @@ from cuesheet.annotate.contact_sheet import compose
 from cuesheet.artifacts.episode import Keyframe
 from cuesheet.config.models import FramesConfig
 
-OFFLINE = "cuesheet-offline-1"
+DEMO_MODEL = "cuesheet-demo-1"
 CHARACTERS_A_TOKEN = 4
 
 
@@ -137,7 +137,7 @@ def run(folder: Path, dataset: Path, patch: int, *, relabel: bool) -> Census:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-        vlm = {"serve": "external", "base_urls": [url], "model": OFFLINE}
+        vlm = {"serve": "external", "base_urls": [url], "model": DEMO_MODEL}
         vlm["cache_dir"] = str(folder / "cache")
         settings = {"dataset": str(dataset), "vlm": vlm, "plan": {"relabel": relabel}}
         workflow_cost.run(folder / "work", settings, 2)

@@ -2,9 +2,9 @@
 
     python benchmarks/slurm_shards.py --dataset /path/to/dev_v3 --shards 4
 
-As root: it starts the SLURM of tests/slurm_cluster.py. Annotates the dataset with the offline VLM
+As root: it starts the SLURM of tests/slurm_cluster.py. Annotates the dataset with the demo model
 and profiles/slurm, and prints one JSON object: wall and CPU seconds of the head process; of every
-shard its wall seconds, the CPU seconds of all its processes (decoding, steps and the offline VLM),
+shard its wall seconds, the CPU seconds of all its processes (decoding, steps and the demo model),
 and the seconds from the start of its SLURM job to the first call to its model server.
 """
 

@@ -1,9 +1,8 @@
-"""The embedded default: a chat server whose answers come from classical vision.
+"""The demo model: a chat server whose replies come from simple classical vision.
 
 It is NOT a language model. Replies are computed from the pixels of the request (motion between
-frames, regions that stand out by color) and from the words of the request; it needs no weights, no
-GPU and no network, and it sees nothing but the HTTP request. Start it with
-`python -m demo_vlm`.
+frames, one salient colored region) and from labeled lines of its text; it needs no weights, no GPU
+and no network, and it sees nothing but the HTTP request. Start it with `python -m demo_vlm`.
 """
 
-MODEL_ID = "cuesheet-offline-1"
+MODEL_ID = "cuesheet-demo-1"

@@ -1,4 +1,4 @@
-"""`python -m demo_vlm`: start the server of the embedded default."""
+"""`python -m demo_vlm`: start the server of the demo model."""
 
 import argparse
 import logging

@@ -1,156 +1,220 @@
-"""From a request to the text of its reply."""
+"""From a request to the text of its reply.
+
+The keys of the requested schema say what is wanted. Each kind of object gets a generous set of
+values, and `schema.conform` keeps those that the schema has, in its order and within its bounds.
+"""
 
 import json
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from demo_vlm import phrasing, question, scene, schema, visual_questions, words
-from demo_vlm.labels import labels
+from demo_vlm import phrases, question, schema, vision
+from demo_vlm.frames import TimedFrames, timed_frames
 from demo_vlm.media import Media
-from demo_vlm.moments import Moments, moments
-from demo_vlm.motion import Motion, measure
-from demo_vlm.question import Question
 from demo_vlm.request import ApiError, ChatRequest
-from demo_vlm.segmentation import segment
 
-# Kinds of reply by the name of their schema, and by the keys that tell them apart.
-KINDS: dict[str, frozenset[str]] = {
-    "Description": frozenset({"scene", "events"}),
-    "Segmentation": frozenset({"subtasks"}),
-    "Relabel": frozenset({"label"}),
-    "Memory": frozenset({"memory"}),
-    "Rephrasings": frozenset({"rephrasings"}),
-    "AxisRephrasings": frozenset({"synonym", "combined"}),
-    "TaskFromVideo": frozenset({"task"}),
-    "Interjection": frozenset({"interjection", "speech"}),
-    "Acknowledgement": frozenset({"speech"}),
-    "Verdict": frozenset({"same"}),
-}
-VQA_KINDS: dict[str, tuple[str, frozenset[str]]] = {
-    "BboxQA": ("bbox", frozenset({"detections"})),
-    "KeypointQA": ("keypoint", frozenset({"point"})),
-    "CountQA": ("count", frozenset({"count"})),
-    "AttributeQA": ("attribute", frozenset({"attribute", "value"})),
-    "SpatialQA": ("spatial", frozenset({"relation"})),
-}
-# What holds where the question does not say it.
-DEFAULT_MAX_SUBTASKS = 8
-DEFAULT_MIN_SUBTASK_S = 1.5
-DEFAULT_REPHRASINGS = 10
-DEFAULT_AXES = {
-    "synonym": 3,
-    "omit_arm": 3,
-    "omit_orientation": 2,
-    "omit_grasp": 2,
-    "combined": 2,
-}
+# What holds if the question does not say it.
+DEFAULT_MOST, DEFAULT_MIN_S, DEFAULT_REPHRASINGS = 64, 0.5, 10
+AXES = ("synonym", "omit_arm", "omit_orientation", "omit_grasp", "combined")
+
+
+class Facts:
+    """What the demo model knows of a request; measured when it is first needed."""
+
+    def __init__(self, text: str, media: Media) -> None:
+        self.asked = question.parse(text)
+        self.media = media
+
+    @cached_property
+    def image(self) -> np.ndarray:
+        images = [*self.media.images, *(clip.frames[0] for clip in self.media.clips)]
+        if not images:
+            raise ApiError(400, "this reply needs an image, and none was sent", param="messages")
+        return images[0]
+
+    @cached_property
+    def seen(self) -> TimedFrames:
+        seen = timed_frames(self.asked, self.media)
+        if not len(seen):
+            raise ApiError(400, "this reply needs images, and none was sent", param="messages")
+        return seen
+
+    @cached_property
+    def regions(self) -> list[vision.Region]:
+        """Regions of the image; the whole image if none stands out."""
+        found = vision.find_regions(self.image, self.asked.task)
+        if found:
+            return found
+        height, width = self.image.shape[:2]
+        color = vision.colors.name_of(np.median(self.image, axis=(0, 1)))
+        whole = (0.0, 0.0, float(width), float(height))
+        return [vision.Region(color, whole, (width / 2, height / 2), 1.0, 0.0)]
+
+    @cached_property
+    def window_s(self) -> tuple[float, float]:
+        """The window of the question; else from the first frame to one step past the last."""
+        if self.asked.window_s or self.asked.clip_s or self.asked.span_s:
+            return self.asked.window_s or self.asked.clip_s or self.asked.span_s
+        times = self.seen.times_s
+        step = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
+        return float(times[0]), float(times[-1]) + step
+
+    def place(self, region: vision.Region) -> str:
+        """Where a region is in the image, in words."""
+        height, width = self.image.shape[:2]
+        x, y = region.center
+        column = "left" if x < width / 3 else "right" if x > 2 * width / 3 else ""
+        row = "upper" if y < height / 3 else "lower" if y > 2 * height / 3 else ""
+        if row and column:
+            return f"at the {row} {column}"
+        return f"on the {column}" if column else f"at the {row} edge" if row else "in the middle"
+
+    def scaled(self, *values: float) -> list[float]:
+        """Pixels (x, y, x, y, …) of the image in the coordinates that the question wants."""
+        height, width = self.image.shape[:2]
+        wanted = self.asked.coordinates or (width, height)
+        scales = (wanted[0] / width, wanted[1] / height)
+        return [round(value * scales[i % 2], 1) for i, value in enumerate(values)]
 
 
 def reply_text(request: ChatRequest, media: Media) -> str:
-    """The reply: JSON where a schema is asked for, else a plain sentence."""
-    asked = question.parse(request.question)
+    """Return the reply: JSON if a schema is requested, else a plain sentence."""
+    facts = Facts(request.question, media)
     if request.schema is None:
-        return _plain(asked, media)
-    value = _reply(request, asked, media)
+        if not (media.images or media.clips):
+            return (
+                "I am classical vision behind a chat API, not a language model: send images, or "
+                "name a JSON schema in response_format."
+            )
+        return _scene(facts)
+    value = _object(request.schema, request.schema, facts)
     return json.dumps(schema.conform(value, request.schema), ensure_ascii=False, allow_nan=False)
 
 
-def kind_of(name: str, document: dict) -> str | None:
-    """Which reply is asked for: by the schema's name, else by its keys; None where neither fits."""
-    if name in KINDS or name in VQA_KINDS:
-        return name
-    properties = schema.resolve(document, document).get("properties", {})
-    keys = frozenset(properties) if isinstance(properties, dict) else frozenset()
+def _object(part: dict, document: dict, facts: Facts) -> dict[str, Any]:
+    """Return values for an object of the schema, by the keys it has."""
+    properties = schema.resolve(part, document).get("properties", {})
+    keys = set(properties)
     if {"question", "answer"} <= keys:
-        inner = schema.resolve(properties["answer"], document).get("properties", {})
-        for kind, (_, wanted) in VQA_KINDS.items():
-            if wanted <= frozenset(inner):
-                return kind
-    for kind, wanted in KINDS.items():
-        if wanted <= keys:
-            return kind
-    return None
+        inner = set(schema.resolve(properties["answer"], document).get("properties", {}))
+        answer, text = _visual_answer(inner, facts)
+        return {"answer": answer, "question": text}
+    for kind, values in _KINDS:
+        if kind <= keys:
+            return values(facts)
+    return {}
 
 
-def _reply(request: ChatRequest, asked: Question, media: Media) -> Any:
-    document = request.schema or {}
-    kind = kind_of(request.schema_name, document)
-    if kind is None:
-        return schema.blank(document)
-    if kind in VQA_KINDS:
-        pictures = [*media.pictures, *(clip.frames[0] for clip in media.clips)]
-        if not pictures:
-            raise ApiError(400, f"{kind} needs a picture, and none was sent", param="messages")
-        return visual_questions.answer(VQA_KINDS[kind][0], asked, pictures[0])
-    if kind in ("Description", "Segmentation", "TaskFromVideo"):
-        return _from_frames(kind, asked, media)
-    return _from_words(kind, asked)
+def _visual_answer(keys: set[str], facts: Facts) -> tuple[dict[str, Any], str]:
+    """Return an answer about the most salient region, and its question."""
+    first = facts.regions[0]
+    place = facts.place(first)
+    if "detections" in keys:
+        box = facts.scaled(*first.box)
+        detection = {"location": place, "label": first.label, "bbox_format": "xyxy", "bbox": box}
+        return {"detections": [detection]}, f"Where is the {first.label}?"
+    if "point" in keys:
+        point = facts.scaled(*first.point)
+        answer = {"location": place, "label": first.label, "point_format": "xy", "point": point}
+        return answer, f"Which point is on the {first.label}?"
+    if "count" in keys:
+        same = [region.color == first.color and region.salience > 0 for region in facts.regions]
+        answer = {"location": place, "label": f"{first.color} region", "count": sum(same)}
+        return answer, f"How many {first.color} regions are in view?"
+    if "relation" in keys:
+        return _relation(first, facts)
+    answer = {"label": f"object {place}", "attribute": "color", "value": first.color}
+    return answer, f"What color is the object {place}?"
 
 
-def _from_frames(kind: str, asked: Question, media: Media) -> dict:
-    seen = moments(asked, media)
-    if not len(seen):
-        raise ApiError(400, f"{kind} needs pictures, and none was sent", param="messages")
-    motion = measure(seen)
-    if kind == "TaskFromVideo":
-        return {"task": scene.task_from_video(seen, motion)}
-    window = _window(asked, seen)
-    if kind == "Description":
-        return scene.describe(seen, motion, window)
-    return {"subtasks": _subtasks(asked, motion, window)}
+def _relation(first: vision.Region, facts: Facts) -> tuple[dict[str, Any], str]:
+    height, width = facts.image.shape[:2]
+    others = [region for region in facts.regions[1:] if region.color != first.color]
+    other, center = "center of the image", (width / 2, height / 2)
+    if others:
+        other, center = others[0].label, others[0].center
+    across, down = first.center[0] - center[0], first.center[1] - center[1]
+    if abs(across) < width / 50 and abs(down) < height / 50:
+        relation = "near"
+    elif abs(across) * height >= abs(down) * width:
+        relation = "left_of" if across < 0 else "right_of"
+    else:
+        relation = "above" if down < 0 else "below"
+    answer = {"subject": first.label, "relation": relation, "object": other}
+    return answer, f"Where is the {first.label} compared with the {other}?"
 
 
-def _subtasks(asked: Question, motion: Motion, window: tuple[float, float]) -> list[dict]:
-    parts = segment(
-        motion,
-        *window,
-        max_segments=max(1, asked.max_subtasks or DEFAULT_MAX_SUBTASKS),
-        min_s=DEFAULT_MIN_SUBTASK_S if asked.min_subtask_s is None else asked.min_subtask_s,
-    )
-    names = labels(words.parse(asked.task), [part.role for part in parts])
-    return [
-        {"start_s": round(part.start_s, 3), "end_s": round(part.end_s, 3), "label": name}
-        for part, name in zip(parts, names, strict=True)
+def _scene(facts: Facts) -> str:
+    first = facts.regions[0]
+    return f"A {first.label} stands out {facts.place(first)}."
+
+
+def _description(facts: Facts) -> dict[str, Any]:
+    events = [
+        {"at_s": round(time, 3), "what": "The image changes quickly."}
+        for time in vision.peaks(facts.seen, 4)
     ]
+    return {"scene": _scene(facts), "events": events}
 
 
-def _window(asked: Question, seen: Moments) -> tuple[float, float]:
-    """The window asked about; without one, from the first frame to one step past the last."""
-    if asked.window_s or asked.clip_s:
-        return asked.window_s or asked.clip_s
-    times = seen.times_s
-    step = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
-    return float(times[0]), float(times[-1]) + step
+def _segmentation(facts: Facts) -> dict[str, Any]:
+    start, end = facts.window_s
+    asked = facts.asked
+    most = (asked.max_subtasks or DEFAULT_MOST) - 1
+    cuts = vision.boundaries(facts.seen, asked.min_subtask_s or DEFAULT_MIN_S, max(0, most))
+    edges = [start, *(time for time in cuts if start < time < end), end]
+    names = phrases.labels(asked.task, len(edges) - 1)
+    parts = zip(edges[:-1], edges[1:], names, strict=True)
+    changed = "The motion slows down."
+    return {
+        "subtasks": [
+            {"what_changed": changed, "start_s": round(a, 3), "end_s": round(b, 3), "label": name}
+            for a, b, name in parts
+        ]
+    }
 
 
-def _from_words(kind: str, asked: Question) -> dict:
-    if kind == "Relabel":
-        label = words.lower_first(asked.first_label.strip().rstrip(".!?"))
-        return {"label": label or words.parse(asked.task).order or "move the arm"}
-    if kind == "Verdict":
-        return {"same": phrasing.share_a_word(asked.predicted_label, asked.reference_label)}
-    if kind == "Memory":
-        return {"memory": phrasing.memory(asked.memory, asked.finished)}
-    if kind == "Rephrasings":
-        wanted = DEFAULT_REPHRASINGS if asked.rephrasings is None else asked.rephrasings
-        return {"rephrasings": phrasing.rephrasings(asked.task, wanted)}
-    if kind == "AxisRephrasings":
-        return {
-            **{axis: [] for axis in DEFAULT_AXES},
-            **phrasing.axis_rephrasings(asked.task, asked.axes or DEFAULT_AXES),
-        }
-    if kind == "Interjection":
-        said, speech = phrasing.interjection(asked.coming or asked.task, asked.last)
-        return {"interjection": said, "speech": speech}
-    return {"speech": phrasing.task_reply(asked.task)}
+def _label(facts: Facts) -> dict[str, Any]:
+    label = phrases.imperative(facts.asked.first_label)
+    return {"label": label or phrases.labels(facts.asked.task, 1)[0]}
 
 
-def _plain(asked: Question, media: Media) -> str:
-    seen = moments(asked, media)
-    if not len(seen):
-        return (
-            "I am classical vision behind a chat API, not a language model: send pictures, or name "
-            "a JSON schema in response_format."
-        )
-    return scene.describe(seen, measure(seen), _window(asked, seen))["scene"]
+def _rephrasings(facts: Facts) -> dict[str, Any]:
+    wanted = facts.asked.rephrasings
+    wanted = DEFAULT_REPHRASINGS if wanted is None else wanted
+    return {"rephrasings": phrases.rephrasings(facts.asked.task, wanted)}
+
+
+def _axes(facts: Facts) -> dict[str, Any]:
+    sentences = iter(phrases.rephrasings(facts.asked.task, len(phrases.REPHRASINGS)))
+    return {
+        axis: [sentence for _, sentence in zip(range(facts.asked.axes.get(axis, 2)), sentences)]  # noqa: B905
+        for axis in AXES
+    }
+
+
+def _interjection(facts: Facts) -> dict[str, Any]:
+    said, speech = phrases.interjection(facts.asked.coming or facts.asked.task)
+    return {"interjection": said, "speech": speech}
+
+
+def _verdict(facts: Facts) -> dict[str, Any]:
+    same = phrases.share_a_word(facts.asked.predicted_label, facts.asked.reference_label)
+    why = "They share a word." if same else "They share no word."
+    return {"why": why, "same": same}
+
+
+_KINDS = (
+    ({"subtasks"}, _segmentation),
+    ({"scene", "events"}, _description),
+    ({"memory"}, lambda f: {"memory": phrases.memory(f.asked.memory, f.asked.finished)}),
+    ({"rephrasings"}, _rephrasings),
+    ({"synonym", "combined"}, _axes),
+    ({"interjection", "speech"}, _interjection),
+    ({"speech"}, lambda f: {"speech": f"Okay, I will {phrases.imperative(f.asked.task)}."}),
+    ({"same"}, _verdict),
+    ({"task"}, lambda f: {"task": f"Move the {f.regions[0].label}."}),
+    ({"label"}, _label),
+)

@@ -15,7 +15,7 @@ MAX_CLIP_FRAMES = 64
 
 
 class MediaError(ValueError):
-    """A picture or clip of the request cannot be read; the message is for the caller."""
+    """A image or clip of the request cannot be read; the message is for the caller."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Clip:
 
 @dataclass(frozen=True)
 class Media:
-    """All pictures (H x W x 3 uint8 RGB) and clips of a request, in order."""
+    """All images (H x W x 3 uint8 RGB) and clips of a request, in order."""
 
-    pictures: list[np.ndarray] = field(default_factory=list)
+    images: list[np.ndarray] = field(default_factory=list)
     clips: list[Clip] = field(default_factory=list)
 
 
@@ -65,19 +65,19 @@ def load_bytes(url: str) -> bytes:
     )
 
 
-def decode_picture(data: bytes) -> np.ndarray:
+def decode_image(data: bytes) -> np.ndarray:
     """A JPEG or PNG as H x W x 3 uint8 RGB. Raises MediaError."""
     if not data:
-        raise MediaError("a picture is empty (0 bytes)")
+        raise MediaError("a image is empty (0 bytes)")
     try:
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
-        raise MediaError(f"a picture of {len(data)} bytes cannot be decoded: {error}") from error
-    if picture is None:
+        raise MediaError(f"a image of {len(data)} bytes cannot be decoded: {error}") from error
+    if image is None:
         raise MediaError(
-            f"a picture of {len(data)} bytes cannot be decoded: expected a whole JPEG or PNG"
+            f"a image of {len(data)} bytes cannot be decoded: expected a whole JPEG or PNG"
         )
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def decode_clip(data: bytes) -> Clip:

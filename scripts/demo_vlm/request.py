@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from demo_vlm import MODEL_ID
-from demo_vlm.media import Media, MediaError, decode_clip, decode_picture, load_bytes
+from demo_vlm.media import Media, MediaError, decode_clip, decode_image, load_bytes
 
 
 class ApiError(Exception):
@@ -47,7 +47,7 @@ class ApiError(Exception):
 
 @dataclass(frozen=True)
 class MediaPart:
-    """A picture or clip of the request, not yet decoded."""
+    """A image or clip of the request, not yet decoded."""
 
     is_clip: bool
     url: str
@@ -93,7 +93,7 @@ def parse_body(body: Any) -> ChatRequest:
 
 
 def read_media(parts: tuple[MediaPart, ...]) -> Media:
-    """Decode the pictures and clips of a request. Raises ApiError (400)."""
+    """Decode the images and clips of a request. Raises ApiError (400)."""
     media = Media()
     for part in parts:
         try:
@@ -101,7 +101,7 @@ def read_media(parts: tuple[MediaPart, ...]) -> Media:
             if part.is_clip:
                 media.clips.append(decode_clip(data))
             else:
-                media.pictures.append(decode_picture(data))
+                media.images.append(decode_image(data))
         except MediaError as error:
             raise ApiError(400, f"{part.where}: {error}", param=part.where) from error
     return media

@@ -15,13 +15,12 @@ from typing import Any
 import cv2
 from aiohttp import web
 
-from cuesheet.files import write_text
 from demo_vlm import MODEL_ID, answers, tokens
 from demo_vlm.request import ApiError, ChatRequest, parse_body, read_media
 
 log = logging.getLogger("demo_vlm")
 
-# Room for a request with many pictures: 60 frames of 1 MB as base64 are 80 MB.
+# Room for a request with many images: 60 frames of 1 MB as base64 are 80 MB.
 MAX_BODY_BYTES = 256 * 1024 * 1024
 PARENT_POLL_S = 0.5
 
@@ -66,7 +65,7 @@ def _digest(request: ChatRequest) -> str:
 
 
 def application(api_key: str | None, pool: ThreadPoolExecutor) -> web.Application:
-    """The aiohttp application; pictures are worked on in `pool`, so `/health` stays alive."""
+    """The aiohttp application; images are worked on in `pool`, so `/health` stays alive."""
 
     async def health(_: web.Request) -> web.Response:
         return web.json_response({"status": "ok", "model": MODEL_ID, "language_model": False})
@@ -155,12 +154,14 @@ async def _serve(
         bound = runner.addresses[0][1]
         log.info("%s listens on http://%s:%d/v1", MODEL_ID, host, bound)
         log.info(
-            "%s is no language model: its replies are classical vision on the pixels of each "
-            "request, and the words of its task",
+            "%s is not a language model: its replies come from classical vision on the pixels "
+            "of each request and from the words of its task",
             MODEL_ID,
         )
         if port_file is not None:
-            write_text(port_file, f"{bound}\n")
+            partial = port_file.with_name(f".{port_file.name}.{os.getpid()}")
+            partial.write_text(f"{bound}\n", encoding="utf-8")
+            partial.replace(port_file)  # whoever waits for the file reads it whole
         while not ended.is_set():
             try:
                 await asyncio.wait_for(ended.wait(), PARENT_POLL_S)

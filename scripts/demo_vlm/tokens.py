@@ -1,7 +1,7 @@
 """Counts of tokens, by a rule of ours: this server has no tokenizer.
 
 A token of text is a word (letters, digits and underscores in a row) or one other sign that is no
-space. A picture counts one token for each patch of 28 x 28 px it covers, begun ones included; a
+space. A image counts one token for each patch of 28 x 28 px it covers, begun ones included; a
 clip counts that for every second of its frames, as models that merge two frames do.
 """
 
@@ -21,10 +21,10 @@ def count_text(text: str) -> int:
 
 
 def count_prompt(texts: Iterable[str], media: Media) -> int:
-    """Tokens of a request: its texts, pictures and clips."""
+    """Tokens of a request: its texts, images and clips."""
     total = sum(count_text(text) for text in texts)
-    for picture in media.pictures:
-        total += _patches(*picture.shape[:2])
+    for image in media.images:
+        total += _patches(*image.shape[:2])
     for clip in media.clips:
         if clip.frames:
             total += _patches(*clip.frames[0].shape[:2]) * math.ceil(clip.frame_count / 2)

@@ -21,7 +21,7 @@ def test_an_empty_configuration_gives_the_documented_defaults():
     config = load_config({})
     assert config.dataset == "data/demo_v3"
     assert config.episodes is None
-    assert config.vlm.serve == "offline"
+    assert config.vlm.serve == "demo"
     assert config.keyframes.per_second == 2.0
     frames = config.plan.frames
     assert (frames.columns, frames.per_sheet, frames.tile_width) == (5, 20, 224)
@@ -134,6 +134,7 @@ MISTAKES = [
     ("plan: {max_subtasks: many}", "plan.max_subtasks: found 'many', expected a whole number"),
     ("seed: 1.5", "seed: found 1.5, expected a whole number, 0 or more"),
     ("seed: true", "seed: found true, expected a whole number"),
+    ("vlm: {serve: offline}", "vlm.serve: the value offline is now called demo; write demo"),
     ("keyframes: {per_second: 0}", "found 0, expected a number, above 0 and at most 1000"),
     ("keyframes: {per_second: yes}", "found true, expected a number"),
     ("vlm: {timeout_s: .inf}", "vlm.timeout_s: found inf, expected a number, above 0"),

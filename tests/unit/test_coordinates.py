@@ -17,7 +17,7 @@ from cuesheet.vlm.coordinates import CoordinateFrame, PixelLimits, convention_of
         ("google/gemini-2.5-pro", "thousandths"),
         ("zai-org/GLM-4.5V", "thousandths"),
         ("OpenGVLab/InternVL3-8B", "thousandths"),
-        ("cuesheet-offline-1", "pixels"),
+        ("cuesheet-demo-1", "pixels"),
         ("some/unknown-vlm", "pixels"),
     ],
 )

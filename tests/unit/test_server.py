@@ -30,7 +30,7 @@ PROMPTS = {"plan_describe": "0" * 64}
 
 def settings(folder: Path, **changes):
     return {
-        "serve": "offline",
+        "serve": "demo",
         "model": None,
         "base_urls": [],
         "api_key_env": None,
@@ -275,7 +275,7 @@ def test_a_server_that_lacks_the_model_fails_the_run_at_once_with_the_cause(run)
     with pytest.raises(VlmError, match="no-such-model"):
         ask(server_file, "Task: open the drawer")
     assert state_of(server_file)["state"] == "failed"
-    with pytest.raises(CuesheetError, match=r"(?s)cuesheet-offline-1.*no-such-model"):
+    with pytest.raises(CuesheetError, match=r"(?s)cuesheet-demo-1.*no-such-model"):
         ask(server_file, "Task: close the drawer")
 
 
@@ -477,10 +477,10 @@ def test_start_and_stop_import_nothing_heavy(repository):
     assert not set(result.stdout.split()) & heavy
 
 
-def test_the_offline_command_never_shows_its_key(tmp_path):
-    made = launch_command.offline_launch(tmp_path)("replica-0")
+def test_the_demo_command_never_shows_its_key(tmp_path):
+    made = launch_command.demo_launch(tmp_path)("replica-0")
     assert not any(made.api_key in word for word in made.argv)
-    assert made.api_key != launch_command.offline_launch(tmp_path)("replica-0").api_key
+    assert made.api_key != launch_command.demo_launch(tmp_path)("replica-0").api_key
 
 
 def test_folders_of_ended_runs_do_not_pile_up(tmp_path):

@@ -58,8 +58,8 @@ def results(tmp_path: Path) -> Path:
                     "persistent": [],
                     "events": [],
                     "provenance": {
-                        "model": "cuesheet-offline-1",
-                        "served_by": "offline",
+                        "model": "cuesheet-demo-1",
+                        "served_by": "demo",
                         "calls": calls,
                     },
                 },
@@ -91,15 +91,15 @@ def test_the_text_says_where_the_dataset_is_and_that_the_model_is_no_language_mo
     text = as_text(summarize(results, range(5), left_out=[3]))
     assert str(results / "annotated") in text
     assert "2 of 5 annotated, 2 not selected, left out after errors: 3" in text
-    assert "cuesheet-offline-1" in text
+    assert "cuesheet-demo-1" in text
     assert "not a language model" in text
     assert "episode 1, vqa: no reply" in text
 
 
 def test_a_real_model_is_named_without_that_note(results):
     for path in results.glob("*/*.json"):
-        text = path.read_text().replace("cuesheet-offline-1", "org/model")
-        path.write_text(text.replace('"offline"', '"external"'))
+        text = path.read_text().replace("cuesheet-demo-1", "org/model")
+        path.write_text(text.replace('"demo"', '"external"'))
     text = as_text(summarize(results, range(2), left_out=[]))
     assert "org/model" in text
     assert "not a language model" not in text

@@ -99,7 +99,7 @@ def valid_files() -> dict:
     files = {"plan": plan, "interjections": interjections, "vqa": vqa_file()}
     for stage, data in files.items():
         data.update(format=1, stage=stage, dataset="demo", episode_index=3, warnings=[])
-        data["provenance"] = {"model": "m", "served_by": "offline", "calls": []}
+        data["provenance"] = {"model": "m", "served_by": "demo", "calls": []}
     return files
 
 

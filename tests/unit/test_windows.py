@@ -203,7 +203,7 @@ def test_only_times_that_fit_the_clip_and_not_the_window_are_moved():
 
 
 @pytest.mark.parametrize("mode", ["contact_sheets", "single_frames", "clip"])
-async def test_the_offline_model_reads_what_windows_say(tmp_path, monkeypatch, mode):
+async def test_the_demo_model_reads_what_windows_say(tmp_path, monkeypatch, mode):
     async with asking(tmp_path, monkeypatch, halves, seconds=9) as (stage, server):
         await annotate(stage, settings(mode), lambda start, end: b"%d %d" % (start, end))
     last = next(body for body in reversed(server.bodies) if kind_of(body) == "Segmentation")

@@ -36,9 +36,9 @@ def finished_demo(tmp_path_factory: pytest.TempPathFactory, demo_v3: Path) -> Wo
 
 
 @pytest.fixture(scope="session")
-def offline_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a running offline VLM."""
-    port_file = tmp_path_factory.mktemp("offline") / "port"
+def demo_vlm_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a running demo model."""
+    port_file = tmp_path_factory.mktemp("demo_vlm") / "port"
     process = subprocess.Popen(
         [sys.executable, "-m", "demo_vlm", "--port", "0", "--port-file", port_file],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY / "scripts")},
@@ -47,8 +47,8 @@ def offline_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     try:
         deadline = time.monotonic() + 60
         while not port_file.exists():
-            assert process.poll() is None, "the offline VLM ended"
-            assert time.monotonic() < deadline, "the offline VLM did not start"
+            assert process.poll() is None, "the demo model ended"
+            assert time.monotonic() < deadline, "the demo model did not start"
             time.sleep(0.05)
         yield f"http://127.0.0.1:{port_file.read_text().strip()}"
     finally:
@@ -57,7 +57,7 @@ def offline_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def counting_server(offline_url: str) -> Iterator[CountingServer]:
-    server = CountingServer(offline_url)
+def counting_server(demo_vlm_url: str) -> Iterator[CountingServer]:
+    server = CountingServer(demo_vlm_url)
     yield server
     server.close()

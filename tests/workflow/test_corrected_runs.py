@@ -16,15 +16,15 @@ FRONT = "observation.images.front"
 
 
 def configure(work, demo, base_url):
-    vlm = {"serve": "external", "model": "cuesheet-offline-1", "base_urls": [base_url]}
+    vlm = {"serve": "external", "model": "cuesheet-demo-1", "base_urls": [base_url]}
     work.configure(dataset=str(demo), episodes=[0, 1], vlm=vlm)
 
 
 @pytest.fixture(scope="module")
-def annotated(tmp_path_factory, offline_url, demo_v3):
+def annotated(tmp_path_factory, demo_vlm_url, demo_v3):
     """Two episodes of the demo, annotated; tests copy them."""
     work = Workdir(tmp_path_factory.mktemp("annotated") / "work")
-    configure(work, demo_v3, f"{offline_url}/v1")
+    configure(work, demo_v3, f"{demo_vlm_url}/v1")
     work.run()
     return work
 

@@ -1,4 +1,4 @@
-"""The demo from end to end, with the embedded default."""
+"""The demo from end to end, with the demo model."""
 
 import hashlib
 import json
@@ -130,8 +130,8 @@ def test_provenance_tells_how_every_answer_came_about(finished_demo):
     for stage in ("plan", "interjections", "vqa"):
         data = finished_demo.json(f"results/demo_v3/{stage}/000000.json")
         provenance = data["provenance"]
-        assert provenance["model"] == "cuesheet-offline-1"
-        assert provenance["served_by"] == "offline"
+        assert provenance["model"] == "cuesheet-demo-1"
+        assert provenance["served_by"] == "demo"
         assert provenance["calls"]
         assert {call["prompt"] for call in provenance["calls"]} <= set(provenance["prompts"])
         for call in provenance["calls"]:

@@ -16,7 +16,7 @@ from cuesheet.artifacts.stage_files import STAGES
 pytestmark = pytest.mark.workflow
 
 DATA = "results/demo_v3/annotated/data/chunk-000/file-000.parquet"
-# All that a call recovers from. The embedded default gives a correction the answer that it gave to
+# All that a call recovers from. The demo model gives a correction the answer that it gave to
 # the question. One kind of hang will do: each costs the whole time limit of a call.
 KINDS = [
     kind
@@ -71,15 +71,15 @@ def annotated_rows(work):
 
 
 def test_with_a_fifth_of_the_calls_failing_the_dataset_is_the_same(
-    workdir, finished_demo, offline_url, demo_v3
+    workdir, finished_demo, demo_vlm_url, demo_v3
 ):
     plan = Plan(seed=1, share=0.2, kinds=KINDS)
-    with faulty(offline_url, plan) as url:
+    with faulty(demo_vlm_url, plan) as url:
         workdir.configure(
             dataset=str(demo_v3),
             vlm={
                 "serve": "external",
-                "model": "cuesheet-offline-1",
+                "model": "cuesheet-demo-1",
                 "base_urls": [url],
                 "timeout_s": 8,
             },

@@ -22,7 +22,7 @@ def test_the_judge_is_asked_once_and_its_verdicts_count(
         "vqa": {"enabled": False},
         "vlm": {
             "serve": "external",
-            "model": "cuesheet-offline-1",
+            "model": "cuesheet-demo-1",
             "base_urls": [counting_server.base_url],
         },
     }

@@ -90,7 +90,7 @@ def test_shards_in_pods_give_the_files_of_a_run_without(kubernetes, tmp_path, fi
     assert state["log"] == "results/demo_v3/logs/annotate_shard/00000.log"
     assert (volume.path / state["log"]).is_file()
 
-    # GPUs have limits, since Kubernetes refuses requests alone; the embedded default needs none.
+    # GPUs have limits, since Kubernetes refuses requests alone; the demo model needs none.
     shards = [job for job in kubernetes.jobs.values() if "annotate_shard" in str(job)]
     assert len(shards) == 2
     for job in shards:

@@ -89,7 +89,7 @@ def reply(content: str) -> tuple[int, bytes]:
         "id": "x",
         "object": "chat.completion",
         "created": 0,
-        "model": "cuesheet-offline-1",
+        "model": "cuesheet-demo-1",
         "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
         "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
     }
@@ -104,7 +104,7 @@ def external(workdir, counting_server, demo_v3):
             **values,
             vlm={
                 "serve": "external",
-                "model": "cuesheet-offline-1",
+                "model": "cuesheet-demo-1",
                 "base_urls": [counting_server.base_url],
                 "max_attempts": 2,
             },

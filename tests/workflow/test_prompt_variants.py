@@ -26,7 +26,7 @@ def test_variants_of_the_prompts_share_every_call_that_is_the_same(
         episodes=[0],
         vlm={
             "serve": "external",
-            "model": "cuesheet-offline-1",
+            "model": "cuesheet-demo-1",
             "base_urls": [counting_server.base_url],
         },
     )

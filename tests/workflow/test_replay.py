@@ -9,7 +9,7 @@ import pytest
 pytestmark = pytest.mark.workflow
 
 DATA = "results/demo_v3/annotated/data/chunk-000/file-000.parquet"
-REPLAY = {"serve": "replay", "model": "cuesheet-offline-1"}
+REPLAY = {"serve": "replay", "model": "cuesheet-demo-1"}
 
 
 def annotated_files(work):
@@ -40,7 +40,7 @@ def test_a_published_run_is_reproduced_bit_for_bit_without_a_server(published, f
     assert not list(runs[0].glob("replica-*"))
     summary = published.json("results/demo_v3/summary.json")
     assert summary["calls"]["cache_hits"] == summary["calls"]["total"] > 0
-    assert summary["models"] == [{"name": "cuesheet-offline-1", "served_by": "replay"}]
+    assert summary["models"] == [{"name": "cuesheet-demo-1", "served_by": "replay"}]
 
 
 def test_an_answer_that_is_missing_is_named_and_nothing_is_made_up(published, finished_demo):

@@ -32,7 +32,7 @@ def external(workdir, counting_server, demo_v3):
                 "prompts_dir": str(workdir.path / "prompts"),
                 "vlm": {
                     "serve": "external",
-                    "model": "cuesheet-offline-1",
+                    "model": "cuesheet-demo-1",
                     "base_urls": [counting_server.base_url],
                 },
                 **values,
@@ -160,7 +160,7 @@ def test_operational_settings_rerun_nothing(external, counting_server):
     external.run()
     vlm = {
         "serve": "external",
-        "model": "cuesheet-offline-1",
+        "model": "cuesheet-demo-1",
         "base_urls": [counting_server.base_url],
         "concurrency": 3,
         "timeout_s": 17,
@@ -175,7 +175,7 @@ def test_sampling_is_part_of_an_answer(external, counting_server):
     asked = len(counting_server.asked)
     vlm = {
         "serve": "external",
-        "model": "cuesheet-offline-1",
+        "model": "cuesheet-demo-1",
         "base_urls": [counting_server.base_url],
         "sampling": {"seed": 7},
     }

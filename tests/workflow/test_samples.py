@@ -34,7 +34,7 @@ def test_samples_are_asked_once_and_their_agreement_is_in_the_files(
         "vqa": {"enabled": False},
         "vlm": {
             "serve": "external",
-            "model": "cuesheet-offline-1",
+            "model": "cuesheet-demo-1",
             "base_urls": [counting_server.base_url],
         },
     }

@@ -90,7 +90,7 @@ def test_the_key_of_an_external_server_is_nowhere_to_be_seen(
     counting_server.answer_instead = answer
     settings = {
         "serve": "external",
-        "model": "cuesheet-offline-1",
+        "model": "cuesheet-demo-1",
         "base_urls": [counting_server.base_url],
         "api_key_env": "SOME_MODEL_KEY",
     }
@@ -134,7 +134,7 @@ def test_jobs_that_wait_for_the_model_take_no_core_from_others(work, demo_v3, co
         plan={"rephrasings": {"mode": "off"}},
         vlm={
             "serve": "external",
-            "model": "cuesheet-offline-1",
+            "model": "cuesheet-demo-1",
             "base_urls": [counting_server.base_url],
         },
     )

@@ -96,7 +96,7 @@ def test_pictures_on_scratch_are_gone_after_the_shard_and_answers_are_the_same(
     scratch.mkdir()
     monkeypatch.setenv("NODE_DISK", str(scratch))
     work = Workdir(tmp_path / "work")
-    vlm = {"serve": "external", "model": "cuesheet-offline-1"}
+    vlm = {"serve": "external", "model": "cuesheet-demo-1"}
     vlm["base_urls"] = [counting_server.base_url]
     cluster = {**TWO, "scratch": "$NODE_DISK"}
     work.configure(dataset=str(demo_v3), cluster=cluster, vlm=vlm)

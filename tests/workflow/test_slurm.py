@@ -60,7 +60,7 @@ def external(work: SlurmWorkdir, counting_server: CountingServer, demo_v3: Path)
 
 
 def configure_external(work, server, dataset, **changes) -> None:
-    vlm = {"serve": "external", "model": "cuesheet-offline-1", "base_urls": [server.base_url]}
+    vlm = {"serve": "external", "model": "cuesheet-demo-1", "base_urls": [server.base_url]}
     cluster = {"episodes_per_shard": 2}
     work.configure(dataset=str(dataset), vlm=vlm, cluster=cluster, vqa={"hz": 0.5}, **changes)
 
@@ -90,7 +90,7 @@ def local_dev(tmp_path_factory, dev_v3) -> Workdir:
 
 @pytest.fixture(scope="module")
 def slurm_dev(cluster, tmp_path_factory, dev_v3) -> SlurmWorkdir:
-    """dev_v3 in four shards on two GPUs, each with an offline VLM of its own."""
+    """dev_v3 in four shards on two GPUs, each with a demo model of its own."""
     work = SlurmWorkdir(tmp_path_factory.mktemp("slurm") / "work")
     work.configure(dataset=str(dev_v3), episodes=EIGHT, cluster={"episodes_per_shard": 2})
     work.output = work.run(*resources(gpu=1, slurm_partition="gpu")).output
@@ -177,7 +177,7 @@ def test_shards_that_the_cluster_ends_are_named_and_go_on_where_they_were(
     relay, eat = tmp_path / "relay.py", tmp_path / "eat"
     relay.write_text(RELAY)
     words = [sys.executable, str(relay), "{port}", counting_server.base_url, str(eat)]
-    vlm = {"serve": "managed", "model": "cuesheet-offline-1", "managed": {"command": words}}
+    vlm = {"serve": "managed", "model": "cuesheet-demo-1", "managed": {"command": words}}
     cluster = {"episodes_per_shard": 1}
     work.configure(dataset=str(demo_v3), vlm=vlm, cluster=cluster, vqa={"hz": 0.5})
     asks = resources(mem_mb=2500, runtime=10)
@@ -319,7 +319,7 @@ def test_a_shard_whose_server_is_never_ready_is_named_and_the_others_are_done(
     server.write_text(ONLY_ON_THE_SECOND_GPU + RELAY)
     words = [sys.executable, str(server), "{port}", counting_server.base_url, "never"]
     managed = {"command": words}
-    vlm = {"serve": "managed", "model": "cuesheet-offline-1", "managed": managed}
+    vlm = {"serve": "managed", "model": "cuesheet-demo-1", "managed": managed}
     vlm["ready_timeout_s"] = 30
     cluster = {"episodes_per_shard": 2}
     work.configure(dataset=str(demo_v3), cluster=cluster, vlm=vlm, vqa={"hz": 0.5})

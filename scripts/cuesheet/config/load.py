@@ -12,6 +12,10 @@ from cuesheet.config.models import Config, DatasetEntry
 from cuesheet.errors import CuesheetError
 from cuesheet.text import did_you_mean
 
+# Settings and values that an earlier version had, and what replaces them.
+RENAMED_SETTINGS: dict[str, str] = {}
+RENAMED_VALUES: dict[tuple[str, str], str] = {("vlm.serve", "offline"): "demo"}
+
 _SHOWN = 60  # characters of a found value
 _NAMES = 8  # keys listed where nothing is near
 
@@ -65,8 +69,16 @@ def _drop_unknown(
     kept: dict[str, Any] = {}
     for key, value in raw.items():
         field = model.model_fields.get(key) if isinstance(key, str) else None
+        path = f"{above}{key}"
+        if path in RENAMED_SETTINGS:
+            problems.append(f"{path}: this setting is now called {RENAMED_SETTINGS[path]}")
+            continue
         if field is None:
             problems.append(_unknown_key(model, str(key), above))
+            continue
+        if isinstance(value, str) and (path, value) in RENAMED_VALUES:
+            new = RENAMED_VALUES[path, value]
+            problems.append(f"{path}: the value {value} is now called {new}; write {new}")
             continue
         section = section_of(field)
         if section is None:

@@ -185,12 +185,13 @@ def _split(command: str | list[str]) -> list[str]:
 class VlmConfig(Section):
     """The vision-language model and its server."""
 
-    serve: Literal["offline", "managed", "vllm-batch", "external", "replay"] = Field(
-        default="offline",
+    serve: Literal["demo", "managed", "vllm-batch", "external", "replay"] = Field(
+        default="demo",
         description=(
-            "`offline`: the embedded default, classical vision, no language model; `managed`: the "
-            "run starts a server of `model` itself, and ends it; `vllm-batch`: the same with "
-            "vLLM's offline entry point in one process, without its server; `external`: "
+            "`demo`: the built-in demo model, classical vision and not a language model; "
+            "`managed`: the run starts a server of `model` itself and stops it at its end; "
+            "`vllm-batch`: the same with vLLM's offline entry point in one process, without its "
+            "server; `external`: "
             "OpenAI-compatible servers at `base_urls`; `replay`: no server, answers from the cache "
             "alone."
         ),
@@ -219,7 +220,7 @@ class VlmConfig(Section):
         default=1,
         ge=1,
         le=64,
-        description="Server processes for `offline`, `managed` and `vllm-batch`.",
+        description="Server processes for `demo`, `managed` and `vllm-batch`.",
     )
     concurrency: int = Field(
         default=32,
@@ -288,9 +289,9 @@ class VlmConfig(Section):
 
     @model_validator(mode="after")
     def _keys_agree(self) -> "VlmConfig":
-        if self.serve == "offline" and (self.model or self.base_urls):
+        if self.serve == "demo" and (self.model or self.base_urls):
             raise ValueError(
-                "model and base_urls are for other servers, but serve is offline, which has a "
+                "model and base_urls are for other servers, but serve is demo, which has a "
                 "model of its own; set serve to managed or external or leave them out"
             )
         if self.serve == "external" and not self.base_urls:

@@ -9,7 +9,7 @@ from typing import Any
 from cuesheet.artifacts.stage_files import STAGES
 from cuesheet.dataset.metadata import Dataset
 from cuesheet.report.html import score_table
-from cuesheet.report.summary import OFFLINE_NOTE, is_offline
+from cuesheet.report.summary import DEMO_MODEL_NOTE, is_demo_model
 
 _FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 _LICENSE = re.compile(r"^license:.*$", re.MULTILINE)
@@ -97,7 +97,7 @@ def _models(summary: Mapping[str, Any]) -> list[str]:
     calls = summary["calls"]
     listed = []
     for model in summary["models"]:
-        note = f": {OFFLINE_NOTE}" if is_offline(model) else ""
+        note = f": {DEMO_MODEL_NOTE}" if is_demo_model(model) else ""
         listed.append(f"- `{model['name']}`{note}")
     return [
         "\n".join(listed) or "No model was asked.",

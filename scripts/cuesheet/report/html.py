@@ -18,7 +18,7 @@ from cuesheet.config.report import ReportConfig
 from cuesheet.evaluation.table import table_rows
 from cuesheet.report import plots as plots
 from cuesheet.report.data import CallTally, ReportData, Sample, chosen_timelines, verb
-from cuesheet.report.summary import OFFLINE_NOTE, is_offline
+from cuesheet.report.summary import DEMO_MODEL_NOTE, is_demo_model
 
 PAGES = Path(__file__).parent / "pages"
 COLORS = 8  # --c0 to --c7 of theme.css; the last one is for whatever is rare
@@ -46,7 +46,7 @@ def render(
         data=data,
         css=(PAGES / "theme.css").read_text() + (PAGES / "report.css").read_text(),
         models=[model["name"] for model in models],
-        offline=_sentence(OFFLINE_NOTE) if any(map(is_offline, models)) else None,
+        demo=_sentence(DEMO_MODEL_NOTE) if any(map(is_demo_model, models)) else None,
         tiles=_tiles(data),
         plots=_plots(data),
         timelines=chosen_timelines(data.timelines, settings.max_timelines),

@@ -18,7 +18,7 @@ from cuesheet.artifacts.results import EpisodeView, annotated_episodes, read_vie
 from cuesheet.files import atomic_path, write_text
 from cuesheet.report.correction_files import CorrectionFolder
 from cuesheet.report.data import verb
-from cuesheet.report.summary import is_offline
+from cuesheet.report.summary import is_demo_model
 
 PAGES = Path(__file__).parent / "pages"
 CHUNK = 1000  # episodes in a file of the list
@@ -72,7 +72,7 @@ def build_site(
             "chunks": -(-len(entries) // CHUNK),
             "model": ", ".join(sorted({model for model, _ in models})),
             "sampled": any(entry["agreement"] is not None for entry in entries),
-            "offline": any(is_offline({"name": m, "served_by": s}) for m, s in models),
+            "demo": any(is_demo_model({"name": m, "served_by": s}) for m, s in models),
             "colors": {word: color for color, (word, _) in enumerate(verbs.most_common(COLORS))},
         },
     )

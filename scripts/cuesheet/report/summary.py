@@ -11,8 +11,8 @@ from cuesheet.artifacts.stage_files import STAGES, read_stage_file, read_validat
 from cuesheet.text import as_ranges
 
 _SHOWN_WARNINGS = 20
-OFFLINE_NOTE = (
-    "the embedded offline stand-in: classical vision on pixels, not a language model; "
+DEMO_MODEL_NOTE = (
+    "the built-in demo model: classical vision on pixels, not a language model; "
     "its texts show that the workflow works, they are no annotation to train on"
 )
 
@@ -175,12 +175,12 @@ def as_text(summary: Mapping[str, Any]) -> str:
 
 
 def _model_text(model: Mapping[str, str]) -> str:
-    return f"{model['name']} ({OFFLINE_NOTE})" if is_offline(model) else model["name"]
+    return f"{model['name']} ({DEMO_MODEL_NOTE})" if is_demo_model(model) else model["name"]
 
 
-def is_offline(model: Mapping[str, str]) -> bool:
-    """Whether a model of the summary is the embedded default."""
-    return model["served_by"] == "offline" or model["name"].startswith("cuesheet-offline")
+def is_demo_model(model: Mapping[str, str]) -> bool:
+    """Tell whether a model of the summary is the demo model."""
+    return model["served_by"] == "demo" or model["name"].startswith("cuesheet-demo")
 
 
 def _warnings_text(warnings: Mapping[str, Any]) -> str:

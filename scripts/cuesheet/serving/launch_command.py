@@ -14,7 +14,7 @@ from typing import Any
 from cuesheet.errors import CuesheetError
 
 HOST = "127.0.0.1"
-OFFLINE_KEY_ENV = "CUESHEET_MODEL_SERVER_KEY"
+DEMO_KEY_ENV = "CUESHEET_MODEL_SERVER_KEY"
 # What the servers of these names are given when the settings do not say the whole command. The key
 # of a vLLM goes through VLLM_API_KEY: arguments can be read by every user of the machine.
 # Not every version of vLLM knows these; they are left out where they are refused.
@@ -64,16 +64,16 @@ class Launch:
         return shlex.join(self.argv).replace(self.api_key, "***")
 
 
-def offline_launch(folder: Path) -> Callable[[str], Launch]:
-    """Return what makes the command of an offline server, by replica name; fresh at each start."""
+def demo_launch(folder: Path) -> Callable[[str], Launch]:
+    """Return what makes the command of a demo model, by replica name; fresh at each start."""
 
     def launch(name: str) -> Launch:
         port_file = folder / f"{name}.port"
         port_file.unlink(missing_ok=True)
         key = secrets.token_urlsafe(24)
         argv = [sys.executable, "-m", "demo_vlm", "--port", "0"]
-        argv += ["--port-file", str(port_file), "--api-key-env", OFFLINE_KEY_ENV]
-        return Launch(argv, {OFFLINE_KEY_ENV: key}, key, port_file=port_file)
+        argv += ["--port-file", str(port_file), "--api-key-env", DEMO_KEY_ENV]
+        return Launch(argv, {DEMO_KEY_ENV: key}, key, port_file=port_file)
 
     return launch
 

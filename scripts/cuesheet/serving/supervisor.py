@@ -27,14 +27,14 @@ from cuesheet.serving.credentials import keys_of
 from cuesheet.serving.dispatcher import Asker, Counters
 from cuesheet.serving.gateway import Gateway
 from cuesheet.serving.gpus import deal_out, visible_gpus
-from cuesheet.serving.launch_command import Launch, check_executable, managed_launch, offline_launch
+from cuesheet.serving.launch_command import Launch, check_executable, demo_launch, managed_launch
 from cuesheet.serving.model_server import ManagedBackend, Replica
 from cuesheet.serving.progress import Progress
 from cuesheet.serving.response_cache import CallCache
 from cuesheet.serving.upstream import Backend, ExternalBackend
 from cuesheet.serving.usage import WRITE_EVERY_S, Usage
 from cuesheet.vlm.gateway_client import SERVER_FAILED
-from demo_vlm import MODEL_ID as OFFLINE_MODEL
+from demo_vlm import MODEL_ID as DEMO_MODEL
 
 log = logging.getLogger(__name__)
 
@@ -79,14 +79,14 @@ def make_backend(config: dict[str, Any], run_dir: Path, server_file: ServerFile)
         )
     if serve == "replay":
         return ReplayBackend(config["model"], Path(config["cache_dir"]))
-    if serve == "offline":
-        launches = [offline_launch(run_dir)] * config["replicas"]
-        model = config.get("model") or OFFLINE_MODEL
+    if serve == "demo":
+        launches = [demo_launch(run_dir)] * config["replicas"]
+        model = config.get("model") or DEMO_MODEL
     elif serve in ("managed", "vllm-batch"):
         launches, model = _managed_launches(config), config["model"]
     else:
         raise CuesheetError(
-            f"vlm.serve is {serve!r}; it can be offline, managed, vllm-batch, external or replay"
+            f"vlm.serve is {serve!r}; it can be demo, managed, vllm-batch, external or replay"
         )
     replicas = [
         Replica(

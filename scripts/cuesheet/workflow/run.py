@@ -18,7 +18,7 @@ from cuesheet.dataset.metadata import Dataset, Episode
 from cuesheet.dataset.subtask_labels import LABELS_FILE
 from cuesheet.errors import CuesheetError
 from cuesheet.text import describe_range, did_you_mean
-from demo_vlm import MODEL_ID as OFFLINE_MODEL
+from demo_vlm import MODEL_ID as DEMO_MODEL
 
 # Part of the rerun trigger: raised when the answers of the stages change by our code.
 ANSWER_VERSION = 1
@@ -296,7 +296,7 @@ class Run:
     @property
     def model(self) -> str:
         """The model that is asked, as its server lists it."""
-        return self.config.vlm.model or OFFLINE_MODEL
+        return self.config.vlm.model or DEMO_MODEL
 
     @property
     def shared_folder(self) -> str | None:

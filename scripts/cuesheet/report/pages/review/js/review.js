@@ -127,7 +127,7 @@
     byId("task").textContent = episode.task;
     byId("made").textContent = [
       `${episode.end_s.toFixed(1)} s`, `${episode.length} frames`, `${episode.fps} fps`,
-      site.offline ? `${site.model} (stand-in, no language model)` : site.model,
+      site.demo ? `${site.model} (demo model, not a language model)` : site.model,
     ].filter(Boolean).join(" · ");
     const warnings = byId("warnings");
     warnings.hidden = !episode.warnings.length;

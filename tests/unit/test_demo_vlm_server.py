@@ -1,4 +1,4 @@
-"""The embedded default over real HTTP: protocol, errors, life and death of the process."""
+"""The demo model over real HTTP: protocol, errors, life and death of the process."""
 
 import base64
 import io
@@ -37,17 +37,17 @@ def wait_for(path: Path, process: subprocess.Popen, seconds: float = 30) -> str:
 def command(port_file: Path) -> list[str]:
     return [
         *(sys.executable, "-m", "demo_vlm", "--port", "0"),
-        *("--port-file", str(port_file), "--api-key-env", "OFFLINE_TEST_KEY"),
+        *("--port-file", str(port_file), "--api-key-env", "DEMO_TEST_KEY"),
     ]
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(SCRIPTS), "OFFLINE_TEST_KEY": KEY}
+    return {**os.environ, "PYTHONPATH": str(SCRIPTS), "DEMO_TEST_KEY": KEY}
 
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    folder = tmp_path_factory.mktemp("offline")
+    folder = tmp_path_factory.mktemp("demo_vlm")
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command(folder / "port"), env=environment(), stderr=log)
     try:
@@ -58,7 +58,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     finally:
         process.terminate()
         assert process.wait(10) == 0
-    assert "no language model" in (folder / "log").read_text()
+    assert "not a language model" in (folder / "log").read_text()
 
 
 def square(size: tuple[int, int] = (96, 128)) -> np.ndarray:
@@ -330,10 +330,10 @@ def test_the_server_ends_when_its_parent_is_killed(tmp_path):
 
 
 def test_a_missing_key_variable_is_one_clear_line(tmp_path):
-    variables = {name: value for name, value in environment().items() if name != "OFFLINE_TEST_KEY"}
+    variables = {name: value for name, value in environment().items() if name != "DEMO_TEST_KEY"}
     done = subprocess.run(
         command(tmp_path / "port"), env=variables, capture_output=True, text=True, timeout=30
     )
     assert done.returncode == 2
-    assert "OFFLINE_TEST_KEY" in done.stderr
+    assert "DEMO_TEST_KEY" in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,4 +1,4 @@
-"""What the embedded default says of drawn pictures is what was drawn."""
+"""What the demo model says about drawn images is what was drawn."""
 
 from itertools import pairwise
 
@@ -8,12 +8,11 @@ import pytest
 from cuesheet.vlm import replies
 from demo_vlm import answers, question
 from demo_vlm.colors import name_of
+from demo_vlm.frames import timed_frames
 from demo_vlm.media import Media
-from demo_vlm.moments import moments
-from demo_vlm.motion import measure
 from demo_vlm.question import parse
 from demo_vlm.request import ChatRequest
-from demo_vlm.segmentation import segment
+from demo_vlm.vision import STILL, speeds
 
 RED, GREEN, BLUE, YELLOW = (210, 20, 20), (20, 180, 30), (20, 40, 210), (230, 210, 20)
 TABLE = (150, 140, 130)
@@ -173,16 +172,15 @@ def ask_segments(times: np.ndarray, frames: list[np.ndarray], limits: str, per_s
     return end, answer(replies.Segmentation, text, *pictures).subtasks
 
 
-@pytest.mark.parametrize(("grasp_s", "place_s"), [(3.0, 6.0), (2.5, 5.0), (4.0, 8.0)])
-def test_boundaries_are_where_the_block_begins_and_ceases_to_move(grasp_s, place_s):
-    times = np.arange(0, place_s + 4, 0.5)
-    _, spans = ask_segments(
-        times, carried(times, grasp_s, place_s), "Limits: at most 8 subtasks, each at least 1.50 s."
-    )
-    starts = [span.start_s for span in spans[1:]]
-    assert len(starts) == 2
-    assert abs(starts[0] - grasp_s) <= 0.5
-    assert abs(starts[1] - place_s) <= 0.5
+def test_a_boundary_lies_where_the_arm_rests_between_two_motions():
+    times = np.arange(0, 9, 0.5)
+    frames = []
+    for time in times:
+        hand = np.interp(time, (0, 3, 5, 8), (20, 70, 70, 140))
+        frames.append(draw(table(112, 160), (int(hand) - 8, 0, int(hand) + 8, 60), (40, 40, 60)))
+    _, spans = ask_segments(times, frames, "Limits: at most 8 subtasks, each at least 1.50 s.")
+    assert len(spans) == 2
+    assert 3 <= spans[1].start_s <= 5
 
 
 def test_limits_are_kept_and_the_window_is_covered():
@@ -195,8 +193,8 @@ def test_limits_are_kept_and_the_window_is_covered():
         "",
     ):
         end, spans = ask_segments(times, frames, limits)
-        most = parse(limits).max_subtasks or answers.DEFAULT_MAX_SUBTASKS
-        least = parse(limits).min_subtask_s or answers.DEFAULT_MIN_SUBTASK_S
+        most = parse(limits).max_subtasks or answers.DEFAULT_MOST
+        least = parse(limits).min_subtask_s or answers.DEFAULT_MIN_S
         assert 1 <= len(spans) <= most
         assert spans[0].start_s == 0
         assert spans[-1].end_s == pytest.approx(end)
@@ -226,21 +224,7 @@ def test_the_burned_in_time_is_not_taken_for_motion():
     times = np.arange(0, 10, 0.5)
     picture = sheet([table(112, 160)] * len(times), 5, plate=18)
     asked = question.Question(sheets=question.SheetLayout(5, (tuple(times.tolist()),)))
-    motion = measure(moments(asked, Media([picture])))
-    assert not motion.moves
-
-
-def test_a_camera_that_moves_gives_no_lasting_changes():
-    wide = np.random.default_rng(1).integers(0, 255, (112, 600, 3)).astype(np.uint8)
-    wide = np.repeat(np.repeat(wide[::16, ::16], 16, axis=0), 16, axis=1)
-    times = np.arange(0, 10, 0.5)
-    frames = [wide[:, int(20 * t) : int(20 * t) + 160] for t in times]
-    asked = question.Question(image_times_s=dict(enumerate(times.tolist(), 1)))
-    motion = measure(moments(asked, Media(frames)))
-    assert motion.changes.sum() == 0
-    spans = segment(motion, 0, 10, max_segments=8, min_s=1.5)
-    assert spans[0].start_s == 0
-    assert spans[-1].end_s == 10
+    assert speeds(timed_frames(asked, Media([picture]))).max() <= STILL
 
 
 def test_one_picture_and_many_like_it_are_no_error():
@@ -252,12 +236,12 @@ def test_one_picture_and_many_like_it_are_no_error():
         assert answer(replies.Description, times, *frames).events == []
 
 
-def test_a_description_tells_colors_and_when_it_begins_to_change():
+def test_a_description_names_the_color_and_when_the_image_changes():
     times = np.arange(0, 10, 0.5)
     frames = carried(times, 3, 6)
     lines = "\n".join(f"Image {i + 1}: {time:.2f} s" for i, time in enumerate(times))
     told = answer(replies.Description, f"{lines}\nWindow: 0.00 to 10.00 s", *frames)
     assert "red" in told.scene
-    assert any(abs(event.at_s - 3) <= 0.5 for event in told.events)
-    task = answer(replies.TaskFromVideo, lines, *frames).task
-    assert task == "Move the red object"
+    assert told.events
+    assert all(0 <= event.at_s <= 10 for event in told.events)
+    assert answer(replies.TaskFromVideo, lines, *frames).task == "Move the red object."

@@ -1,0 +1,97 @@
+"""The handful of sentences that the demo model can say, made of the words of the request."""
+
+import re
+
+_STOP = {"and", "then", "into", "onto", "on", "in", "to", "from", "with", "by", "at", "off", "of"}
+_PARTICLES = {"up", "down", "out", "away", "back"}
+_POLITE = re.compile(r"^(please|robot,|now)\s+", re.IGNORECASE)
+
+REPHRASINGS = (
+    "Please {task}.",
+    "Could you {task}?",
+    "I need you to {task}.",
+    "Your job now is to {task}.",
+    "Go ahead and {task}.",
+    "Would you {task}, please?",
+    "The goal is to {task}.",
+    "I would like you to {task}.",
+    "Robot, {task}.",
+    "Can you {task} for me?",
+    "It is time to {task}.",
+    "Make sure to {task}.",
+    "Try to {task}.",
+    "Next, {task}.",
+    "Let us see you {task}.",
+    "What I want is for you to {task}.",
+)
+INTERJECTIONS = (
+    ("Now {step}, please.", "Okay, I will {step}."),
+    ("Remember to {step}.", "Thanks, I am about to {step}."),
+    ("You can {step} now.", "All right, time to {step}."),
+    ("I would like you to {step} next.", "Understood: {step}."),
+    ("Could you {step}?", "Yes, let me {step}."),
+)
+
+
+def imperative(task: str) -> str:
+    """Return the task as a command in the middle of a sentence: no full stop, lower case first."""
+    text = _POLITE.sub("", " ".join(task.split())).rstrip(".!? ")
+    return text[:1].lower() + text[1:]
+
+
+def verb_and_object(task: str) -> tuple[str, str]:
+    """Return the first verb and its object: "pick up", "the red cup"; defaults for no task."""
+    words = imperative(task).split()
+    if not words:
+        return "move", "the object"
+    verb = words.pop(0).strip(",")
+    if words and words[0].lower() in _PARTICLES:
+        verb += f" {words.pop(0)}"
+    thing = []
+    for word in words:
+        if word.lower().strip(",") in _STOP or len(thing) == 4:
+            break
+        thing.append(word.strip(","))
+    if not thing:
+        return verb, "the object"
+    if thing[0].lower() not in ("the", "a", "an", "both", "all"):
+        thing.insert(0, "the")
+    return verb, " ".join(thing)
+
+
+def labels(task: str, count: int) -> list[str]:
+    """Return one imperative label per segment."""
+    verb, thing = verb_and_object(task)
+    if count == 1:
+        whole = imperative(task)
+        return [whole if 0 < len(whole.split()) <= 8 else f"{verb} {thing}"]
+    middle = [f"{verb} {thing}", f"move {thing}"]
+    inner = [middle[min(position, 1)] for position in range(count - 2)]
+    last = f"let go of {thing}" if inner else f"{verb} {thing}"
+    return [f"reach for {thing}", *inner, last]
+
+
+def rephrasings(task: str, count: int) -> list[str]:
+    """Return up to `count` different sentences that ask for the task."""
+    text = imperative(task) or "do the task"
+    return [form.format(task=text) for form in REPHRASINGS][:count]
+
+
+def interjection(step: str) -> tuple[str, str]:
+    """Return what a person says before a step, and the robot's reply."""
+    text = imperative(step) or "go on"
+    said, reply = INTERJECTIONS[sum(text.encode()) % len(INTERJECTIONS)]
+    return said.format(step=text), reply.format(step=text)
+
+
+def memory(before: str, finished: str) -> str:
+    """Return the last memory sentence and one for the step that has just ended."""
+    sentences = re.findall(r"[^.]+\.", before)[-1:]
+    done = f"I completed this step: {imperative(finished) or 'nothing yet'}."
+    return " ".join(sentence.strip() for sentence in [*sentences, done])
+
+
+def share_a_word(first: str, second: str) -> bool:
+    """Tell whether two labels share a word of more than three letters."""
+    sets = [{w for w in re.findall(r"\w+", text.lower()) if len(w) > 3} for text in (first, second)]
+    return bool(sets[0] & sets[1])
