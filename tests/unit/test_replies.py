@@ -9,7 +9,7 @@ from cuesheet.vlm.structured_output import response_format
 REPLIES = [
     cls
     for cls in vars(replies).values()
-    if isinstance(cls, type) and cls.__module__ == replies.__name__ and cls is not replies.Reply
+    if isinstance(cls, type) and issubclass(cls, replies.Reply) and cls is not replies.Reply
 ]
 
 

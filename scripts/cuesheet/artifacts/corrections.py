@@ -19,8 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 from cuesheet.artifacts.episode import Episode
 from cuesheet.artifacts.subtasks import Subtask
 from cuesheet.errors import CuesheetError
-from cuesheet.vlm.answer_checks import check_answer
-from cuesheet.vlm.replies import VQA_REPLIES, Label, Sentence
+from cuesheet.vlm.replies import VQA_REPLIES, Label, Sentence, check_answer
 
 FORMAT = 1
 
@@ -57,16 +56,14 @@ class VqaCorrection(_Exact):
         if given != ((False, False) if self.delete else (True, True)):
             raise ValueError('expected either "delete": true, or a question and an answer')
         if self.answer is not None:
-            check_answer(self.type, self.answer, None, _raise_value_error)
+            problems = check_answer(self.type, self.answer, None)
+            if problems:
+                raise ValueError(problems[0].message)
             read = VQA_REPLIES[self.type].model_validate(
                 {"question": self.question, "answer": self.answer}
             )
             self.answer = read.answer.model_dump(exclude_none=True)
         return self
-
-
-def _raise_value_error(code: str, message: str) -> None:
-    raise ValueError(message)
 
 
 class Correction(_Exact):
@@ -200,11 +197,9 @@ def check_applied(correction: Correction, episode: Episode) -> None:
     for number, entry in enumerate(correction.vqa or ()):
         if entry.answer is not None:
             frame = episode.keyframes[entry.camera][0]
-            try:
-                size = (frame.width, frame.height)
-                check_answer(entry.type, entry.answer, size, _raise_value_error)
-            except ValueError as error:
-                raise CuesheetError(f"vqa.{number}: {error}") from None
+            problems = check_answer(entry.type, entry.answer, (frame.width, frame.height))
+            if problems:
+                raise CuesheetError(f"vqa.{number}: {problems[0].message}")
 
 
 def _csv_spans(text: str) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from cuesheet.artifacts.stage_files import KeyframesFile, LanguageRow, VqaPair
-from cuesheet.vlm.answer_checks import check_answer
+from cuesheet.vlm.replies import check_answer
 
 
 class Placed(Protocol):
@@ -117,12 +117,8 @@ def _check_pair(
             "vqa_pairs_disagree", answer.where, "the rows differ from the file's list of pairs."
         )
     size = frames.cameras.get(pair.camera)
-    check_answer(
-        pair.type,
-        value,
-        (size.width, size.height) if size else None,
-        lambda code, message: report.error(code, answer.where, message),
-    )
+    for problem in check_answer(pair.type, value, (size.width, size.height) if size else None):
+        report.error(problem.code, answer.where, problem.message)
 
 
 def _plain(value: Any) -> str:
