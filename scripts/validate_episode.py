@@ -9,7 +9,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from cuesheet import files, job_log
-from cuesheet.artifacts.stage_files import STAGES, digest, read_keyframes_file, read_stage_file
+from cuesheet.artifacts.episode import read_episode
+from cuesheet.artifacts.stage_files import STAGES, digest, read_stage_file
 from cuesheet.assemble.validate import Report, validate_episode
 from cuesheet.errors import CuesheetError
 
@@ -24,7 +25,7 @@ def make_report(
 
     `verdict` is a person's: good, bad or None; the merge leaves a bad episode without rows.
     """
-    frames = read_keyframes_file(keyframes)
+    episode = read_episode(keyframes, needs_images=False)
     digests = {stage: digest(path) or "" for stage, path in stage_paths.items()}
     stages = {}
     broken: list[tuple[str, str]] = []
@@ -34,11 +35,11 @@ def make_report(
         except CuesheetError as error:
             broken.append((stage, str(error)))
     if not broken:
-        report = validate_episode(frames, stages, cameras)
+        report = validate_episode(episode, stages, cameras)
         report.stage_files = digests
         report.verdict = verdict
         return report
-    report = Report(frames.episode_index)
+    report = Report(episode.episode_index)
     for stage, message in broken:
         report.error("stage_file", stage, message)
     return report

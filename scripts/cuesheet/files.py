@@ -66,6 +66,18 @@ def write_text(path: Path | str, text: str, mode: int = 0o644) -> None:
         os.fsync(handle)
 
 
+def read_json(path: Path | str, default: Any = None) -> Any:
+    """Return the content of a JSON file, or `default` if the file is missing or damaged.
+
+    For files that can be re-created or that only inform. A file that the result depends on is read
+    through its pydantic model instead.
+    """
+    try:
+        return json.loads(Path(path).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return default
+
+
 def write_json(path: Path | str, value: Any, mode: int = 0o644) -> None:
     """Write `value` as indented JSON atomically. NaN and infinity are refused (ValueError)."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)

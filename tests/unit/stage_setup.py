@@ -44,6 +44,7 @@ def write_keyframes(
             }
         )
     content = {
+        "format": 1,
         "dataset": "made",
         "episode_index": 0,
         "task": task,

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from keyframe_files import keyframes_json
 
 from cuesheet.errors import CuesheetError
 from cuesheet.evaluation.references import read_reference
@@ -35,10 +36,9 @@ def run(folder: Path, cuts: dict[int, float], tokens: int) -> Path:
         )
         write(
             folder / f"keyframes/{name}/keyframes.json",
-            {
-                **{**head, "task": f"task <{index}>", "fps": 1.0, "length": 10},
-                **{"timestamps_s": list(map(float, range(10))), "cameras": {}, "keyframes": {}},
-            },
+            keyframes_json(
+                head["dataset"], index, task=f"task <{index}>", fps=1.0, length=10, cameras={}
+            ),
         )
         write(
             folder / f"validation/{name}.json",

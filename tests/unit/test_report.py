@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from keyframe_files import keyframes_json
 from PIL import Image
 
 from cuesheet.config.report import ReportConfig
@@ -39,15 +40,11 @@ def results(tmp_path: Path) -> Path:
     """Episode 0 of 4 s with two subtasks and a box; episode 2 failed."""
     folder = tmp_path / "kitchen"
     head = {"format": 1, "dataset": "kitchen", "episode_index": 0}
-    times = [index / 10 for index in range(40)]
     write(
         folder / "keyframes/000000/keyframes.json",
-        {
-            **head,
-            **{"task": "Put the <cup> away", "fps": 10.0, "length": 40, "timestamps_s": times},
-            "cameras": {CAMERA: {"width": 64, "height": 48}},
-            "keyframes": {CAMERA: [{"frame_index": 10}]},
-        },
+        keyframes_json(
+            "kitchen", 0, task="Put the <cup> away", fps=10.0, length=40, cameras={CAMERA: [10]}
+        ),
     )
     picture = folder / f"keyframes/000000/{CAMERA}/000010.png"
     picture.parent.mkdir(parents=True)

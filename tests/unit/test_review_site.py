@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from keyframe_files import keyframes_json
 from PIL import Image
 
 from cuesheet.report import review_site
@@ -28,12 +29,9 @@ def results(tmp_path: Path) -> Path:
         head = {"format": 1, "dataset": "kitchen", "episode_index": index}
         write(
             folder / f"keyframes/{name}/keyframes.json",
-            {
-                **{**head, "task": "wipe", "fps": 10.0, "length": 10},
-                "timestamps_s": [i / 10 for i in range(10)],
-                "cameras": {CAMERA: {"width": 64, "height": 48}},
-                "keyframes": {CAMERA: [{"frame_index": 0}, {"frame_index": 9}]},
-            },
+            keyframes_json(
+                "kitchen", index, task="wipe", fps=10.0, length=10, cameras={CAMERA: [0, 9]}
+            ),
         )
         for frame in (0, 9):
             picture = folder / f"keyframes/{name}/{CAMERA}/{frame:06d}.png"

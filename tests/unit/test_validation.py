@@ -8,8 +8,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from keyframe_files import keyframes_json
 
-from cuesheet.artifacts.stage_files import KeyframesFile, StageFile, read_stage_file
+from cuesheet.artifacts.episode import KeyframesFile
+from cuesheet.artifacts.stage_files import StageFile, read_stage_file
 from cuesheet.assemble.validate import validate_episode
 from cuesheet.errors import CuesheetError
 
@@ -105,24 +107,17 @@ def valid_files() -> dict:
 
 def keyframes() -> dict:
     indices = [0, 5, 10, 15, 20, 25, 30, 35, 39]
-    return {
-        "format": 1,
-        "dataset": "demo",
-        "episode_index": 3,
-        "task": "Pick and place a puck",
-        "fps": 10.0,
-        "length": LENGTH,
-        "timestamps_s": TIMES,
-        "decoder": "ffmpeg",
-        "cameras": {c: {"width": 224, "height": 160} for c in (FRONT, WRIST)},
-        "keyframes": {c: [{"frame_index": i} for i in indices] for c in (FRONT, WRIST)},
-    }
+    cameras = {FRONT: indices, WRIST: indices}
+    task = "Pick and place a puck"
+    return keyframes_json(
+        "demo", 3, task=task, fps=10.0, length=LENGTH, cameras=cameras, size=(224, 160)
+    )
 
 
 def report_of(files: dict, frames: dict | None = None):
     stages = {stage: StageFile.model_validate(data) for stage, data in files.items()}
-    frames = KeyframesFile.model_validate(frames or keyframes())
-    return validate_episode(frames, stages, [FRONT, WRIST])
+    file = KeyframesFile.model_validate(frames or keyframes())
+    return validate_episode(file.episode(Path("keyframes")), stages, [FRONT, WRIST])
 
 
 def codes(files: dict, frames: dict | None = None) -> set[str]:
@@ -562,7 +557,10 @@ def test_an_episode_with_errors_fails_and_prints_all_findings(tmp_path, capsys):
         (lambda text: text[: len(text) // 2], "not valid JSON"),
         (lambda text: text.replace('"role"', '"rule"', 1), r"persistent\[0\]\.role"),
         (lambda text: text.replace('"timestamp": 0.0', '"timestamp": NaN', 1), "finite"),
-        (lambda text: text.replace('"stage": "plan"', '"stage": "vqa"'), "of the stage 'vqa'"),
+        (
+            lambda text: text.replace('"stage": "plan"', '"stage": "vqa"'),
+            "belongs to the stage 'vqa'",
+        ),
         (lambda text: "[]", "the file"),
     ],
 )

@@ -1,11 +1,14 @@
-"""One episode as the annotation stages see it: its times and its decoded keyframes."""
+"""One episode for the annotation stages and everything after them: its times and keyframes."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, FiniteFloat
 
 from cuesheet.artifacts.sampling import nearest_index
+from cuesheet.artifacts.stage_files import File, read_model
 from cuesheet.errors import CuesheetError
 
 
@@ -38,6 +41,11 @@ class Episode:
     vqa: Sequence[int] = ()
 
     @property
+    def cameras(self) -> dict[str, Keyframe]:
+        """The first keyframe of every camera, whose size is that of all its frames."""
+        return {camera: frames[0] for camera, frames in self.keyframes.items()}
+
+    @property
     def name(self) -> str:
         return f"{self.dataset}/{self.episode_index:06d}"
 
@@ -51,63 +59,86 @@ class Episode:
         return round(self.timestamps_s[-1] + 1 / self.fps, 6)
 
     def nearest_frame(self, time_s: float) -> int:
-        """Index of the frame whose timestamp is nearest (the earlier one in a tie)."""
+        """Return the index of the frame with the nearest timestamp (the earlier in a tie)."""
         return nearest_index(self.timestamps_s, time_s)
 
     def frames_at(self, camera: str, indices: Sequence[int]) -> list[Keyframe]:
-        """The keyframes of `indices`. Raises CuesheetError where one was not decoded."""
+        """Return the keyframes of `indices`. Raises CuesheetError if one was not decoded."""
         by_index = {frame.frame_index: frame for frame in self.keyframes[camera]}
         missing = [index for index in indices if index not in by_index]
         if missing:
             raise CuesheetError(
-                f"episode {self.name}, camera {camera}: frames {missing[:5]} were not decoded "
-                f"({len(by_index)} keyframes are there); delete its keyframes folder and run again"
+                f"episode {self.name}, camera {camera}: frames {missing[:5]} are not among the "
+                f"{len(by_index)} decoded keyframes; delete its keyframes folder and run again"
             )
         return [by_index[index] for index in indices]
 
 
-def read_episode(folder: Path | str) -> Episode:
-    """Read `keyframes.json` of a keyframes folder and check that its pictures are there.
+class _Entry(File):
+    frame_index: int
+    timestamp_s: FiniteFloat
+    file: str
+    width: int
+    height: int
 
-    Raises CuesheetError that names what is missing.
+
+class KeyframesFile(File):
+    """keyframes.json, which `media.keyframes` writes."""
+
+    format: Literal[1]
+    dataset: str
+    episode_index: int
+    task: str | None = None
+    fps: float = Field(gt=0)
+    timestamps_s: list[FiniteFloat] = Field(min_length=1)
+    grid: list[int]
+    vqa: list[int]
+    keyframes: dict[str, Annotated[list[_Entry], Field(min_length=1)]]
+
+    def episode(self, folder: Path) -> Episode:
+        """Return the episode whose keyframes are in `folder`."""
+        return Episode(
+            dataset=self.dataset,
+            episode_index=self.episode_index,
+            task=self.task or "",
+            fps=self.fps,
+            timestamps_s=self.timestamps_s,
+            keyframes={
+                camera: [
+                    Keyframe(
+                        camera=camera,
+                        frame_index=entry.frame_index,
+                        timestamp_s=entry.timestamp_s,
+                        path=folder / entry.file,
+                        width=entry.width,
+                        height=entry.height,
+                    )
+                    for entry in entries
+                ]
+                for camera, entries in self.keyframes.items()
+            },
+            grid=self.grid,
+            vqa=self.vqa,
+        )
+
+
+def read_episode(folder: Path | str, *, needs_images: bool = True) -> Episode:
+    """Read `keyframes.json` of a keyframes folder.
+
+    Args:
+        folder: `keyframes/{episode}` of the results.
+        needs_images: check that the images exist.
+
+    Raises:
+        CuesheetError: the file is missing, truncated or of another form, or an image is missing.
     """
     folder = Path(folder)
     path = folder / "keyframes.json"
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        keyframes = {
-            camera: [
-                Keyframe(
-                    camera=camera,
-                    frame_index=frame["frame_index"],
-                    timestamp_s=frame["timestamp_s"],
-                    path=folder / frame["file"],
-                    width=frame["width"],
-                    height=frame["height"],
-                )
-                for frame in frames
-            ]
-            for camera, frames in data["keyframes"].items()
-        }
-        episode = Episode(
-            dataset=data["dataset"],
-            episode_index=data["episode_index"],
-            task=data["task"] or "",
-            fps=data["fps"],
-            timestamps_s=data["timestamps_s"],
-            keyframes=keyframes,
-            grid=data["grid"],
-            vqa=data["vqa"],
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CuesheetError(
-            f"{path} is missing or damaged ({error}); delete the folder and run again"
-        ) from error
-    for frames in keyframes.values():
-        for frame in frames:
-            if not frame.path.is_file():
-                raise CuesheetError(
-                    f"{frame.path} is listed in {path} but is not there; delete the folder "
-                    "and run again"
-                )
+    episode = read_model(path, KeyframesFile, "Delete the folder and run again.").episode(folder)
+    frames = (frame for listed in episode.keyframes.values() for frame in listed)
+    for frame in frames if needs_images else ():
+        if not frame.path.is_file():
+            raise CuesheetError(
+                f"{frame.path} does not exist, but {path} lists it; delete the folder and run again"
+            )
     return episode

@@ -1,14 +1,16 @@
-"""The language rows of the dataset format: styles, order, features, tool.
+"""The language rows of the dataset format: fields, styles, order, features and the `say` tool.
 
 Two columns are added to a LeRobot dataset: `language_persistent`, the same list of rows on every
-frame of an episode, and `language_events`, rows on the one frame they belong to. A row is who
-speaks (role), what (content, or tool calls), and in which style. The Arrow types of the columns are
-in `language_arrow`, so that what only handles rows need not import pyarrow.
+frame of an episode, and `language_events`, the rows of a single frame. A row has a speaker (role),
+a text (content) or tool calls, and a style. The Arrow types of the columns are in `language_arrow`,
+so that code that only handles rows does not import pyarrow.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 PERSISTENT_COLUMN = "language_persistent"
 EVENTS_COLUMN = "language_events"
@@ -17,34 +19,46 @@ LANGUAGE_COLUMNS = (PERSISTENT_COLUMN, EVENTS_COLUMN)
 # Columns that earlier annotation tools left in data files; the merge drops them.
 STALE_COLUMNS = ("subtask_index", "tools")
 
-# What a row without a style is called in counts and reports.
+# Name of rows without a style in counts and reports.
 SPEECH = "speech"
 
 
-class ToolFunction(TypedDict):
+class _Exact(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Arguments(_Exact):
+    text: str
+
+
+class Function(_Exact):
     name: str
-    arguments: dict[str, str]
+    arguments: Arguments
 
 
-class ToolCall(TypedDict):
+class ToolCall(_Exact):
     type: str
-    function: ToolFunction
+    function: Function
 
 
-class Row(TypedDict):
+class LanguageRow(_Exact):
     """A row as the annotation files hold it. `timestamp`: seconds from the episode's start."""
 
     role: str
     content: str | None
     style: str | None
-    timestamp: NotRequired[float]
+    timestamp: FiniteFloat
     camera: str | None
     tool_calls: list[ToolCall] | None
 
 
+Row = dict[str, Any]
+"""A `LanguageRow` as plain data, as it is written to annotation files and data files."""
+
+
 @dataclass(frozen=True)
 class Style:
-    """What the format says of a style: its column, the roles that may use it, its camera."""
+    """The format's rules for a style: its column, the roles that may use it, its camera."""
 
     column: Literal["language_persistent", "language_events"]
     roles: tuple[str, ...]
@@ -64,7 +78,7 @@ STYLES: Mapping[str | None, Style] = {
     None: Style(EVENTS_COLUMN, ("assistant",)),
 }
 
-# Entries of info.json. The tool is in the form of OpenAI function tools.
+# Entries of info.json. The tool has the form of OpenAI function tools.
 LANGUAGE_FEATURE: Mapping[str, Any] = {"dtype": "language", "shape": [1], "names": None}
 SAY_TOOL: Mapping[str, Any] = {
     "type": "function",
@@ -82,28 +96,29 @@ SAY_TOOL: Mapping[str, Any] = {
 }
 
 
-def say(text: str) -> list[ToolCall]:
-    """The tool calls of a speech row."""
-    return [{"type": "function", "function": {"name": "say", "arguments": {"text": text}}}]
+def say(text: str) -> list[dict[str, Any]]:
+    """Return the tool calls of a speech row as plain data."""
+    function = Function(name="say", arguments=Arguments(text=text))
+    return [ToolCall(type="function", function=function).model_dump()]
 
 
 def style_name(style: str | None) -> str:
-    """A style's name in counts and reports; speech has none in the format."""
+    """Return the name of a style for counts and reports. In the format, speech has no style."""
     return SPEECH if style is None else style
 
 
 def sort_persistent(rows: Iterable[Row]) -> list[Row]:
-    """By timestamp, style, role; rows equal in these keep their order."""
+    """Sort by timestamp, style and role; rows that are equal in these keep their order."""
     return sorted(rows, key=lambda row: (row["timestamp"], row["style"] or "", row["role"]))
 
 
 def sort_events(rows: Iterable[Row]) -> list[Row]:
-    """The events of one frame by style, role, camera; rows equal in these keep their order."""
+    """Sort the events of one frame by style, role and camera; equal rows keep their order."""
     return sorted(rows, key=lambda row: (row["style"] or "", row["role"], row.get("camera") or ""))
 
 
 def count_styles(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Rows by style, in the order of the table of styles."""
+    """Count rows by style, in the order of the table of styles."""
     counts = {style_name(style): 0 for style in STYLES}
     for row in rows:
         name = style_name(row["style"])

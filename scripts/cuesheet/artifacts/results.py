@@ -4,18 +4,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cuesheet.artifacts.episode import Episode, read_episode
+from cuesheet.artifacts.language import LanguageRow
 from cuesheet.artifacts.source_changes import read_fingerprints
 from cuesheet.artifacts.stage_files import (
     STAGES,
     Call,
-    KeyframesFile,
-    LanguageRow,
     Provenance,
     Sample,
     Subtask,
     ValidationFile,
     VqaPair,
-    read_keyframes_file,
     read_stage_file,
     read_validation_file,
 )
@@ -28,7 +27,7 @@ class EpisodeView:
 
     results: Path
     episode_index: int
-    keyframes: KeyframesFile
+    keyframes: Episode
     validation: ValidationFile
     subtasks: list[Subtask] = field(default_factory=list)
     agreement: float | None = None  # of the samples that the subtasks are made of
@@ -40,7 +39,7 @@ class EpisodeView:
 
     @property
     def task(self) -> str:
-        return self.keyframes.task or ""
+        return self.keyframes.task
 
     @property
     def cameras(self) -> list[str]:
@@ -49,8 +48,7 @@ class EpisodeView:
     @property
     def duration_s(self) -> float:
         """End of the last frame."""
-        times = self.keyframes.timestamps_s
-        return round(times[-1] + 1 / self.keyframes.fps, 6)
+        return self.keyframes.end_s
 
     @property
     def calls(self) -> Iterator[tuple[str, Call]]:
@@ -61,11 +59,9 @@ class EpisodeView:
 
     def picture(self, camera: str, frame_index: int) -> Path | None:
         """The decoded keyframe, if that frame was decoded and is kept."""
-        folder = self.results / "keyframes" / f"{self.episode_index:06d}"
         for frame in self.keyframes.keyframes.get(camera, ()):
             if frame.frame_index == frame_index:
-                path = folder / camera / f"{frame_index:06d}.png"
-                return path if path.is_file() else None
+                return frame.path if frame.path.is_file() else None
         return None
 
 
@@ -101,7 +97,7 @@ def read_view(results: Path, episode_index: int) -> EpisodeView:
         agreement = data.agreement if stage == "plan" else agreement
         for part, rows in parts.items():
             rows += getattr(data, part)
-    keyframes = read_keyframes_file(results / "keyframes" / name)
+    keyframes = read_episode(results / "keyframes" / name, needs_images=False)
     if keyframes.episode_index != episode_index:
         raise CuesheetError(
             f"{results / 'keyframes' / name} is of episode {keyframes.episode_index}; delete the "

@@ -3,7 +3,6 @@
 `source_changes.json` in the results folder keeps every change that a run found, the newest last.
 """
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -13,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cuesheet.files import write_json
+from cuesheet.files import read_json, write_json
 from cuesheet.text import as_ranges
 
 FILE = "source_changes.json"
@@ -80,10 +79,9 @@ def record(results: Path, changes: Changes) -> None:
 
 def read_changes(results: Path) -> list[dict[str, Any]]:
     """The recorded changes; none where there is no such file or it is damaged."""
-    try:
-        return list(json.loads((results / FILE).read_text(encoding="utf-8"))["changes"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+    content = read_json(results / FILE)
+    changes = content.get("changes") if isinstance(content, dict) else None
+    return changes if isinstance(changes, list) else []
 
 
 def describe(changes: Mapping[str, Any]) -> str:

@@ -1,57 +1,32 @@
-"""The files that pass between stages: keyframes.json and the annotation files of an episode.
+"""The annotation and validation files of an episode.
 
-They may have been edited by hand or cut off, so they are read through typed models.
+They may have been edited by hand or truncated, so they are read through typed models.
 """
 
 import hashlib
 import json
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
+from cuesheet.artifacts.language import LanguageRow
 from cuesheet.errors import CuesheetError
 
 STAGES = ("plan", "interjections", "vqa")
 
-_Model = TypeVar("_Model", bound=BaseModel)
+Model = TypeVar("Model", bound=BaseModel)
 
 
-class _File(BaseModel):
+class File(BaseModel):
+    """Base of the models of files: unknown keys are ignored, wrong types are errors."""
+
     model_config = ConfigDict(extra="ignore", strict=True)
 
 
-class _Exact(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class Arguments(_Exact):
-    text: str
-
-
-class Function(_Exact):
-    name: str
-    arguments: Arguments
-
-
-class ToolCall(_Exact):
-    type: str
-    function: Function
-
-
-class LanguageRow(_Exact):
-    """A row of either column; `timestamp` in seconds from the episode's start."""
-
-    role: str
-    content: str | None
-    style: str | None
-    timestamp: FiniteFloat
-    camera: str | None
-    tool_calls: list[ToolCall] | None
-
-
-class Subtask(_File):
+class Subtask(File):
     """Frames [start_frame, end_frame), seconds [start_s, end_s)."""
 
     start_frame: int
@@ -59,18 +34,18 @@ class Subtask(_File):
     start_s: FiniteFloat
     end_s: FiniteFloat
     label: str
-    agreement: float | None = None  # of the samples it is made of, 0 to 1
+    agreement: float | None = None  # of the segmentation samples, 0 to 1
 
 
-class Sample(_File):
-    """One of several segmentations that the subtasks are made of."""
+class Sample(File):
+    """One of the segmentation samples from which the subtasks were merged."""
 
     temperature: float
     seed: int
     subtasks: list[Subtask]
 
 
-class VqaPair(_File):
+class VqaPair(File):
     frame_index: int
     camera: str
     type: str
@@ -78,8 +53,8 @@ class VqaPair(_File):
     answer: dict[str, Any]
 
 
-class Call(_File):
-    """One call to a model, as the provenance of a file records it."""
+class Call(File):
+    """One request to the model, as recorded in the provenance of a file."""
 
     name: str = ""
     prompt: str = ""
@@ -92,7 +67,7 @@ class Call(_File):
     error: str | None = None
 
 
-class Provenance(_File):
+class Provenance(File):
     model: str | None = None
     served_by: str | None = None
     prompts: dict[str, str] = Field(default_factory=dict)  # sha256 of each prompt file
@@ -101,15 +76,15 @@ class Provenance(_File):
     calls: list[Call] = Field(default_factory=list)
 
 
-class Task(_File):
-    """What the episode is about; `source` is `dataset` or `video`."""
+class Task(File):
+    """The task of the episode; `source` is `dataset` or `video`."""
 
     text: str = ""
     source: str = "dataset"
 
 
-class StageFile(_File):
-    """An annotation file. `task` and `subtasks` are filled by the plan, `pairs` by VQA."""
+class StageFile(File):
+    """An annotation file. Only the plan sets `task` and `subtasks`, only VQA sets `pairs`."""
 
     format: Literal[1]
     stage: Literal["plan", "interjections", "vqa"]
@@ -121,7 +96,7 @@ class StageFile(_File):
     task: Task = Field(default_factory=Task)
     subtasks: list[Subtask] = Field(default_factory=list)
     subtasks_from: Literal["model", "correction", "dataset"] = "model"
-    agreement: float | None = None  # of the samples, over the episode
+    agreement: float | None = None  # of the segmentation samples, over the episode
     samples: list[Sample] = Field(default_factory=list)
     pairs: list[VqaPair] = Field(default_factory=list)
     corrected: list[dict[str, Any]] = Field(default_factory=list)
@@ -129,37 +104,14 @@ class StageFile(_File):
 
     @property
     def is_corrected(self) -> bool:
-        """Whether a person's correction is in it."""
+        """Whether the file contains a person's correction."""
         return self.subtasks_from == "correction" or bool(self.corrected)
 
 
-class FrameSize(_File):
-    width: int
-    height: int
+class ValidationFile(File):
+    """The fields of validation/{episode}.json that the merge and the summary read."""
 
-
-class Keyframe(_File):
-    frame_index: int
-
-
-class KeyframesFile(_File):
-    """What the later stages need of keyframes.json."""
-
-    format: Literal[1]
-    dataset: str
-    episode_index: int
-    task: str | None = None
-    fps: float = Field(gt=0)
-    length: int
-    timestamps_s: list[FiniteFloat]
-    cameras: dict[str, FrameSize]
-    keyframes: dict[str, list[Keyframe]]
-
-
-class ValidationFile(_File):
-    """What the merge and the summary need of validation/{episode}.json."""
-
-    class Finding(_File):
+    class Finding(File):
         code: str
         where: str
         message: str
@@ -174,85 +126,81 @@ class ValidationFile(_File):
 
 
 def read_stage_file(path: Path | str, stage: str) -> StageFile:
-    """Reads plan/, interjections/ or vqa/{episode}.json.
+    """Read plan/, interjections/ or vqa/{episode}.json.
 
     Raises:
-        CuesheetError: the file is missing, cut off, of another form, or another stage's.
+        CuesheetError: the file is missing, truncated, of another form, or another stage's.
     """
-    advice = (
-        "Correct it, or delete it and run again (answers already given come from the call cache)."
-    )
-    data = _read(Path(path), StageFile, advice)
+    advice = "Correct it, or delete it and run again (cached responses are reused)."
+    data = read_model(Path(path), StageFile, advice)
     if data.stage != stage:
-        raise CuesheetError(f"{path} is of the stage {data.stage!r}; expected {stage!r}. {advice}")
+        raise CuesheetError(
+            f"{path} belongs to the stage {data.stage!r}; expected {stage!r}. {advice}"
+        )
     return data
 
 
 def digest(path: Path | str) -> str | None:
-    """The sha256 of a stage's file, which says that it is the very one that was checked."""
+    """Return the sha256 of a stage's file, or None if it does not exist.
+
+    The merge compares it with the hash of the file that was validated.
+    """
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except FileNotFoundError:
         return None
 
 
-def read_keyframes_file(folder: Path | str) -> KeyframesFile:
-    """Reads keyframes.json of a keyframes folder.
-
-    Raises:
-        CuesheetError: the file is missing, cut off or of another form.
-    """
-    path = Path(folder) / "keyframes.json"
-    advice = "Delete the folder and run again."
-    data = _read(path, KeyframesFile, advice)
-    if data.length != len(data.timestamps_s) or data.length < 1:
-        raise CuesheetError(
-            f"{path} says that the episode has {data.length} frames and lists "
-            f"{len(data.timestamps_s)} timestamps; expected as many. {advice}"
-        )
-    return data
-
-
 def read_validation_file(path: Path | str) -> ValidationFile:
-    """Reads validation/{episode}.json.
+    """Read validation/{episode}.json.
 
     Raises:
-        CuesheetError: the file is missing, cut off or of another form.
+        CuesheetError: the file is missing, truncated or of another form.
     """
-    return _read(Path(path), ValidationFile, "Delete it and run again.")
+    return read_model(Path(path), ValidationFile, "Delete it and run again.")
 
 
-def _read(path: Path, model: type[_Model], advice: str) -> _Model:
+def read_model(path: Path, model: type[Model], advice: str) -> Model:
+    """Read a JSON file of the results into `model`.
+
+    Args:
+        path: the file.
+        model: its pydantic model.
+        advice: the sentence that says how the user gets a valid file.
+
+    Raises:
+        CuesheetError: the file is missing, truncated or of another form.
+    """
     try:
         return model.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        raise CuesheetError(f"{path} is not there. Run the workflow again to make it.") from None
+        raise CuesheetError(f"{path} does not exist; run the workflow to create it.") from None
     except OSError as error:
         raise CuesheetError(f"{path} cannot be read: {error.strerror}.") from None
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False)
         shown = "; ".join(f"{_place(p['loc'])}: {p['msg']}" for p in problems[:5])
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise CuesheetError(f"{path} is not as expected: {shown}{more}. {advice}") from None
-    except ValueError as error:
-        raise CuesheetError(f"{path} is not valid JSON (cut off?): {error}. {advice}") from None
+        raise CuesheetError(f"{path} is not valid: {shown}{more}. {advice}") from None
+    except (ValueError, RecursionError) as error:
+        raise CuesheetError(f"{path} is not valid JSON: {error}. {advice}") from None
 
 
 def _place(location: tuple[int | str, ...]) -> str:
-    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in location]
-    return "".join(parts).lstrip(".") or "the file"
+    steps = [f"[{step}]" if isinstance(step, int) else f".{step}" for step in location]
+    return "".join(steps).lstrip(".") or "the file"
 
 
 def to_float32(value: float) -> float | None:
-    """The float32 nearest to a value, as the dataset stores timestamps; None beyond its range."""
+    """Return the nearest float32, which the dataset stores; None if it is out of range."""
     try:
         return struct.unpack("<f", struct.pack("<f", value))[0]
     except OverflowError:
         return None
 
 
-def frames_by_timestamp(timestamps_s: list[float]) -> dict[float, int]:
-    """The frame of each timestamp, the timestamps taken as float32."""
+def frames_by_timestamp(timestamps_s: Sequence[float]) -> dict[float, int]:
+    """Return the frame index of each timestamp; the timestamps are rounded to float32."""
     frames = {}
     for frame_index, timestamp_s in enumerate(timestamps_s):
         value = to_float32(timestamp_s)

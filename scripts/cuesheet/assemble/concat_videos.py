@@ -4,7 +4,6 @@ For a dataset that goes from v2.1 to v3.0. After joining, every episode's frames
 the new metadata says they are.
 """
 
-import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +14,7 @@ import av
 from cuesheet.dataset.index_state import file_state
 from cuesheet.dataset.metadata import Dataset
 from cuesheet.errors import CuesheetError
-from cuesheet.files import atomic_path, write_json
+from cuesheet.files import atomic_path, read_json, write_json
 from cuesheet.media.ffmpeg import run_ffmpeg
 from cuesheet.media.packets import locate_range, video_stream
 
@@ -105,10 +104,9 @@ def as_columns(camera: str, places: Sequence[Placed]) -> dict[str, list[float]]:
 
 
 def _read_manifest(path: Path) -> dict[str, list[str]]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))["files"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+    content = read_json(path)
+    files = content.get("files") if isinstance(content, dict) else None
+    return files if isinstance(files, dict) else {}
 
 
 def _pieces(dataset: Dataset, camera: str) -> Iterator[_Piece]:

@@ -9,16 +9,16 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from cuesheet.artifacts.episode import Episode
 from cuesheet.artifacts.language import (
     EVENTS_COLUMN,
     PERSISTENT_COLUMN,
     STYLES,
+    LanguageRow,
     count_styles,
     style_name,
 )
 from cuesheet.artifacts.stage_files import (
-    KeyframesFile,
-    LanguageRow,
     StageFile,
     frames_by_timestamp,
     to_float32,
@@ -92,49 +92,49 @@ class PlacedRow:
 
 
 def validate_episode(
-    frames: KeyframesFile, stages: Mapping[str, StageFile], cameras: Collection[str]
+    episode: Episode, stages: Mapping[str, StageFile], cameras: Collection[str]
 ) -> Report:
     """Checks the annotations of one episode.
 
     Args:
-        frames: the episode's keyframes file: its timestamps, the cameras that were decoded.
+        episode: the episode's timestamps and decoded keyframes.
         stages: the annotation files by stage; a stage that is switched off is not in it.
         cameras: the camera keys of the dataset.
     """
-    report = Report(frames.episode_index)
-    by_timestamp = frames_by_timestamp(frames.timestamps_s)
+    report = Report(episode.episode_index)
+    by_timestamp = frames_by_timestamp(episode.timestamps_s)
     rows: list[PlacedRow] = []
     for stage, data in stages.items():
-        _check_identity(report, frames, stage, data)
+        _check_identity(report, episode, stage, data)
         rows += _placed_rows(stage, data, by_timestamp)
         for warning in data.warnings:
             report.warn("stage_warning", stage, warning)
     for placed in rows:
-        _check_time(report, placed, frames)
+        _check_time(report, placed, episode)
         _check_style(report, placed, cameras)
         _check_content(report, placed)
     _check_duplicates(report, rows)
-    starts = _check_subtasks(report, rows, frames, "plan" in stages)
+    starts = _check_subtasks(report, rows, episode, "plan" in stages)
     if "plan" in stages:
-        _check_spans(report, stages["plan"], starts, frames)
+        _check_spans(report, stages["plan"], starts, episode)
     _check_memory(report, rows, starts)
     _check_plans(report, rows)
     _check_task_rephrasings(report, rows)
     _check_speech(report, rows)
     if "vqa" in stages:
         events = [r for r in rows if r.row.style == "vqa" and r.column == EVENTS_COLUMN]
-        check_vqa(report, events, stages["vqa"].pairs, frames)
+        check_vqa(report, events, stages["vqa"].pairs, episode)
     report.counts = count_styles({"style": placed.row.style} for placed in rows)
     return report
 
 
-def _check_identity(report: Report, frames: KeyframesFile, stage: str, data: StageFile) -> None:
-    if (data.dataset, data.episode_index) != (frames.dataset, frames.episode_index):
+def _check_identity(report: Report, episode: Episode, stage: str, data: StageFile) -> None:
+    if (data.dataset, data.episode_index) != (episode.dataset, episode.episode_index):
         report.error(
             "wrong_episode",
             stage,
             f"the file is of episode {data.episode_index} of {data.dataset!r}; expected episode "
-            f"{frames.episode_index} of {frames.dataset!r}. Delete the file and run again.",
+            f"{episode.episode_index} of {episode.dataset!r}. Delete the file and run again.",
         )
 
 
@@ -148,17 +148,17 @@ def _placed_rows(
             yield PlacedRow(row, column, f"{stage} {noun} {number}", frame_index)
 
 
-def _check_time(report: Report, placed: PlacedRow, frames: KeyframesFile) -> None:
+def _check_time(report: Report, placed: PlacedRow, episode: Episode) -> None:
     if placed.frame_index is not None:
         return
     is_event = placed.column == EVENTS_COLUMN
-    near = min(frames.timestamps_s, key=lambda t: abs(t - placed.row.timestamp))
+    near = min(episode.timestamps_s, key=lambda t: abs(t - placed.row.timestamp))
     report.error(
         "event_not_on_frame" if is_event else "persistent_not_on_frame",
         placed.where,
         f"timestamp {placed.row.timestamp} s is not that of a frame; the nearest frame is at "
-        f"{near} s (the episode has {frames.length} frames, the last at "
-        f"{frames.timestamps_s[-1]} s).",
+        f"{near} s (the episode has {episode.length} frames, the last at "
+        f"{episode.timestamps_s[-1]} s).",
     )
 
 
@@ -239,13 +239,13 @@ def _frames(rows: list[PlacedRow]) -> set[int]:
 
 
 def _check_subtasks(
-    report: Report, rows: list[PlacedRow], frames: KeyframesFile, has_plan: bool
+    report: Report, rows: list[PlacedRow], episode: Episode, has_plan: bool
 ) -> set[int]:
     """Exactly one subtask is active on every frame: distinct starts, the first on frame 0."""
     subtasks = _of_style(rows, "subtask")
     starts = _frames(subtasks)
     if not subtasks:
-        if has_plan and frames.cameras:
+        if has_plan and episode.cameras:
             report.error("subtask_none", "plan", "there is no subtask; every frame needs one.")
         elif has_plan:
             report.warn("subtask_none", "plan", "there is no subtask: the dataset has no camera.")
@@ -271,7 +271,7 @@ def _check_subtasks(
     return starts
 
 
-def _check_spans(report: Report, plan: StageFile, starts: set[int], frames: KeyframesFile) -> None:
+def _check_spans(report: Report, plan: StageFile, starts: set[int], episode: Episode) -> None:
     """The list of spans says the same as the rows and covers the episode without gaps."""
     spans = sorted(plan.subtasks, key=lambda span: span.start_frame)
     if {span.start_frame for span in spans} != starts:
@@ -282,7 +282,7 @@ def _check_spans(report: Report, plan: StageFile, starts: set[int], frames: Keyf
             f"on {sorted(starts)}.",
         )
         return
-    ends = [span.start_frame for span in spans[1:]] + [frames.length]
+    ends = [span.start_frame for span in spans[1:]] + [episode.length]
     for number, (span, end) in enumerate(zip(spans, ends, strict=False)):
         if not span.label.strip():
             report.error("empty_text", f"plan subtask {number}", "the label is empty.")

@@ -8,7 +8,9 @@ import json
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from cuesheet.artifacts.stage_files import KeyframesFile, LanguageRow, VqaPair
+from cuesheet.artifacts.episode import Episode
+from cuesheet.artifacts.language import LanguageRow
+from cuesheet.artifacts.stage_files import VqaPair
 from cuesheet.vlm.replies import check_answer
 
 
@@ -25,7 +27,7 @@ class Reporter(Protocol):
 
 
 def check_vqa(
-    report: Reporter, events: Sequence[Placed], pairs: Sequence[VqaPair], frames: KeyframesFile
+    report: Reporter, events: Sequence[Placed], pairs: Sequence[VqaPair], episode: Episode
 ) -> None:
     """Reports what is wrong with the VQA events of one episode.
 
@@ -33,11 +35,11 @@ def check_vqa(
         report: where errors go.
         events: the rows of style "vqa".
         pairs: the list that names each pair's frame, camera, question type and answer.
-        frames: the decoded keyframes and the cameras' frame sizes.
+        episode: the decoded keyframes with their sizes.
     """
     decoded = {
         camera: {frame.frame_index for frame in keyframes}
-        for camera, keyframes in frames.keyframes.items()
+        for camera, keyframes in episode.keyframes.items()
     }
     listed: dict[tuple[int, str | None], VqaPair] = {}
     for number, pair in enumerate(pairs):
@@ -76,7 +78,7 @@ def check_vqa(
         if pair is None:
             report.error("vqa_pairs_disagree", where, f"{at} is not in the file's list of pairs.")
         else:
-            _check_pair(report, question, answer, pair, frames)
+            _check_pair(report, question, answer, pair, episode)
     for pair in listed.values() if all_placed else ():
         report.error(
             "vqa_pairs_disagree",
@@ -96,7 +98,7 @@ def _by_frame_and_camera(
 
 
 def _check_pair(
-    report: Reporter, question: Placed, answer: Placed, pair: VqaPair, frames: KeyframesFile
+    report: Reporter, question: Placed, answer: Placed, pair: VqaPair, episode: Episode
 ) -> None:
     text = answer.row.content
     if not text or not (question.row.content or "").strip():
@@ -116,7 +118,7 @@ def _check_pair(
         report.error(
             "vqa_pairs_disagree", answer.where, "the rows differ from the file's list of pairs."
         )
-    size = frames.cameras.get(pair.camera)
+    size = episode.cameras.get(pair.camera)
     for problem in check_answer(pair.type, value, (size.width, size.height) if size else None):
         report.error(problem.code, answer.where, problem.message)
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cuesheet.artifacts.stage_files import read_keyframes_file, read_stage_file
+from cuesheet.artifacts.episode import read_episode
+from cuesheet.artifacts.stage_files import read_stage_file
 from cuesheet.errors import CuesheetError
 from cuesheet.evaluation.baselines import clip_motion, motion_split, uniform_split
 from cuesheet.evaluation.grounding import score_grounding
@@ -54,7 +55,8 @@ def baseline(name: str, run: System, results: Path) -> System:
 
 
 def _default_clip(results: Path, episode: int) -> Path:
-    cameras = list(read_keyframes_file(results / "keyframes" / f"{episode:06d}").cameras)
+    folder = results / "keyframes" / f"{episode:06d}"
+    cameras = list(read_episode(folder, needs_images=False).cameras)
     if not cameras:
         raise CuesheetError(
             f"{results}: episode {episode} has no camera, and the motion split needs one; leave "
@@ -148,6 +150,7 @@ def _grounding(run: Path, reference: Reference, ignored: Collection[str]) -> dic
         if not path.is_file():
             continue
         pairs[index] = read_stage_file(path, "vqa").pairs
-        for camera, size in read_keyframes_file(run / "keyframes" / path.stem).cameras.items():
+        folder = run / "keyframes" / path.stem
+        for camera, size in read_episode(folder, needs_images=False).cameras.items():
             sizes[camera] = (size.width, size.height)
     return score_grounding(pairs, reference.boxes, sizes, ignored)

@@ -13,8 +13,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from cuesheet.artifacts.corrections import FORMAT, files_below, read_correction
+from cuesheet.artifacts.episode import read_episode
 from cuesheet.artifacts.results import episode_files
-from cuesheet.artifacts.stage_files import StageFile, read_keyframes_file, read_stage_file
+from cuesheet.artifacts.stage_files import StageFile, read_stage_file
 from cuesheet.config.types import parse_episodes
 from cuesheet.errors import CuesheetError
 from cuesheet.files import write_json, write_text
@@ -66,7 +67,8 @@ def export(
             left += 1
             continue
         plan = read_stage_file(plans[index], "plan")
-        length = read_keyframes_file(results / "keyframes" / f"{index:06d}").length
+        folder = results / "keyframes" / f"{index:06d}"
+        length = read_episode(folder, needs_images=False).length
         _write(plan, length, folder, existing.get(index), as_csv)
         written += 1
     return written, left
