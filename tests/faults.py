@@ -30,15 +30,15 @@ class Fault:
     """One kind of fault.
 
     `once` and `always` are what becomes of a call that it strikes at the first attempt, or at
-    every one: "retried" (ok at a later attempt), "repaired" (by the correction), "read" (ok: the
-    fault does not matter), "asked otherwise" (ok, at one more attempt), "given up" (two replies
+    every one: "retried" (ok at a later attempt), "corrected" (by the correction), "read" (ok: the
+    fault does not matter), "asked otherwise" (ok, at one more attempt), "invalid" (two replies
     that cannot be used), "failed" (no reply after all attempts), "refused" (failed at once).
     """
 
     kind: str
     spoil: Callable[[Completion], Answer]
-    once: Literal["retried", "repaired", "read", "asked otherwise", "refused"]
-    always: Literal["failed", "given up", "read", "asked otherwise", "refused"]
+    once: Literal["retried", "corrected", "read", "asked otherwise", "refused"]
+    always: Literal["failed", "invalid", "read", "asked otherwise", "refused"]
     says: str = ""  # part of the record's error where the call ends badly
 
 
@@ -201,13 +201,13 @@ def _all() -> list[Fault]:
     rejects = "response_format is not supported"
     return [
         *(Fault(kind, spoil, "retried", "failed", says) for kind, spoil, says in passing),
-        *(Fault(kind, spoil, "repaired", "given up", says) for kind, spoil, says in unusable),
+        *(Fault(kind, spoil, "corrected", "invalid", says) for kind, spoil, says in unusable),
         *(Fault(kind, spoil, "read", "read") for kind, spoil in harmless),
         Fault(
             "cut at max_tokens",
             _message(lambda text: text[:-1], finish_reason="length"),
             "asked otherwise",
-            "given up",
+            "invalid",
             "token budget",
         ),
         Fault("400 for response_format", _status(400, rejects), *["asked otherwise"] * 2),

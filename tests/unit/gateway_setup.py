@@ -10,9 +10,9 @@ from typing import Any
 from aiohttp.test_utils import TestServer
 from chat_server import KEY
 
-from cuesheet.serving.dispatcher import Asker, Counters
+from cuesheet.serving.dispatcher import Counters, Dispatcher
 from cuesheet.serving.gateway import Gateway
-from cuesheet.serving.response_cache import CallCache
+from cuesheet.serving.response_cache import ResponseCache, describe_request, key_of
 from cuesheet.serving.upstream import Backend, ExternalBackend
 from cuesheet.vlm.gateway_client import GatewayClient
 
@@ -29,7 +29,7 @@ class Running:
 
     @property
     def counters(self) -> Counters:
-        return self.gateway.asker.counters
+        return self.gateway.dispatcher.counters
 
     async def ask(
         self, body: dict[str, Any], group: str = "", stage: str = ""
@@ -54,8 +54,8 @@ async def gateway_before(
         naps.append(seconds)
 
     backend = backend or ExternalBackend(dict.fromkeys(urls, KEY), "test-model", timeout_s)
-    asker = Asker(backend, concurrency, max_attempts, Counters(), sleep=nap)
-    gateway = Gateway(asker, CallCache(folder / "cache"), GATEWAY_KEY)
+    dispatcher = Dispatcher(backend, concurrency, max_attempts, Counters(), sleep=nap)
+    gateway = Gateway(dispatcher, ResponseCache(folder / "cache"), GATEWAY_KEY)
     http = TestServer(gateway.application(), host="127.0.0.1")
     await http.start_server(shutdown_timeout=0.1)
     server_file = folder / "server.json"
@@ -79,3 +79,8 @@ def chat(text: str, **more: Any) -> dict[str, Any]:
         {"role": "user", "content": content},
     ]
     return {"model": "test-model", "messages": messages, "max_tokens": 64, **more}
+
+
+def request_key(body: dict[str, Any]) -> str:
+    """The key under which the response to a chat request is cached."""
+    return key_of(describe_request(body))

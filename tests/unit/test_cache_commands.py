@@ -6,12 +6,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from chat_server import completion, serving
-from gateway_setup import chat, gateway_before
+from gateway_setup import chat, gateway_before, request_key
 from pydantic import BaseModel
 
 from cuesheet.serving.backends import ReplayBackend
 from cuesheet.serving.cache_cli import main
-from cuesheet.serving.response_cache import CallCache, describe_request, request_key
+from cuesheet.serving.response_cache import ResponseCache, describe_request
 from cuesheet.vlm.client import Vlm, VlmError
 
 
@@ -24,7 +24,7 @@ def body(number, model="m", reply_class="Segmentation"):
 @pytest.fixture
 def cache(tmp_path):
     """Six entries, two each of a model; the first of each is 100 days old."""
-    cache = CallCache(tmp_path / "vlm")
+    cache = ResponseCache(tmp_path / "vlm")
     cache.keys = []
     for number, model in enumerate(("a", "a", "b", "b", "c", "c")):
         request = body(number, model, "Description" if model == "c" else "Segmentation")

@@ -10,8 +10,9 @@ import time
 
 import pytest
 from chat_server import completion
+from gateway_setup import request_key
 
-from cuesheet.serving.response_cache import CallCache, describe_request, request_key
+from cuesheet.serving.response_cache import ResponseCache, describe_request
 
 PNG = b"\x89PNG not really"
 
@@ -89,7 +90,7 @@ def test_the_order_of_pictures_changes_the_key():
 
 
 def test_an_entry_can_be_read_by_a_person_and_holds_no_picture(tmp_path):
-    cache = CallCache(tmp_path)
+    cache = ResponseCache(tmp_path)
     body = request()
     key = request_key(body)
     assert cache.put(key, describe_request(body), completion("{}"), {"attempts": 2})
@@ -149,7 +150,7 @@ def test_how_a_picture_travels_does_not_change_the_key(tmp_path):
     ids=["empty", "cut", "list", "null", "other request", "no choices", "binary", "deep"],
 )
 def test_a_damaged_entry_is_a_miss_with_a_warning_and_is_rewritten(tmp_path, caplog, damage):
-    cache = CallCache(tmp_path)
+    cache = ResponseCache(tmp_path)
     body = request()
     key = request_key(body)
     cache.put(key, describe_request(body), completion("good"), {})
@@ -163,7 +164,7 @@ def test_a_damaged_entry_is_a_miss_with_a_warning_and_is_rewritten(tmp_path, cap
 
 @pytest.mark.parametrize("reply", [completion(None), completion("  ")], ids=["null", "blank"])
 def test_a_reply_without_text_is_kept_for_replays_alone(tmp_path, reply):
-    cache, key = CallCache(tmp_path), request_key(request())
+    cache, key = ResponseCache(tmp_path), request_key(request())
     assert cache.put(key, describe_request(request()), reply, {})
     assert cache.get(key) is None
     assert cache.get(key, replaying=True)["reply"] == reply
@@ -174,13 +175,13 @@ def test_a_reply_without_text_is_kept_for_replays_alone(tmp_path, reply):
 @pytest.mark.parametrize("reply", [{}, {"choices": []}, {"error": {"message": "x"}}])
 def test_an_incomplete_reply_is_never_kept(tmp_path, reply):
     with pytest.raises(ValueError, match="complete"):
-        CallCache(tmp_path).put(request_key(request()), describe_request(request()), reply, {})
+        ResponseCache(tmp_path).put(request_key(request()), describe_request(request()), reply, {})
     assert not any(tmp_path.rglob("*.json"))
 
 
 def test_a_folder_that_cannot_be_written_loses_the_entry_but_not_the_run(tmp_path, caplog):
     (tmp_path / "file").write_text("in the way")
-    cache = CallCache(tmp_path / "file")
+    cache = ResponseCache(tmp_path / "file")
     assert (
         cache.put(request_key(request()), describe_request(request()), completion("x"), {}) is False
     )
@@ -188,7 +189,7 @@ def test_a_folder_that_cannot_be_written_loses_the_entry_but_not_the_run(tmp_pat
 
 
 def _write_for_ever(folder: str, writer: int) -> None:
-    cache = CallCache(folder)
+    cache = ResponseCache(folder)
     for round_ in range(1_000_000):
         body = request(text=f"question {round_ % 5}")
         cache.put(
@@ -204,7 +205,7 @@ def test_writers_that_are_killed_in_the_middle_leave_only_whole_entries(tmp_path
     writers = [context.Process(target=_write_for_ever, args=(str(tmp_path), n)) for n in range(3)]
     for writer in writers:
         writer.start()
-    cache = CallCache(tmp_path)
+    cache = ResponseCache(tmp_path)
     keys = [request_key(request(text=f"question {number}")) for number in range(5)]
     deadline = time.monotonic() + 60
     while not all(cache.path(key).exists() for key in keys) and time.monotonic() < deadline:

@@ -295,7 +295,7 @@ async def test_a_server_that_fails_is_left_alone_and_taken_back_when_it_recovers
         assert two.calls + three.calls == 30
         assert min(two.calls, three.calls) >= 8
         # As many as were under way when it began to fail, and no more.
-        assert one.calls <= gateway.gateway.asker.concurrency
+        assert one.calls <= gateway.gateway.dispatcher.concurrency
         healthy = True
         number = 0
         while "sick one is well" not in str(replies[-1]):

@@ -79,15 +79,15 @@ def check(fault, share, got):
         assert got.error in call["error"]
         assert call["attempts"] == (ATTEMPTS if expected == "failed" else 1)
         assert len(call["error"]) < 4000
-    elif expected == "given up":
-        assert (call["outcome"], got.value) == ("given_up", None)
+    elif expected == "invalid":
+        assert (call["outcome"], got.value) == ("invalid", None)
         assert call["error"].count(fault.says) == 2
         assert call["correction_key"] not in (None, call["key"])
         assert len(call["error"]) < 4000
     else:
         assert got.value == Point(x=1.5, label="cup")
-        assert call["outcome"] == ("repaired" if expected == "repaired" else "ok")
-        if expected == "repaired":
+        assert call["outcome"] == ("retried" if expected == "corrected" else "ok")
+        if expected == "corrected":
             assert fault.says in call["error"]
         else:
             assert call["error"] is None
@@ -121,7 +121,7 @@ async def test_every_fault_ends_as_specified_and_is_recorded(tmp_path, fault, ta
     assert time.monotonic() - begun < SECONDS
     ended = {text: check(fault, shares[text], got) for text, got in results.items()}
     recovered = sum(bool(struck[t]) and results[t].value is not None for t in shares)
-    lost = sum(end in ("failed", "given up", "refused") for end in ended.values())
+    lost = sum(end in ("failed", "invalid", "refused") for end in ended.values())
     injected = sum(bool(count) for count in struck.values())
     assert recovered + lost == injected
     table[fault.kind] = injected, recovered, lost
@@ -156,7 +156,7 @@ async def test_of_a_reply_without_end_little_more_is_taken_than_the_limit(tmp_pa
         Vlm.connect(tmp_path / "server.json", {"max_tokens": 64}, "demo/000003", {"p": "0"}) as vlm,
     ):
         got = await ask(vlm, "question")
-    assert got.call["outcome"] == "repaired"
+    assert got.call["outcome"] == "retried"
     assert "too large" in question_of(server.bodies[1])
     # What the two sockets hold comes on top.
     assert LARGEST_REPLY_BYTES < sent < LARGEST_REPLY_BYTES + 2 * TEN_MB

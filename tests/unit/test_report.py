@@ -68,9 +68,9 @@ def results(tmp_path: Path) -> Path:
                 "sampling": {"temperature": 0.2},
                 "calls": [
                     call("plan_segment", attempts=3),
-                    call("plan_segment", latency_s=4.0, outcome="repaired"),
+                    call("plan_segment", latency_s=4.0, outcome="retried"),
                     call("plan_memory", cache_hit=True),
-                    call("plan_memory", outcome="given_up", error="no JSON in <reply>"),
+                    call("plan_memory", outcome="invalid", error="no JSON in <reply>"),
                 ],
             },
         },
@@ -132,7 +132,7 @@ def test_what_is_missing_comes_before_everything_else(page):
     assert "2 episodes are missing" in page
     assert "episode 1: not annotated yet" in page
     assert "episode 2: annotate_plan: the server is gone" in page
-    order = ["2 episodes are missing", "1 call was given up", "stage warning", 'id="made"']
+    order = ["2 episodes are missing", "1 call was invalid", "stage warning", 'id="made"']
     places = [page.index(text) for text in order]
     assert places == sorted(places)
 
@@ -187,7 +187,7 @@ def test_boxes_are_drawn_where_they_are(page):
 def test_calls_are_counted_by_prompt(page):
     cells = [re.sub(r"<[^>]+>", " ", row).split() for row in page.split("<tr>")]
     rows = {row[0]: row[1:12] for row in cells if row}
-    # calls, cached, repaired, given up, retries, tokens in and out, median, 95 %, seconds
+    # calls, cached, retried, invalid, retries, tokens in and out, median, 95 %, seconds
     assert rows["plan_segment"][:8] == ["2", "0", "1", "0", "2", "2,000,000", "1,000,000", "3.00"]
     assert rows["plan_segment"][9] == "6.0"
     assert rows["all"][:7] == ["4", "1", "1", "1", "2", "3,000,000", "1,500,000"]

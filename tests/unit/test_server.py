@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from cuesheet.errors import CuesheetError
 from cuesheet.serving import launch_command, lifecycle
-from cuesheet.serving.dispatcher import Asker, Counters
+from cuesheet.serving.dispatcher import Counters, Dispatcher
 from cuesheet.serving.launch_command import Launch
 from cuesheet.serving.model_server import ManagedBackend, Replica
 from cuesheet.serving.upstream import BackendFailedError
@@ -373,10 +373,10 @@ async def test_restarts_are_bounded(tmp_path):
         async def nap(_):
             await asyncio.sleep(0.05)
 
-        asker = Asker(backend, 1, 1000, Counters(), sleep=nap)
+        dispatcher = Dispatcher(backend, 1, 1000, Counters(), sleep=nap)
         body = {"model": "m", "messages": [{"role": "user", "content": "crash"}]}
         with pytest.raises(BackendFailedError, match="exit status 7"):
-            await asker.complete(body, "d/0")
+            await dispatcher.complete(body, "d/0")
     finally:
         await backend.close()
     assert len(starts) == 3

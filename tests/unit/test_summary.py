@@ -45,9 +45,9 @@ def results(tmp_path: Path) -> Path:
             },
         )
         for stage in ("plan", "vqa"):
-            calls = [call(), call(cache_hit=True), call(outcome="repaired", prompt_tokens=200)]
+            calls = [call(), call(cache_hit=True), call(outcome="retried", prompt_tokens=200)]
             if stage == "vqa":
-                calls.append(call(outcome="given_up", error="no JSON"))
+                calls.append(call(outcome="invalid", error="no JSON"))
             write(
                 folder / stage / name,
                 {
@@ -77,7 +77,7 @@ def test_everything_is_counted_once(results):
         "not_selected": 2,
     }
     assert summary["rows"] == {"subtask": 6, "vqa": 4, "speech": 2}
-    assert summary["calls"] == {"total": 14, "cache_hits": 4, "repaired": 4, "given_up": 2}
+    assert summary["calls"] == {"total": 14, "cache_hits": 4, "retried": 4, "invalid": 2}
     assert summary["tokens"] == {
         "prompt": 1400,
         "completion": 100,

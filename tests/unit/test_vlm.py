@@ -14,7 +14,7 @@ from gateway_setup import gateway_before
 from pydantic import BaseModel, Field
 
 from cuesheet.errors import CuesheetError
-from cuesheet.serving.response_cache import CallCache
+from cuesheet.serving.response_cache import ResponseCache
 from cuesheet.vlm.client import Clip, Image, Vlm, VlmError
 from cuesheet.vlm.parsing import UnusableReplyError, parse_reply
 
@@ -187,19 +187,19 @@ async def test_the_record_of_a_call_says_what_it_took(tmp_path):
         "error": None,
     }
     assert (second["key"], second["cache_hit"], second["attempts"]) == (key, True, 0)
-    entry = CallCache(tmp_path / "cache").get(key)
+    entry = ResponseCache(tmp_path / "cache").get(key)
     image = entry["request"]["messages"][1]["content"][0]["image_url"]
     assert image["sha256"] == hashlib.sha256(b"\xff\xd8jpeg").hexdigest()
 
 
-async def test_a_bad_reply_is_shown_to_the_model_once_and_repaired(tmp_path):
+async def test_a_bad_reply_is_shown_to_the_model_once_and_retried(tmp_path):
     def behave(body, number):
         return completion('{"x": -3, "label": "cup"}' if number == 0 else GOOD)
 
     async with model(tmp_path, behave) as (server, vlm):
         answer = await vlm.ask(**question())
     assert answer.value == Point(x=1.5, label="cup")
-    assert answer.call["outcome"] == "repaired"
+    assert answer.call["outcome"] == "retried"
     assert "x: " in answer.call["error"]
     assert answer.call["completion_tokens"] == 20
     assert answer.call["attempts"] == 2
@@ -211,7 +211,7 @@ async def test_a_bad_reply_is_shown_to_the_model_once_and_repaired(tmp_path):
 
 
 async def _key_of(body):
-    from cuesheet.serving.response_cache import request_key
+    from gateway_setup import request_key
 
     return request_key(body)
 
@@ -222,7 +222,7 @@ async def test_a_second_bad_reply_is_given_up_and_recorded(tmp_path):
         assert vlm.calls == [answer.call]
         assert answer.value is None
         assert answer.text == "I cannot see a cup."
-        assert answer.call["outcome"] == "given_up"
+        assert answer.call["outcome"] == "invalid"
         assert answer.call["error"].count("no JSON object") == 2
         assert server.calls == 2
 
@@ -233,7 +233,7 @@ async def test_a_reply_of_null_is_corrected_too(tmp_path):
 
     async with model(tmp_path, behave) as (server, vlm):
         answer = await vlm.ask(**question())
-    assert (answer.call["outcome"], server.calls) == ("repaired", 2)
+    assert (answer.call["outcome"], server.calls) == ("retried", 2)
 
 
 async def test_a_huge_reply_is_not_sent_back_whole(tmp_path):
@@ -242,7 +242,7 @@ async def test_a_huge_reply_is_not_sent_back_whole(tmp_path):
 
     async with model(tmp_path, behave) as (server, vlm):
         answer = await vlm.ask(**question())
-    assert answer.call["outcome"] == "repaired"
+    assert answer.call["outcome"] == "retried"
     assert len(json.dumps(server.bodies[1])) < 20_000
 
 
@@ -315,7 +315,7 @@ async def test_no_reply_at_all_is_an_error_that_says_what_to_do(tmp_path, respon
         assert isinstance(caught.value, CuesheetError)
 
 
-async def test_a_correction_that_does_not_fit_the_context_is_given_up(tmp_path):
+async def test_a_correction_that_does_not_fit_the_context_is_invalid(tmp_path):
     def behave(body, number):
         if number == 0:
             return completion("hm")
@@ -324,7 +324,7 @@ async def test_a_correction_that_does_not_fit_the_context_is_given_up(tmp_path):
     async with model(tmp_path, behave) as (__, vlm):
         answer = await vlm.ask(**question())
     assert answer.value is None
-    assert answer.call["outcome"] == "given_up"
+    assert answer.call["outcome"] == "invalid"
     assert "no room" in answer.call["error"]
 
 

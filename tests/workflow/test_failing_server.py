@@ -21,7 +21,7 @@ DATA = "results/demo_v3/annotated/data/chunk-000/file-000.parquet"
 KINDS = [
     kind
     for kind, fault in FAULTS.items()
-    if fault.once in ("retried", "repaired", "read") and kind != "hang within the body"
+    if fault.once in ("retried", "corrected", "read") and kind != "hang within the body"
 ]
 
 
@@ -96,7 +96,7 @@ def test_with_a_fifth_of_the_calls_failing_the_dataset_is_the_same(
     assert len(plan.struck) >= 0.1 * len(asked)
     assert len(plan.injected) >= 8
     assert sum(call["attempts"] for call in calls) > len(asked)
-    assert {call["outcome"] for call in calls} == {"ok", "repaired"}
+    assert {call["outcome"] for call in calls} == {"ok", "retried"}
 
     assert annotated_rows(workdir) == annotated_rows(finished_demo)
     table = pq.read_table(workdir.path / DATA)

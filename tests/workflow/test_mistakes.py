@@ -164,7 +164,7 @@ def test_one_reply_that_cannot_be_used_is_corrected(external, counting_server):
     external.run()
     calls = external.json("results/demo_v3/plan/000001.json")["provenance"]["calls"]
     outcomes = {call["name"].split()[0]: call["outcome"] for call in calls}
-    assert outcomes["segment"] == "repaired"
+    assert outcomes["segment"] == "retried"
 
 
 def test_a_vqa_answer_that_is_given_up_costs_that_pair_alone(external, counting_server):
@@ -176,11 +176,11 @@ def test_a_vqa_answer_that_is_given_up_costs_that_pair_alone(external, counting_
     external.configure_external(episodes=[0])
     external.run()
     data = external.json("results/demo_v3/vqa/000000.json")
-    given_up = [c for c in data["provenance"]["calls"] if c["outcome"] == "given_up"]
-    assert given_up
-    assert len(data["pairs"]) == len(data["provenance"]["calls"]) - len(given_up)
+    invalid = [c for c in data["provenance"]["calls"] if c["outcome"] == "invalid"]
+    assert invalid
+    assert len(data["pairs"]) == len(data["provenance"]["calls"]) - len(invalid)
     assert "count" not in {pair["type"] for pair in data["pairs"]}
-    assert len(data["warnings"]) == len(given_up)
+    assert len(data["warnings"]) == len(invalid)
 
 
 def test_an_outage_marks_no_episode_as_bad(external, counting_server):

@@ -18,7 +18,7 @@ from cuesheet.vlm.replies import VQA_REPLIES
 
 # Pictures that are encoded and waiting for their answer at any time, in one episode's job: enough
 # to fill a server, few enough for an hour of three cameras in bounded memory.
-_IN_FLIGHT = 64
+MAX_IN_FLIGHT = 64
 
 
 def question_type(types: Sequence[str], *, seed: int, frame: Keyframe, episode_index: int) -> str:
@@ -59,7 +59,7 @@ async def annotate(
             if progress is not None:
                 progress()
 
-    await asyncio.gather(*(work() for _ in range(_IN_FLIGHT)))
+    await asyncio.gather(*(work() for _ in range(MAX_IN_FLIGHT)))
     pairs, corrected = apply_vqa(pairs, corrections)
     order = list(dict.fromkeys([*cameras, *stage.episode.keyframes]))
     pairs.sort(key=lambda pair: (pair["frame_index"], order.index(pair["camera"])))

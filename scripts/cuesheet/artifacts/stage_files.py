@@ -63,7 +63,7 @@ class Call(File):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     attempts: int = 1
-    outcome: Literal["ok", "repaired", "given_up", "failed"] = "ok"
+    outcome: Literal["ok", "retried", "invalid", "failed"] = "ok"
     error: str | None = None
 
 

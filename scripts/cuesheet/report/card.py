@@ -101,8 +101,8 @@ def _models(summary: Mapping[str, Any]) -> list[str]:
         listed.append(f"- `{model['name']}`{note}")
     return [
         "\n".join(listed) or "No model was asked.",
-        f"{calls['total']:,} calls, of which {calls['repaired']:,} were repaired and "
-        f"{calls['given_up']:,} given up.",
+        f"{calls['total']:,} calls, of which {calls['retried']:,} were retried and "
+        f"{calls['invalid']:,} invalid.",
     ]
 
 

@@ -107,7 +107,7 @@ def _facts(gathered: Sequence[ReportData]) -> list[tuple[str, list[str]]]:
         ("warnings", [f"{sum(map(len, data.warnings.values())):,}" for data in gathered]),
         ("calls", [f"{tally.total:,}" for tally in calls]),
         ("from the cache", [f"{tally.cache_hits:,}" for tally in calls]),
-        ("given up", [f"{len(data.given_up):,}" for data in gathered]),
+        ("invalid", [f"{len(data.invalid):,}" for data in gathered]),
         ("tokens in", [f"{tally.prompt_tokens:,}" for tally in calls]),
         ("tokens out", [f"{tally.completion_tokens:,}" for tally in calls]),
         ("server seconds", [f"{sum(tally.latencies_s):,.1f}" for tally in calls]),

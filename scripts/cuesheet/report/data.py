@@ -64,8 +64,8 @@ class CallTally:
 
     total: int = 0
     cache_hits: int = 0
-    repaired: int = 0
-    given_up: int = 0
+    retried: int = 0
+    invalid: int = 0
     retries: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -83,7 +83,7 @@ class ReportData:
     warnings: dict[str, list[tuple[int, str, str]]] = field(  # code -> episode, where, message
         default_factory=lambda: defaultdict(list)
     )
-    given_up: list[tuple[int, str, str]] = field(default_factory=list)  # episode, call, error
+    invalid: list[tuple[int, str, str]] = field(default_factory=list)  # episode, call, error
     rows: Counter[str] = field(default_factory=Counter)
     subtask_lengths_s: list[float] = field(default_factory=list)
     subtasks_per_episode: list[int] = field(default_factory=list)
@@ -176,11 +176,11 @@ def _add(data: ReportData, view: EpisodeView) -> None:
             tally.latencies_s.append(call.latency_s)
             tally.prompt_tokens += call.prompt_tokens or 0
             tally.completion_tokens += call.completion_tokens or 0
-        if call.outcome == "repaired":
-            tally.repaired += 1
-        elif call.outcome == "given_up":
-            tally.given_up += 1
-            data.given_up.append((view.episode_index, call.name, call.error or ""))
+        if call.outcome == "retried":
+            tally.retried += 1
+        elif call.outcome == "invalid":
+            tally.invalid += 1
+            data.invalid.append((view.episode_index, call.name, call.error or ""))
 
 
 def _add_sample(data: ReportData, view: EpisodeView, pair: VqaPair) -> None:

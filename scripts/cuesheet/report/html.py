@@ -187,7 +187,7 @@ def total_calls(data: ReportData) -> CallTally:
 
 def _call_row(name: str, tally: CallTally) -> list[str]:
     times = tally.latencies_s
-    numbers = [tally.total, tally.cache_hits, tally.repaired, tally.given_up, tally.retries]
+    numbers = [tally.total, tally.cache_hits, tally.retried, tally.invalid, tally.retries]
     numbers += [tally.prompt_tokens, tally.completion_tokens]
     late = quantiles(times, n=20)[-1] if len(times) > 1 else sum(times)
     spent = [f"{median(times):.2f}", f"{late:.2f}", f"{sum(times):,.1f}"] if times else ["–"] * 3

@@ -89,7 +89,7 @@ def summarize(
         "source_changes": read_changes(results),
         "people": {**verdicts, "corrected": corrected},
         "rows": _in_order(rows),
-        "calls": {k: calls[k] for k in ("total", "cache_hits", "repaired", "given_up")},
+        "calls": {k: calls[k] for k in ("total", "cache_hits", "retried", "invalid")},
         "tokens": {
             "prompt": tokens["prompt_asked"],
             "completion": tokens["completion_asked"],
@@ -152,7 +152,7 @@ def as_text(summary: Mapping[str, Any]) -> str:
         (
             "Calls",
             f"{calls['total']:,} ({calls['cache_hits']:,} from the cache, "
-            f"{calls['repaired']:,} repaired, {calls['given_up']:,} given up)",
+            f"{calls['retried']:,} retried, {calls['invalid']:,} invalid)",
         ),
         (
             "Tokens",

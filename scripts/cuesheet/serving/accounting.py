@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# A run that says nothing for so long is over, however it ended.
-SILENT_S = 30.0
-WORDS = {
+# A run whose usage.json is older than this is over, however it ended.
+STALE_AFTER_S = 30.0
+STATE_LABELS = {
     "unused": "before the first call",
     "loading": "loading the model",
     "idle": "ready without a call",
@@ -33,9 +33,9 @@ class Account:
         self.wall_s += wall_s
         self.gpu_s += wall_s * usage["gpus"]
         self.calls += sum(usage["calls"].values())
-        if not usage["ended"] and now - usage["updated_at"] < SILENT_S:
+        if not usage["ended"] and now - usage["updated_at"] < STALE_AFTER_S:
             self.calls_per_s += usage["calls_per_s"]
-        parts = {WORDS[name]: usage["seconds"].get(name, 0.0) for name in WORDS}
+        parts = {STATE_LABELS[name]: usage["seconds"].get(name, 0.0) for name in STATE_LABELS}
         parts |= usage["busy_by_stage"]
         for name, seconds in parts.items():
             self.parts[name] += seconds

@@ -46,7 +46,7 @@ class Counters:
 INDEPENDENT_STAGES = frozenset({"vqa"})
 
 
-class FairSlots:
+class FairSemaphore:
     """Bounds what runs at once.
 
     A free slot goes to the waiting groups in turn, not to the longest, so that an episode with many
@@ -58,16 +58,18 @@ class FairSlots:
     def __init__(self, size: int) -> None:
         self._free = size
         self._in_turn: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()  # by group
-        self._last: deque[asyncio.Future[None]] = deque()
+        self._low_priority: deque[asyncio.Future[None]] = deque()
 
     @asynccontextmanager
-    async def take(self, group: str, *, last: bool = False) -> AsyncIterator[None]:
-        """Hold one slot for the length of the block; `last`: after all that are not."""
+    async def acquire(self, group: str, *, low_priority: bool = False) -> AsyncIterator[None]:
+        """Hold one slot for the length of the block; `low_priority`: after all others."""
         if self._free > 0:
             self._free -= 1
         else:
             turn = asyncio.get_running_loop().create_future()
-            (self._last if last else self._in_turn.setdefault(group, deque())).append(turn)
+            (
+                self._low_priority if low_priority else self._in_turn.setdefault(group, deque())
+            ).append(turn)
             try:
                 await turn
             except asyncio.CancelledError:
@@ -88,7 +90,7 @@ class FairSlots:
 
     def _next(self) -> asyncio.Future[None] | None:
         if not self._in_turn:
-            return self._last.popleft() if self._last else None
+            return self._low_priority.popleft() if self._low_priority else None
         group, queue = next(iter(self._in_turn.items()))
         turn = queue.popleft()
         if queue:
@@ -100,14 +102,14 @@ class FairSlots:
 
 @dataclass
 class Outcome:
-    """A reply and what it took; `keep` is False where a later run may get a better one."""
+    """A reply and what it took; `cacheable` is False where a later run may get a better one."""
 
     reply: dict[str, Any]
     upstream: str
     attempts: int
     prompt_tokens: int
     completion_tokens: int
-    keep: bool = True
+    cacheable: bool = True
 
 
 @dataclass
@@ -120,7 +122,7 @@ class _Tally:
 
 
 @dataclass
-class Asker:
+class Dispatcher:
     """Asks a backend, with bounded concurrency, retries, and the known ways round refusals."""
 
     backend: Backend
@@ -130,10 +132,10 @@ class Asker:
     first_backoff_s: float = 0.5
     usage: Usage | None = None
     sleep: Callable[[float], Any] = asyncio.sleep
-    _slots: FairSlots = field(init=False)
+    _slots: FairSemaphore = field(init=False)
 
     def __post_init__(self) -> None:
-        self._slots = FairSlots(self.concurrency)
+        self._slots = FairSemaphore(self.concurrency)
 
     async def complete(self, body: Mapping[str, Any], group: str, stage: str = "") -> Outcome:
         """Return the reply to a chat request. Raises CallFailedError, BackendFailedError.
@@ -143,14 +145,14 @@ class Asker:
         """
         tally = _Tally(stage)
         reply = await self._with_retries(body, group, tally)
-        keep = True
+        cacheable = True
         budget = "max_completion_tokens" if body.get("max_completion_tokens") else "max_tokens"
         if reply["choices"][0].get("finish_reason") == "length" and body.get(budget):
             log.info("%s: reply cut at %s tokens; asked with twice that", group, body[budget])
             try:
                 reply = await self._with_retries({**body, budget: 2 * body[budget]}, group, tally)
             except CallFailedError as error:
-                keep = error.kind != "gave_up"
+                cacheable = error.kind != "gave_up"
                 log.warning("%s: twice the tokens were refused: %s", group, error.message)
         return Outcome(
             reply,
@@ -158,7 +160,7 @@ class Asker:
             tally.attempts,
             tally.prompt_tokens,
             tally.completion_tokens,
-            keep,
+            cacheable,
         )
 
     async def _with_retries(
@@ -190,7 +192,7 @@ class Asker:
         counters.waiting += 1
         waiting = True
         try:
-            async with self._slots.take(group, last=tally.stage in INDEPENDENT_STAGES):
+            async with self._slots.acquire(group, low_priority=tally.stage in INDEPENDENT_STAGES):
                 upstream = await self.backend.pick(group)
                 counters.waiting -= 1
                 waiting = False

@@ -19,8 +19,8 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from cuesheet.serving.backends import ReplayBackend
-from cuesheet.serving.dispatcher import INDEPENDENT_STAGES, Asker, FairSlots
-from cuesheet.serving.response_cache import CallCache, describe_request, key_of
+from cuesheet.serving.dispatcher import INDEPENDENT_STAGES, Dispatcher, FairSemaphore
+from cuesheet.serving.response_cache import ResponseCache, describe_request, key_of
 from cuesheet.serving.upstream import Backend, BackendFailedError, CallFailedError, ChatBody
 
 log = logging.getLogger(__name__)
@@ -67,20 +67,20 @@ class _Found:
 class Gateway:
     """The HTTP application. `api_key` is the run's own random key, not a model server's."""
 
-    asker: Asker
-    cache: CallCache
+    dispatcher: Dispatcher
+    cache: ResponseCache
     api_key: str
 
     def __post_init__(self) -> None:
         self._asking: dict[str, asyncio.Task[_Found]] = {}
-        self._reading = FairSlots(1)
+        self._reading = FairSemaphore(1)
         self._writers = ThreadPoolExecutor(WRITERS, "cache")
         self._started = time.monotonic()
         self._replaying = isinstance(self.backend, ReplayBackend)
 
     @property
     def backend(self) -> Backend:
-        return self.asker.backend
+        return self.dispatcher.backend
 
     def application(self) -> web.Application:
         """Return the aiohttp application with all routes."""
@@ -110,15 +110,15 @@ class Gateway:
     def snapshot(self) -> dict[str, Any]:
         """Return the counters with the seconds since start and the state of the servers."""
         return {
-            **asdict(self.asker.counters),
-            "concurrency": self.asker.concurrency,
+            **asdict(self.dispatcher.counters),
+            "concurrency": self.dispatcher.concurrency,
             "uptime_s": time.monotonic() - self._started,
             "server": self.backend.state(),
         }
 
     async def chat_completions(self, request: web.Request) -> web.Response:
         begun = time.monotonic()
-        counters = self.asker.counters
+        counters = self.dispatcher.counters
         counters.calls += 1
         try:
             reply, about = await self._answer(request)
@@ -132,7 +132,7 @@ class Gateway:
         group, stage = _group(http), http.headers.get(STAGE_HEADER, "")
         content = await http.read()
         # One after the other, so that replies and what others wait for come in between.
-        async with self._reading.take(group, last=stage in INDEPENDENT_STAGES):
+        async with self._reading.acquire(group, low_priority=stage in INDEPENDENT_STAGES):
             if len(content) > LARGEST_READ_AT_ONCE:
                 body, request = await asyncio.to_thread(_read_chat, content)
             else:
@@ -153,8 +153,8 @@ class Gateway:
         except CallFailedError as error:
             error.key = key
             raise
-        self.asker.counters.cache_hits += found.hit
-        self.asker.counters.joined += joined and not found.hit
+        self.dispatcher.counters.cache_hits += found.hit
+        self.dispatcher.counters.joined += joined and not found.hit
         hit = found.hit or joined
         about = {
             "key": key,
@@ -174,7 +174,7 @@ class Gateway:
         if entry is not None:
             return _Found(entry["reply"], entry, hit=True)
         begun = time.monotonic()
-        outcome = await self.asker.complete(body, group, stage)
+        outcome = await self.dispatcher.complete(body, group, stage)
         asked = {
             "upstream": outcome.upstream,
             "attempts": outcome.attempts,
@@ -182,11 +182,11 @@ class Gateway:
             "prompt_tokens": outcome.prompt_tokens,
             "completion_tokens": outcome.completion_tokens,
         }
-        if outcome.keep:
+        if outcome.cacheable:
             kept = await asyncio.get_running_loop().run_in_executor(
                 self._writers, self.cache.put, key, request, outcome.reply, asked
             )
-            self.asker.counters.cache_write_failures += not kept
+            self.dispatcher.counters.cache_write_failures += not kept
         return _Found(outcome.reply, asked, hit=False)
 
     def _forget(self, key: str, task: "asyncio.Task[_Found]") -> None:
@@ -209,7 +209,7 @@ class Gateway:
         return web.json_response(self.snapshot())
 
     async def metrics(self, _: web.Request) -> web.Response:
-        values = asdict(self.asker.counters)
+        values = asdict(self.dispatcher.counters)
         lines = []
         for name, (kind, text) in METRICS.items():
             full = f"cuesheet_{name}" + ("_total" if kind == "counter" else "")

@@ -57,11 +57,6 @@ def describe_request(body: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def request_key(body: Mapping[str, Any]) -> str:
-    """Return the sha256 (hex) under which the reply to this chat request is kept."""
-    return key_of(describe_request(body))
-
-
 def key_of(request: Mapping[str, Any]) -> str:
     """Return the key of a request that `describe_request` described."""
     return _digest(request)
@@ -89,7 +84,7 @@ def _has_message(reply: Mapping[str, Any]) -> bool:
     return isinstance(choices[0].get("message"), dict)
 
 
-class CallCache:
+class ResponseCache:
     """A folder of replies that many processes read and write at once."""
 
     def __init__(self, folder: Path | str) -> None:

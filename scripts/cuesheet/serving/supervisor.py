@@ -24,13 +24,13 @@ from cuesheet import files
 from cuesheet.errors import CuesheetError
 from cuesheet.serving.backends import ReplayBackend
 from cuesheet.serving.credentials import keys_of
-from cuesheet.serving.dispatcher import Asker, Counters
+from cuesheet.serving.dispatcher import Counters, Dispatcher
 from cuesheet.serving.gateway import Gateway
 from cuesheet.serving.gpus import deal_out, visible_gpus
 from cuesheet.serving.launch_command import Launch, check_executable, demo_launch, managed_launch
 from cuesheet.serving.model_server import ManagedBackend, Replica
 from cuesheet.serving.progress import Progress
-from cuesheet.serving.response_cache import CallCache
+from cuesheet.serving.response_cache import ResponseCache
 from cuesheet.serving.upstream import Backend, ExternalBackend
 from cuesheet.serving.usage import WRITE_EVERY_S, Usage
 from cuesheet.vlm.gateway_client import SERVER_FAILED
@@ -170,7 +170,7 @@ async def supervise(config: dict[str, Any], run_dir: Path, parent_pid: int) -> i
             usage = Usage(run_dir / "usage.json", about, _gpus(config), backend.state)
             ending.callback(usage.write, ended=True)
             gateway, url = await _open_gateway(config, backend, ending)
-            gateway.asker.usage = usage
+            gateway.dispatcher.usage = usage
             progress = Progress(
                 Path(config["results_dir"]), config.get("totals") or {}, gateway.snapshot
             )
@@ -202,8 +202,8 @@ async def supervise(config: dict[str, Any], run_dir: Path, parent_pid: int) -> i
 async def _open_gateway(
     config: dict[str, Any], backend: Backend, ending: contextlib.AsyncExitStack
 ) -> tuple[Gateway, str]:
-    asker = Asker(backend, config["concurrency"], config["max_attempts"], Counters())
-    gateway = Gateway(asker, CallCache(config["cache_dir"]), secrets.token_urlsafe(24))
+    dispatcher = Dispatcher(backend, config["concurrency"], config["max_attempts"], Counters())
+    gateway = Gateway(dispatcher, ResponseCache(config["cache_dir"]), secrets.token_urlsafe(24))
     runner = web.AppRunner(gateway.application(), access_log=None, shutdown_timeout=HTTP_SHUTDOWN_S)
     await runner.setup()
     ending.push_async_callback(runner.cleanup)

@@ -234,14 +234,14 @@ class Vlm:
             second = await self._post(dialogue, reply, call, parameters, correcting=True)
             value = parse_reply(second, reply)
         except _NoRoomError as error:
-            call["outcome"] = "given_up"
+            call["outcome"] = "invalid"
             call["error"] += f"; no room for a correction: {error}"
             return Answer(None, first, call)
         except UnusableReplyError as error:
-            call["outcome"] = "given_up"
+            call["outcome"] = "invalid"
             call["error"] += f"; and after the correction: {_with_cut(str(error), call)}"
             return Answer(None, second, call)
-        call["outcome"] = "repaired"
+        call["outcome"] = "retried"
         return Answer(value, second, call)
 
     async def _post(
