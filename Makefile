@@ -148,8 +148,8 @@ $(VENV)/.test-installed: envs/test.lock.txt $(VENV)/.workflow-installed
 .PHONY: torchcodec
 torchcodec: .venv-torchcodec/.installed  ## Run the tests of the decoder torchcodec
 	@eval "$$(PYTHONPATH=scripts .venv-torchcodec/bin/python -m cuesheet.media.torchcodec_libs)"; \
-	.venv-torchcodec/bin/python -m pytest -m torchcodec tests/unit/test_keyframes_exact.py \
-	  tests/unit/test_codings.py $(PYTEST)
+	.venv-torchcodec/bin/python -m pytest -m torchcodec tests/unit/media/test_keyframes_exact.py \
+	  tests/unit/media/test_codings.py $(PYTEST)
 
 .venv-torchcodec/.installed: envs/torchcodec.lock.txt
 	@$(FIND_PYTHON); \

@@ -177,7 +177,7 @@ def test_pyav_holds_a_few_frames_of_a_long_group_of_pictures(repository, tmp_pat
     picture_options = ("-c:v", "libx264", "-preset", "ultrafast", "-g", "300", "-bf", "3")
     test_picture = ("-f", "lavfi", "-i", "testsrc2=size=640x480:rate=30")
     run(*test_picture, "-frames:v", "300", *picture_options, "-pix_fmt", "yuv420p", file)
-    paths = f"{repository / 'scripts'}:{Path(__file__).parent}"
+    paths = f"{repository / 'scripts'}:{Path(__file__).parents[1]}"
     done = subprocess.run(
         [sys.executable, "-c", DECODE, file],
         env={"PYTHONPATH": paths, "PATH": "/usr/bin:/bin"},

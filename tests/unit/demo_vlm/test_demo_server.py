@@ -20,7 +20,7 @@ import pytest
 from cuesheet.vlm import replies
 from demo_vlm import MODEL_ID
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 KEY = "a-key-for-tests"
 
 

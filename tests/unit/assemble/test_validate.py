@@ -18,7 +18,7 @@ from cuesheet.errors import CuesheetError
 FRONT, WRIST = "observation.images.front", "observation.images.wrist"
 LENGTH = 40
 TIMES = [float(str(np.float32(i / 10))) for i in range(LENGTH)]
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "validate_episode.py"
+SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "validate_episode.py"
 
 
 def row(style, role, content, timestamp, camera=None, say=None):

@@ -20,7 +20,7 @@ from cuesheet.errors import CuesheetError
 
 FILE = "data/chunk-000/file-000.parquet"
 CAMERA = "observation.images.front"
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "merge_language.py"
+SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "merge_language.py"
 KEYS = ("role", "content", "style", "timestamp", "camera", "tool_calls")
 
 
