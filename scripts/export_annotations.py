@@ -1,7 +1,7 @@
-"""Writes the annotations of one dataset as a table of its own.
+"""Export the annotations of one dataset as a tidy table.
 
-In: the finished dataset. Out: annotations.parquet and annotations.jsonl, one row or line a language
-row (see `cuesheet.assemble.export`). Times in seconds from the episode's start.
+In: the finished dataset. Out: annotations.parquet and annotations.jsonl, one row or line per
+language row (see `cuesheet.assemble.export`). Times in seconds from the episode's start.
 """
 
 from pathlib import Path

@@ -1,9 +1,16 @@
-"""The annotations of a finished dataset as one tidy table, for those who do not use LeRobot.
+"""Exports the annotations of a finished dataset as one tidy table, for use without LeRobot.
 
-One row a language row: episode, style, role, start_s, end_s, camera, text, json. A persistent row
-lasts until the next one of its style, or to the episode's end; rephrasings of the task hold all
-along; an event is an instant, without end_s. `text` is what is said; `json` holds what has a form:
-the answer to a visual question, the tool calls of speech.
+One row per language row, with LeRobot's names `episode_index` and `frame_index` and these columns:
+
+- `style`, `role`, `camera`: as in the dataset; rows without a style are `speech`;
+- `start_s`, `end_s`: seconds from the episode's start. A persistent row lasts until the next one of
+  its style or the end of the episode; rephrasings of the task (`task_aug`) last for the whole
+  episode; an event lasts for its frame;
+- `text`: what is said or asked;
+- `json`: the structured value of a row, if it has one: the answer of a VQA pair, the tool calls of
+  speech.
+
+Rows are sorted by episode, then by start.
 """
 
 import json
@@ -12,6 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -24,50 +32,47 @@ from cuesheet.files import atomic_path
 
 SCHEMA = pa.schema(
     [
-        pa.field("episode", pa.int64(), nullable=False),
+        pa.field("episode_index", pa.int64(), nullable=False),
+        pa.field("frame_index", pa.int64(), nullable=False),
         pa.field("style", pa.string(), nullable=False),
         pa.field("role", pa.string(), nullable=False),
         pa.field("start_s", pa.float64(), nullable=False),
-        pa.field("end_s", pa.float64()),
+        pa.field("end_s", pa.float64(), nullable=False),
         pa.field("camera", pa.string()),
         pa.field("text", pa.string()),
         pa.field("json", pa.string()),
     ]
 )
+_TIDY_COLUMNS = ("style", "role", "camera", "text", "json")
 _BATCH_FRAMES = 512
-_ROWS_AT_ONCE = 10_000
-
-TidyRow = dict[str, Any]
 
 
 def write_exports(dataset: Dataset, parquet: Path, jsonl: Path) -> int:
-    """Writes both files, each whole or not at all; returns the number of rows.
+    """Write both files atomically and return the number of rows.
 
-    In the JSON lines `json` is the value itself, in the parquet file its text.
+    The column `json` is text in the parquet file and the value itself in the JSON lines.
     """
     count = 0
-    held: list[TidyRow] = []
     with ExitStack() as stack:
         table_path = stack.enter_context(atomic_path(parquet))
         lines_path = stack.enter_context(atomic_path(jsonl))
         writer = stack.enter_context(pq.ParquetWriter(table_path, SCHEMA))
         lines = stack.enter_context(lines_path.open("w", encoding="utf-8"))
-        for row in tidy_rows(dataset):
-            held.append(row)
-            value = {**row, "json": None if row["json"] is None else json.loads(row["json"])}
-            lines.write(json.dumps(value, ensure_ascii=False) + "\n")
-            count += 1
-            if len(held) == _ROWS_AT_ONCE:
-                writer.write_table(pa.Table.from_pylist(held, SCHEMA))
-                held = []
-        writer.write_table(pa.Table.from_pylist(held, SCHEMA))
+        for table in tidy_tables(dataset):
+            rows = pa.Table.from_pandas(table, SCHEMA, preserve_index=False)
+            writer.write_table(rows)
+            for row in rows.to_pylist():
+                row["json"] = None if row["json"] is None else json.loads(row["json"])
+                lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+            count += len(table)
     return count
 
 
-def tidy_rows(dataset: Dataset) -> Iterator[TidyRow]:
-    """The rows of an annotated dataset, by episode in the order of its data files, then by time.
+def tidy_tables(dataset: Dataset) -> Iterator[pd.DataFrame]:
+    """Yield the table of every data file of an annotated dataset.
 
-    Raises CuesheetError for a dataset without language columns, or a file that cannot be read.
+    Raises:
+        CuesheetError: the dataset has no language columns, or a file cannot be read.
     """
     for data_file, episodes in dataset.data_files.items():
         if not dataset.is_there(data_file):
@@ -77,57 +82,61 @@ def tidy_rows(dataset: Dataset) -> Iterator[TidyRow]:
             with open_data_file(path) as file:
                 missing = {PERSISTENT_COLUMN, EVENTS_COLUMN} - set(file.schema_arrow.names)
                 if missing:
-                    raise CuesheetError(f"{path} has no {min(missing)}: it is not annotated.")
-                for group, episode in enumerate(episodes):
-                    yield from _episode_rows(file, group, episode, dataset.fps)
+                    raise CuesheetError(f"{path} has no column {min(missing)}: it has no labels.")
+                tables = [
+                    _episode_table(file, group, episode, dataset.fps)
+                    for group, episode in enumerate(episodes)
+                ]
         except (OSError, pa.ArrowException) as error:
             raise CuesheetError(f"{path} cannot be read: {error}") from None
+        yield pd.concat(tables, ignore_index=True)
 
 
-def _episode_rows(
-    file: pq.ParquetFile, group: int, episode: Episode, fps: float
-) -> Iterator[TidyRow]:
-    """The rows of one episode; an annotated file has one row group an episode."""
+def _episode_table(file: pq.ParquetFile, group: int, episode: Episode, fps: float) -> pd.DataFrame:
+    """Return the table of one episode, which is a row group of an annotated file."""
     first = next(file.iter_batches(1, row_groups=[group], columns=[PERSISTENT_COLUMN]))
     persistent = first.column(0)[0].as_py()
     times: list[float] = []
-    events: list[tuple[float, dict[str, Any]]] = []
+    events: list[dict[str, Any]] = []
     for batch in file.iter_batches(
         _BATCH_FRAMES, row_groups=[group], columns=["timestamp", EVENTS_COLUMN]
     ):
-        at = batch.column("timestamp").to_pylist()
-        times += at
-        for time_s, rows in zip(at, batch.column(EVENTS_COLUMN).to_pylist(), strict=True):
-            events += [(time_s, row) for row in rows]
-    end_s = round(times[-1] + 1 / fps, 6)
-    starts: dict[str, list[float]] = {}
+        batch_times = [shortest_float32(t) for t in batch.column("timestamp").to_pylist()]
+        rows_by_frame = batch.column(EVENTS_COLUMN).to_pylist()
+        for frame_index, rows in enumerate(rows_by_frame, start=len(times)):
+            events += [{**row, "frame_index": frame_index} for row in rows]
+        times += batch_times
+    frame_of = {time_s: frame_index for frame_index, time_s in enumerate(times)}
     for row in persistent:
-        starts.setdefault(row["style"], []).append(row["timestamp"])
-    found = []
-    for row in persistent:
-        later = [t for t in starts[row["style"]] if t > row["timestamp"]]
-        holds_on = row["style"] == "task_aug" or not later
-        until = end_s if holds_on else shortest_float32(min(later))
-        found.append(_tidy(episode, row, row["timestamp"], until))
-    found += [_tidy(episode, row, time_s, None) for time_s, row in events]
-    yield from sorted(found, key=lambda row: row["start_s"])
+        row["frame_index"] = frame_of[shortest_float32(row["timestamp"])]
+    table = pd.DataFrame(
+        [_tidy(row) for row in (*persistent, *events)], columns=["frame_index", *_TIDY_COLUMNS]
+    )
+    table["episode_index"] = episode.episode_index
+    table["start_s"] = [times[index] for index in table["frame_index"]]
+    table["end_s"] = _end_times(table, len(persistent), [*times, round(times[-1] + 1 / fps, 6)])
+    return table.sort_values("frame_index", kind="stable")[SCHEMA.names]
 
 
-def _tidy(episode: Episode, row: dict[str, Any], start_s: float, end_s: float | None) -> TidyRow:
-    calls = row["tool_calls"]
-    text, form = row["content"], None
+def _end_times(table: pd.DataFrame, persistent: int, edges_s: list[float]) -> list[float]:
+    """Return when each row ends; the first `persistent` rows of `table` are persistent.
+
+    `edges_s`: the time of every frame, and the end of the last.
+    """
+    end = table["frame_index"] + 1
+    starts = table["frame_index"][:persistent]
+    for style, rows in starts.groupby(table["style"][:persistent]):
+        distinct = sorted(set(rows))
+        following = dict(zip(distinct, [*distinct[1:], len(edges_s) - 1], strict=True))
+        end[rows.index] = len(edges_s) - 1 if style == "task_aug" else rows.map(following)
+    return [edges_s[index] for index in end]
+
+
+def _tidy(row: dict[str, Any]) -> dict[str, Any]:
+    text, value, calls = row["content"], None, row["tool_calls"]
     if calls:
-        form = json.dumps(calls, ensure_ascii=False)
+        value = json.dumps(calls, ensure_ascii=False)
         text = text or " ".join(call["function"]["arguments"]["text"] for call in calls)
     elif row["style"] == "vqa" and row["role"] == "assistant":
-        form = row["content"]
-    return {
-        "episode": episode.episode_index,
-        "style": style_name(row["style"]),
-        "role": row["role"],
-        "start_s": shortest_float32(start_s),
-        "end_s": end_s,
-        "camera": row["camera"],
-        "text": text,
-        "json": form,
-    }
+        value = text
+    return {**row, "style": style_name(row["style"]), "text": text, "json": value}
