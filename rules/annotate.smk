@@ -10,15 +10,15 @@
 
 rule annotate_plan:
     input:
-        keyframes="results/{dataset}/keyframes/{episode}",
+        keyframes="<results>/{dataset}/keyframes/{episode}",
         clip=clip_for_plan,
         prompts=prompts_of(*prompt_files.PLAN),
     output:
-        json="results/{dataset}/plan/{episode}.json",
+        json="<results>/{dataset}/plan/{episode}.json",
     log:
-        "results/{dataset}/logs/annotate_plan/{episode}.log",
+        "<results>/{dataset}/logs/annotate_plan/{episode}.log",
     benchmark:
-        "results/{dataset}/benchmarks/annotate_plan/{episode}.tsv"
+        "<results>/{dataset}/benchmarks/annotate_plan/{episode}.tsv"
     priority: 2
     conda:
         "../envs/annotate.yaml"
@@ -37,15 +37,15 @@ rule annotate_plan:
 
 rule annotate_interjections:
     input:
-        keyframes="results/{dataset}/keyframes/{episode}",
-        plan="results/{dataset}/plan/{episode}.json",
+        keyframes="<results>/{dataset}/keyframes/{episode}",
+        plan="<results>/{dataset}/plan/{episode}.json",
         prompts=prompts_of(*prompt_files.INTERJECTIONS),
     output:
-        json="results/{dataset}/interjections/{episode}.json",
+        json="<results>/{dataset}/interjections/{episode}.json",
     log:
-        "results/{dataset}/logs/annotate_interjections/{episode}.log",
+        "<results>/{dataset}/logs/annotate_interjections/{episode}.log",
     benchmark:
-        "results/{dataset}/benchmarks/annotate_interjections/{episode}.tsv"
+        "<results>/{dataset}/benchmarks/annotate_interjections/{episode}.tsv"
     priority: 3
     conda:
         "../envs/annotate.yaml"
@@ -65,14 +65,14 @@ rule annotate_interjections:
 
 rule annotate_vqa:
     input:
-        keyframes="results/{dataset}/keyframes/{episode}",
+        keyframes="<results>/{dataset}/keyframes/{episode}",
         prompts=prompts_of(*prompt_files.VQA),
     output:
-        json="results/{dataset}/vqa/{episode}.json",
+        json="<results>/{dataset}/vqa/{episode}.json",
     log:
-        "results/{dataset}/logs/annotate_vqa/{episode}.log",
+        "<results>/{dataset}/logs/annotate_vqa/{episode}.log",
     benchmark:
-        "results/{dataset}/benchmarks/annotate_vqa/{episode}.tsv"
+        "<results>/{dataset}/benchmarks/annotate_vqa/{episode}.tsv"
     priority: 2
     conda:
         "../envs/annotate.yaml"

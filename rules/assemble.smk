@@ -8,14 +8,14 @@
 rule validate_episode:
     input:
         unpack(stage_files),
-        keyframes="results/{dataset}/keyframes/{episode}",
+        keyframes="<results>/{dataset}/keyframes/{episode}",
     output:
-        json="results/{dataset}/validation/{episode}.json",
-        text="results/{dataset}/validation/{episode}.txt",
+        json="<results>/{dataset}/validation/{episode}.json",
+        text="<results>/{dataset}/validation/{episode}.txt",
     log:
-        "results/{dataset}/logs/validate_episode/{episode}.log",
+        "<results>/{dataset}/logs/validate_episode/{episode}.log",
     benchmark:
-        "results/{dataset}/benchmarks/validate_episode/{episode}.tsv"
+        "<results>/{dataset}/benchmarks/validate_episode/{episode}.tsv"
     priority: 3
     conda:
         "../envs/annotate.yaml"
@@ -36,11 +36,11 @@ rule merge_language:
         annotations=stage_files_of_data_file,
         shards=shards_of_data_file,
     output:
-        data="results/{dataset}/{tree}/{data_file}.parquet",
+        data="<results>/{dataset}/{tree}/{data_file}.parquet",
     log:
-        "results/{dataset}/logs/merge_language/{tree}/{data_file}.log",
+        "<results>/{dataset}/logs/merge_language/{tree}/{data_file}.log",
     benchmark:
-        "results/{dataset}/benchmarks/merge_language/{tree}/{data_file}.tsv"
+        "<results>/{dataset}/benchmarks/merge_language/{tree}/{data_file}.tsv"
     wildcard_constraints:
         tree="annotated|merged",
         data_file=r"data/.+",
@@ -52,7 +52,7 @@ rule merge_language:
     params:
         root=lambda wildcards: str(of(wildcards).root),
         source=data_file_state,
-        results=lambda wildcards: f"results/{wildcards.dataset}",
+        results=results_of,
         episodes=selected_in_data_file,
         others=others_in_data_file,
         replaced=replaced_styles(RUN.stages) if CONFIG.existing == "merge" else None,
@@ -66,11 +66,11 @@ rule finalize_dataset:
         metadata=metadata_files,
         data=merged_data_files,
     output:
-        info="results/{dataset}/annotated/meta/info.json",
+        info="<results>/{dataset}/annotated/meta/info.json",
     log:
-        "results/{dataset}/logs/finalize_dataset.log",
+        "<results>/{dataset}/logs/finalize_dataset.log",
     benchmark:
-        "results/{dataset}/benchmarks/finalize_dataset.tsv"
+        "<results>/{dataset}/benchmarks/finalize_dataset.tsv"
     conda:
         "../envs/assemble.yaml"
     threads: 1
@@ -79,6 +79,7 @@ rule finalize_dataset:
     params:
         root=lambda wildcards: str(of(wildcards).root),
         source=metadata_state,
+        results=results_of,
         videos=CONFIG.output.videos,
         relay=lambda wildcards: of(wildcards).is_laid_out_anew,
     script:
@@ -87,15 +88,15 @@ rule finalize_dataset:
 
 rule export_annotations:
     input:
-        info="results/{dataset}/annotated/meta/info.json",
+        info="<results>/{dataset}/annotated/meta/info.json",
         data=merged_data_files,
     output:
-        parquet="results/{dataset}/annotations.parquet",
-        jsonl="results/{dataset}/annotations.jsonl",
+        parquet="<results>/{dataset}/annotations.parquet",
+        jsonl="<results>/{dataset}/annotations.jsonl",
     log:
-        "results/{dataset}/logs/export_annotations.log",
+        "<results>/{dataset}/logs/export_annotations.log",
     benchmark:
-        "results/{dataset}/benchmarks/export_annotations.tsv"
+        "<results>/{dataset}/benchmarks/export_annotations.tsv"
     conda:
         "../envs/assemble.yaml"
     threads: 1

@@ -8,13 +8,13 @@
 
 rule prepare_shard:
     input:
-        index=ancient("results/{dataset}/episodes.parquet"),
+        index=ancient("<results>/{dataset}/episodes.parquet"),
     output:
-        marker="results/{dataset}/shards/{shard}.media.json",
+        marker="<results>/{dataset}/shards/{shard}.media.json",
     log:
-        "results/{dataset}/logs/prepare_shard/{shard}.log",
+        "<results>/{dataset}/logs/prepare_shard/{shard}.log",
     benchmark:
-        "results/{dataset}/benchmarks/prepare_shard/{shard}.tsv"
+        "<results>/{dataset}/benchmarks/prepare_shard/{shard}.tsv"
     conda:
         "../envs/shard.yaml"
     threads: shard_threads
@@ -33,14 +33,14 @@ rule prepare_shard:
 rule annotate_shard:
     input:
         prompts=prompts_of(*ALL_PROMPTS),
-        index=ancient("results/{dataset}/episodes.parquet"),
+        index=ancient("<results>/{dataset}/episodes.parquet"),
         media=prepared_media,
     output:
-        marker="results/{dataset}/shards/{shard}.json",
+        marker="<results>/{dataset}/shards/{shard}.json",
     log:
-        "results/{dataset}/logs/annotate_shard/{shard}.log",
+        "<results>/{dataset}/logs/annotate_shard/{shard}.log",
     benchmark:
-        "results/{dataset}/benchmarks/annotate_shard/{shard}.tsv"
+        "<results>/{dataset}/benchmarks/annotate_shard/{shard}.tsv"
     conda:
         "../envs/shard.yaml"
     threads: shard_threads

@@ -113,6 +113,11 @@ def of(wildcards):
     return RUN.dataset(wildcards.dataset)
 
 
+def results_of(wildcards):
+    """The results folder of a job's dataset."""
+    return str(of(wildcards).results)
+
+
 def metadata_files(wildcards):
     """Files of the source that describe its episodes."""
     return of(wildcards).metadata_files
@@ -170,13 +175,13 @@ def clip_for_plan(wildcards):
     camera = of(wildcards).default_camera
     if camera is None or CONFIG.plan.frames.mode != "clip":
         return []
-    return f"results/{wildcards.dataset}/clips/{camera}/episode_{wildcards.episode}.mp4"
+    return str(of(wildcards).layout.clip(camera, wildcards.episode))
 
 
 def stage_files(wildcards):
     """The stage files of one episode, by stage; only of the stages that are switched on."""
     return {
-        stage: f"results/{wildcards.dataset}/{stage}/{wildcards.episode}.json"
+        stage: str(of(wildcards).layout.stage_file(stage, wildcards.episode))
         for stage in RUN.stages
     }
 
@@ -245,31 +250,31 @@ def all_datasets(wildcards):
         for dataset in RUN.datasets.values()
         for file in (
             *dataset.merged_data_files,
-            str(dataset.results / "annotated" / "meta" / "info.json"),
-            str(dataset.results / "episodes.parquet"),
+            str(dataset.layout.annotated_info),
+            str(dataset.layout.index),
         )
     ]
 
 
 def all_exports(wildcards):
-    return [f"results/{name}/annotations.parquet" for name in RUN.datasets]
+    return [str(dataset.layout.export("parquet")) for dataset in RUN.datasets.values()]
 
 
 def all_summaries(wildcards):
-    return [f"results/{name}/summary.txt" for name in RUN.datasets]
+    return [str(dataset.layout.summary_text) for dataset in RUN.datasets.values()]
 
 
 def all_reports(wildcards):
     """What a person looks at: report, review page, and scores where there is a reference."""
     return [
-        f"results/{name}/{file}"
-        for name in RUN.datasets
-        for file in ("report.html", "review/index.html")
+        str(path)
+        for dataset in RUN.datasets.values()
+        for path in (dataset.layout.report, dataset.layout.review_page)
     ] + all_evaluations(wildcards)
 
 
 def all_evaluations(wildcards):
-    return [f"results/{name}/evaluation.json" for name in RUN.references]
+    return [str(RUN.datasets[name].layout.evaluation()) for name in RUN.references]
 
 
 def evaluated(wildcards):
@@ -301,7 +306,7 @@ def judge_prompts(wildcards):
 def evaluation_of(wildcards):
     """The scores, for the report of a dataset that has a reference."""
     if wildcards.dataset in RUN.references:
-        return f"results/{wildcards.dataset}/evaluation.json"
+        return str(of(wildcards).layout.evaluation())
     return []
 
 
@@ -340,21 +345,22 @@ def close_run(finished):
             say_unfinished(PLANS, os.environ.get(OUTER_RUN_VARIABLE))
         if not finished:
             print(
-                "Cuesheet: the run is not finished. What is done is kept; the causes are above and in "
-                "results/*/logs. Run the same command to go on.",
+                "Cuesheet: the run is not finished. Finished files and cached responses are reused; the "
+                "causes are above and in the logs. Run the same command again to continue.",
                 file=sys.stderr,
             )
 
 
 def show_summaries():
     """Print the summaries that this run made."""
-    for name in RUN.datasets:
-        path = Path("results") / name / "summary.txt"
+    for name, dataset in RUN.datasets.items():
+        layout = dataset.layout
+        path = layout.summary_text
         if workflow.is_main_process and path.is_file() and path.stat().st_mtime >= PARSED_AT:
             print(path.read_text(encoding="utf-8").rstrip(), file=sys.stderr)
-            if path.with_name("report.html").is_file():
-                look = f"{path.with_name('report.html')}, for a browser"
-                if path.with_name("review").is_dir():
+            if layout.report.is_file():
+                look = f"{layout.report}, for a browser"
+                if layout.review.is_dir():
                     look += f"; to correct what is wrong: make review DATASET={name}"
                 print(f"  Report:            {look}", file=sys.stderr)
             print(file=sys.stderr)

@@ -10,11 +10,11 @@
 
 rule index_episodes:
     output:
-        index="results/{dataset}/episodes.parquet",
+        index="<results>/{dataset}/episodes.parquet",
     log:
-        "results/{dataset}/logs/index_episodes.log",
+        "<results>/{dataset}/logs/index_episodes.log",
     benchmark:
-        "results/{dataset}/benchmarks/index_episodes.tsv"
+        "<results>/{dataset}/benchmarks/index_episodes.tsv"
     conda:
         "../envs/media.yaml"
     threads: 1

@@ -9,13 +9,13 @@
 rule extract_clip:
     input:
         source=source_video,
-        index=ancient("results/{dataset}/episodes.parquet"),
+        index=ancient("<results>/{dataset}/episodes.parquet"),
     output:
-        clip="results/{dataset}/clips/{camera}/episode_{episode}.mp4",
+        clip="<results>/{dataset}/clips/{camera}/episode_{episode}.mp4",
     log:
-        "results/{dataset}/logs/extract_clip/{camera}/{episode}.log",
+        "<results>/{dataset}/logs/extract_clip/{camera}/{episode}.log",
     benchmark:
-        "results/{dataset}/benchmarks/extract_clip/{camera}/{episode}.tsv"
+        "<results>/{dataset}/benchmarks/extract_clip/{camera}/{episode}.tsv"
     conda:
         "../envs/media.yaml"
     threads: 1
@@ -31,13 +31,13 @@ rule extract_clip:
 rule decode_keyframes:
     input:
         videos=source_videos,
-        index=ancient("results/{dataset}/episodes.parquet"),
+        index=ancient("<results>/{dataset}/episodes.parquet"),
     output:
-        keyframes=directory("results/{dataset}/keyframes/{episode}"),
+        keyframes=directory("<results>/{dataset}/keyframes/{episode}"),
     log:
-        "results/{dataset}/logs/decode_keyframes/{episode}.log",
+        "<results>/{dataset}/logs/decode_keyframes/{episode}.log",
     benchmark:
-        "results/{dataset}/benchmarks/decode_keyframes/{episode}.tsv"
+        "<results>/{dataset}/benchmarks/decode_keyframes/{episode}.tsv"
     priority: 1
     conda:
         "../envs/media.yaml"

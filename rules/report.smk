@@ -7,27 +7,27 @@
 
 rule summarize_dataset:
     input:
-        info="results/{dataset}/annotated/meta/info.json",
+        info="<results>/{dataset}/annotated/meta/info.json",
         data=merged_data_files,
     output:
-        json="results/{dataset}/summary.json",
+        json="<results>/{dataset}/summary.json",
         text=report(
-            "results/{dataset}/summary.txt",
+            "<results>/{dataset}/summary.txt",
             caption="../docs/captions/summary.rst",
             category="{dataset}",
             labels={"what": "summary"},
         ),
     log:
-        "results/{dataset}/logs/summarize_dataset.log",
+        "<results>/{dataset}/logs/summarize_dataset.log",
     benchmark:
-        "results/{dataset}/benchmarks/summarize_dataset.tsv"
+        "<results>/{dataset}/benchmarks/summarize_dataset.tsv"
     conda:
         "../envs/assemble.yaml"
     threads: 1
     resources:
         mem_mb=500,
     params:
-        results=lambda wildcards: f"results/{wildcards.dataset}",
+        results=results_of,
         left_out=lambda wildcards: sorted(of(wildcards).left_out),
         kept=lambda wildcards: sorted(of(wildcards).kept),
     script:
@@ -36,27 +36,27 @@ rule summarize_dataset:
 
 rule write_report:
     input:
-        summary="results/{dataset}/summary.json",
+        summary="<results>/{dataset}/summary.json",
         data=merged_data_files,
         evaluation=evaluation_of,
     output:
         html=report(
-            "results/{dataset}/report.html",
+            "<results>/{dataset}/report.html",
             caption="../docs/captions/report.rst",
             category="{dataset}",
             labels={"what": "report"},
         ),
     log:
-        "results/{dataset}/logs/write_report.log",
+        "<results>/{dataset}/logs/write_report.log",
     benchmark:
-        "results/{dataset}/benchmarks/write_report.tsv"
+        "<results>/{dataset}/benchmarks/write_report.tsv"
     conda:
         "../envs/report.yaml"
     threads: 1
     resources:
         mem_mb=1500,
     params:
-        results=lambda wildcards: f"results/{wildcards.dataset}",
+        results=results_of,
         selected=lambda wildcards: sorted({*of(wildcards).selected} - of(wildcards).kept),
         prompts_dir=lambda wildcards: str(of(wildcards).prompts_dir),
         report=CONFIG.report.model_dump(),
@@ -66,21 +66,21 @@ rule write_report:
 
 rule build_review:
     input:
-        summary="results/{dataset}/summary.json",
+        summary="<results>/{dataset}/summary.json",
         data=merged_data_files,
     output:
-        page="results/{dataset}/review/index.html",
+        page="<results>/{dataset}/review/index.html",
     log:
-        "results/{dataset}/logs/build_review.log",
+        "<results>/{dataset}/logs/build_review.log",
     benchmark:
-        "results/{dataset}/benchmarks/build_review.tsv"
+        "<results>/{dataset}/benchmarks/build_review.tsv"
     conda:
         "../envs/report.yaml"
     threads: 1
     resources:
         mem_mb=1500,
     params:
-        results=lambda wildcards: f"results/{wildcards.dataset}",
+        results=results_of,
         corrections=lambda wildcards: f"{CONFIG.corrections_dir}/{wildcards.dataset}",
         default_camera=lambda wildcards: of(wildcards).default_camera,
     script:
@@ -93,30 +93,30 @@ rule score_annotations:
         reference=reference_of,
         prompts=judge_prompts,
     output:
-        json="results/{dataset}/evaluation.json",
+        json="<results>/{dataset}/evaluation.json",
         text=report(
-            "results/{dataset}/evaluation.txt",
+            "<results>/{dataset}/evaluation.txt",
             caption="../docs/captions/evaluation.rst",
             category="{dataset}",
             labels={"what": "scores"},
         ),
         plot=report(
-            "results/{dataset}/evaluation.svg",
+            "<results>/{dataset}/evaluation.svg",
             caption="../docs/captions/evaluation.rst",
             category="{dataset}",
             labels={"what": "scores, plotted"},
         ),
     log:
-        "results/{dataset}/logs/score_annotations.log",
+        "<results>/{dataset}/logs/score_annotations.log",
     benchmark:
-        "results/{dataset}/benchmarks/score_annotations.tsv"
+        "<results>/{dataset}/benchmarks/score_annotations.tsv"
     conda:
         "../envs/report.yaml"
     threads: 1
     resources:
         mem_mb=1000,
     params:
-        results=lambda wildcards: f"results/{wildcards.dataset}",
+        results=results_of,
         evaluate=CONFIG.evaluate.model_dump(exclude={"reference"}),
         answers=ANSWERS if CONFIG.evaluate.judge else None,
     script:

@@ -10,6 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from cuesheet import files, job_log
+from cuesheet.artifacts.layout import Layout
 from cuesheet.report.correction_files import CorrectionFolder
 from cuesheet.report.review_site import build_site
 
@@ -21,7 +22,7 @@ def main(snakemake) -> None:
         corrections = CorrectionFolder(Path(params.corrections), results.name, backups=results)
         progress = functools.partial(tqdm, desc="episodes", unit="episode", mininterval=2.0)
         count = build_site(results, corrections, params.default_camera, progress)
-        page = results / "review" / "index.html"
+        page = Layout(results).review_page
         files.declare(page, snakemake.output.page)
         print(f"{count} episodes: {page}")
 

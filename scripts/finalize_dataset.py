@@ -12,6 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from cuesheet import files, job_log
+from cuesheet.artifacts.layout import Layout
 from cuesheet.assemble.finalize import finalize_dataset
 from cuesheet.assemble.verify import check_dataset
 from cuesheet.dataset.metadata import read_dataset
@@ -19,13 +20,13 @@ from cuesheet.dataset.metadata import read_dataset
 
 def main(snakemake) -> None:
     with job_log.to_file(snakemake.log[0]) as log:
-        annotated = Path("results") / snakemake.wildcards.dataset / "annotated"
-        info = annotated / "meta" / "info.json"
-        dataset = read_dataset(snakemake.params.root, annotated.parent.name)
+        layout = Layout(Path(snakemake.params.results))
+        annotated, info = layout.annotated, layout.annotated_info
+        dataset = read_dataset(snakemake.params.root, snakemake.wildcards.dataset)
         if snakemake.params.relay:
             from cuesheet.assemble.convert_v21 import relay_dataset  # imports a video library
 
-            relay_dataset(dataset, annotated.parent / "merged", annotated)
+            relay_dataset(dataset, layout.merged, annotated)
         else:
             placed = finalize_dataset(
                 dataset,

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from cuesheet import job_log
 from cuesheet.artifacts.failures import episode_failures
+from cuesheet.artifacts.layout import Layout
 from cuesheet.artifacts.stage_files import digest, read_stage_file, read_validation_file
 from cuesheet.assemble.merge import EpisodeRows, Merged, merge_file
 from cuesheet.dataset.metadata import Dataset, Episode, read_dataset
@@ -37,13 +38,13 @@ def read_rows(results: Path, episode: Episode) -> EpisodeRows:
             episode or length.
     """
     persistent, events = [], []
-    name = f"{episode.episode_index:06d}.json"
-    validation = results / "validation" / name
+    layout = Layout(results)
+    validation = layout.validation(episode.episode_index)
     validated = read_validation_file(validation)
     if validated.verdict == "bad":
         return EpisodeRows([], [])
     for stage, checked in validated.stage_files.items():
-        path = results / stage / name
+        path = layout.stage_file(stage, episode.episode_index)
         if digest(path) != checked:
             raise CuesheetError(
                 f"{path} is not there, or not as it was when it was validated; a run of episode "
@@ -71,9 +72,7 @@ def read_rows(results: Path, episode: Episode) -> EpisodeRows:
 def check_annotated(results: Path, episodes: Collection[int]) -> None:
     """Raises CuesheetError for episodes without a validation, with what made them fail."""
     missing = [
-        index
-        for index in sorted(episodes)
-        if not (results / "validation" / f"{index:06d}.json").is_file()
+        index for index in sorted(episodes) if not Layout(results).validation(index).is_file()
     ]
     if not missing:
         return

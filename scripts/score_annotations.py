@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from cuesheet import files, job_log
 from cuesheet.artifacts.episode import read_episode
+from cuesheet.artifacts.layout import Layout
 from cuesheet.evaluation.references import Reference, read_reference, read_results
 from cuesheet.evaluation.scores import Verdicts, evaluate
 from cuesheet.evaluation.table import as_text, write_plot
@@ -27,7 +28,7 @@ def ask_judge(
 
     predicted = read_results(results)
     tasks = {
-        index: read_episode(results / "keyframes" / f"{index:06d}", needs_images=False).task
+        index: read_episode(Layout(results).keyframes(index), needs_images=False).task
         for index in predicted.segments
     }
     asked = questions(predicted, reference, tasks)

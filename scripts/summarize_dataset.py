@@ -10,6 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from cuesheet import files, job_log
+from cuesheet.artifacts.layout import Layout
 from cuesheet.dataset.index_state import read_notices
 from cuesheet.dataset.metadata import read_dataset
 from cuesheet.report.summary import as_text, summarize
@@ -18,14 +19,15 @@ from cuesheet.report.summary import as_text, summarize
 def main(snakemake) -> None:
     with job_log.to_file(snakemake.log[0]):
         results = Path(snakemake.params.results)
-        annotated = read_dataset(results / "annotated", results.name)
+        layout = Layout(results)
+        annotated = read_dataset(layout.annotated, layout.dataset)
         summary = summarize(
             results,
             [episode.episode_index for episode in annotated.episodes],
             snakemake.params.get("left_out") or (),
             snakemake.params.get("kept") or (),
             functools.partial(tqdm, desc="episodes", unit="episode", mininterval=2.0),
-            read_notices(results / "episodes.parquet"),
+            read_notices(layout.index),
         )
         print(as_text(summary))
         files.write_json(snakemake.output.json, summary)

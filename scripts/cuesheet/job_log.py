@@ -2,13 +2,13 @@
 
 import logging
 import os
-import re
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from cuesheet.artifacts.layout import failure_record
 from cuesheet.errors import CuesheetError, SurroundingsError
 from cuesheet.files import write_json
 
@@ -24,7 +24,7 @@ def to_file(path: Path | str) -> Iterator[logging.Logger]:
     run's surroundings failed (server, key, disk, our own bug) there is no such file.
     """
     target = Path(path)
-    marker = _failure_marker(target)
+    marker = failure_record(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     terminal = os.fdopen(os.dup(2), "w", encoding="utf-8")
     sys.stdout.flush()
@@ -64,11 +64,3 @@ def to_file(path: Path | str) -> Iterator[logging.Logger]:
         sys.stdout.flush()
         sys.stderr.flush()
         terminal.close()
-
-
-def _failure_marker(log: Path) -> Path | None:
-    """failed/{rule}/…/{episode}.json for logs/{rule}/…/{episode}.log; None for other logs."""
-    if not re.fullmatch(r"\d{6}", log.stem) or "logs" not in log.parts:
-        return None
-    position = len(log.parts) - 1 - log.parts[::-1].index("logs")
-    return Path(*log.parts[:position], "failed", *log.parts[position + 1 :]).with_suffix(".json")

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, FiniteFloat
 
+from cuesheet.artifacts.layout import KEYFRAMES_FILE, episode_name
 from cuesheet.artifacts.sampling import nearest_index
 from cuesheet.artifacts.stage_files import File, read_model
 from cuesheet.errors import CuesheetError
@@ -47,7 +48,7 @@ class Episode:
 
     @property
     def name(self) -> str:
-        return f"{self.dataset}/{self.episode_index:06d}"
+        return f"{self.dataset}/{episode_name(self.episode_index)}"
 
     @property
     def length(self) -> int:
@@ -133,7 +134,7 @@ def read_episode(folder: Path | str, *, needs_images: bool = True) -> Episode:
         CuesheetError: the file is missing, truncated or of another form, or an image is missing.
     """
     folder = Path(folder)
-    path = folder / "keyframes.json"
+    path = folder / KEYFRAMES_FILE
     episode = read_model(path, KeyframesFile, "Delete the folder and run again.").episode(folder)
     frames = (frame for listed in episode.keyframes.values() for frame in listed)
     for frame in frames if needs_images else ():

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from cuesheet.artifacts.layout import Layout, episode_name
 from cuesheet.files import read_json
 
 
@@ -17,9 +18,9 @@ def episode_failures(
         episodes: the episodes to look for.
         since: Unix time (s); older records are ignored.
     """
-    wanted = {f"{index:06d}": index for index in episodes}
+    wanted = {episode_name(index): index for index in episodes}
     found: dict[int, dict[str, Any]] = {}
-    for path in sorted((results / "failed").rglob("*.json")):
+    for path in sorted(Layout(results).failed.rglob("*.json")):
         index = wanted.get(path.stem)
         if index is None or index in found:
             continue

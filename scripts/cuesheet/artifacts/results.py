@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cuesheet.artifacts.episode import Episode, read_episode
 from cuesheet.artifacts.language import LanguageRow
+from cuesheet.artifacts.layout import Layout
 from cuesheet.artifacts.source_changes import read_fingerprints
 from cuesheet.artifacts.stage_files import (
     STAGES,
@@ -75,21 +76,21 @@ def episode_files(results: Path, folder: str) -> list[tuple[int, Path]]:
 
     Files of episodes that are no longer in the index, as the source lost them, are left out.
     """
-    known = read_fingerprints(results / "episodes.parquet")
-    paths = {int(path.stem): path for path in sorted((results / folder).glob("*.json"))}
+    known = read_fingerprints(Layout(results).index)
+    paths = {int(path.stem): path for path in Layout(results).stage_folder(folder).glob("*.json")}
     return [(n, path) for n, path in sorted(paths.items()) if known is None or n in known]
 
 
 def read_view(results: Path, episode_index: int) -> EpisodeView:
     """Reads an annotated episode. Raises CuesheetError where one of its files is broken."""
-    name = f"{episode_index:06d}"
+    layout = Layout(results)
     parts: dict[str, list] = {
         part: [] for part in ("subtasks", "samples", "persistent", "events", "pairs")
     }
     agreement = None
     made_by = {}
     for stage in STAGES:
-        path = results / stage / f"{name}.json"
+        path = layout.stage_file(stage, episode_index)
         if not path.is_file():
             continue
         data = read_stage_file(path, stage)
@@ -97,17 +98,17 @@ def read_view(results: Path, episode_index: int) -> EpisodeView:
         agreement = data.agreement if stage == "plan" else agreement
         for part, rows in parts.items():
             rows += getattr(data, part)
-    keyframes = read_episode(results / "keyframes" / name, needs_images=False)
+    folder = layout.keyframes(episode_index)
+    keyframes = read_episode(folder, needs_images=False)
     if keyframes.episode_index != episode_index:
         raise CuesheetError(
-            f"{results / 'keyframes' / name} is of episode {keyframes.episode_index}; delete the "
-            "folder and run again"
+            f"{folder} is of episode {keyframes.episode_index}; delete the folder and run again"
         )
     return EpisodeView(
         results,
         episode_index,
         keyframes,
-        read_validation_file(results / "validation" / f"{name}.json"),
+        read_validation_file(layout.validation(episode_index)),
         **parts,
         agreement=agreement,
         made_by=made_by,

@@ -12,10 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cuesheet.artifacts.layout import Layout
 from cuesheet.files import read_json, write_json
 from cuesheet.text import as_ranges
-
-FILE = "source_changes.json"
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def read_fingerprints(index: Path) -> dict[int, str] | None:
 
 def record(results: Path, changes: Changes) -> None:
     """Append to the results folder's list of changes."""
-    path = results / FILE
+    path = Layout(results).source_changes
     listed = read_changes(results)
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     write_json(path, {"format": 1, "changes": [*listed, {"at": at, **asdict(changes)}]})
@@ -79,7 +78,7 @@ def record(results: Path, changes: Changes) -> None:
 
 def read_changes(results: Path) -> list[dict[str, Any]]:
     """The recorded changes; none where there is no such file or it is damaged."""
-    content = read_json(results / FILE)
+    content = read_json(Layout(results).source_changes)
     changes = content.get("changes") if isinstance(content, dict) else None
     return changes if isinstance(changes, list) else []
 

@@ -19,11 +19,6 @@ from cuesheet.text import from_ranges, to_ranges
 Assignment = list[list[int]]
 
 
-def name_of(number: int) -> str:
-    """A shard's name, of five digits, as it stands in paths."""
-    return f"{number:05d}"
-
-
 def size_of(settings: ClusterConfig) -> dict[str, float]:
     """What limits a shard: `episodes`, or `video_s`, seconds of video."""
     if settings.episodes_per_shard is not None:

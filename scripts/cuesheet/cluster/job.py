@@ -26,6 +26,7 @@ from typing import Any, Self
 
 from cuesheet import files
 from cuesheet.artifacts.failures import episode_failures
+from cuesheet.artifacts.layout import RESULTS, Layout, episode_name
 from cuesheet.artifacts.stage_files import digest
 from cuesheet.cluster.lease import Lease, LeaseLostError, describe
 from cuesheet.cluster.plan import complete_episodes
@@ -83,14 +84,14 @@ class ShardJob:
             stages=work["stages"],
             targets=work["targets"],
             log=log,
-            results=Path("results") / dataset,
+            results=RESULTS / dataset,
             jobs=max(1, math.ceil(cpus * work["jobs_per_cpu"])),
             scratch=work["scratch"],
         )
 
     @property
-    def folder(self) -> Path:
-        return self.results / "shards"
+    def layout(self) -> Layout:
+        return Layout(self.results)
 
     @property
     def _log_name(self) -> str:
@@ -107,7 +108,7 @@ class ShardJob:
             signal.signal(number, self._on_signal)
         parent = os.getppid()
         # Not every cluster passes the environment on; a job that begins belongs to the newest run.
-        self._run = os.environ.get(OUTER_RUN_VARIABLE) or newest_run(self.folder)
+        self._run = os.environ.get(OUTER_RUN_VARIABLE) or newest_run(self.layout)
         self._state = {
             "format": 1,
             "shard": self.shard,
@@ -120,7 +121,7 @@ class ShardJob:
             "log": self._log_name,
             "started_at": round(time.time(), 3),
         }
-        lease = Lease(self.folder / f"{self.shard}.lease", {"job_id": job_id()})
+        lease = Lease(self.layout.shard_lease(self.shard), {"job_id": job_id()})
         self._wait_for(lease, parent)
         try:
             self._write_state("running")
@@ -152,7 +153,7 @@ class ShardJob:
         if self.stopped_by is None and os.getppid() != parent:
             self.stopped_by = "the run that started it is gone"
         if self.stopped_by is None and self._run:
-            newest = newest_run(self.folder)
+            newest = newest_run(self.layout)
             if newest not in (None, self._run):
                 self.stopped_by = f"a newer run ({newest}) has taken over"
         return self.stopped_by is not None
@@ -257,8 +258,7 @@ class ShardJob:
     def marker(self) -> dict[str, Any]:
         """What the outer run sees of the shard; the same as long as its annotations are."""
         validations = {
-            f"{index:06d}": digest(self.results / "validation" / f"{index:06d}.json")
-            for index in self.episodes
+            episode_name(index): digest(self.layout.validation(index)) for index in self.episodes
         }
         return {
             "format": 1,
@@ -274,7 +274,7 @@ class ShardJob:
         cpu_s = round(sum(each.ru_utime + each.ru_stime for each in used), 1)
         now = {"state": state, "updated_at": round(time.time(), 3), "cpu_s": cpu_s, **more}
         self._state = {**self._state, **now}
-        files.write_json(self.folder / f"{self.shard}.state.json", self._state)
+        files.write_json(self.layout.shard_state(self.shard), self._state)
 
 
 def _end(inner: subprocess.Popen[bytes]) -> None:
@@ -288,9 +288,9 @@ def _end(inner: subprocess.Popen[bytes]) -> None:
     inner.wait()
 
 
-def newest_run(folder: Path) -> str | None:
+def newest_run(layout: Layout) -> str | None:
     """The id of the outer run that was started last."""
     try:
-        return json.loads((folder / "run.json").read_bytes())["run"]
+        return json.loads(layout.shard_run.read_bytes())["run"]
     except (OSError, ValueError, KeyError):
         return None

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from cuesheet.artifacts.layout import Layout, shard_name
 from cuesheet.cluster.assignment import (
     Assignment,
     deal_out,
-    name_of,
     read_assignment,
     size_of,
     write_assignment,
@@ -36,12 +36,12 @@ class ShardPlan:
         self.stages = stages
 
     @property
-    def folder(self) -> Path:
-        return self.dataset.results / "shards"
+    def layout(self) -> Layout:
+        return self.dataset.layout
 
     @functools.cached_property
     def _assignment(self) -> Assignment:
-        before = read_assignment(self.folder / "assignment.json", self._size)
+        before = read_assignment(self.layout.shard_assignment, self._size)
         return deal_out(self._durations_s, self._size, before)
 
     @functools.cached_property
@@ -54,7 +54,7 @@ class ShardPlan:
         """The chosen episodes of every shard that has any, by the shard's name."""
         chosen = set(self.dataset.selected) - self.dataset.kept
         parts = {
-            name_of(number): [index for index in shard if index in chosen]
+            shard_name(number): [index for index in shard if index in chosen]
             for number, shard in enumerate(self._assignment)
         }
         return {name: episodes for name, episodes in parts.items() if episodes}
@@ -101,10 +101,10 @@ class ShardPlan:
         return [self.dataset.keyframes_source(index), clips]
 
     def marker(self, shard: str) -> str:
-        return str(self.folder / f"{shard}.json")
+        return str(self.layout.shard_marker(shard))
 
     def media_marker(self, shard: str) -> str:
-        return str(self.folder / f"{shard}.media.json")
+        return str(self.layout.shard_media_marker(shard))
 
     def markers_of(self, episodes: Iterable[int]) -> list[str]:
         """Markers of the shards that these episodes are in."""
@@ -130,7 +130,7 @@ class ShardPlan:
 
     def save(self) -> None:
         """Keep the assignment for the runs to come."""
-        write_assignment(self.folder / "assignment.json", self._size, self._assignment)
+        write_assignment(self.layout.shard_assignment, self._size, self._assignment)
 
     def as_json(self) -> dict[str, Any]:
         """The chosen episodes of every shard as ranges, for those who look at the run."""
@@ -143,7 +143,7 @@ def _hash(parts: list[Any]) -> str:
 
 def complete_episodes(results: Path, stages: Iterable[str]) -> set[int]:
     """Episodes that have a file of every one of these stages, and a validation."""
-    folders = [results / "validation", *(results / stage for stage in stages)]
+    folders = [Layout(results).stage_folder(name) for name in ("validation", *stages)]
     return set.intersection(*(_numbers_in(folder) for folder in folders))
 
 

@@ -48,7 +48,7 @@ def start_record(plans: Mapping[str, ShardPlan]) -> str:
             "stages": list(plan.stages),
             "shards": plan.as_json(),
         }
-        files.write_text(plan.folder / "run.json", json.dumps(record) + "\n")
+        files.write_text(plan.layout.shard_run, json.dumps(record) + "\n")
     return run
 
 
@@ -67,7 +67,7 @@ def say_unfinished(plans: Mapping[str, ShardPlan], run: str | None) -> None:
 
 
 def _about(plan: ShardPlan, shard: str, run: str) -> list[str]:
-    state = read_json(plan.folder / f"{shard}.state.json")
+    state = read_json(plan.layout.shard_state(shard))
     if not state or state.get("run") != run:
         return []
     marker = read_json(Path(plan.marker(shard)))

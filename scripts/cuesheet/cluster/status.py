@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cuesheet.artifacts.failures import episode_failures
+from cuesheet.artifacts.layout import RESULTS, Layout
 from cuesheet.cluster.lease import STALE_S
 from cuesheet.cluster.plan import complete_episodes
 from cuesheet.errors import CuesheetError
@@ -64,7 +65,7 @@ def status_of(results: Path, runs: Path, now: float) -> dict[str, Any]:
 def _newest_run(results: Path, runs: Path) -> dict[str, Any]:
     found = []
     try:
-        record = json.loads((results / "shards" / "run.json").read_bytes())
+        record = json.loads(Layout(results).shard_run.read_bytes())
         shards = {name: from_ranges(ranges) for name, ranges in record["shards"].items()}
         found.append({**record, "shards": shards, "sharded": True})
     except (OSError, ValueError, KeyError):
@@ -103,15 +104,16 @@ def _shard(
         alive = _age_s(run["usage"], now) < STALE_S and not _ended(run["usage"])
         state = "done" if done == len(episodes) else "running" if alive else "waiting"
         return {**shard, "state": state}
-    job = _read(results / "shards" / f"{name}.state.json")
+    layout = Layout(results)
+    job = _read(layout.shard_state(name))
     if job.get("run") != run["run"]:
         job = {}
     state = "waiting"
-    if (results / "shards" / f"{name}.json").exists():
+    if layout.shard_marker(name).exists():
         state = "done"
     elif job.get("state") in ("running", "ending"):
-        lease = results / "shards" / f"{name}.lease"
-        state = "running" if _age_s(lease, now) < STALE_S else "failed"
+        age_s = _age_s(layout.shard_lease(name), now)
+        state = "running" if age_s < STALE_S else "failed"
     elif job.get("state") == "failed":
         state = "failed"
     kept = {key: job.get(key) for key in ("job_id", "host", "gpus", "log", "started_at", "error")}
@@ -129,14 +131,13 @@ def _episode(index: int, complete: set[int], failures: Mapping[int, Any], shard_
 def _made_since(results: Path, complete: set[int], since: float) -> int:
     made = 0
     for index in complete:
-        path = results / "validation" / f"{index:06d}.json"
-        made += _age_s(path, since) <= 0
+        made += _age_s(Layout(results).validation(index), since) <= 0
     return made
 
 
 def _video_speed(results: Path, complete: set[int], wall_s: float) -> float | None:
     """Seconds of video annotated in a second of a job, over all runs so far."""
-    index = results / "episodes.parquet"
+    index = Layout(results).index
     if not wall_s or not complete or not index.exists():
         return None
     import pyarrow.parquet as pq
@@ -218,12 +219,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("datasets", nargs="*", help="names below results/; none: all")
     parser.add_argument("--json", action="store_true", help="everything, every shard, as JSON")
     options = parser.parse_args(arguments)
-    folders = [Path("results") / name for name in options.datasets]
-    folders = folders or sorted(path for path in Path("results").glob("*") if path.is_dir())
+    folders = [RESULTS / name for name in options.datasets]
+    folders = folders or sorted(path for path in RESULTS.glob("*") if path.is_dir())
     now = time.time()
     try:
         if not folders:
-            raise CuesheetError("there is no folder results here; run this in the run's folder")
+            raise CuesheetError(f"there is no folder {RESULTS} here; run this in the run's folder")
         found = [status_of(folder, Path(".cuesheet") / "runs", now) for folder in folders]
     except CuesheetError as error:
         print(f"Cuesheet: {error}", file=sys.stderr)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cuesheet.artifacts.episode import read_episode
+from cuesheet.artifacts.layout import Layout
 from cuesheet.artifacts.stage_files import read_stage_file
 from cuesheet.errors import CuesheetError
 from cuesheet.evaluation.baselines import clip_motion, motion_split, uniform_split
@@ -55,14 +56,14 @@ def baseline(name: str, run: System, results: Path) -> System:
 
 
 def _default_clip(results: Path, episode: int) -> Path:
-    folder = results / "keyframes" / f"{episode:06d}"
-    cameras = list(read_episode(folder, needs_images=False).cameras)
+    layout = Layout(results)
+    cameras = list(read_episode(layout.keyframes(episode), needs_images=False).cameras)
     if not cameras:
         raise CuesheetError(
             f"{results}: episode {episode} has no camera, and the motion split needs one; leave "
             "the baseline out."
         )
-    return results / "clips" / cameras[0] / f"episode_{episode:06d}.mp4"
+    return layout.clip(cameras[0], episode)
 
 
 def score_system(
@@ -144,13 +145,14 @@ def run_names(runs: Sequence[Path]) -> list[str]:
 
 
 def _grounding(run: Path, reference: Reference, ignored: Collection[str]) -> dict[str, Any]:
+    layout = Layout(run)
     pairs, sizes = {}, {}
     for index in sorted(reference.boxes):
-        path = run / "vqa" / f"{index:06d}.json"
+        path = layout.vqa(index)
         if not path.is_file():
             continue
         pairs[index] = read_stage_file(path, "vqa").pairs
-        folder = run / "keyframes" / path.stem
-        for camera, size in read_episode(folder, needs_images=False).cameras.items():
+        cameras = read_episode(layout.keyframes(index), needs_images=False).cameras
+        for camera, size in cameras.items():
             sizes[camera] = (size.width, size.height)
     return score_grounding(pairs, reference.boxes, sizes, ignored)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cuesheet.artifacts.index import IndexedEpisode
+from cuesheet.artifacts.layout import KEYFRAMES_FILE, keyframe_file
 from cuesheet.artifacts.sampling import KeyframeSelection
 from cuesheet.errors import CuesheetError
 from cuesheet.media.decode import RgbFrame, decode_frames
@@ -102,7 +103,7 @@ def write_keyframes(
             description["cameras"][camera] = size
             description["keyframes"][camera] = entries
         text = json.dumps(description, indent=1, ensure_ascii=False, allow_nan=False)
-        (partial / "keyframes.json").write_text(text + "\n", encoding="utf-8")
+        (partial / KEYFRAMES_FILE).write_text(text + "\n", encoding="utf-8")
         shutil.rmtree(target, ignore_errors=True)
         os.replace(partial, target)
     finally:
@@ -116,7 +117,7 @@ def _write_camera(
     (folder / camera).mkdir()
     entries = []
     for frame in frames:
-        file = f"{camera}/{frame.frame_index:06d}.png"
+        file = keyframe_file(camera, frame.frame_index)
         write_png(folder / file, frame.data, frame.width, frame.height)
         entries.append(
             {

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from cuesheet.artifacts.layout import KEYFRAMES_FILE, Layout
 from cuesheet.errors import SurroundingsError
 
 # Environment of the steps of a shard: the folder for its pictures.
@@ -51,21 +52,21 @@ def link_pictures(made: Path, folder: Path | str) -> None:
 def unlink_pictures(results: Path, episodes: Iterable[int]) -> None:
     """Remove the links of these episodes; keyframes.json stays."""
     for index in episodes:
-        for link in _links(results / "keyframes" / f"{index:06d}"):
+        for link in _links(Layout(results).keyframes(index)):
             link.unlink()
 
 
 def forget_without_pictures(results: Path, episodes: Iterable[int]) -> None:
     """Remove the keyframes folders whose pictures are gone, so that they are made again."""
     for index in episodes:
-        folder = results / "keyframes" / f"{index:06d}"
+        folder = Layout(results).keyframes(index)
         if _links(folder) or not _has_pictures(folder):
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _has_pictures(folder: Path) -> bool:
     try:
-        cameras = json.loads((folder / "keyframes.json").read_bytes())["cameras"]
+        cameras = json.loads((folder / KEYFRAMES_FILE).read_bytes())["cameras"]
     except (OSError, ValueError, KeyError):
         return False
     return all((folder / camera).is_dir() for camera in cameras)

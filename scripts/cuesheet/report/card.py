@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cuesheet.artifacts.layout import Layout
 from cuesheet.artifacts.stage_files import STAGES
 from cuesheet.dataset.metadata import Dataset
 from cuesheet.report.html import score_table
@@ -111,7 +112,7 @@ def _prompts(results: Path) -> list[str]:
     hashes: dict[str, str] = {}
     sampling: dict[str, Any] = {}
     for stage in STAGES:
-        for path in sorted((results / stage).glob("*.json"))[:1]:
+        for path in sorted(Layout(results).stage_folder(stage).glob("*.json"))[:1]:
             made = json.loads(path.read_text(encoding="utf-8")).get("provenance", {})
             hashes |= made.get("prompts", {})
             sampling = made.get("sampling", {}) or sampling
@@ -125,7 +126,7 @@ def _prompts(results: Path) -> list[str]:
 def _scores(results: Path) -> list[str]:
     """The scores of evaluation.json, where the annotations were scored, beside plain guesses."""
     try:
-        scores = json.loads((results / "evaluation.json").read_text(encoding="utf-8"))
+        scores = json.loads(Layout(results).evaluation().read_text(encoding="utf-8"))
     except FileNotFoundError:
         return []
     table = score_table(scores)

@@ -21,6 +21,7 @@ from cuesheet.artifacts.corrections import (
 )
 from cuesheet.artifacts.episode import read_episode
 from cuesheet.artifacts.index import read_indexed_episode
+from cuesheet.artifacts.layout import Layout, episode_name
 from cuesheet.errors import CuesheetError
 from cuesheet.files import write_json, write_text
 
@@ -103,14 +104,14 @@ class CorrectionFolder:
             name = f"{path.stem}-{stamp}-{saved.version[:8]}{path.suffix}"
             write_text(self.backups / name, path.read_text(encoding="utf-8-sig"))
         if content is not None:
-            write_json(self.folder / f"{episode_index:06d}.json", content)
+            write_json(self.folder / f"{episode_name(episode_index)}.json", content)
         if path is not None and (content is None or path.suffix == ".csv"):
             path.unlink(missing_ok=True)
         return self.read(episode_index)
 
     def _path(self, episode_index: int) -> Path | None:
         for suffix in (".json", ".csv"):
-            path = self.folder / f"{episode_index:06d}{suffix}"
+            path = self.folder / f"{episode_name(episode_index)}{suffix}"
             if path.is_file():
                 return path
         return None
@@ -118,10 +119,11 @@ class CorrectionFolder:
     def _check(self, episode_index: int, correction: Correction) -> None:
         if self.results is None:
             return
-        episode = read_indexed_episode(self.results / "episodes.parquet", episode_index)
+        layout = Layout(self.results)
+        episode = read_indexed_episode(layout.index, episode_index)
         cameras = [camera.camera for camera in episode.cameras]
         check_correction(correction, episode.length, episode.fps, cameras)
-        keyframes = self.results / "keyframes" / f"{episode_index:06d}"
+        keyframes = layout.keyframes(episode_index)
         if keyframes.is_dir():
             check_applied(correction, read_episode(keyframes))
 

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from cuesheet.artifacts.corrections import FORMAT, files_below, read_correction
 from cuesheet.artifacts.episode import read_episode
+from cuesheet.artifacts.layout import Layout, episode_name
 from cuesheet.artifacts.results import episode_files
 from cuesheet.artifacts.stage_files import StageFile, read_stage_file
 from cuesheet.config.types import parse_episodes
@@ -67,15 +68,15 @@ def export(
             left += 1
             continue
         plan = read_stage_file(plans[index], "plan")
-        folder = results / "keyframes" / f"{index:06d}"
-        length = read_episode(folder, needs_images=False).length
+        layout = Layout(results)
+        length = read_episode(layout.keyframes(index), needs_images=False).length
         _write(plan, length, folder, existing.get(index), as_csv)
         written += 1
     return written, left
 
 
 def _write(plan: StageFile, length: int, folder: Path, existing: Path | None, as_csv: bool) -> None:
-    target = folder / f"{plan.episode_index:06d}{'.csv' if as_csv else '.json'}"
+    target = folder / f"{episode_name(plan.episode_index)}{'.csv' if as_csv else '.json'}"
     spans = [
         {"start_s": part.start_s, "end_s": part.end_s, "label": part.label}
         for part in plan.subtasks

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cuesheet.artifacts.layout import Layout, episode_name
 from cuesheet.artifacts.results import EpisodeView, annotated_episodes, read_view
 from cuesheet.artifacts.source_changes import read_changes
 from cuesheet.artifacts.stage_files import Provenance, Subtask, VqaPair
@@ -126,8 +127,9 @@ def gather(results: Path, selected: Collection[int], progress: Progress = iter) 
 
 
 def _cause(results: Path, index: int) -> str:
-    for path in sorted((results / "failed").rglob(f"{index:06d}.json")):
-        rule = path.relative_to(results / "failed").parts[0]
+    failed = Layout(results).failed
+    for path in sorted(failed.rglob(f"{episode_name(index)}.json")):
+        rule = path.relative_to(failed).parts[0]
         try:
             return f"{rule}: {json.loads(path.read_text(encoding='utf-8'))['error']}"
         except (OSError, ValueError, KeyError) as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from cuesheet.artifacts.layout import Layout
 from cuesheet.errors import CuesheetError
 from cuesheet.report.correction_files import ConflictError, CorrectionFolder, parse_request
 
@@ -158,11 +159,12 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--port", type=int, default=0, help="TCP port (default: a free port)")
     options = parser.parse_args(arguments)
-    name = options.results.resolve().name
-    if not (options.results / "review" / "index.html").is_file():
+    layout = Layout(options.results)
+    name = layout.dataset
+    if not layout.review_page.is_file():
         print(
-            f"ERROR: {options.results}/review/index.html does not exist. Build it with: "
-            f"snakemake --cores all {options.results}/review/index.html",
+            f"ERROR: {layout.review_page} does not exist. Build it with: "
+            f"snakemake --cores all {layout.review_page}",
             file=sys.stderr,
         )
         return 2

@@ -14,6 +14,7 @@ from typing import Any
 
 from PIL import Image
 
+from cuesheet.artifacts.layout import KEYFRAMES_FILE, Layout, episode_name
 from cuesheet.artifacts.results import EpisodeView, annotated_episodes, read_view
 from cuesheet.files import atomic_path, write_text
 from cuesheet.report.correction_files import CorrectionFolder
@@ -48,7 +49,7 @@ def build_site(
     Raises:
         CuesheetError: a file of an annotated episode is broken.
     """
-    site = results / "review"
+    site = Layout(results).review
     episodes = annotated_episodes(results)
     entries = []
     verbs: Counter[str] = Counter()
@@ -56,8 +57,9 @@ def build_site(
     for index in progress(episodes):
         view = read_view(results, index)
         saved = corrections.read(index).content
-        thumb = _write_strip(view, default_camera, site / "data" / "thumbs" / f"{index:06d}.jpg")
-        _deliver(site, f"episodes/{index:06d}", episode_data(view, saved))
+        name = episode_name(index)
+        thumb = _write_strip(view, default_camera, site / "data" / "thumbs" / f"{name}.jpg")
+        _deliver(site, f"episodes/{name}", episode_data(view, saved))
         entries.append(_entry(view, saved, thumb))
         verbs.update(verb(part.label) for part in view.subtasks)
         models |= {(m.model or "", m.served_by or "") for m in view.made_by.values() if m.calls}
@@ -76,7 +78,7 @@ def build_site(
             "colors": {word: color for color, (word, _) in enumerate(verbs.most_common(COLORS))},
         },
     )
-    _delete_others(site / "data", {f"{index:06d}" for index in episodes}, len(entries))
+    _delete_others(site / "data", {episode_name(index) for index in episodes}, len(entries))
     _copy_assets(site)
     return len(entries)
 
@@ -151,7 +153,7 @@ def _write_strip(view: EpisodeView, camera: str | None, path: Path) -> bool:
     frames = [one.frame_index for one in view.keyframes.keyframes.get(camera or "", ())]
     if camera is None or not frames:
         return False
-    source = view.results / "keyframes" / f"{view.episode_index:06d}" / "keyframes.json"
+    source = Layout(view.results).keyframes(view.episode_index) / KEYFRAMES_FILE
     if path.is_file():
         made = path.stat()
         if made.st_size and made.st_mtime >= source.stat().st_mtime:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cuesheet.artifacts.language import STYLES, style_name
+from cuesheet.artifacts.layout import Layout
 from cuesheet.artifacts.source_changes import describe, read_changes
 from cuesheet.artifacts.stage_files import STAGES, read_stage_file, read_validation_file
 from cuesheet.text import as_ranges
@@ -40,11 +41,12 @@ def summarize(
     Raises:
         CuesheetError: a file of an annotated episode is broken.
     """
+    layout = Layout(results)
     out = set(left_out)
     annotated = [
         index
         for index in sorted(set(episodes) - out - set(kept))
-        if (results / "validation" / f"{index:06d}.json").is_file()
+        if layout.validation(index).is_file()
     ]
     rows: Counter[str] = Counter()
     calls: Counter[str] = Counter()
@@ -54,14 +56,14 @@ def summarize(
     verdicts: dict[str, list[int]] = {"good": [], "bad": []}
     corrected: list[int] = []
     for index in progress(annotated):
-        checked = read_validation_file(results / "validation" / f"{index:06d}.json")
+        checked = read_validation_file(layout.validation(index))
         if checked.verdict:
             verdicts[checked.verdict].append(index)
         if checked.verdict != "bad":
             rows.update(checked.counts)
         warnings += [{"episode_index": index, **w.model_dump()} for w in checked.warnings]
         for stage in STAGES:
-            path = results / stage / f"{index:06d}.json"
+            path = layout.stage_file(stage, index)
             if not path.is_file():
                 continue
             data = read_stage_file(path, stage)
@@ -78,7 +80,7 @@ def summarize(
     return {
         "format": 1,
         "dataset": results.name,
-        "annotated_dataset": str(results / "annotated"),
+        "annotated_dataset": str(layout.annotated),
         "episodes": {
             "total": len(episodes),
             "annotated": len(annotated),

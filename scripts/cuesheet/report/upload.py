@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cuesheet.artifacts.layout import Layout
 from cuesheet.config.hub_address import HubDataset, parse_hub_address
 from cuesheet.dataset import hub
 from cuesheet.dataset.metadata import Dataset, read_dataset
@@ -51,7 +52,7 @@ def push(
     Raises:
         CuesheetError: the dataset is not whole, the repository is there, or the hub refuses.
     """
-    annotated = results / "annotated"
+    annotated = Layout(results).annotated
     dataset, summary = _read(results)
     place = HubDataset(repo_id, "main")
     source = hub.source_of(results)
@@ -96,19 +97,20 @@ def push(
 
 def _read(results: Path) -> tuple[Dataset, Mapping[str, Any]]:
     """The finished dataset and its summary. Raises CuesheetError where either is not whole."""
-    path = results / "summary.json"
+    layout = Layout(results)
+    path = layout.summary
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise CuesheetError(
             f"{path} is not there: the run of this dataset is not finished; run it to its end first"
         ) from None
-    dataset = read_dataset(results / "annotated", results.resolve().name)
+    dataset = read_dataset(layout.annotated, layout.dataset)
     files = dataset.files_of((e.episode_index for e in dataset.episodes), unseen=True)
     absent = [file for file in files if not dataset.is_there(file)]
     if absent:
         raise CuesheetError(
-            f"{results / 'annotated'} is part of a dataset: {len(absent)} files that its metadata "
+            f"{layout.annotated} is part of a dataset: {len(absent)} files that its metadata "
             f"names are not here, such as {absent[0]}; annotate it with all episodes to push it"
         )
     return dataset, summary

@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from cuesheet.artifacts.layout import is_episode_name
 from cuesheet.artifacts.stage_files import STAGES
 from cuesheet.errors import CuesheetError
 from cuesheet.serving.response_cache import is_usable, read_entry
@@ -137,12 +138,10 @@ def used_keys(results: Iterable[Path]) -> set[str]:
     """
     keys: set[str] = set()
     for folder in results:
-        stages = "|".join(STAGES)
         found = [
             path
             for path in sorted(folder.rglob("*.json"))
-            if re.fullmatch(rf"({stages})/\d{{6}}\.json", "/".join(path.parts[-2:]))
-            and "failed" not in path.parts
+            if is_episode_name(path.stem) and path.parent.name in STAGES
         ]
         if not found:
             raise CuesheetError(

@@ -12,6 +12,7 @@ from cuesheet.artifacts.corrections import (
     files_below,
     read_correction,
 )
+from cuesheet.artifacts.layout import RESULTS, Layout, episode_name
 from cuesheet.artifacts.stage_files import STAGES
 from cuesheet.assemble.existing_rows import episodes_with_rows
 from cuesheet.config.hub_address import parse_hub_address
@@ -93,12 +94,13 @@ def load_run(
         if config.output.on_missing == "leave_unannotated":
             rules = {"extract_clip", "decode_keyframes", "validate_episode"}
             rules |= {f"annotate_{stage}" for stage in STAGES if getattr(config, stage).enabled}
-            left_out = _failed_before(Path("results") / name, selected, rules)
+            layout = Layout(RESULTS / name)
+            left_out = _failed_before(layout, selected, rules)
             if left_out and len(left_out) == len(selected) and shard is None:
                 raise CuesheetError(
                     f"{name}: output.on_missing is leave_unannotated and all {len(selected)} "
-                    f"episodes failed when they were last tried; see results/{name}/failed. Set it "
-                    "to fail to try them again."
+                    f"episodes failed when they were last tried; see {layout.failed}. Set "
+                    "it to fail to try them again."
                 )
         column = config.plan.subtask_column if config.plan.subtasks_from == "dataset" else None
         if column is not None and config.plan.enabled:
@@ -216,11 +218,11 @@ def _resolve(path: str, repository: Path) -> Path:
 
 
 def _failed_before(
-    results: Path, episodes: Iterable[int], rules: Collection[str]
+    layout: Layout, episodes: Iterable[int], rules: Collection[str]
 ) -> frozenset[int]:
     """Episodes of which a job of `rules` failed when it was last tried (see `cuesheet.job_log`)."""
-    failed = results / "failed"
+    failed = layout.failed
     if not failed.is_dir():
         return frozenset()
     names = {path.stem for rule in rules for path in (failed / rule).rglob("*.json")}
-    return frozenset(index for index in episodes if f"{index:06d}" in names)
+    return frozenset(index for index in episodes if episode_name(index) in names)

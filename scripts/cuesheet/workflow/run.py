@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cuesheet.artifacts.corrections import Correction
+from cuesheet.artifacts.layout import RESULTS, Layout, episode_name
 from cuesheet.artifacts.stage_files import STAGES
 from cuesheet.config.models import Config
 from cuesheet.dataset.index_state import file_state, is_current
@@ -49,7 +50,12 @@ class RunDataset:
 
     @property
     def results(self) -> Path:
-        return Path("results") / self.name
+        return RESULTS / self.name
+
+    @property
+    def layout(self) -> Layout:
+        """Paths of what the run makes of this dataset."""
+        return Layout(self.results)
 
     @property
     def cameras(self) -> list[str]:
@@ -114,7 +120,7 @@ class RunDataset:
         Raises CuesheetError where the source's files disagree with its metadata; the index that
         was there stays.
         """
-        path = self.results / "episodes.parquet"
+        path = self.layout.index
         if path.exists() and not is_current(path, self.source, self.worked_on):
             from cuesheet.dataset.index import make_index  # imports a video library
 
@@ -173,14 +179,14 @@ class RunDataset:
     @property
     def clips(self) -> list[str]:
         return [
-            str(self.results / "clips" / camera / f"episode_{index:06d}.mp4")
+            str(self.layout.clip(camera, index))
             for camera in self.cameras
             for index in self.worked_on
         ]
 
     @property
     def keyframe_folders(self) -> list[str]:
-        return [str(self.results / "keyframes" / f"{index:06d}") for index in self.worked_on]
+        return [str(self.layout.keyframes(index)) for index in self.worked_on]
 
     @functools.cached_property
     def _chosen(self) -> frozenset[int]:
@@ -193,14 +199,10 @@ class RunDataset:
         return [index for index in self.selected if index not in apart]
 
     def validations(self, episodes: Iterable[int]) -> list[str]:
-        return [str(self.results / "validation" / f"{index:06d}.json") for index in episodes]
+        return [str(self.layout.validation(index)) for index in episodes]
 
     def stage_files(self, episodes: Collection[int], stages: Collection[str]) -> list[str]:
-        return [
-            str(self.results / stage / f"{index:06d}.json")
-            for stage in stages
-            for index in episodes
-        ]
+        return [str(self.layout.stage_file(stage, index)) for stage in stages for index in episodes]
 
     def selected_in(self, data_file: str) -> list[int]:
         """The episodes of one data file of the source that are worked on."""
@@ -217,7 +219,7 @@ class RunDataset:
 
     @functools.cached_property
     def _validated(self) -> frozenset[int]:
-        names = (path.stem for path in (self.results / "validation").glob("*.json"))
+        names = (path.stem for path in self.layout.stage_folder("validation").glob("*.json"))
         return frozenset(int(name) for name in names if name.isdigit())
 
     @property
@@ -231,9 +233,9 @@ class RunDataset:
 
         Files that are not there (they hold no chosen episode) are left out.
         """
-        tree = "merged" if self.is_laid_out_anew else "annotated"
+        tree = self.layout.merged if self.is_laid_out_anew else self.layout.annotated
         present = (file for file in self.source.data_files if self.source.is_there(file))
-        return [str(self.results / tree / file) for file in present]
+        return [str(tree / file) for file in present]
 
     def _episodes_in(self, data_file: str) -> list[int]:
         try:
@@ -328,7 +330,7 @@ class Run:
             "managed": {**vlm.managed.model_dump(), "command": vlm.managed.words()},
             "shared_folder": self.shared_folder,
             "shard": self.shard,
-            "results_dir": "results",
+            "results_dir": str(RESULTS),
             "totals": self.totals(),
         }
 
@@ -336,7 +338,7 @@ class Run:
         """Episodes and stages to be done by dataset, as the progress line wants them."""
         return {
             name: {
-                "episodes": [f"{index:06d}" for index in dataset.worked_on],
+                "episodes": [episode_name(index) for index in dataset.worked_on],
                 "stages": ["keyframes", *self.stages, "validation"],
             }
             for name, dataset in self.datasets.items()
