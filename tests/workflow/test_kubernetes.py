@@ -1,5 +1,6 @@
 """Dry runs of profiles/kubernetes: Snakemake loads the real executor and reads the profile."""
 
+import shutil
 import subprocess
 import sys
 
@@ -9,16 +10,24 @@ from workflow_runs import REPOSITORY, Finished, Workdir
 pytestmark = pytest.mark.workflow
 
 
+COPIED = ("Snakefile", "rules", "scripts", "config", "envs", "profiles", "data")
+
+
 def dry_run(workdir: Workdir, *arguments: str) -> Finished:
+    """Plan a run in a copy of the repository: the storage maps paths below the working directory."""
     workdir.path.mkdir(parents=True)
+    for name in COPIED:
+        source = REPOSITORY / name
+        copy = shutil.copytree if source.is_dir() else shutil.copy
+        copy(source, workdir.path / name)
     done = subprocess.run(
         [
             *(sys.executable, "-m", "snakemake", "--dry-run", "--quiet", "host"),
-            *("--snakefile", str(REPOSITORY / "Snakefile"), "--directory", str(workdir.path)),
-            *("--workflow-profile", str(REPOSITORY / "profiles" / "kubernetes")),
+            *("--workflow-profile", "profiles/kubernetes"),
             *("--default-storage-prefix", str(workdir.path)),
-            *("--config", f"dataset={REPOSITORY / 'data' / 'demo_v3'}", *arguments),
+            *("--config", "dataset=data/demo_v3", *arguments),
         ],
+        cwd=workdir.path,
         env=workdir.environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
