@@ -14,7 +14,7 @@ COPIED = ("Snakefile", "rules", "scripts", "config", "envs", "profiles", "data")
 
 
 def dry_run(workdir: Workdir, *arguments: str) -> Finished:
-    """Plan a run in a copy of the repository: the storage maps paths below the working directory."""
+    """Plan a run in a copy of the repository, as the storage maps paths below the run's folder."""
     workdir.path.mkdir(parents=True)
     for name in COPIED:
         source = REPOSITORY / name
