@@ -22,7 +22,12 @@ from pydantic import BaseModel
 
 from cuesheet.errors import CuesheetError, SurroundingsError
 from cuesheet.vlm.gateway_client import GatewayClient, wait_until_ready
-from cuesheet.vlm.parsing import UnusableReplyError, parse_reply
+from cuesheet.vlm.parsing import (
+    UnusableReplyError,
+    fields_with_text,
+    message_text,
+    parse_reply,
+)
 from cuesheet.vlm.structured_output import response_format
 
 Reply = TypeVar("Reply", bound=BaseModel)
@@ -42,6 +47,7 @@ _TOKENS = re.compile(r"\d{2,}")
 _CUT = {
     "length": "the reply was cut at its token budget, vlm.sampling.max_tokens",
     "reply_too_large": "the reply was too large to be read",
+    "content_filter": "the server's content filter withheld the reply",
 }
 
 
@@ -209,7 +215,7 @@ class Vlm:
             call["outcome"] = "ok"
             return Answer(value, first, call)
         except UnusableReplyError as error:
-            call["error"] = _with_cut(str(error), call)
+            call["error"] = _with_cause(str(error), call)
         return await self._correct(messages, first, reply, call, parameters)
 
     async def _correct(
@@ -239,7 +245,7 @@ class Vlm:
             return Answer(None, first, call)
         except UnusableReplyError as error:
             call["outcome"] = "invalid"
-            call["error"] += f"; and after the correction: {_with_cut(str(error), call)}"
+            call["error"] += f"; and after the correction: {_with_cause(str(error), call)}"
             return Answer(None, second, call)
         call["outcome"] = "retried"
         return Answer(value, second, call)
@@ -281,9 +287,15 @@ class Vlm:
         reason = choice.get("finish_reason")
         call["finish_reason"] = reason if isinstance(reason, str) else None
         self.model = about.get("model") or self.model
-        content = choice["message"].get("content")
-        # Half of a surrogate pair can be escaped in JSON, but not be sent or written anywhere.
-        return content.encode(errors="replace").decode() if isinstance(content, str) else ""
+        text, source = message_text(choice["message"])
+        if source not in ("", "content"):
+            call["answer_field"] = source
+        refusal = choice["message"].get("refusal")
+        if isinstance(refusal, str) and refusal.strip():
+            call["refusal"] = _sendable(refusal)[:SHOWN_REPLY_CHARS]
+        elif not text:
+            call["empty_reply"] = fields_with_text(choice["message"])
+        return _sendable(text)
 
     def _refusal(self, name: str, status: int, error: dict[str, Any], correcting: bool) -> VlmError:
         message, code = str(error.get("message")), error.get("code")
@@ -335,9 +347,19 @@ def _new_record(name: str, prompt: str) -> dict[str, Any]:
     }
 
 
-def _with_cut(error: str, call: Mapping[str, Any]) -> str:
+def _with_cause(error: str, call: Mapping[str, Any]) -> str:
+    """Return what is wrong with a reply, with what the server said about it."""
     cut = _CUT.get(call["finish_reason"])
+    if call.get("refusal"):
+        return f"{error} (the model refused: {call['refusal'][:300]})"
+    if call.get("empty_reply"):
+        return f"{error} (only these fields had text: {', '.join(call['empty_reply'])})"
     return f"{error} ({cut})" if cut else error
+
+
+def _sendable(text: str) -> str:
+    """Replace lone surrogates: JSON can escape them, but they can be neither sent nor written."""
+    return text.encode(errors="replace").decode()
 
 
 def _context_advice(where: str, message: str) -> str:
@@ -361,8 +383,8 @@ def _replay_advice(where: str, what: str, key: str, message: str) -> str:
         f"{where}: {what} is not in the cache and vlm.serve is replay, so it is not asked: "
         f"{message}. Its key is {key}; the entry would be {key[:2]}/{key}.json. Copy the whole "
         "cache of the run that is replayed (vlm.cache_dir) and use its dataset, configuration and "
-        "prompts: whatever changes a question changes its key. Or set vlm.serve to external or "
-        "offline to ask what is missing"
+        "prompts: whatever changes a request changes its key. Or set vlm.serve to external or "
+        "demo to request what is missing"
     )
 
 

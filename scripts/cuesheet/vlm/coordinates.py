@@ -4,25 +4,35 @@ Sources: the model cards and processors of the Qwen families. Qwen2-VL and Qwen3
 thousandths of width and height, Qwen2.5-VL in pixels of the image as its processor resized it.
 """
 
+import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from cuesheet.errors import SurroundingsError
 
 Convention = Literal["pixels", "resized_pixels", "thousandths"]
 
-# First match wins; names are compared in lower case without the organization.
+# By family name in lower case, letters and digits only; the first match wins. Sources: model cards
+# and processors; MiMo-VL and Cosmos-Reason1 are built on Qwen2.5-VL.
 _FAMILIES: tuple[tuple[str, Convention], ...] = (
-    ("qwen2.5-vl", "resized_pixels"),
-    ("qwen2_5_vl", "resized_pixels"),
-    ("qwen2.5-omni", "resized_pixels"),
+    ("qwen25vl", "resized_pixels"),
+    ("qwen25omni", "resized_pixels"),
+    ("mimovl", "resized_pixels"),
+    ("cosmosreason1", "resized_pixels"),
     ("qwen", "thousandths"),
+    ("cosmosreason2", "thousandths"),
     ("internvl", "thousandths"),
     ("gemini", "thousandths"),
     ("glm", "thousandths"),
+    ("claude", "pixels"),
+    ("gpt", "pixels"),
+    ("cuesheetdemo", "pixels"),
 )
+_HASH = re.compile(r"[0-9a-f]{12,}")
 # Patch edge (14 px) times merge size (2) and the default pixel limits of Qwen2.5-VL's processor.
 _QWEN25_FACTOR = 28
 _QWEN25_MIN_PIXELS = 4 * 28 * 28
@@ -123,14 +133,40 @@ class CoordinateFrame:
 
 
 def convention_of(model: str, configured: str) -> Convention:
-    """The convention of `model`, unless one is configured; unknown models answer in pixels."""
+    """Return the convention of `model`, unless one is configured; pixels for unknown families."""
     if configured != "auto":
         return configured
-    name = model.lower().rsplit("/", 1)[-1]
-    for part, convention in _FAMILIES:
-        if part in name:
-            return convention
-    return "pixels"
+    return family_convention(model) or "pixels"
+
+
+def family_convention(model: str) -> Convention | None:
+    """Return the convention of a model's family; None if the family is unknown.
+
+    Understands hub names, Ollama tags, ModelScope's escapes, paths into a hub cache, and local
+    folders, whose config.json names the architecture.
+    """
+    for name in (*_names(model), _architecture(model)):
+        squeezed = re.sub(r"[^a-z0-9]", "", name.lower())
+        for family, convention in _FAMILIES:
+            if family in squeezed:
+                return convention
+    return None
+
+
+def _names(model: str) -> list[str]:
+    """Return the parts of a model's name or path that may name its family, the likeliest first."""
+    parts = [part for part in model.replace("\\", "/").split("/") if part]
+    cached = [part for part in parts if part.startswith("models--")]
+    named = [part for part in parts if part != "snapshots" and not _HASH.fullmatch(part.lower())]
+    return [name.replace("___", ".") for name in (*cached[-1:], *named[-1:])]
+
+
+def _architecture(model: str) -> str:
+    try:
+        config = json.loads((Path(model) / "config.json").read_bytes())
+        return str(config["model_type"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def qwen25_size(

@@ -1,8 +1,8 @@
-"""From the text that a model wrote to the object that was asked for."""
+"""From the message of a chat completion to the object that was requested."""
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -10,7 +10,37 @@ from pydantic import BaseModel, ValidationError
 Reply = TypeVar("Reply", bound=BaseModel)
 
 LARGEST_REPLY_CHARS = 1_000_000
-_THINK_TAG = re.compile(r"<(/?)think(?:ing)?>", re.IGNORECASE)
+# Fields of a message that servers put the answer into if `content` is empty: reasoning parsers of
+# vLLM and SGLang (reasoning_content), OpenRouter and newer vLLM (reasoning).
+REASONING_FIELDS = ("reasoning_content", "reasoning")
+# How model families mark thinking: XML-like tags (DeepSeek, Qwen, GLM, Seed), [THINK] (Magistral),
+# triangles (Kimi), begin/end markers (OpenThinker, Command A), channels (gpt-oss, Gemma).
+_TAG = r"(?:think|thinking|thoughts?|reasoning|reflection|seed:think)"
+_CHANNEL = r"<\|channel\|?>\s*{}\b[^<{{]*(?:<\|message\|>)?"
+_OPENING = "|".join(
+    (
+        rf"<{_TAG}>",
+        r"\[THINK\]",
+        "◁think▷",
+        r"<\|begin_of_thought\|>",
+        r"<\|START_THINKING\|>",
+        _CHANNEL.format("(?:analysis|commentary|thought)"),
+    )
+)
+_CLOSING = "|".join(
+    (
+        rf"</{_TAG}>",
+        r"\[/THINK\]",
+        "◁/think▷",
+        r"<\|end_of_thought\|>",
+        r"<\|END_THINKING\|>",
+    )
+)
+# These end thinking too, but also occur after an answer.
+_ENDING = "|".join((_CHANNEL.format("final"), r"<\|end\|>", r"<channel\|>"))
+_MARK = re.compile(
+    f"(?P<opening>{_OPENING})|(?P<closing>{_CLOSING})|(?P<ending>{_ENDING})", re.IGNORECASE
+)
 _STRUCTURE = re.compile(r'[{}"\\]')
 
 
@@ -18,12 +48,48 @@ class UnusableReplyError(ValueError):
     """Says, in words fit for the model and for the log, why a reply cannot be used."""
 
 
-def parse_reply(text: str | None, model: type[Reply]) -> Reply:
-    """Return the first JSON object in `text` as a `model`.
+def message_text(message: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the text of a chat completion's message, and the field it was found in.
 
-    Thinking blocks, code fences and prose around the object are skipped; where several objects
-    stand in a row the first that fits counts. Time and memory grow with the length of the text.
-    Raises UnusableReplyError.
+    The content counts (a string or a list of parts), then the arguments of a tool call, then the
+    reasoning. Both values are empty if none of them has text.
+    """
+    content = message.get("content")
+    if isinstance(content, list):
+        parts = [part.get("text") if isinstance(part, Mapping) else part for part in content]
+        content = "".join(part for part in parts if isinstance(part, str))
+        if content.strip():
+            return content, "content parts"
+    if isinstance(content, str) and content.strip():
+        return content, "content"
+    for call in message.get("tool_calls") or ():
+        function = call.get("function") if isinstance(call, Mapping) else None
+        arguments = function.get("arguments") if isinstance(function, Mapping) else None
+        if isinstance(arguments, Mapping):
+            arguments = json.dumps(arguments)
+        if isinstance(arguments, str) and "{" in arguments:
+            return arguments, "tool_calls"
+    for field in REASONING_FIELDS:
+        value = message.get(field)
+        if isinstance(value, str) and value.strip():
+            return value, field
+    return "", ""
+
+
+def fields_with_text(message: Mapping[str, Any]) -> list[str]:
+    """Return the names of a message's fields, other than its role, that hold text."""
+    return [
+        name
+        for name, value in message.items()
+        if name != "role" and isinstance(value, str) and value.strip()
+    ]
+
+
+def parse_reply(text: str | None, model: type[Reply]) -> Reply:
+    """Return the last JSON object in `text`, outside of any thinking, that fits `model`.
+
+    Code fences and prose around the object are skipped. Time and memory grow with the length of
+    the text. Raises UnusableReplyError.
     """
     if text is None or not text.strip():
         raise UnusableReplyError("the reply is empty")
@@ -31,52 +97,47 @@ def parse_reply(text: str | None, model: type[Reply]) -> Reply:
         raise UnusableReplyError(
             f"the reply has {len(text)} characters; at most {LARGEST_REPLY_CHARS} are read"
         )
-    first_cause: UnusableReplyError | None = None
-    for spoken in without_thinking(text):
-        for candidate in balanced_objects(spoken):
-            try:
-                return _validated(candidate, model)
-            except UnusableReplyError as error:
-                first_cause = first_cause or error
-        if first_cause is not None:
-            raise first_cause
+    cause: UnusableReplyError | None = None
+    for candidate in reversed(list(balanced_objects(without_thinking(text)))):
+        try:
+            return _validated(candidate, model)
+        except UnusableReplyError as error:
+            cause = cause or error
+    if cause is not None:
+        raise cause
     if "{" in text:
         raise UnusableReplyError("the reply holds no complete JSON object (is it cut off?)")
     raise UnusableReplyError("the reply holds no JSON object")
 
 
-def without_thinking(text: str) -> list[str]:
-    """Return the parts of `text` that are not thought, the likeliest answer first.
+def without_thinking(text: str) -> str:
+    """Return what a model wrote outside of its thinking.
 
-    `<think>…</think>` blocks are dropped. What precedes a closing tag that nothing opened is
-    thought too, unless nothing useful follows it; an opening tag that is never closed hides the
-    rest.
+    Text before a closing mark that nothing opened is thinking too: chat templates often write the
+    opening mark themselves. An opening mark that is never closed hides the rest. A closing mark at
+    the very end, with an answer before it and no opening mark, is ignored.
     """
     spoken: list[str] = []
-    kept: list[str] = []
-    position, depth = 0, 0
-    for tag in _THINK_TAG.finditer(text):
-        closing = bool(tag.group(1))
-        if depth == 0:
-            kept.append(text[position : tag.start()])
-        if not closing:
-            depth = 1
-        elif depth:
-            depth = 0
-        else:
-            spoken.append("".join(kept))
-            kept = []
-        position = tag.end()
-    if depth == 0:
-        kept.append(text[position:])
-    spoken.append("".join(kept))
-    return spoken[::-1]
+    position, thinking = 0, False
+    for mark in _MARK.finditer(text):
+        if not thinking:
+            spoken.append(text[position : mark.start()])
+        position = mark.end()
+        if mark["opening"]:
+            thinking = True
+        elif thinking:
+            thinking = False
+        elif mark["closing"] and text[position:].strip():
+            spoken.clear()
+    if not thinking:
+        spoken.append(text[position:])
+    return "".join(spoken)
 
 
 def balanced_objects(text: str) -> Iterator[str]:
-    """Yield every outermost `{…}` of `text` in order, minding JSON strings, in one pass.
+    """Yield every outermost `{…}` of `text` in order, respecting JSON strings, in one pass.
 
-    An object that is never closed ends the search: what it holds are parts, not answers.
+    An object that is never closed ends the search: it holds fragments, not answers.
     """
     start, depth, in_string, skip_at = 0, 0, False, -1
     for match in _STRUCTURE.finditer(text):
@@ -123,7 +184,7 @@ def _in_words(error: ValidationError) -> str:
 
 
 def load_finite(text: str | bytes) -> Any:
-    """Read JSON, in which NaN and infinity are no numbers. Raises ValueError, RecursionError."""
+    """Read JSON without NaN and infinity. Raises ValueError, RecursionError."""
     # Not strict: with a `maxLength`, vLLM's grammar lets raw control characters into strings.
     return json.loads(text, strict=False, parse_constant=_refuse_constant, parse_float=_finite)
 

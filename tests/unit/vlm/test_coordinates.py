@@ -1,7 +1,13 @@
 import pytest
 
 from cuesheet.errors import CuesheetError
-from cuesheet.vlm.coordinates import CoordinateFrame, PixelLimits, convention_of, qwen25_size
+from cuesheet.vlm.coordinates import (
+    CoordinateFrame,
+    PixelLimits,
+    convention_of,
+    family_convention,
+    qwen25_size,
+)
 
 
 @pytest.mark.parametrize(
@@ -17,6 +23,13 @@ from cuesheet.vlm.coordinates import CoordinateFrame, PixelLimits, convention_of
         ("google/gemini-2.5-pro", "thousandths"),
         ("zai-org/GLM-4.5V", "thousandths"),
         ("OpenGVLab/InternVL3-8B", "thousandths"),
+        ("qwen2.5vl:7b", "resized_pixels"),
+        ("qwen/qwen-2.5-vl-7b-instruct", "resized_pixels"),
+        ("Qwen2___5-VL-7B", "resized_pixels"),
+        ("/data/models/Qwen2.5-VL-7B-Instruct/", "resized_pixels"),
+        ("/c/models--Qwen--Qwen3-VL-8B-Instruct/snapshots/0c351dd01ed87e9c1b53", "thousandths"),
+        ("/c/models--Qwen--Qwen2.5-VL-3B/snapshots/66285546d2b821cf421d4f5eb", "resized_pixels"),
+        ("me/robot-qwen3-vl-finetune", "thousandths"),
         ("cuesheet-demo-1", "pixels"),
         ("some/unknown-vlm", "pixels"),
     ],
@@ -107,3 +120,13 @@ def test_boxes_and_points_outside_the_frame_are_refused():
     assert frame.box([10, 10, 10.4, 40]) is None
     assert frame.point([100, 10]) is None
     assert frame.point([-1, 10]) is None
+
+
+def test_a_local_folder_is_known_by_its_architecture(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
+    assert convention_of(str(tmp_path), "auto") == "resized_pixels"
+
+
+def test_an_unknown_family_is_told_apart_from_one_that_uses_pixels():
+    assert family_convention("acme/vision-1") is None
+    assert family_convention("gpt-5") == "pixels"
