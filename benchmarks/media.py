@@ -33,8 +33,8 @@ from cuesheet.dataset.index import write_index
 from cuesheet.media.clips import count_frames
 from cuesheet.media.decode import decoding_runs
 from cuesheet.media.ffmpeg import ffmpeg_command, run_ffmpeg
+from cuesheet.media.keyframes import write_png
 from cuesheet.media.packets import demux_from, locate_range
-from cuesheet.media.png import write_png
 
 FPS, EPISODE_S, FILE_S = 30, 30, 1200
 FRAMES = FPS * EPISODE_S

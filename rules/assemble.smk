@@ -81,7 +81,8 @@ rule finalize_dataset:
         source=metadata_state,
         results=results_of,
         videos=CONFIG.output.videos,
-        relay=lambda wildcards: of(wildcards).is_laid_out_anew,
+        extra_files=CONFIG.output.extra_files,
+        convert=lambda wildcards: of(wildcards).is_laid_out_anew,
     script:
         "../scripts/finalize_dataset.py"
 

@@ -1,9 +1,9 @@
-"""Completes the annotated dataset and checks it.
+"""Complete the annotated dataset and verify it.
 
 In: the source dataset and the merged data files. Out: `annotated/`: metadata copied and extended,
-videos linked or copied (params.videos), other files of the source. With params.relay the source is
-of format v2.1 and the output of v3.0: all is laid out anew. Then every file is opened and compared
-with the source.
+videos linked or copied (params.videos), the other files of the LeRobot format, and those that
+params.extra_files names. With params.convert the source has the format v2.1 and the output v3.0:
+all files are converted. Then every file is opened and compared with the source.
 """
 
 import functools
@@ -23,15 +23,16 @@ def main(snakemake) -> None:
         layout = Layout(Path(snakemake.params.results))
         annotated, info = layout.annotated, layout.annotated_info
         dataset = read_dataset(snakemake.params.root, snakemake.wildcards.dataset)
-        if snakemake.params.relay:
-            from cuesheet.assemble.convert_v21 import relay_dataset  # imports a video library
+        if snakemake.params.convert:
+            from cuesheet.assemble.convert_v21 import convert_dataset  # imports a video library
 
-            relay_dataset(dataset, layout.merged, annotated)
+            convert_dataset(dataset, layout.merged, annotated, snakemake.params.extra_files)
         else:
             placed = finalize_dataset(
                 dataset,
                 annotated,
                 snakemake.params.videos,
+                snakemake.params.extra_files,
                 functools.partial(tqdm, desc="files", unit="file", mininterval=2.0),
             )
             for notice in placed.notices:

@@ -7,3 +7,7 @@ class CuesheetError(Exception):
 
 class SurroundingsError(CuesheetError):
     """The run's surroundings failed (server, key, settings); it says nothing of the episode."""
+
+
+class DiskFullError(SurroundingsError, OSError):
+    """The disk is full or the user's quota is used up; the message names the path."""

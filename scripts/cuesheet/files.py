@@ -1,13 +1,22 @@
 """Files that appear whole or not at all."""
 
+import errno
 import json
 import os
+import re
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from cuesheet.errors import DiskFullError
+
+# Temporary files carry the computer and process that write them: see `remove_leftovers`.
+_OWNER = re.sub(r"[^A-Za-z0-9_]", "_", socket.gethostname())
+_TEMPORARY = re.compile(r"\..+\.(?P<owner>[A-Za-z0-9_]+)-(?P<pid>\d+)\.[a-z0-9_]{8}(\.[^.]+)?")
 
 
 @contextmanager
@@ -32,15 +41,17 @@ def _replacing(target: Path) -> Iterator[tuple[int, Path]]:
 
     On an exception it is removed. The folder is made if it is not there.
     """
-    where = {"prefix": f".{target.stem}.", "suffix": target.suffix, "dir": target.parent}
+    where = {"prefix": f".{target.stem}.{_OWNER}-{os.getpid()}."}
+    where |= {"suffix": target.suffix, "dir": target.parent}
     try:
         handle, name = tempfile.mkstemp(**where)
     except FileNotFoundError:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(**where)
     try:
-        yield handle, Path(name)
-        os.replace(name, target)
+        with naming_full_disk(target):
+            yield handle, Path(name)
+            os.replace(name, target)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
@@ -64,6 +75,56 @@ def write_text(path: Path | str, text: str, mode: int = 0o644) -> None:
         file.flush()
         os.fchmod(handle, mode)
         os.fsync(handle)
+
+
+@contextmanager
+def naming_full_disk(path: Path | str) -> Iterator[None]:
+    """Turn the error of a full disk, which names no path, into one that names `path`."""
+    try:
+        yield
+    except DiskFullError:
+        raise
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        full = DiskFullError(
+            f"{path} cannot be written: {os.strerror(error.errno).lower()}. Free space on the disk "
+            "of this folder and run again; finished files are reused"
+        )
+        full.errno = error.errno
+        raise full from None
+
+
+def remove_leftovers(folder: Path) -> int:
+    """Remove temporary files of `atomic_path` whose process has ended; return their number.
+
+    A killed process leaves them behind. Files of other computers stay, since their processes cannot
+    be seen from here; so do files whose process number is in use again.
+    """
+    import psutil  # here, because every job imports this module
+
+    removed = 0
+    for directory, names, files in os.walk(folder):
+        names[:] = [name for name in names if name != "keyframes"]  # large, and without such files
+        for name in files:
+            match = _TEMPORARY.fullmatch(name)
+            if match and match["owner"] == _OWNER and not psutil.pid_exists(int(match["pid"])):
+                (Path(directory) / name).unlink(missing_ok=True)
+                removed += 1
+    return removed
+
+
+def is_inside(root: Path, path: Path) -> bool:
+    """Return whether `path`, with links followed, is inside `root`.
+
+    If `root` is a snapshot in the cache of huggingface_hub, whose files are links to the folder
+    `blobs` of the same repository, that folder counts as inside.
+    """
+    real_root, real = root.resolve(), path.resolve()
+    folders = [real_root]
+    if real_root.parent.name == "snapshots":
+        folders.append(real_root.parents[1] / "blobs")
+    return any(real.is_relative_to(folder) for folder in folders)
 
 
 def read_json(path: Path | str, default: Any = None) -> Any:

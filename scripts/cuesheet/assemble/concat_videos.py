@@ -15,8 +15,8 @@ from cuesheet.dataset.index_state import file_state
 from cuesheet.dataset.metadata import Dataset
 from cuesheet.errors import CuesheetError
 from cuesheet.files import atomic_path, read_json, write_json
-from cuesheet.media.ffmpeg import run_ffmpeg
-from cuesheet.media.packets import locate_range, video_stream
+from cuesheet.media.ffmpeg import input_options, run_ffmpeg
+from cuesheet.media.packets import CONTAINER_FORMATS, locate_range, open_video, video_stream
 
 CHUNK_FILES = 1000
 VIDEO_FILE_MB = 200
@@ -48,7 +48,7 @@ class _Piece:
     coding: str
 
 
-def relay_videos(dataset: Dataset, annotated: Path) -> dict[str, list[Placed]]:
+def concat_videos(dataset: Dataset, annotated: Path) -> dict[str, list[Placed]]:
     """Joins every camera's videos below `annotated`; returns where each episode lies.
 
     A file whose pieces have not changed since it was joined is left as it is: the manifest beside
@@ -115,7 +115,7 @@ def _pieces(dataset: Dataset, camera: str) -> Iterator[_Piece]:
         path = dataset.root / lies.file
         label = f"episode {episode.episode_index}, camera {camera}, {path}"
         try:
-            with av.open(str(path)) as container:
+            with open_video(path, label) as container:
                 stream = video_stream(container, label)
                 codec = stream.codec_context
                 duration = stream.duration
@@ -172,7 +172,8 @@ def _join(pieces: Sequence[_Piece], joined: Path, fps: float, camera: str) -> No
         listed.flush()
         run_ffmpeg(
             [
-                *("-y", "-f", "concat", "-safe", "0", "-i", listed.name),
+                *("-y", *input_options(f"concat,{CONTAINER_FORMATS}")),
+                *("-f", "concat", "-safe", "0", "-i", listed.name),
                 *("-map", "0:v:0", "-c", "copy", "-movflags", "+faststart", str(temporary)),
             ],
             f"joining {len(pieces)} videos of camera {camera} to {joined}",

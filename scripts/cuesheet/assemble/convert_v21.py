@@ -35,13 +35,16 @@ _INDEX_COLUMN = "__index_level_0__"
 _LEGACY = {Path(v21.EPISODES), Path(v21.STATISTICS), Path(v21.TASKS)}
 
 
-def relay_dataset(dataset: Dataset, merged: Path, annotated: Path) -> None:
-    """Makes `annotated` of the source and the merged data files.
+def convert_dataset(
+    dataset: Dataset, merged: Path, annotated: Path, extra_files: Sequence[str] = ()
+) -> None:
+    """Create the annotated dataset from the source and the merged data files.
 
     Args:
         dataset: the source, of format v2.1.
-        merged: the folder below which the merged data files lie as in the source.
+        merged: the folder with the merged data files, whose paths are those of the source.
         annotated: the folder of the new dataset.
+        extra_files: patterns of files to take over that the LeRobot format does not define.
 
     Raises:
         CuesheetError: a file cannot be read, or the joined videos are not exact.
@@ -65,7 +68,7 @@ def relay_dataset(dataset: Dataset, merged: Path, annotated: Path) -> None:
             columns.setdefault(f"data/{name}", []).extend([value] * len(episodes))
     columns["dataset_from_index"] = [e.dataset_from_index for e in dataset.episodes]
     columns["dataset_to_index"] = [e.dataset_to_index for e in dataset.episodes]
-    placed = concat_videos.relay_videos(dataset, annotated)
+    placed = concat_videos.concat_videos(dataset, annotated)
     for camera in sorted(placed):
         columns |= concat_videos.as_columns(camera, placed[camera])
     statistics = v21.read_statistics(dataset.root, dataset.name)
@@ -74,7 +77,7 @@ def relay_dataset(dataset: Dataset, merged: Path, annotated: Path) -> None:
     if any(statistics.values()):
         made.add(STATISTICS_FILE)
     kept = {Path(file) for file in made}
-    kept |= copy_other_files(dataset, annotated, _LEGACY | kept)
+    kept |= copy_other_files(dataset, annotated, _LEGACY | kept, extra_files)
     # The converter of LeRobot gives every feature but videos the key `fps`, new ones as well.
     publish(annotated, kept, info_v30(extended_info(dataset.info)))
 

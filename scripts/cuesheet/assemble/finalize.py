@@ -1,24 +1,25 @@
-"""Puts the annotated dataset together around its data files, and checks it.
+"""Completes the annotated dataset around its data files.
 
-The source is only read. Metadata is copied, info.json extended, videos linked or copied. Files are
-made under another name and renamed, so nothing is ever written through a link of an earlier run.
+The source is only read. Metadata is copied, info.json extended, videos linked or copied.
+Invariants: every file is created under another name and renamed, so nothing is ever written through
+a link of an earlier run; info.json is written last, so its presence means that the dataset is
+complete.
 """
 
 import copy
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cuesheet.artifacts.language import LANGUAGE_COLUMNS, LANGUAGE_FEATURE, SAY_TOOL, STALE_COLUMNS
 from cuesheet.dataset.metadata import Dataset
+from cuesheet.dataset.source_files import find_source_files
 from cuesheet.errors import CuesheetError
 from cuesheet.files import atomic_path, write_json
 
-# Of a download or a checkout, no part of the dataset.
-_NOT_DATASET = frozenset({".git", ".cache", ".snakemake", "__pycache__"})
 _WAYS = {"hardlink": ("hardlink", "symlink", "copy"), "symlink": ("symlink", "copy")}
 
 Progress = Callable[[list[Path]], Iterator[Path]]
@@ -26,7 +27,7 @@ Progress = Callable[[list[Path]], Iterator[Path]]
 
 @dataclass
 class Placed:
-    """How many files were made in which way, and what the person should know."""
+    """How many files were created in which way, and notices for the user."""
 
     counts: dict[str, int] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
@@ -36,27 +37,31 @@ class Placed:
 
 
 def finalize_dataset(
-    dataset: Dataset, annotated: Path, videos: str, progress: Progress = iter
+    dataset: Dataset,
+    annotated: Path,
+    videos: str,
+    extra_files: Sequence[str] = (),
+    progress: Progress = iter,
 ) -> Placed:
-    """Completes `annotated`, whose data files are there, to a whole dataset.
+    """Add everything but the data files, which exist already, to the annotated dataset.
 
     Args:
         dataset: the source.
         annotated: the folder of the annotated dataset.
-        videos: "hardlink", "symlink" or "copy". A link that the file system refuses becomes a
-            symlink, then a copy, with a notice.
-        progress: wraps the video files to show progress, as `tqdm` does.
+        videos: "hardlink", "symlink" or "copy". If the file system does not support a link, a
+            symlink is tried next, then a copy, with a notice.
+        extra_files: patterns of files to take over that the LeRobot format does not define.
+        progress: wraps the linked files to show progress, as `tqdm` does.
 
     Raises:
-        CuesheetError: one folder lies in the other, or a file cannot be read or made.
+        CuesheetError: one folder is inside the other, a link leads out of the source, or a file
+            cannot be read or created.
     """
     source, target = prepare(dataset, annotated)
     placed = Placed()
     kept: set[Path] = {Path(data_file) for data_file in dataset.data_files}
     linked: list[Path] = []
-    for path in _files(source):
-        if path.parts[0] == "data":
-            continue
+    for path in find_source_files(source, extra_files).taken_over:
         kept.add(path)
         if path.parts[0] == "meta" or len(path.parts) == 1:
             if path != Path("meta/info.json"):
@@ -69,29 +74,49 @@ def finalize_dataset(
     return placed
 
 
-def prepare(dataset: Dataset, annotated: Path) -> tuple[Path, Path]:
-    """The resolved folders of source and output, the latter without links to folders.
+def check_source(dataset: Dataset, extra_files: Sequence[str] = ()) -> list[str]:
+    """Check what `finalize_dataset` will take over, before any other work; return notices.
 
-    Raises CuesheetError where one lies in the other.
+    Raises:
+        CuesheetError: as `find_source_files` and `extended_info`.
+    """
+    extended_info(dataset.info)
+    left_out = find_source_files(dataset.root, extra_files).left_out
+    if not left_out:
+        return []
+    shown = ", ".join(path.as_posix() for path in left_out[:3])
+    more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
+    return [
+        f"{shown}{more} will not be in the annotated dataset, because the LeRobot format does not "
+        "define such files; name them in output.extra_files to copy them."
+    ]
+
+
+def prepare(dataset: Dataset, annotated: Path) -> tuple[Path, Path]:
+    """Return the resolved folders of source and output; remove links to folders in the output.
+
+    Raises CuesheetError if one is inside the other.
     """
     source, target = dataset.root.resolve(), annotated.resolve()
     if source == target or source in target.parents or target in source.parents:
         raise CuesheetError(
-            f"The source {source} and the output {target} lie in one another; nothing may be "
+            f"The source {source} and the output {target} contain one another, but nothing may be "
             "written into the source. Choose another folder for the results."
         )
     _remove_linked_folders(target)
     return source, target
 
 
-def copy_other_files(dataset: Dataset, annotated: Path, without: Collection[Path]) -> set[Path]:
-    """Copies what is neither data nor video, `without` and info.json apart; returns the files."""
+def copy_other_files(
+    dataset: Dataset, annotated: Path, excluded: Collection[Path], extra_files: Sequence[str]
+) -> set[Path]:
+    """Copy all files but data, videos, info.json and `excluded`; return the paths of the copies."""
     source, target = dataset.root.resolve(), annotated.resolve()
-    skipped = {*without, Path("meta/info.json")}
+    skipped = {*excluded, Path("meta/info.json")}
     copied = {
         path
-        for path in _files(source)
-        if path.parts[0] not in ("data", "videos") and path not in skipped
+        for path in find_source_files(source, extra_files).taken_over
+        if path.parts[0] != "videos" and path not in skipped
     }
     for path in sorted(copied):
         _place(source / path, target / path, "copy", Placed())
@@ -99,16 +124,19 @@ def copy_other_files(dataset: Dataset, annotated: Path, without: Collection[Path
 
 
 def publish(target: Path, kept: set[Path], info: dict[str, Any]) -> None:
-    """Removes what is not `kept`, and writes info.json last: its presence means a whole dataset."""
+    """Remove all files that are not in `kept`, then write info.json."""
     _remove_others(target, kept)
     write_json(target / "meta" / "info.json", info)
 
 
 def extended_info(info: Mapping[str, Any]) -> dict[str, Any]:
-    """info.json of the annotated dataset: every key kept in its place, known or not.
+    """Return info.json of the annotated dataset: every key stays in its place, known or not.
 
-    The language columns are added to `features`, `say` to `tools`; features of columns that the
-    merge drops go.
+    The language columns are added to `features` and `say` to `tools`; features of columns that the
+    merge drops are removed.
+
+    Raises:
+        CuesheetError: `tools` is not a list.
     """
     extended = copy.deepcopy(dict(info))
     dropped = {*LANGUAGE_COLUMNS, *STALE_COLUMNS}
@@ -120,7 +148,7 @@ def extended_info(info: Mapping[str, Any]) -> dict[str, Any]:
         tools = []
     if not isinstance(tools, list):
         raise CuesheetError(
-            f"meta/info.json has 'tools' of type {type(tools).__name__}; expected a list of "
+            f"meta/info.json has 'tools' of the type {type(tools).__name__}; expected a list of "
             "function tools."
         )
     if not any(_tool_name(tool) == "say" for tool in tools):
@@ -134,33 +162,9 @@ def _tool_name(tool: Any) -> str | None:
     return function.get("name") if isinstance(function, dict) else None
 
 
-def _files(folder: Path) -> list[Path]:
-    """Every file below a folder, relative to it, in order; links to folders are followed."""
-    found: list[Path] = []
-    visited: set[Path] = set()
-    for directory, names, files in os.walk(folder, followlinks=True, onerror=_raise):
-        real = Path(directory).resolve()
-        if real in visited:  # a link that leads back up
-            names.clear()
-            continue
-        visited.add(real)
-        names[:] = [name for name in names if name not in _NOT_DATASET]
-        relative = Path(directory).relative_to(folder)
-        found += [relative / name for name in files if name not in _NOT_DATASET]
-    return sorted(found)
-
-
-def _raise(error: OSError) -> None:
-    raise CuesheetError(f"{error.filename} cannot be read: {error.strerror}.")
-
-
 def _place(source: Path, target: Path, way: str, placed: Placed) -> None:
-    """Makes `target` a link to, or a copy of, the file that `source` is or leads to."""
+    """Make `target` a link to or a copy of the file `source`, which may be a link itself."""
     real = source.resolve()
-    if not real.is_file():
-        raise CuesheetError(
-            f"{source} is a broken link (to {real}); download or restore the file, then run again."
-        )
     target.parent.mkdir(parents=True, exist_ok=True)
     ways = _WAYS.get(way, ("copy",))
     for number, attempt in enumerate(ways):
@@ -169,10 +173,10 @@ def _place(source: Path, target: Path, way: str, placed: Placed) -> None:
                 _make(real, target, attempt)
         except OSError as error:
             if attempt == ways[-1]:
-                raise CuesheetError(f"{target} cannot be made: {error.strerror}.") from None
+                raise CuesheetError(f"{target} cannot be created: {error.strerror}.") from None
             notice = (
-                f"No {attempt} from {target.parent} to {real.parent} ({error.strerror}): "
-                f"{ways[number + 1]} instead."
+                f"{target.parent} cannot have a {attempt} to {real.parent} ({error.strerror}): a "
+                f"{ways[number + 1]} is used instead."
             )
             if notice not in placed.notices:
                 placed.notices.append(notice)
@@ -194,7 +198,7 @@ def _is_placed(real: Path, target: Path, way: str) -> bool:
 
 
 def _make(real: Path, target: Path, way: str) -> None:
-    """Makes the file under another name and renames it; on an error nothing is left."""
+    """Create the file under another name and rename it; nothing remains after an error."""
     if way == "copy":
         with atomic_path(target) as temporary:
             shutil.copyfile(real, temporary)
@@ -210,12 +214,12 @@ def _make(real: Path, target: Path, way: str) -> None:
             os.symlink(real, temporary)
         os.replace(temporary, target)
     finally:
-        # Renaming a hard link onto another name of the same file does nothing and leaves it.
+        # Renaming a hard link onto another name of the same file does nothing.
         temporary.unlink(missing_ok=True)
 
 
 def _remove_linked_folders(target: Path) -> None:
-    """Removes links to folders, below which a file made here would lie somewhere else."""
+    """Remove links to folders: a file created below one would be in another folder."""
     for directory, names, _ in os.walk(target):
         for name in names:
             path = Path(directory) / name
@@ -224,7 +228,7 @@ def _remove_linked_folders(target: Path) -> None:
 
 
 def _remove_others(target: Path, kept: set[Path]) -> None:
-    """Removes files of earlier runs that the dataset no longer has, and folders left empty."""
+    """Remove files that are not in `kept` (of earlier runs), and empty folders."""
     for directory, _, files in os.walk(target, topdown=False):
         for name in files:
             path = Path(directory) / name

@@ -238,6 +238,14 @@ class OutputConfig(Section):
         default="hardlink",
         description="How its videos come about; where a link is not possible they are copied.",
     )
+    extra_files: list[str] = Field(
+        default=[],
+        description=(
+            "Patterns of files of the source that are copied although the LeRobot format does not "
+            "define them, e.g. `[notes.txt, calibration/*]`. Paths are relative to the dataset, "
+            "and `*` also matches `/`. All other such files are left out."
+        ),
+    )
     on_missing: Literal["fail", "leave_unannotated"] = Field(
         default="fail",
         description=(

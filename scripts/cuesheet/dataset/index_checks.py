@@ -280,7 +280,7 @@ def _contents(path: Path, file: str) -> tuple[list[float], tuple[int, int], str]
     Frames whose bytes lie beyond the end of a file that was cut off are left out.
     """
     end = path.stat().st_size
-    with av.open(str(path)) as container:
+    with packets.open_video(path, file) as container:
         stream = packets.video_stream(container, file)
         entries = [e for e in stream.index_entries if e.pos + e.size <= end]
         first = entries[0].timestamp if entries else 0

@@ -20,7 +20,14 @@ from cuesheet.errors import CuesheetError
 from cuesheet.files import atomic_path
 from cuesheet.media.decode import RgbFrame, any_pts, ffmpeg_input
 from cuesheet.media.ffmpeg import passthrough_options, run_ffmpeg, write_frames
-from cuesheet.media.packets import EpisodeFrames, demux_from, locate_range, unreadable, video_stream
+from cuesheet.media.packets import (
+    EpisodeFrames,
+    demux_from,
+    locate_range,
+    open_video,
+    unreadable,
+    video_stream,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +152,7 @@ def count_frames(clip: Path | str, where: str) -> int:
     Raises CuesheetError where the file cannot be read.
     """
     try:
-        with av.open(str(clip)) as container:
+        with open_video(clip, where) as container:
             stream = video_stream(container, where)
             packets = container.demux(stream)
             return sum(1 for packet in packets if packet.size and not packet.is_discard)
@@ -157,7 +164,7 @@ def _copy(target: Path, episode: EpisodeFrames) -> None:
     source = episode.source
     first_pts = episode.pts[0]
     with (
-        av.open(str(source.path)) as container,
+        open_video(source.path, episode.where) as container,
         av.open(str(target), "w", format="mp4", options={"movflags": "+faststart"}) as output,
     ):
         stream = video_stream(container, episode.where)

@@ -16,8 +16,16 @@ from typing import TYPE_CHECKING
 import av
 
 from cuesheet.errors import CuesheetError
-from cuesheet.media.ffmpeg import passthrough_options, read_frames
-from cuesheet.media.packets import EpisodeFrames, PacketRange, demux_from, unreadable, video_stream
+from cuesheet.media.ffmpeg import input_options, passthrough_options, read_frames
+from cuesheet.media.packets import (
+    CONTAINER_FORMATS,
+    EpisodeFrames,
+    PacketRange,
+    demux_from,
+    open_video,
+    unreadable,
+    video_stream,
+)
 
 if TYPE_CHECKING:
     from torchcodec.decoders import VideoDecoder
@@ -99,7 +107,7 @@ def ffmpeg_input(source: PacketRange, wanted: set[int]) -> list[str]:
 
     The frames keep their pts; some frames before the first wanted one may come as well.
     """
-    options = ["-threads", "1"]
+    options = ["-threads", "1", *input_options(CONTAINER_FORMATS)]
     start = decoding_runs(source, wanted)[0][0]
     if start > 0 or not source.starts_file:
         # Half a tick late, so that rounding to microseconds cannot lead to the keyframe before.
@@ -125,7 +133,7 @@ def _by_pyav(episode: EpisodeFrames, wanted: dict[int, int]) -> Iterator[RgbFram
     source = episode.source
     to_rgb = _RgbConverter(source.time_base)
     try:
-        with av.open(str(source.path)) as container:
+        with open_video(source.path, episode.where) as container:
             stream = video_stream(container, episode.where)
             codec = stream.codec_context
             codec.thread_count = 1
@@ -231,6 +239,8 @@ def _tight_bytes(frame: av.VideoFrame) -> bytes:
 def _by_torchcodec(episode: EpisodeFrames, wanted: dict[int, int]) -> Iterator[RgbFrame]:
     source = episode.source
     try:
+        # torchcodec has no list of allowed formats: a playlist is rejected here.
+        open_video(source.path, episode.where).close()
         decoder = _torchcodec_decoder(source)
         for pts in sorted(wanted):
             # torchcodec gives the frame that is on show at a time: ask a little after it began.
@@ -243,7 +253,7 @@ def _by_torchcodec(episode: EpisodeFrames, wanted: dict[int, int]) -> Iterator[R
                 )
             height, width, _ = frame.data.shape
             yield RgbFrame(wanted[pts], width, height, frame.data.contiguous().numpy().tobytes())
-    except (RuntimeError, ValueError, IndexError) as error:
+    except (av.FFmpegError, RuntimeError, ValueError, IndexError) as error:
         raise unreadable(episode.where, error) from error
 
 

@@ -65,6 +65,14 @@ def passthrough_options() -> tuple[str, str]:
     return ("-fps_mode" if known else "-vsync", "passthrough")
 
 
+def input_options(formats: str) -> list[str]:
+    """Return the options for an input that is not trusted: only these formats, only local files.
+
+    `formats`: FFmpeg's names of the demuxers, separated by commas.
+    """
+    return ["-format_whitelist", formats, "-protocol_whitelist", "file"]
+
+
 def run_ffmpeg(arguments: list[str], purpose: str = "ffmpeg") -> bytes:
     """Run ffmpeg to its end and return what it wrote to stdout.
 

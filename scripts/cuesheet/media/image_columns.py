@@ -9,7 +9,9 @@ import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
 from cuesheet.errors import CuesheetError
+from cuesheet.files import is_inside
 from cuesheet.media.decode import RgbFrame
+from cuesheet.media.packets import check_frame_size
 
 _BATCH_BYTES = 4 << 20  # of pictures, read at once
 _MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "YCbCr")
@@ -95,12 +97,10 @@ def _decode(cell: dict | None, root: Path, frame_index: int, label: str) -> RgbF
     if data is None:
         if not path:
             raise CuesheetError(f"{label} has no picture: neither bytes nor a path")
-        try:
-            data = (root / path).read_bytes()
-        except OSError as error:
-            raise CuesheetError(f"{label}: the picture cannot be read ({error})") from error
+        data = _read_image_file(root, str(path), label)
     try:
         with Image.open(io.BytesIO(data)) as image:
+            check_frame_size(image.width, image.height, label)
             if image.mode not in _MODES:
                 raise CuesheetError(
                     f"{label} is a picture of mode {image.mode}; expected 8 bits a channel. "
@@ -108,5 +108,21 @@ def _decode(cell: dict | None, root: Path, frame_index: int, label: str) -> RgbF
                 )
             rgb = image.convert("RGB")
             return RgbFrame(frame_index, rgb.width, rgb.height, rgb.tobytes())
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise CuesheetError(f"{label}: the picture cannot be decoded ({error})") from error
+    except UnidentifiedImageError:
+        raise CuesheetError(f"{label}: the image has no known format") from None
+    except (Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+        raise CuesheetError(f"{label}: the image cannot be decoded ({error})") from error
+
+
+def _read_image_file(root: Path, name: str, label: str) -> bytes:
+    """Read the image at `name` of the dataset, which is not trusted: no other file is read."""
+    path = root / name
+    if Path(name).is_absolute() or ".." in Path(name).parts or not is_inside(root, path):
+        raise CuesheetError(
+            f"{label}: the image path {name!r} leads out of the dataset {root}; expected a path "
+            "inside it"
+        )
+    try:
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise CuesheetError(f"{label}: the image cannot be read ({error})") from error

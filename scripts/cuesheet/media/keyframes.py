@@ -1,4 +1,4 @@
-"""Decodes an episode's keyframes to PNG files and describes them in keyframes.json."""
+"""Decodes the keyframes of an episode to PNG files and lists them in keyframes.json."""
 
 import json
 import os
@@ -7,13 +7,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import fpng
+
 from cuesheet.artifacts.index import IndexedEpisode
 from cuesheet.artifacts.layout import KEYFRAMES_FILE, keyframe_file
 from cuesheet.artifacts.sampling import KeyframeSelection
 from cuesheet.errors import CuesheetError
+from cuesheet.files import naming_full_disk
 from cuesheet.media.decode import RgbFrame, decode_frames
 from cuesheet.media.packets import locate_episode
-from cuesheet.media.png import write_png
 
 
 def camera_frames(
@@ -24,10 +26,10 @@ def camera_frames(
     frame_indices: Sequence[int],
     decoder: str,
 ) -> Iterator[RgbFrame]:
-    """Yield the frames of one camera, from its video or from the pictures in the data file.
+    """Yield the frames of one camera, from its video or from the images in the data file.
 
-    Raises CuesheetError as `packets`, `decode` and `image_columns` do, and for a camera that the
-    episode does not have.
+    Raises:
+        CuesheetError: the episode does not have the camera, or the frames cannot be read.
     """
     source = row.camera(camera)
     where = f"episode {row.episode_index}, camera {camera}"
@@ -65,50 +67,65 @@ def write_keyframes(
 ) -> dict[str, Any]:
     """Write `{camera}/{frame_index:06d}.png` and keyframes.json; return what the JSON says.
 
-    The folder appears whole or not at all: it is made beside itself and renamed.
-    Raises CuesheetError as `camera_frames` does, and where frames are missing.
+    The folder is written under another name and renamed, so it is either complete or absent.
+
+    Raises:
+        CuesheetError: as `camera_frames`, or frames are missing, or the disk is full.
     """
     target = Path(directory)
-    timestamps_s = row.shortest_timestamps
     frame_indices = selection.frame_indices
     partial = target.with_name(target.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        description: dict[str, Any] = {
-            "format": 1,
-            "dataset": dataset,
-            "episode_index": row.episode_index,
-            "task": row.task,
-            "fps": row.fps,
-            "length": row.length,
-            "timestamps_s": timestamps_s,
-            "decoder": decoder,
-            "grid": list(selection.grid),
-            "vqa": list(selection.vqa),
-            "cameras": {},
-            "keyframes": {},
-        }
-        for camera in cameras:
-            frames = camera_frames(
-                row, camera, root=root, frame_indices=frame_indices, decoder=decoder
-            )
-            entries = _write_camera(partial, camera, frames, timestamps_s)
-            if [entry["frame_index"] for entry in entries] != frame_indices:
-                raise CuesheetError(
-                    f"episode {row.episode_index}, camera {camera}: {len(frame_indices)} frames "
-                    f"were to be decoded, {len(entries)} came out"
+        with naming_full_disk(target):
+            keyframes = {}
+            for camera in cameras:
+                frames = camera_frames(
+                    row, camera, root=root, frame_indices=frame_indices, decoder=decoder
                 )
-            size = {"width": entries[0]["width"], "height": entries[0]["height"]}
-            description["cameras"][camera] = size
-            description["keyframes"][camera] = entries
-        text = json.dumps(description, indent=1, ensure_ascii=False, allow_nan=False)
-        (partial / KEYFRAMES_FILE).write_text(text + "\n", encoding="utf-8")
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(partial, target)
+                entries = _write_camera(partial, camera, frames, row.shortest_timestamps)
+                if [entry["frame_index"] for entry in entries] != frame_indices:
+                    raise CuesheetError(
+                        f"episode {row.episode_index}, camera {camera}: expected "
+                        f"{len(frame_indices)} decoded frames, got {len(entries)}"
+                    )
+                keyframes[camera] = entries
+            description = _describe(row, dataset, decoder, selection, keyframes)
+            text = json.dumps(description, indent=1, ensure_ascii=False, allow_nan=False)
+            (partial / KEYFRAMES_FILE).write_text(text + "\n", encoding="utf-8")
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return description
+
+
+def _describe(
+    row: IndexedEpisode,
+    dataset: str,
+    decoder: str,
+    selection: KeyframeSelection,
+    keyframes: dict[str, list[dict[str, Any]]],
+) -> dict[str, Any]:
+    """Return the content of keyframes.json, which `artifacts.episode.KeyframesFile` reads."""
+    return {
+        "format": 1,
+        "dataset": dataset,
+        "episode_index": row.episode_index,
+        "task": row.task,
+        "fps": row.fps,
+        "length": row.length,
+        "timestamps_s": row.shortest_timestamps,
+        "decoder": decoder,
+        "grid": list(selection.grid),
+        "vqa": list(selection.vqa),
+        "cameras": {
+            camera: {"width": entries[0]["width"], "height": entries[0]["height"]}
+            for camera, entries in keyframes.items()
+        },
+        "keyframes": keyframes,
+    }
 
 
 def _write_camera(
@@ -129,3 +146,14 @@ def _write_camera(
             }
         )
     return entries
+
+
+def write_png(path: Path | str, data: bytes, width: int, height: int) -> None:
+    """Write `height` x `width` x 3 bytes (RGB, row by row) as an 8-bit RGB PNG.
+
+    fpng takes 1.3 ms for a frame of 640 x 480; OpenCV at level 1 takes 15 ms and Pillow at level 1
+    takes 16 ms. Its files are a quarter larger than those of OpenCV.
+    """
+    if len(data) != width * height * 3:
+        raise ValueError(f"{len(data)} bytes are not {width}x{height} RGB pixels")
+    Path(path).write_bytes(fpng.from_bytes(data, width, height, 3))

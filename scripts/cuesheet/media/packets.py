@@ -21,6 +21,10 @@ from cuesheet.errors import CuesheetError
 _FIRST_STEP_S = 0.5
 # How far the rates of data and video may differ: 29.97 and 30 differ by a thousandth.
 _PACE = 0.01
+# FFmpeg's names of the demuxers for MP4 and MOV, Matroska and WebM, and AVI.
+CONTAINER_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
+# The largest frame that is decoded: beyond any camera, and 200 MB as RGB.
+MAX_PIXELS = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +159,7 @@ def read_packets(path: Path | str, from_s: float, to_s: float, label: str) -> Pa
     Raises CuesheetError where the file cannot be read, has no video or frames without a time.
     """
     try:
-        with av.open(str(path)) as container:
+        with open_video(path, label) as container:
             stream = video_stream(container, label)
             time_base = stream.time_base
             first_dts, origin = _file_start(container, stream, label)
@@ -183,6 +187,30 @@ def read_packets(path: Path | str, from_s: float, to_s: float, label: str) -> Pa
         raise unreadable(label, error) from error
 
 
+def open_video(path: Path | str, label: str) -> av.container.InputContainer:
+    """Open a video file of a dataset, which is not trusted.
+
+    Only container formats that hold the frames themselves are opened, and only local files. A
+    playlist (HLS, DASH, ffconcat, SDP) could make FFmpeg read any file of this computer or network.
+
+    Raises:
+        CuesheetError: the file is a playlist.
+        av.FFmpegError, OSError: it cannot be opened.
+    """
+    options = {"format_whitelist": CONTAINER_FORMATS, "protocol_whitelist": "file"}
+    try:
+        return av.open(str(path), options=options)
+    except av.FFmpegError:
+        with Path(path).open("rb") as file:
+            head = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
+        if head.startswith((b"#EXTM3U", b"ffconcat", b"<?xml", b"<MPD", b"v=0")):
+            raise CuesheetError(
+                f"{label}: the file is a playlist, which refers to other files; expected a video "
+                "(MP4, MOV, Matroska, WebM or AVI)"
+            ) from None
+        raise
+
+
 def unreadable(label: str, error: Exception) -> CuesheetError:
     """The error of a file that FFmpeg's libraries cannot read."""
     reason = getattr(error, "strerror", None) or error
@@ -193,10 +221,24 @@ def unreadable(label: str, error: Exception) -> CuesheetError:
 
 
 def video_stream(container: av.container.InputContainer, label: str) -> av.video.stream.VideoStream:
-    """The first video stream. Raises CuesheetError where there is none."""
+    """Return the first video stream.
+
+    Raises CuesheetError if there is none, or if its frames are too large to decode.
+    """
     if not container.streams.video:
         raise CuesheetError(f"{label}: the file has no video stream; expected one")
-    return container.streams.video[0]
+    stream = container.streams.video[0]
+    check_frame_size(stream.codec_context.width, stream.codec_context.height, label)
+    return stream
+
+
+def check_frame_size(width: int, height: int, label: str) -> None:
+    """Raise CuesheetError if a frame of this size is too large to decode."""
+    if width * height > MAX_PIXELS:
+        raise CuesheetError(
+            f"{label}: the frame has {width} x {height} pixels; at most {MAX_PIXELS:,} pixels are "
+            "decoded (8192 x 8192)"
+        )
 
 
 def demux_from(

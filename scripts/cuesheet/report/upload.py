@@ -15,8 +15,12 @@ from cuesheet.artifacts.layout import Layout
 from cuesheet.config.hub_address import HubDataset, parse_hub_address
 from cuesheet.dataset import hub
 from cuesheet.dataset.metadata import Dataset, read_dataset
+from cuesheet.dataset.source_files import is_format_file
 from cuesheet.errors import CuesheetError
 from cuesheet.report.card import make_card
+
+# Files per folder that `push` lists on the terminal.
+SHOWN_FILES = 20
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             private=not given.public,
             overwrite=given.overwrite,
             tag=given.tag,
+            extra_files=given.extra_files,
         )
     except CuesheetError as error:
         print(f"Cuesheet: {error}", file=sys.stderr)
@@ -38,7 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def push(
-    results: Path, repo_id: str, *, private: bool = True, overwrite: bool = False, tag: str | None
+    results: Path,
+    repo_id: str,
+    *,
+    private: bool = True,
+    overwrite: bool = False,
+    tag: str | None,
+    extra_files: bool = False,
 ) -> str:
     """Upload `results/annotated`; returns the address of the commit.
 
@@ -48,6 +59,7 @@ def push(
         private: of a new repository; one that is there stays as it is.
         overwrite: write into a repository that is there, even the source's.
         tag: a further tag than that of the format's version.
+        extra_files: also upload files that the LeRobot format does not define.
 
     Raises:
         CuesheetError: the dataset is not whole, the repository is there, or the hub refuses.
@@ -66,9 +78,8 @@ def push(
 
     card = make_card(dataset, summary, results, source, repo_id)
     operations = [
-        CommitOperationAdd(path.relative_to(annotated).as_posix(), path)
-        for path in sorted(annotated.rglob("*"))
-        if path.is_file() and not _is_left_out(path, annotated)
+        CommitOperationAdd(path.as_posix(), annotated / path)
+        for path in _files_to_upload(annotated, extra_files)
     ]
     operations.append(CommitOperationAdd("README.md", card.encode()))
     api = HfApi()
@@ -116,8 +127,36 @@ def _read(results: Path) -> tuple[Dataset, Mapping[str, Any]]:
     return dataset, summary
 
 
-def _is_left_out(path: Path, annotated: Path) -> bool:
-    return path.name.startswith(".snakemake") or path == annotated / "README.md"
+def _files_to_upload(annotated: Path, extra_files: bool) -> list[Path]:
+    """Return the files to upload, relative to `annotated`, and list them on the terminal.
+
+    Raises:
+        CuesheetError: there are files that the LeRobot format does not define, and `extra_files`
+            does not allow them.
+    """
+    paths = [
+        path.relative_to(annotated)
+        for path in sorted(annotated.rglob("*"))
+        if path.is_file() and not path.name.startswith(".snakemake")
+    ]
+    others = [path.as_posix() for path in paths if not is_format_file(path)]
+    if others and not extra_files:
+        raise CuesheetError(
+            f"{annotated} has {len(others)} files that the LeRobot format does not define: "
+            f"{', '.join(others[:SHOWN_FILES])}{', ...' if len(others) > SHOWN_FILES else ''}. "
+            "Check them, then use --extra-files to upload them too, or remove them"
+        )
+    by_folder: dict[str, list[Path]] = {}
+    for path in paths:
+        by_folder.setdefault(path.parts[0] if len(path.parts) > 1 else ".", []).append(path)
+    for folder, listed in by_folder.items():
+        size_mb = sum((annotated / path).stat().st_size for path in listed) / 1e6
+        print(f"{folder}: {len(listed)} files, {size_mb:.1f} MB", file=sys.stderr)
+        for path in listed[:SHOWN_FILES]:
+            print(f"  {path.as_posix()}", file=sys.stderr)
+        if len(listed) > SHOWN_FILES:
+            print(f"  and {len(listed) - SHOWN_FILES} more", file=sys.stderr)
+    return [path for path in paths if path != Path("README.md")]  # the card replaces it
 
 
 def _deletions(there: Sequence[str], additions: Sequence[Any]) -> list[Any]:
@@ -146,6 +185,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tag", help="a further tag, such as v1")
     parser.add_argument(
         "--overwrite", action="store_true", help="write into a repository that is there"
+    )
+    parser.add_argument(
+        "--extra-files",
+        action="store_true",
+        help="also upload files that the LeRobot format does not define",
     )
     return parser
 

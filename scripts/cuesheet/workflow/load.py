@@ -15,6 +15,7 @@ from cuesheet.artifacts.corrections import (
 from cuesheet.artifacts.layout import RESULTS, Layout, episode_name
 from cuesheet.artifacts.stage_files import STAGES
 from cuesheet.assemble.existing_rows import episodes_with_rows
+from cuesheet.assemble.finalize import check_source
 from cuesheet.config.hub_address import parse_hub_address
 from cuesheet.config.load import load_config
 from cuesheet.config.models import Config
@@ -57,6 +58,9 @@ def load_run(
                 "is not written to; run from a folder of its own (snakemake --directory FOLDER ...)"
             )
         source = read_dataset(root, name)
+        if online:  # the run itself; its jobs rely on its check
+            for notice in check_source(source, config.output.extra_files):
+                print(f"Cuesheet: {name}: {notice}", file=sys.stderr)
         if isinstance(entry.cameras, list):
             there = list(source.cameras)
             check_cameras("cameras", entry.cameras, there, source.unseen_cameras)

@@ -18,6 +18,7 @@ from cuesheet.dataset.index_state import file_state, is_current
 from cuesheet.dataset.metadata import Dataset, Episode
 from cuesheet.dataset.subtask_labels import LABELS_FILE
 from cuesheet.errors import CuesheetError
+from cuesheet.files import remove_leftovers
 from cuesheet.text import describe_range, did_you_mean
 from demo_vlm import MODEL_ID as DEMO_MODEL
 
@@ -115,11 +116,17 @@ class RunDataset:
         return functools.cache(file_state)
 
     def refresh_index(self) -> None:
-        """Make the index anew if there is one that no longer fits the source.
+        """Remove leftovers of killed runs; re-create an index that no longer fits the source.
 
-        Raises CuesheetError where the source's files disagree with its metadata; the index that
-        was there stays.
+        Raises CuesheetError if the source's files disagree with its metadata; the existing index
+        is kept.
         """
+        removed = remove_leftovers(self.results)
+        if removed:
+            print(
+                f"Cuesheet: {self.name}: removed {removed} temporary files of a killed run",
+                file=sys.stderr,
+            )
         path = self.layout.index
         if path.exists() and not is_current(path, self.source, self.worked_on):
             from cuesheet.dataset.index import make_index  # imports a video library

@@ -140,8 +140,9 @@ def test_nothing_is_written_through_links_that_are_there_already(source, annotat
 def test_a_download_of_links_into_a_cache_gives_links_to_the_files_themselves(
     original, tmp_path, annotated
 ):
-    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshot"
-    blobs.mkdir()
+    repository = tmp_path / "hub/datasets--user--name"  # as huggingface_hub lays out its cache
+    blobs, snapshot = repository / "blobs", repository / "snapshots/0123abc"
+    blobs.mkdir(parents=True)
     for number, path in enumerate(sorted(p for p in original.rglob("*") if p.is_file())):
         shutil.copyfile(path, blobs / str(number))
         link = snapshot / path.relative_to(original)
@@ -230,7 +231,7 @@ def test_tools_that_are_there_stay_and_say_is_added_once():
 def test_a_result_inside_the_source_or_around_it_is_refused(source):
     dataset = read_dataset(source, "dev")
     for annotated in (source / "results/annotated", source, source.parent):
-        with pytest.raises(CuesheetError, match="lie in one another"):
+        with pytest.raises(CuesheetError, match="contain one another"):
             finalize_dataset(dataset, annotated, "hardlink")
 
 

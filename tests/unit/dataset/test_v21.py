@@ -10,7 +10,7 @@ import pytest
 from dataset_variants import DATA, as_v21, remove_cameras
 from media_sources import say  # noqa: F401 - a fixture
 
-from cuesheet.assemble.convert_v21 import relay_dataset
+from cuesheet.assemble.convert_v21 import convert_dataset
 from cuesheet.assemble.merge import EpisodeRows, merge_file
 from cuesheet.assemble.verify import check_dataset
 from cuesheet.dataset.index import build_index
@@ -88,7 +88,7 @@ def test_laid_out_anew_every_frame_is_where_the_metadata_says(demo_v3, tmp_path,
         lengths = {episode.episode_index: episode.length}
         merge_file(root / episode.data_file, target, lambda _: rows, lengths)
     annotated = tmp_path / "results" / "annotated"
-    relay_dataset(source, tmp_path / "merged", annotated)
+    convert_dataset(source, tmp_path / "merged", annotated)
     check_dataset(source, annotated)
     finished = read_dataset(annotated, "d")
     compared = wrong = 0
@@ -110,7 +110,7 @@ def test_laid_out_anew_every_frame_is_where_the_metadata_says(demo_v3, tmp_path,
     assert plain.equals(pq.read_table(demo_v3 / DATA).select(plain.column_names))
     build_index(finished)  # checks every range of the joined files
     joined = (annotated / finished.episode(0).videos[FRONT].file).stat().st_mtime_ns
-    relay_dataset(source, tmp_path / "merged", annotated)
+    convert_dataset(source, tmp_path / "merged", annotated)
     assert (annotated / finished.episode(0).videos[FRONT].file).stat().st_mtime_ns == joined
 
 
@@ -130,7 +130,7 @@ def test_depth_videos_are_laid_out_anew_though_nobody_looks_at_them(v21, tmp_pat
     (v21 / "meta/info.json").write_text(json.dumps(info))
     source = read_dataset(v21, "d")
     assert list(source.cameras) == [FRONT]
-    relay_dataset(source, merged(source, tmp_path / "merged"), tmp_path / "annotated")
+    convert_dataset(source, merged(source, tmp_path / "merged"), tmp_path / "annotated")
     check_dataset(source, tmp_path / "annotated")
     finished = read_dataset(tmp_path / "annotated", "d")
     place = finished.episode(3).unseen_videos[WRIST]
@@ -150,7 +150,7 @@ def test_without_a_camera_there_is_nothing_but_data_to_lay_out(demo_v3, tmp_path
     (root / "meta/info.json").write_text(json.dumps(info))
     source = read_dataset(root, "d")
     build_index(source)
-    relay_dataset(source, merged(source, tmp_path / "merged"), tmp_path / "annotated")
+    convert_dataset(source, merged(source, tmp_path / "merged"), tmp_path / "annotated")
     check_dataset(source, tmp_path / "annotated")
     assert not (tmp_path / "annotated/videos").exists()
     assert read_dataset(tmp_path / "annotated", "d").info["video_path"] is None
@@ -161,7 +161,7 @@ def test_videos_of_another_coding_are_not_joined(v21, tmp_path, demo_v3):
     file = f"videos/chunk-000/{FRONT}/episode_000002.mp4"
     shutil.copy(other / file, v21 / file)
     source = read_dataset(v21, "d")
-    relay_dataset(source, merged(source, tmp_path / "merged"), tmp_path / "annotated")
+    convert_dataset(source, merged(source, tmp_path / "merged"), tmp_path / "annotated")
     finished = read_dataset(tmp_path / "annotated", "d")
     files = [episode.videos[FRONT].file[-7:] for episode in finished.episodes]
     assert files == ["000.mp4", "000.mp4", "001.mp4", "002.mp4"]

@@ -1,0 +1,77 @@
+"""Files are written whole or not at all, and what a killed process left is removed."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cuesheet.errors import CuesheetError
+from cuesheet.files import atomic_path, read_json, remove_leftovers, write_json
+
+KILLED = """
+import sys, time
+from cuesheet.files import atomic_path
+with atomic_path(sys.argv[1]) as path:
+    path.write_bytes(b"half")
+    print(path, flush=True)
+    time.sleep(60)
+"""
+
+
+def start_writer(target: Path) -> tuple[subprocess.Popen, Path]:
+    command = [sys.executable, "-c", KILLED, str(target)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    return process, Path(process.stdout.readline().strip())
+
+
+def test_temporary_files_of_a_killed_process_are_removed_and_no_others(tmp_path):
+    clips = tmp_path / "clips/front"
+    process, temporary = start_writer(clips / "episode_000003.mp4")
+    hidden = clips / ".episode_000004.mp4"
+    hidden.write_bytes(b"of the user")
+    other_computer = clips / ".episode_000005.elsewhere-1.abcdefgh.mp4"
+    other_computer.write_bytes(b"half")
+    try:
+        assert remove_leftovers(tmp_path) == 0
+        assert temporary.exists()
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert temporary.exists()
+    assert remove_leftovers(tmp_path) == 1
+    assert sorted(clips.iterdir()) == [hidden, other_computer]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_named_with_the_path(tmp_path, code):
+    target = tmp_path / "out.bin"
+    target.write_bytes(b"earlier")
+    message = r"out\.bin cannot be written: .*Free space"
+    with pytest.raises(CuesheetError, match=message), atomic_path(target):
+        raise OSError(code, os.strerror(code))
+    assert list(tmp_path.iterdir()) == [target]
+    assert target.read_bytes() == b"earlier"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_real_full_disk_is_named_with_the_path(tmp_path):
+    with (
+        pytest.raises(CuesheetError, match=r"out\.bin cannot be written: no space left"),
+        atomic_path(tmp_path / "out.bin"),
+        open("/dev/full", "wb", buffering=0) as full,
+    ):
+        full.write(b"x")
+
+
+def test_a_damaged_json_file_reads_as_the_default(tmp_path):
+    path = tmp_path / "a.json"
+    assert read_json(path, {}) == {}
+    for text in ("", "{", "[" * 100_000):
+        path.write_text(text)
+        assert read_json(path, "default") == "default"
+    write_json(path, {"a": [1]})
+    assert read_json(path) == {"a": [1]}
