@@ -22,6 +22,8 @@ from cuesheet.dataset.index_checks import (
     check_data_file,
     check_metadata,
     check_video_file,
+    timing_notices,
+    total_notices,
 )
 from cuesheet.dataset.index_state import NOTICES_KEY, STATE_KEY, source_state
 from cuesheet.dataset.metadata import Dataset, Episode
@@ -55,6 +57,7 @@ def build_index(
     absent, elsewhere = _not_here(dataset, needed)
     problems = check_metadata(dataset)
     rows: dict[int, DataRows] = {}
+    unknown: set[int] = set()
     checks: dict[str, VideoFileCheck] = {}
     videos = _video_files(dataset)
     pictures = [camera.key for camera in dataset.cameras.values() if camera.kind == "image"]
@@ -64,8 +67,11 @@ def build_index(
             checks[file] = check_video_file(dataset.root, file, camera, episodes, dataset.fps)
             problems += checks[file].problems
         else:
-            data = check_data_file(dataset.root, file, dataset.data_files[file], pictures)
+            data = check_data_file(
+                dataset.root, file, dataset.data_files[file], dataset.fps, pictures
+            )
             rows |= data.rows
+            unknown |= {*data.unknown}
             problems += data.problems
     holds = {file: episodes for file, (_, episodes) in videos.items()} | dataset.data_files
 
@@ -88,6 +94,12 @@ def build_index(
         notices.append(
             f"{len(absent)} files are not here; {describe_range(elsewhere)}, which need them, are "
             "neither indexed nor part of what is written"
+        )
+    notices += total_notices(dataset) + timing_notices(dataset, rows)
+    if unknown - every:
+        notices.append(
+            f"the data files hold rows of {describe_range(unknown - every)}, which meta/episodes "
+            "does not describe (was the recording interrupted?); they are not annotated."
         )
     notices += [f"left out of the index: {problem}" for problem in problems]
     return pa.Table.from_pylist(entries, schema=SCHEMA), notices

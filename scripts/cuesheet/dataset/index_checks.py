@@ -19,9 +19,12 @@ import pyarrow.parquet as pq
 from cuesheet.dataset.metadata import Dataset, Episode
 from cuesheet.errors import CuesheetError
 from cuesheet.media import packets
+from cuesheet.text import describe_range
 
 _COLUMNS = ("episode_index", "frame_index", "timestamp")
 _BATCH_ROWS = 65_536
+FPS_TOLERANCE = 0.02
+MAX_START_S = 1.0  # an episode whose first timestamp is later does not start at 0
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class DataFileCheck:
 
     rows: dict[int, DataRows] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    unknown: list[int] = field(default_factory=list)  # episodes not listed for this file
 
 
 @dataclass(frozen=True)
@@ -74,17 +78,8 @@ class _Run:
 
 
 def check_metadata(dataset: Dataset) -> list[Problem]:
-    """Checks of the metadata against itself: totals, lengths, ranges that overlap."""
+    """Check the metadata against itself: lengths, and ranges that overlap."""
     problems: list[Problem] = []
-    frames = sum(episode.length for episode in dataset.episodes)
-    for key, found in (("total_episodes", len(dataset.episodes)), ("total_frames", frames)):
-        said = dataset.info.get(key)
-        if said is not None and said != found:
-            problems.append(
-                Problem(
-                    "meta/info.json", None, f"{key} is {said}; meta/episodes adds up to {found}"
-                )
-            )
     for episode in dataset.episodes:
         span = episode.dataset_to_index - episode.dataset_from_index
         if span != episode.length or episode.length < 1:
@@ -104,8 +99,60 @@ def check_metadata(dataset: Dataset) -> list[Problem]:
     return problems
 
 
+def total_notices(dataset: Dataset) -> list[str]:
+    """Return notices about totals in info.json that the episodes' metadata does not add up to.
+
+    A recorder that crashed leaves such totals; the episodes that are described are complete.
+    """
+    frames = sum(episode.length for episode in dataset.episodes)
+    notices = []
+    for key, found in (("total_episodes", len(dataset.episodes)), ("total_frames", frames)):
+        said = dataset.info.get(key)
+        try:
+            same = said is None or float(said) == found
+        except (TypeError, ValueError):
+            same = False
+        if not same:
+            notices.append(
+                f"meta/info.json says {key} = {said}; meta/episodes describes {found}, and these "
+                "are annotated."
+            )
+    return notices
+
+
+def timing_notices(dataset: Dataset, rows: Mapping[int, "DataRows"]) -> list[str]:
+    """Return notices about timestamps that are off the frame grid or contradict the fps."""
+    jittered, paces = [], []
+    for index, data in rows.items():
+        times = data.timestamps.astype(np.float64)
+        if len(times) < 2:
+            continue
+        steps = np.diff(times)
+        paces.append(float(np.median(steps)) * dataset.fps)
+        off = np.abs(times - times[0] - np.arange(len(times)) * float(np.median(steps)))
+        if off.max() > 0.1 / dataset.fps and not np.allclose(steps, steps[0], rtol=0.2):
+            jittered.append(index)
+    notices = []
+    pace = float(np.median(paces)) if paces else 1.0
+    if abs(pace - 1) > FPS_TOLERANCE:
+        notices.append(
+            f"meta/info.json says {dataset.fps:g} frames per second; the timestamps say "
+            f"{dataset.fps / pace:.4g}. The timestamps are used."
+        )
+    if jittered:
+        notices.append(
+            f"the timestamps of {describe_range(jittered)} are not evenly spaced; the n-th frame "
+            "of the video is taken for the n-th row."
+        )
+    return notices
+
+
 def check_data_file(
-    root: Path, data_file: str, episodes: Sequence[Episode], pictures: Sequence[str] = ()
+    root: Path,
+    data_file: str,
+    episodes: Sequence[Episode],
+    fps: float,
+    pictures: Sequence[str] = (),
 ) -> DataFileCheck:
     """Checks the rows of a data file.
 
@@ -113,7 +160,8 @@ def check_data_file(
         root: the dataset's root.
         data_file: the file, relative to it.
         episodes: the episodes that the metadata places there, in order.
-        pictures: the cameras whose pictures are columns of the file.
+        fps: frames per second.
+        pictures: the cameras whose images are columns of the file.
     """
     check = DataFileCheck()
     expected = {episode.episode_index: episode for episode in episodes}
@@ -132,14 +180,16 @@ def check_data_file(
             for run in _runs(file):
                 episode = expected.get(run.episode_index)
                 if episode is None:
-                    message = "the metadata places this episode elsewhere or does not know it"
-                    problem(run.episode_index, message)
+                    check.unknown.append(run.episode_index)
                 elif run.episode_index in check.rows:
                     problem(run.episode_index, "its rows are not in one piece")
                 else:
-                    check.rows[run.episode_index] = _check_run(run, episode, check, data_file)
+                    check.rows[run.episode_index] = _check_run(run, episode, check, data_file, fps)
     except FileNotFoundError:
         problem(None, f"the file is not there ({numbers})")
+        return check
+    except CuesheetError as error:
+        problem(None, f"{error} ({numbers})")
         return check
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
@@ -163,9 +213,7 @@ def _runs(file: pq.ParquetFile) -> Iterator[_Run]:
     run: _Run | None = None
     row = 0
     for batch in file.iter_batches(_BATCH_ROWS, columns=list(_COLUMNS)):
-        episode, frame, time = (
-            batch.column(name).to_numpy(zero_copy_only=False) for name in _COLUMNS
-        )
+        episode, frame, time = (_scalars(batch.column(name), name) for name in _COLUMNS)
         cuts = [0, *(np.flatnonzero(np.diff(episode)) + 1).tolist(), len(episode)]
         for start, end in itertools.pairwise(cuts):
             if start == end:
@@ -175,13 +223,36 @@ def _runs(file: pq.ParquetFile) -> Iterator[_Run]:
                     yield run
                 run = _Run(int(episode[start]), row + start)
             run.frame_index.append(frame[start:end])
-            run.timestamp.append(time[start:end].astype(np.float32))
+            run.timestamp.append(time[start:end].astype(np.float64))
         row += len(episode)
     if run is not None:
         yield run
 
 
-def _check_run(run: _Run, episode: Episode, check: DataFileCheck, data_file: str) -> DataRows:
+def _scalars(column: pa.Array, name: str) -> np.ndarray:
+    """Return a column of numbers; features of shape [1] may be stored as lists of one."""
+    if pa.types.is_nested(column.type):
+        flat = column.flatten()
+        if len(flat) != len(column):
+            raise CuesheetError(f"the column {name!r} holds lists; expected one number per row")
+        column = flat
+    if column.null_count:
+        row = column.is_null().to_pylist().index(True)
+        raise CuesheetError(f"the column {name!r} has no value in row {row}; expected a number")
+    numeric = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+    if not numeric:
+        raise CuesheetError(f"the column {name!r} is of type {column.type}; expected numbers")
+    values = column.to_numpy(zero_copy_only=False)
+    if name != "timestamp" and pa.types.is_floating(column.type):
+        if not np.all(np.isfinite(values)) or np.any(values != np.floor(values)):
+            raise CuesheetError(f"the column {name!r} holds fractions; expected whole numbers")
+        values = values.astype(np.int64)
+    return values
+
+
+def _check_run(
+    run: _Run, episode: Episode, check: DataFileCheck, data_file: str, fps: float
+) -> DataRows:
     frame_index, timestamps = np.concatenate(run.frame_index), np.concatenate(run.timestamp)
     messages = []
     if len(frame_index) != episode.length:
@@ -204,8 +275,15 @@ def _check_run(run: _Run, episode: Episode, check: DataFileCheck, data_file: str
                 f"timestamps do not increase: frame {at} is at {timestamps[at]} s, "
                 f"frame {at + 1} at {timestamps[at + 1]} s"
             )
+    if not messages and abs(timestamps[0]) > max(MAX_START_S, 2 / fps):
+        messages.append(
+            f"its timestamps start at {timestamps[0]:.6g} s; expected seconds from the start of "
+            "the episode. Subtract the first timestamp of each episode (for clocks and for "
+            "timestamps that continue across episodes)"
+        )
     check.problems += [Problem(data_file, run.episode_index, message) for message in messages]
-    return DataRows(run.row_from, run.row_from + len(frame_index), timestamps)
+    row_to = run.row_from + len(frame_index)
+    return DataRows(run.row_from, row_to, timestamps.astype(np.float32))
 
 
 def check_video_file(

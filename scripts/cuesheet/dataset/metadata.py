@@ -10,12 +10,14 @@ import functools
 import itertools
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from cuesheet.dataset import v21, v30
+from cuesheet.dataset.data_placement import resolve_data_files
 from cuesheet.dataset.models import Camera, Episode, VideoRange
 from cuesheet.errors import CuesheetError
 from cuesheet.text import describe_range, did_you_mean
@@ -23,6 +25,7 @@ from cuesheet.text import describe_range, did_you_mean
 __all__ = ["Camera", "Dataset", "Episode", "VideoRange", "read_dataset"]
 
 SUPPORTED_VERSIONS = ("v3.0", "v2.1")
+_CAMERA_KEY = re.compile(r"[^/\\{}\x00-\x1f]+")
 
 
 @dataclass(frozen=True)
@@ -143,15 +146,23 @@ def read_dataset(root: Path | str, name: str) -> Dataset:
     version = _checked_version(info, root, name)
     fps = _checked_fps(info, root, name)
     cameras, unseen, notices = _cameras(info)
+    if info["codebase_version"] != version:
+        notices.append(
+            f"meta/info.json says format {info['codebase_version']!r}, which is read as {version}."
+        )
     if version == "v2.1":
         episodes = v21.read_episodes(root, info, cameras, unseen, name)
     else:
         table = v30.read_table(root, name, cameras, unseen)
-        if "tasks" not in table.column_names:
-            notices.append(
-                "meta/episodes has no column 'tasks'; the episodes count as having no task."
-            )
-        episodes = v30.read_episodes(table, info, cameras, unseen, name)
+        episodes = v30.read_episodes(root, table, info, cameras, unseen, name)
+        episodes, notice = resolve_data_files(root, episodes)
+        notices += [notice] if notice else []
+    if not episodes:
+        raise CuesheetError(
+            f"{name}: the metadata at {root / 'meta'} lists no episode; was the recording "
+            "interrupted before the first one was saved?"
+        )
+    notices += _task_notices(episodes)
     return Dataset(
         name=name,
         root=root,
@@ -184,7 +195,7 @@ def _read_info(root: Path, name: str) -> dict[str, Any]:
             f"{name}: {root} is not a LeRobot dataset: it has no meta/info.json.{hint}"
         )
     try:
-        info = json.loads(path.read_text(encoding="utf-8"))
+        info = json.loads(path.read_text(encoding="utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CuesheetError(f"{name}: {path} is not valid JSON: {error}.") from None
     except OSError as error:
@@ -195,14 +206,29 @@ def _read_info(root: Path, name: str) -> dict[str, Any]:
 
 
 def _checked_version(info: Mapping[str, Any], root: Path, name: str) -> str:
-    version = _required(info, "codebase_version", root, name)
-    if version not in SUPPORTED_VERSIONS:
+    """Return the format to read the dataset as. Raises CuesheetError for one that is too old."""
+    given = _required(info, "codebase_version", root, name)
+    numbers = re.fullmatch(r"v?(\d+)\.(\d+)(?:\.\d+)?", str(given).strip())
+    version = f"v{int(numbers[1])}.{int(numbers[2])}" if numbers else None
+    if version in SUPPORTED_VERSIONS:
+        return version
+    where = f"{name}: {root} is a LeRobot dataset of format {given!r}"
+    if version is None:
+        raise CuesheetError(f"{where}; supported: {', '.join(SUPPORTED_VERSIONS)}.")
+    if (int(numbers[1]), int(numbers[2])) > (3, 0):
+        if (root / "meta" / "episodes").is_dir():
+            return "v3.0"
         raise CuesheetError(
-            f"{name}: {root} is a LeRobot dataset of format {version!r}; "
-            f"supported: {', '.join(SUPPORTED_VERSIONS)}. "
-            "lerobot can convert older datasets (lerobot.datasets.v30.convert_dataset_v21_to_v30)."
+            f"{where}, which is newer than this version of Cuesheet supports "
+            f"({', '.join(SUPPORTED_VERSIONS)}), and its layout is not that of v3.0."
         )
-    return version
+    if version == "v2.0" and (root / v21.EPISODES).is_file():
+        return "v2.1"
+    raise CuesheetError(
+        f"{where}; supported: {', '.join(SUPPORTED_VERSIONS)}. Convert it with LeRobot's scripts, "
+        "one version after the other: v1.x with convert_dataset_v1_to_v2, then "
+        "convert_dataset_v20_to_v21, then convert_dataset_v21_to_v30."
+    )
 
 
 def _checked_fps(info: Mapping[str, Any], root: Path, name: str) -> float:
@@ -238,11 +264,21 @@ def _cameras(
     unseen: dict[str, Camera] = {}
     notices: list[str] = []
     for key, feature in features.items():
+        if not isinstance(feature, dict):
+            raise CuesheetError(
+                f"meta/info.json: the feature {key!r} is {feature!r}; expected an object with "
+                "dtype and shape."
+            )
         kind = feature.get("dtype") if isinstance(feature, dict) else None
         if kind not in ("video", "image"):
             continue
+        if not _CAMERA_KEY.fullmatch(key):
+            raise CuesheetError(
+                f"meta/info.json: the camera is called {key!r}; a name may not contain slashes, "
+                "braces or control characters, because it becomes a folder's name."
+            )
         details = {**(feature.get("video_info") or {}), **(feature.get("info") or {})}
-        width, height = _frame_size(feature, details)
+        width, height = _frame_size(key, feature, details)
         codec = str(details.get("video.codec") or "") if kind == "video" else ""
         camera = Camera(key=key, kind=kind, width=width, height=height, codec=codec)
         if _is_depth(key, feature, details):
@@ -259,23 +295,52 @@ def _is_depth(key: str, feature: Mapping[str, Any], details: Mapping[str, Any]) 
         if details.get(name) is not None:
             return bool(details[name])
     shape = feature.get("shape") or []
+    if not isinstance(shape, list):
+        return False
     one_channel = len(shape) == 2 or 1 in (shape[:1] + shape[-1:])
     return one_channel and "depth" in key.lower()
 
 
-def _frame_size(feature: Mapping[str, Any], details: Mapping[str, Any]) -> tuple[int, int]:
-    """(width, height): by the names of the shape's axes, else as height, width, channels."""
+def _frame_size(
+    key: str, feature: Mapping[str, Any], details: Mapping[str, Any]
+) -> tuple[int, int]:
+    """Return (width, height): by the names of the shape's axes, else as height, width, channels."""
     shape = feature.get("shape") or []
+    sizes = [*shape] if isinstance(shape, list | tuple) else [shape]
+    if not all(isinstance(size, int | float) and not isinstance(size, bool) for size in sizes):
+        raise CuesheetError(
+            f"meta/info.json: the shape of {key} is {shape!r}; expected whole numbers, such as "
+            "[480, 640, 3]."
+        )
     axes = feature.get("names") or []
-    if isinstance(axes, list) and len(axes) == len(shape):
-        sizes = dict(zip(axes, shape, strict=True))
-        if "width" in sizes and "height" in sizes:
-            return int(sizes["width"]), int(sizes["height"])
-    if len(shape) == 3:
-        channels_first = shape[0] in (1, 3, 4) and shape[2] not in (1, 3, 4)
-        height, width = (shape[1], shape[2]) if channels_first else (shape[0], shape[1])
+    if isinstance(axes, list) and len(axes) == len(sizes):
+        by_name = {str(axis): size for axis, size in zip(axes, sizes, strict=True)}
+        if "width" in by_name and "height" in by_name:
+            return int(by_name["width"]), int(by_name["height"])
+    if len(sizes) == 3:
+        channels_first = sizes[0] in (1, 3, 4) and sizes[2] not in (1, 3, 4)
+        height, width = (sizes[1], sizes[2]) if channels_first else (sizes[0], sizes[1])
         return int(width), int(height)
-    return int(details.get("video.width") or 0), int(details.get("video.height") or 0)
+    return _size(details, "video.width"), _size(details, "video.height")
+
+
+def _size(details: Mapping[str, Any], key: str) -> int:
+    value = details.get(key)
+    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0
+
+
+def _task_notices(episodes: Sequence[Episode]) -> list[str]:
+    """Return one notice about episodes with several tasks."""
+    several = [episode for episode in episodes if len(episode.tasks) > 1]
+    if not several:
+        return []
+    first = several[0]
+    quoted = ", ".join(repr(task) for task in first.tasks)
+    which = describe_range(episode.episode_index for episode in several)
+    return [
+        f"{which}: more than one task (episode {first.episode_index}: {quoted}); prompts and "
+        "rephrasings use the first one."
+    ]
 
 
 def _in_order(episodes: list[Episode], name: str) -> tuple[Episode, ...]:
@@ -285,6 +350,6 @@ def _in_order(episodes: list[Episode], name: str) -> tuple[Episode, ...]:
         if before.episode_index == after.episode_index:
             raise CuesheetError(
                 f"{name}: episode {after.episode_index} is in the metadata twice; "
-                "expected one row an episode."
+                "expected one row per episode."
             )
     return ordered

@@ -5,7 +5,6 @@ Paths are relative to the dataset's root, with forward slashes. Times are second
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +42,3 @@ class Episode:
     fingerprint: str  # hash of tasks, length and statistics; not of its place in files
     # Of cameras that are not looked at (depth, or not chosen): they are only carried over.
     unseen_videos: Mapping[str, VideoRange] = field(default_factory=dict, repr=False)
-
-
-def task_tuple(value: Any) -> tuple[str, ...]:
-    """The tasks of an episode, which may stand as one text, as a list, or not at all."""
-    if value is None:
-        return ()
-    return (value,) if isinstance(value, str) else tuple(str(task) for task in value)

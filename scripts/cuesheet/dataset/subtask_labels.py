@@ -1,7 +1,8 @@
-"""Subtask labels that a dataset brings along, one a frame, instead of the model's.
+"""Subtask labels that a dataset already has, one per frame, used instead of the model's.
 
-A column of text holds the labels themselves; a column of whole numbers counts into
-`meta/subtasks.parquet` (LeRobot: the label as index, `subtask_index` as column).
+A text column holds the labels themselves. A column of whole numbers refers to a table in meta/:
+`subtask_index` to subtasks.parquet, `task_index` to tasks.parquet, and `task_index_high_level` to
+tasks_high_level.parquet (the text as index or column, and one column of numbers).
 """
 
 import json
@@ -19,7 +20,6 @@ from cuesheet.errors import CuesheetError
 from cuesheet.text import did_you_mean
 
 LABELS_FILE = "meta/subtasks.parquet"
-_NUMBERS = "subtask_index"
 _WHERE = "config: plan.subtask_column"
 
 
@@ -42,29 +42,43 @@ def check_column(dataset: Dataset, column: str) -> None:
             f"{_WHERE}: the column {column} of {dataset.name} is of type {dtype}; expected text, "
             f"or whole numbers with the labels in {LABELS_FILE}"
         )
-    if not (dataset.root / LABELS_FILE).is_file():
+    if labels_file(dataset.root, column) is None:
+        expected = ", ".join(_candidates(column))
         raise CuesheetError(
-            f"{_WHERE}: the column {column} of {dataset.name} holds numbers, but there is no "
-            f"{dataset.root / LABELS_FILE} that says what they mean"
+            f"{_WHERE}: the column {column} of {dataset.name} holds numbers, but there is no table "
+            f"of labels in {dataset.root}; expected one of {expected}"
         )
-    read_labels(dataset.root)
+    read_labels(dataset.root, column)
 
 
-def read_labels(root: Path) -> dict[int, str]:
-    """Label by number. Raises CuesheetError where the file is of another form."""
-    path = root / LABELS_FILE
+def labels_file(root: Path, column: str) -> Path | None:
+    """Return the table that says what the numbers of a column mean; None if there is none."""
+    paths = (root / file for file in _candidates(column))
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _candidates(column: str) -> list[str]:
+    before, _, after = column.partition("_index")
+    return list(dict.fromkeys((f"meta/{before}s{after}.parquet", LABELS_FILE)))
+
+
+def read_labels(root: Path, column: str = "subtask_index") -> dict[int, str]:
+    """Return label by number. Raises CuesheetError if the table has another form."""
+    path = labels_file(root, column) or root / LABELS_FILE
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise CuesheetError(f"{path} is not a readable parquet file: {error}") from None
     texts = [field.name for field in table.schema if _is_text(field.type)]
-    if _NUMBERS not in table.column_names or len(texts) != 1:
+    integers = [field.name for field in table.schema if pa.types.is_integer(field.type)]
+    numbers = column if column in integers else integers[0] if len(integers) == 1 else None
+    if numbers is None or len(texts) != 1:
         raise CuesheetError(
-            f"{path} has the columns {', '.join(table.column_names)}; expected {_NUMBERS} and one "
-            "of text, the labels"
+            f"{path} has the columns {', '.join(table.column_names)}; expected one of whole "
+            "numbers and one of text, the labels"
         )
-    numbers = table.column(_NUMBERS).to_pylist()
-    return dict(zip(numbers, table.column(texts[0]).to_pylist(), strict=True))
+    keys = table.column(numbers).to_pylist()
+    return dict(zip(keys, table.column(texts[0]).to_pylist(), strict=True))
 
 
 def read_subtasks(
@@ -92,7 +106,7 @@ def read_subtasks(
         )
     values = found.to_pylist()
     if not _is_text(found.type):
-        values = _named(values, root, f"{path}, episode {episode_index}")
+        values = _named(values, root, column, f"{path}, episode {episode_index}")
     labels = [" ".join(value.split()) if value else "" for value in values]
     return stretches(labels), labels.count("")
 
@@ -110,15 +124,15 @@ def stretches(labels: Sequence[str]) -> list[Subtask]:
     return cover
 
 
-def _named(values: Sequence[Any], root: Path, where: str) -> list[str | None]:
-    labels = read_labels(root)
+def _named(values: Sequence[Any], root: Path, column: str, where: str) -> list[str | None]:
+    labels = read_labels(root, column)
     # lerobot stores a feature of shape [1] as a number, other writers as a list of one.
     numbers = [value[0] if isinstance(value, list) and value else value for value in values]
     unknown = {number for number in numbers if number is not None and number >= 0} - set(labels)
     if unknown:
         raise CuesheetError(
-            f"{where}: there is no label for {json.dumps(sorted(unknown)[:5])} in {LABELS_FILE}, "
-            f"which has {len(labels)}"
+            f"{where}: there is no label for {json.dumps(sorted(unknown)[:5])} in "
+            f"{labels_file(root, column)}, which has {len(labels)}"
         )
     return [labels.get(number) for number in numbers]
 

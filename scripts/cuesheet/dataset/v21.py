@@ -12,8 +12,9 @@ from typing import Any
 import pyarrow as pa
 
 from cuesheet.dataset.fingerprint import fingerprints
-from cuesheet.dataset.models import Camera, Episode, VideoRange, task_tuple
+from cuesheet.dataset.models import Camera, Episode, VideoRange
 from cuesheet.dataset.paths import PathTemplate
+from cuesheet.dataset.tasks import task_tuple
 from cuesheet.errors import CuesheetError
 
 EPISODES = "meta/episodes.jsonl"
@@ -43,6 +44,8 @@ def read_episodes(
     """
     rows = sorted(_lines(root / EPISODES, name), key=lambda row: row["episode_index"])
     for row in rows:
+        if isinstance(row.get("length"), float) and row["length"].is_integer():
+            row["length"] = int(row["length"])
         if not isinstance(row.get("length"), int):
             raise CuesheetError(
                 f"{name}: {root / EPISODES} has no 'length' for episode {row['episode_index']}; "
@@ -51,7 +54,9 @@ def read_episodes(
     chunk_size = info.get("chunks_size") or _CHUNK
     data_path = PathTemplate(info, "data_path", _DATA_PATH, name)
     video_path = PathTemplate(info, "video_path", _VIDEO_PATH, name)
-    tasks = [task_tuple(row.get("tasks")) for row in rows]
+    numbered = any(isinstance(task, int) for row in rows for task in row.get("tasks") or ())
+    names = read_tasks(root, name) if numbered else None
+    tasks = [task_tuple(row.get("tasks"), names) for row in rows]
     lengths = [row["length"] for row in rows]
     hashes = fingerprints(_statistics(root, name, rows), tasks, lengths)
     ends = list(itertools.accumulate(lengths))
@@ -126,16 +131,20 @@ def _statistics(root: Path, name: str, rows: list[dict[str, Any]]) -> pa.Table:
 
 def _lines(path: Path, name: str) -> Iterator[dict[str, Any]]:
     for number, row in _objects(path, name):
-        if not isinstance(row.get("episode_index"), int):
+        index = row.get("episode_index")
+        if isinstance(index, float) and index.is_integer():
+            index = row["episode_index"] = int(index)
+        if not isinstance(index, int) or isinstance(index, bool) or index < 0:
             raise CuesheetError(
-                f"{name}: {path}, line {number}, has no 'episode_index'; expected one an episode."
+                f"{name}: {path}, line {number}: 'episode_index' is {index!r}; expected a whole "
+                "number, at least 0."
             )
         yield row
 
 
 def _objects(path: Path, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError:
         raise CuesheetError(
             f"{name}: {path} is not there; every dataset of format v2.1 has it. Is the copy "

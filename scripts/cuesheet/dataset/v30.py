@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cuesheet.dataset.fingerprint import STATISTICS, fingerprints
-from cuesheet.dataset.models import Camera, Episode, VideoRange, task_tuple
+from cuesheet.dataset.models import Camera, Episode, VideoRange
 from cuesheet.dataset.paths import PathTemplate
+from cuesheet.dataset.tasks import read_task_names, task_tuple, tasks_by_index
 from cuesheet.errors import CuesheetError
 
 _DEFAULT_DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
@@ -70,6 +71,7 @@ def read_table(
 
 
 def read_episodes(
+    root: Path,
     table: pa.Table,
     info: Mapping[str, Any],
     cameras: Mapping[str, Camera],
@@ -77,16 +79,13 @@ def read_episodes(
     name: str,
 ) -> list[Episode]:
     """The episodes that `read_table` found. Raises CuesheetError for a missing value."""
-    columns = {key: _values(table, key, name) for key in _EPISODE_COLUMNS}
-    tasks_column = (
-        table.column("tasks").to_pylist() if "tasks" in table.column_names else [None] * len(table)
-    )
-    tasks = [task_tuple(value) for value in tasks_column]
+    columns = {key: _whole_numbers(table, key, name) for key in _EPISODE_COLUMNS}
     data_path = PathTemplate(info, "data_path", _DEFAULT_DATA_PATH, name)
     data_files = [
         data_path.format(chunk_index=chunk, file_index=file)
         for chunk, file in zip(columns["data/chunk_index"], columns["data/file_index"], strict=True)
     ]
+    tasks = _tasks(root, table, data_files, name)
     videos = _by_episode(table, info, _videos(cameras), name)
     described = [key for key in _videos(unseen) if set(_lies(key)) <= set(table.column_names)]
     unseen_videos = _by_episode(table, info, described, name)
@@ -108,6 +107,21 @@ def read_episodes(
     ]
 
 
+def _tasks(
+    root: Path, table: pa.Table, data_files: Sequence[str], name: str
+) -> list[tuple[str, ...]]:
+    if "tasks" not in table.column_names:
+        return tasks_by_index(root, name, table, data_files)
+    values = table.column("tasks").to_pylist()
+    numbered = any(isinstance(task, int) for value in values for task in _listed(value))
+    names = read_task_names(root, name) if numbered else None
+    return [task_tuple(value, names) for value in values]
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
 def _videos(cameras: Mapping[str, Camera]) -> list[str]:
     return [camera.key for camera in cameras.values() if camera.kind == "video"]
 
@@ -119,31 +133,53 @@ def _lies(key: str) -> list[str]:
 def _by_episode(
     table: pa.Table, info: Mapping[str, Any], keys: Sequence[str], name: str
 ) -> list[dict[str, VideoRange]]:
+    """Return each row's videos; a camera whose columns are all null in a row has none there."""
     videos: list[dict[str, VideoRange]] = [{} for _ in range(len(table))]
     for key in keys:
-        for entry, video in zip(videos, _video_ranges(table, info, key, name), strict=True):
-            entry[key] = video
+        template = PathTemplate(info, "video_path", _DEFAULT_VIDEO_PATH, name)
+        columns = [table.column(column).to_pylist() for column in _lies(key)]
+        for row, (entry, values) in enumerate(zip(videos, zip(*columns, strict=True), strict=True)):
+            if all(value is None for value in values):
+                continue
+            if None in values:
+                missing = _lies(key)[values.index(None)]
+                raise CuesheetError(_no_value(table, missing, row, name))
+            chunk, file, from_s, to_s = values
+            place = {
+                "chunk_index": _whole(chunk, f"videos/{key}/chunk_index", name),
+                "file_index": _whole(file, f"videos/{key}/file_index", name),
+            }
+            path = template.format(video_key=key, **place)
+            entry[key] = VideoRange(path, float(from_s), float(to_s))
     return videos
 
 
-def _video_ranges(
-    table: pa.Table, info: Mapping[str, Any], key: str, name: str
-) -> list[VideoRange]:
-    template = PathTemplate(info, "video_path", _DEFAULT_VIDEO_PATH, name)
-    chunk, file, from_s, to_s = (_values(table, column, name) for column in _lies(key))
-    return [
-        VideoRange(template.format(video_key=key, chunk_index=c, file_index=f), float(a), float(b))
-        for c, f, a, b in zip(chunk, file, from_s, to_s, strict=True)
-    ]
+def _whole_numbers(table: pa.Table, column: str, name: str) -> list[int]:
+    values = table.column(column).to_pylist()
+    if None in values:
+        raise CuesheetError(_no_value(table, column, values.index(None), name))
+    return [_whole(value, column, name) for value in values]
 
 
-def _values(table: pa.Table, column: str, name: str) -> list[Any]:
-    values = table.column(column)
-    if values.null_count:
-        row = values.to_pylist().index(None)
-        which = table.column("episode_index")[row].as_py()
+def _whole(value: Any, column: str, name: str) -> int:
+    """Return a whole number, which some writers store as a float or as a list of one."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    usable = isinstance(value, int | float) and not isinstance(value, bool)
+    if not usable or value != value or value in (float("inf"), float("-inf")):
         raise CuesheetError(
-            f"{name}: meta/episodes has no {column!r} for episode {which}; "
-            "expected a value for every episode."
+            f"{name}: meta/episodes has {str(value)[:40]!r} in {column!r}; expected a whole number."
         )
-    return values.to_pylist()
+    if value != int(value) or value < 0:
+        raise CuesheetError(
+            f"{name}: meta/episodes has {value} in {column!r}; expected a whole number, at least 0."
+        )
+    return int(value)
+
+
+def _no_value(table: pa.Table, column: str, row: int, name: str) -> str:
+    which = table.column("episode_index")[row].as_py()
+    label = f"row {row}" if which is None else f"episode {which}"
+    return (
+        f"{name}: meta/episodes has no {column!r} for {label}; expected a value for every episode."
+    )

@@ -83,8 +83,9 @@ def locate_episode(
     """Find the frame of every timestamp: the nearest to `from_s` + timestamp within the episode.
 
     `timestamps_s` (seconds from the episode's start, increasing) has one entry a frame; `where`
-    opens the messages. A video that has exactly as many frames and runs a little faster or slower
-    than the data (29.97 frames a second where the data says 30) is gone through at its own pace.
+    opens the messages. If the timestamps do not fit but the video has exactly as many frames and
+    nearly the same length (wall-clock timestamps, or 29.97 frames per second instead of 30), the
+    n-th frame belongs to the n-th timestamp.
 
     Raises CuesheetError where the range holds fewer frames than timestamps, where a timestamp is
     farther than half a frame period from every frame, and where two fall on one frame.
@@ -102,8 +103,7 @@ def locate_episode(
         pace = (times[-1] - times[0]) / (wanted[-1] - wanted[0])
         if abs(pace - 1) > _PACE:
             raise
-        paced = [times[0] + pace * (time - wanted[0]) for time in wanted]
-        pts = _choose(candidates, times, paced, fps, label)
+        pts = tuple(candidates)
     return EpisodeFrames(source=source, pts=pts, fps=fps, where=label)
 
 

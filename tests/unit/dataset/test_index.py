@@ -143,7 +143,6 @@ def test_wrong_frame_index_is_named(copied):
 def test_wrong_episode_index_is_named(copied):
     set_values(copied / DATA, "episode_index", dict.fromkeys(range(75, 121), 9))
     text = problems(copied)
-    assert f"episode 9, {DATA}: the metadata places this episode elsewhere" in text
     assert f"episode 1, {DATA}: the file has no rows" in text
 
 
@@ -179,10 +178,72 @@ def test_overlapping_rows_name_the_episode(copied):
     assert "episode 2, meta/episodes: starts at frame 120" in problems(copied)
 
 
-def test_totals_that_disagree_are_named(copied):
+def set_column(path, name, values):
+    table = pq.read_table(path)
+    position = table.column_names.index(name)
+    pq.write_table(table.set_column(position, name, values), path)
+
+
+def set_info(copied, **values):
     path = copied / "meta/info.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"total_frames": 270}))
-    assert "meta/info.json: total_frames is 270; meta/episodes adds up to 269" in problems(copied)
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_totals_that_disagree_are_a_notice(copied):
+    set_info(copied, total_frames=270)
+    table, notices = build_index(read_dataset(copied, "demo"))
+    assert table.num_rows == 4
+    assert any("total_frames = 270" in notice and "269" in notice for notice in notices)
+
+
+@pytest.mark.parametrize("total", ["269", 269.0])
+def test_totals_as_text_or_float_are_accepted(copied, total):
+    set_info(copied, total_frames=total)
+    assert build_index(read_dataset(copied, "demo"))[1] == []
+
+
+def test_rows_that_the_metadata_does_not_describe_are_a_notice(copied):
+    table = pq.read_table(copied / DATA)
+    position = table.column_names.index("episode_index")
+    rest = table.slice(0, 5).set_column(position, "episode_index", pa.array([7] * 5))
+    pq.write_table(pa.concat_tables([table, rest]), copied / DATA)
+    index, notices = build_index(read_dataset(copied, "demo"))
+    assert index.num_rows == 4
+    assert any("rows of episode 7" in notice for notice in notices)
+
+
+def test_columns_of_lists_with_one_number_are_read_as_numbers(copied):
+    plain, _ = build_index(read_dataset(copied, "demo"))
+    for name in ("timestamp", "frame_index", "episode_index"):
+        column = pq.read_table(copied / DATA, columns=[name]).column(0)
+        values = [[value] for value in column.to_pylist()]
+        set_column(copied / DATA, name, pa.array(values, pa.list_(column.type)))
+    lists, _ = build_index(read_dataset(copied, "demo"))
+    assert lists.equals(plain)
+
+
+def test_timestamps_that_continue_across_episodes_are_rejected_by_name(copied):
+    rows = pq.read_metadata(copied / DATA).num_rows
+    times = pa.array([row / 10 for row in range(rows)], pa.float32())
+    set_column(copied / DATA, "timestamp", times)
+    text = problems(copied)
+    assert f"episode 1, {DATA}: its timestamps start at 7.5 s" in text
+    assert "episode 0," not in text
+
+
+def test_timestamps_of_a_wall_clock_are_a_notice(copied):
+    frame = pq.read_table(copied / DATA)["frame_index"].to_numpy()
+    draw = np.random.default_rng(0)
+    times = frame / 10 + np.where(frame > 0, draw.uniform(-0.04, 0.04, len(frame)), 0)
+    set_column(copied / DATA, "timestamp", pa.array(times, pa.float32()))
+    _, notices = build_index(read_dataset(copied, "demo"))
+    assert [notice for notice in notices if "not evenly spaced" in notice]
+
+
+def test_an_fps_that_contradicts_the_timestamps_is_a_notice(copied):
+    set_info(copied, fps=10.5)
+    _, notices = build_index(read_dataset(copied, "demo"))
+    assert any("10.5 frames per second; the timestamps say 10" in notice for notice in notices)
 
 
 def test_all_problems_come_together_and_the_list_is_bounded(copied):

@@ -180,10 +180,107 @@ def test_image_cameras_have_no_video(copied):
     assert "side" not in dataset.episode(0).videos
 
 
-@pytest.mark.parametrize("version", ["v2.0", "v9.0"])
-def test_another_format_version_is_refused_by_name(copied, version):
+@pytest.mark.parametrize("version", ["v1.6", "v2.0", "latest"])
+def test_an_older_format_version_is_rejected_by_name(copied, version):
     edit_info(copied, codebase_version=version)
     with pytest.raises(CuesheetError, match=rf"{version}.*supported: v3\.0"):
+        read_dataset(copied, "d")
+
+
+@pytest.mark.parametrize("version", ["3.0", "v3.1", "v9.0"])
+def test_a_newer_version_with_the_same_layout_is_read_with_a_notice(copied, version):
+    edit_info(copied, codebase_version=version)
+    dataset = read_dataset(copied, "d")
+    assert len(dataset.episodes) == 4
+    assert any(version in notice for notice in dataset.notices)
+
+
+def set_episodes(copied, name, values):
+    path = copied / "meta/episodes/chunk-000/file-000.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(table.column_names.index(name), name, values), path)
+
+
+def test_tasks_come_from_task_index_if_the_episodes_do_not_name_them(copied):
+    expected = [episode.tasks for episode in read_dataset(copied, "d").episodes]
+    path = copied / "meta/episodes/chunk-000/file-000.parquet"
+    table = pq.read_table(path).drop_columns(["tasks"])
+    pq.write_table(table, path)
+    assert [episode.tasks for episode in read_dataset(copied, "d").episodes] == expected
+    statistics = [name for name in table.column_names if name.startswith("stats/task_index/")]
+    pq.write_table(table.drop_columns(statistics), path)
+    assert [episode.tasks for episode in read_dataset(copied, "d").episodes] == expected
+
+
+def test_several_tasks_of_an_episode_are_a_notice_that_names_them(copied):
+    set_episodes(copied, "tasks", pa.array([["lift", "place"], ["a"], ["b"], ["c"]]))
+    dataset = read_dataset(copied, "d")
+    assert dataset.episodes[0].tasks == ("lift", "place")
+    assert any("'lift', 'place'" in notice for notice in dataset.notices)
+
+
+def test_a_camera_that_some_episodes_lack_is_left_out_there(copied):
+    path = copied / "meta/episodes/chunk-000/file-000.parquet"
+    table = pq.read_table(path)
+    for name in table.column_names:
+        if name.startswith("videos/observation.images.wrist/"):
+            values = table[name].to_pylist()
+            values[1] = None
+            set_episodes(copied, name, pa.array(values, table[name].type))
+    episodes = read_dataset(copied, "d").episodes
+    assert ["observation.images.wrist" in e.videos for e in episodes] == [True, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("task", "read"),
+    [("lift\x1b[31m the\x00 cup", "lift [31m the cup"), ("a " * 400_000, None)],
+    ids=["control characters", "very long"],
+)
+def test_the_text_of_a_task_is_cleaned_and_bounded(copied, task, read):
+    set_episodes(copied, "tasks", pa.array([[task]] * 4))
+    found = read_dataset(copied, "d").episodes[0].task
+    assert len(found) <= 500
+    assert read is None or found == read
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"features": {"cam/era": {"dtype": "video", "shape": [1, 1, 3]}}}, "slashes"),
+        ({"features": {"cam{x}": {"dtype": "video", "shape": [1, 1, 3]}}}, "braces"),
+        ({"features": {"cam": {"dtype": "video", "shape": ["a", 2, 3]}}}, "shape of cam"),
+        ({"features": {"cam": "video"}}, "feature 'cam'"),
+        ({"data_path": "rows/file-{file_index:03d}.parquet"}, "starts with data/"),
+        ({"data_path": "data/{nothing}.parquet"}, "cannot be filled in"),
+        ({"data_path": "data/{file_index:0999999999d}.parquet"}, "100 digits"),
+        ({"data_path": "data/{file_index.real.x}.parquet"}, "cannot be filled in"),
+        ({"data_path": "../data/{file_index}.parquet"}, "leads out of"),
+    ],
+)
+def test_malformed_metadata_is_one_line(copied, change, said):
+    edit_info(copied, **change)
+    with pytest.raises(CuesheetError, match=said) as caught:
+        read_dataset(copied, "d")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [-1, 0.5, float("nan"), "x"])
+def test_an_episode_number_that_is_not_a_whole_number_is_one_line(copied, value):
+    set_episodes(copied, "episode_index", pa.array([value] * 4))
+    with pytest.raises(CuesheetError, match=r"episode_index.*expected a whole number"):
+        read_dataset(copied, "d")
+
+
+def test_a_byte_order_mark_is_accepted(copied):
+    path = copied / "meta/info.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert len(read_dataset(copied, "d").episodes) == 4
+
+
+def test_metadata_without_any_episode_is_one_line(copied):
+    path = copied / "meta/episodes/chunk-000/file-000.parquet"
+    pq.write_table(pq.read_table(path).slice(0, 0), path)
+    with pytest.raises(CuesheetError, match="lists no episode"):
         read_dataset(copied, "d")
 
 

@@ -68,7 +68,7 @@ def test_frames_without_a_label_go_to_a_neighbor():
 def test_what_cannot_be_used_is_said(demo_v3, tmp_path):
     root = labeled(demo_v3, tmp_path / "d", "subtask_index", lambda f: 5, "int64", pa.int64())
     dataset = read_dataset(root, "d")
-    with pytest.raises(CuesheetError, match=r"no .*meta/subtasks.parquet that says what they mean"):
+    with pytest.raises(CuesheetError, match=r"no table of labels .*meta/subtasks.parquet"):
         check_column(dataset, "subtask_index")
     with pytest.raises(CuesheetError, match="did you mean subtask_index"):
         check_column(dataset, "subtask_idx")

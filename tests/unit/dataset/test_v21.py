@@ -65,7 +65,7 @@ def test_chunks_hold_so_many_episodes_as_the_info_says(v21):
     [
         (None, "is not there; every dataset of format v2.1 has it"),
         ('{"episode_index": 0, "length": 3}\n{"episo', "line 2, is not valid JSON"),
-        ('{"length": 3}\n', "line 1, has no 'episode_index'"),
+        ('{"length": 3}\n', "line 1: 'episode_index' is None"),
         ('{"episode_index": 0, "tasks": ["a"]}\n', "has no 'length' for episode 0"),
         ('{"episode_index": 0, "length": 3}\n' * 2, "episode 0 is in the metadata twice"),
     ],

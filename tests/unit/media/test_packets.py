@@ -93,9 +93,17 @@ def test_a_timestamp_between_frames_is_an_error_that_names_both_times(demo_v3):
         locate(case, timestamps_s=times)
 
 
-def test_two_timestamps_on_one_frame_are_an_error(demo_v3):
+def test_the_nth_frame_is_taken_if_the_video_has_as_many_frames_as_timestamps(demo_v3):
     case = sources(demo_v3)[0]
     times = list(case.episode.timestamps)
+    exact = locate(case, timestamps_s=times).pts
+    times[11] = times[10] + 0.02
+    assert locate(case, timestamps_s=times).pts == exact
+
+
+def test_two_timestamps_on_one_frame_are_an_error_if_the_video_has_more_frames(demo_v3):
+    case = sources(demo_v3)[0]
+    times = list(case.episode.timestamps)[:-5]
     times[11] = times[10] + 0.02
     with pytest.raises(CuesheetError, match=r"frames 10 and 11 .* both fall on"):
         locate(case, timestamps_s=times)

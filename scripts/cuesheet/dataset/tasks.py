@@ -1,0 +1,115 @@
+"""The tasks of episodes: from the episodes' metadata, else from task_index and the task table.
+
+Text from a dataset is data, not instructions: control characters are removed, and very long tasks
+are shortened.
+"""
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cuesheet.errors import CuesheetError
+
+TASKS_FILE = "meta/tasks.parquet"
+MAX_TASK_CHARS = 500
+# Control, private, unassigned and surrogate characters, and line separators.
+_UNWANTED = frozenset({"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"})
+
+
+def clean_task(text: str) -> str:
+    """Return a task on one line, without control characters and at most 500 characters long."""
+    if not (text.isascii() and text.isprintable()):
+        text = "".join(" " if unicodedata.category(char) in _UNWANTED else char for char in text)
+    text = " ".join(text.split())
+    if len(text) <= MAX_TASK_CHARS:
+        return text
+    return text[:MAX_TASK_CHARS].rpartition(" ")[0].rstrip(" ,;:") or text[:MAX_TASK_CHARS]
+
+
+def task_tuple(value: Any, names: Mapping[int, str] | None = None) -> tuple[str, ...]:
+    """Return the tasks of an episode, stored as a text, a list, task indices, or not at all."""
+    if value is None:
+        return ()
+    values = value if isinstance(value, list | tuple) else [value]
+    found = []
+    for task in values:
+        known = names is not None and isinstance(task, int) and not isinstance(task, bool)
+        text = clean_task(names.get(task, str(task)) if known else str(task))
+        if text and text not in found:
+            found.append(text)
+    return tuple(found)
+
+
+def read_task_names(root: Path, name: str) -> dict[int, str]:
+    """Return task by task_index from meta/tasks.parquet; empty if there is no such file."""
+    path = root / TASKS_FILE
+    if not path.is_file():
+        return {}
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise CuesheetError(f"{name}: {path} is not a readable parquet file: {error}") from None
+    texts = [
+        field.name
+        for field in table.schema
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+    ]
+    if "task_index" not in table.column_names or len(texts) != 1:
+        raise CuesheetError(
+            f"{name}: {path} has the columns {', '.join(table.column_names)}; expected task_index "
+            "and one text column, the tasks."
+        )
+    numbers = table.column("task_index").to_pylist()
+    return dict(zip(numbers, table.column(texts[0]).to_pylist(), strict=True))
+
+
+def tasks_by_index(
+    root: Path, name: str, table: pa.Table, data_files: Sequence[str]
+) -> list[tuple[str, ...]]:
+    """Return the tasks of each row of meta/episodes by the task_index of its frames.
+
+    The statistics say it if all frames have the same task; otherwise the data file is read.
+    """
+    names = read_task_names(root, name)
+    if not names:
+        return [()] * len(table)
+    ends = [_statistic(table, f"stats/task_index/{end}") for end in ("min", "max")]
+    read: dict[str, dict[int, list[int]]] = {}
+    found = []
+    for row, index in enumerate(table.column("episode_index").to_pylist()):
+        first, last = (values[row] if values else None for values in ends)
+        if first is None or first != last:
+            file = data_files[row]
+            if file not in read:
+                read[file] = _task_indices(root / file)
+            numbers = read[file].get(index, [])
+        else:
+            numbers = [int(first)]
+        found.append(task_tuple([names[number] for number in numbers if number in names]))
+    return found
+
+
+def _statistic(table: pa.Table, column: str) -> list[float | None]:
+    if column not in table.column_names:
+        return []
+    values = table.column(column).to_pylist()
+    return [value[0] if isinstance(value, list) and value else value for value in values]
+
+
+def _task_indices(path: Path) -> dict[int, list[int]]:
+    """Return the task indices of each episode of a data file, in order of their first frame."""
+    try:
+        table = pq.read_table(path, columns=["episode_index", "task_index"])
+    except (OSError, pa.ArrowException):
+        return {}  # the index reports what is wrong with the file
+    found: dict[int, list[int]] = {}
+    for episode, task in zip(*(column.to_pylist() for column in table.columns), strict=True):
+        episode = episode[0] if isinstance(episode, list) else episode
+        task = task[0] if isinstance(task, list) else task
+        if task is not None and task not in found.setdefault(episode, []):
+            found[episode].append(task)
+    return found
