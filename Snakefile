@@ -1,9 +1,10 @@
-# Cuesheet: a LeRobot dataset in, the same dataset with timed language out.
+# Cuesheet annotates a LeRobot dataset with timed language.
 #
-# rules/common.smk     configuration and lookups      rules/annotate.smk   the VLM's stages
-# rules/dataset.smk    index of the episodes          rules/assemble.smk   validate, merge, finalize
-# rules/media.smk      clips and keyframes            rules/report.smk     summary, report, review, scores
-# rules/server.smk     the run's model server         rules/cluster.smk    shards of episodes
+# rules/common.smk       configuration, input functions   rules/annotate.smk   the stages that ask the model
+# rules/concurrency.smk  Snakemake's own settings         rules/assemble.smk   validate, merge, finalize
+# rules/server.smk       the run's model server           rules/cluster.smk    shards of episodes
+# rules/dataset.smk      index of the episodes            rules/report.smk     summary, report, review, scores
+# rules/media.smk        clips and keyframes
 
 from os.path import exists
 
@@ -12,14 +13,14 @@ from snakemake.utils import min_version
 min_version("9.19")
 
 
-# Every setting has a default, so a working directory of one's own needs no copy of the file.
+# Every setting has a default, so another working directory needs no copy of this file.
 if exists("config/config.yaml"):
 
     configfile: "config/config.yaml"
 
 
 include: "rules/common.smk"
-include: "rules/shards.smk"
+include: "rules/concurrency.smk"
 
 
 wildcard_constraints:
@@ -45,44 +46,42 @@ localrules:
 rule all:
     default_target: True
     input:
-        all_clips,
-        all_keyframes,
-        all_annotations,
-        all_datasets,
-        all_summaries,
-        all_reports,
+        lambda _: targets().clips,
+        lambda _: targets().keyframes,
+        lambda _: targets().annotations,
+        lambda _: targets().datasets,
+        lambda _: targets().summaries,
+        lambda _: targets().reports,
 
 
 rule media:
     input:
-        all_clips,
-        all_keyframes,
-        all_media_shards,
+        lambda _: targets().media,
 
 
 rule annotations:
     input:
-        all_annotations,
+        lambda _: targets().annotations,
 
 
 rule datasets:
     input:
-        all_datasets,
+        lambda _: targets().datasets,
 
 
 rule exports:
     input:
-        all_exports,
+        lambda _: targets().exports,
 
 
 rule reports:
     input:
-        all_reports,
+        lambda _: targets().reports,
 
 
 rule evaluate:
     input:
-        all_evaluations,
+        lambda _: targets().evaluations,
 
 
 include: "rules/dataset.smk"

@@ -1,11 +1,11 @@
-# Needs  keyframes/{episode}/, the prompt files, the run's gateway (CUESHEET_SERVER_FILE)
-# Makes  plan/{episode}.json, interjections/{episode}.json, vqa/{episode}.json
-# Steps  ask the model, clean its replies, write rows and how they came about
+# Inputs:  keyframes/{episode}/, the prompt files, the run's gateway (CUESHEET_SERVER_FILE)
+# Outputs: plan/{episode}.json, interjections/{episode}.json, vqa/{episode}.json
+# Steps:   ask the model, clean its replies, write rows and their provenance
 #
-# Inputs and params are what determines an answer; corrections by people are params, so that only
-# the stage whose part of a file changed is made anew. Where the server is and how many calls it takes
-# at once is neither. Priorities rise along an episode's way, so that the model has its first questions
-# as soon as one episode is decoded, not when all are.
+# Inputs and params are what determines a response. Corrections by people are params, so that only the
+# stage whose part of a correction changed runs again. The server's address and concurrency are
+# neither. Priorities rise from stage to stage, so that the model receives its first requests as soon
+# as one episode is decoded. `update` keeps the file of an earlier run if a job fails.
 
 
 rule annotate_plan:
@@ -27,10 +27,10 @@ rule annotate_plan:
         mem_mb=1000,
         vlm_jobs=1,
     params:
-        answers=ANSWERS,
+        answers=RUN.model_settings,
         plan=CONFIG.plan.model_dump(),
-        camera=lambda wildcards: of(wildcards).default_camera,
-        given=given_subtasks,
+        camera=lambda wildcards: dataset_of(wildcards).default_camera,
+        given=lambda wildcards: dataset_of(wildcards).given_subtasks(int(wildcards.episode)),
     script:
         "../scripts/annotate_plan.py"
 
@@ -54,10 +54,10 @@ rule annotate_interjections:
         mem_mb=1000,
         vlm_jobs=1,
     params:
-        answers=ANSWERS,
+        answers=RUN.model_settings,
         interjections=CONFIG.interjections.model_dump(),
         frames=CONFIG.plan.frames.model_dump(),
-        camera=lambda wildcards: of(wildcards).default_camera,
+        camera=lambda wildcards: dataset_of(wildcards).default_camera,
         seed=CONFIG.seed,
     script:
         "../scripts/annotate_interjections.py"
@@ -81,11 +81,11 @@ rule annotate_vqa:
         mem_mb=1000,
         vlm_jobs=1,
     params:
-        answers=ANSWERS,
+        answers=RUN.model_settings,
         vqa=CONFIG.vqa.model_dump(),
-        cameras=lambda wildcards: of(wildcards).vqa_cameras,
+        cameras=lambda wildcards: dataset_of(wildcards).vqa_cameras,
         coordinates=CONFIG.vlm.coordinates,
         seed=CONFIG.seed,
-        corrections=vqa_corrections,
+        corrections=lambda wildcards: dataset_of(wildcards).vqa_corrections(int(wildcards.episode)),
     script:
         "../scripts/annotate_vqa.py"

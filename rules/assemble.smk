@@ -1,8 +1,8 @@
-# Needs  the stage files of every chosen episode, the source's data files and metadata
-# Makes  validation/{episode}.json, annotated/data/..., annotated/meta, annotated/videos (where the
-#        output has another format than the source, merged/data/... and then annotated/);
-#        annotations.parquet and .jsonl (target `exports`)
-# Steps  check each episode; write its rows beside its frames; complete the dataset; export
+# Inputs:  the stage files of every selected episode, the source's data files and metadata
+# Outputs: validation/{episode}.json, annotated/data/..., annotated/meta, annotated/videos (if the
+#          output is converted to another format, merged/data/... first); annotations.parquet and
+#          .jsonl (target `exports`)
+# Steps:   check each episode; write its rows next to its frames; complete the dataset; export
 
 
 rule validate_episode:
@@ -23,8 +23,8 @@ rule validate_episode:
     resources:
         mem_mb=500,
     params:
-        cameras=lambda wildcards: of(wildcards).cameras,
-        verdict=verdict,
+        cameras=lambda wildcards: dataset_of(wildcards).cameras,
+        verdict=lambda wildcards: dataset_of(wildcards).verdict(int(wildcards.episode)),
     script:
         "../scripts/validate_episode.py"
 
@@ -32,9 +32,15 @@ rule validate_episode:
 rule merge_language:
     input:
         data=data_file_of,
-        validation=validations_of_data_file,
-        annotations=stage_files_of_data_file,
-        shards=shards_of_data_file,
+        validation=lambda wildcards: targets().validations_in(
+            dataset_of(wildcards), f"{wildcards.data_file}.parquet"
+        ),
+        annotations=lambda wildcards: targets().stage_files_in(
+            dataset_of(wildcards), f"{wildcards.data_file}.parquet"
+        ),
+        shards=lambda wildcards: targets().shards_in(
+            dataset_of(wildcards), f"{wildcards.data_file}.parquet"
+        ),
     output:
         data="<results>/{dataset}/{tree}/{data_file}.parquet",
     log:
@@ -50,11 +56,13 @@ rule merge_language:
     resources:
         mem_mb=2000,
     params:
-        root=lambda wildcards: str(of(wildcards).root),
-        source=data_file_state,
+        root=lambda wildcards: str(dataset_of(wildcards).root),
+        source=lambda wildcards: file_state(data_file_of(wildcards)),
         results=results_of,
-        episodes=selected_in_data_file,
-        others=others_in_data_file,
+        episodes=lambda wildcards: dataset_of(wildcards).selected_in(
+            f"{wildcards.data_file}.parquet"
+        ),
+        others=lambda wildcards: dataset_of(wildcards).others_in(f"{wildcards.data_file}.parquet"),
         replaced=replaced_styles(RUN.stages) if CONFIG.existing == "merge" else None,
         data_file=lambda wildcards: f"{wildcards.data_file}.parquet",
     script:
@@ -63,7 +71,7 @@ rule merge_language:
 
 rule finalize_dataset:
     input:
-        metadata=metadata_files,
+        metadata=lambda wildcards: dataset_of(wildcards).metadata_files,
         data=merged_data_files,
     output:
         info="<results>/{dataset}/annotated/meta/info.json",
@@ -77,12 +85,12 @@ rule finalize_dataset:
     resources:
         mem_mb=1000,
     params:
-        root=lambda wildcards: str(of(wildcards).root),
-        source=metadata_state,
+        root=lambda wildcards: str(dataset_of(wildcards).root),
+        source=lambda wildcards: [file_state(path) for path in dataset_of(wildcards).metadata_files],
         results=results_of,
         videos=CONFIG.output.videos,
         extra_files=CONFIG.output.extra_files,
-        convert=lambda wildcards: of(wildcards).is_laid_out_anew,
+        convert=lambda wildcards: dataset_of(wildcards).is_converted,
     script:
         "../scripts/finalize_dataset.py"
 

@@ -1,9 +1,11 @@
-# Needs  the prompt files, the index; the source and the settings through params
-# Makes  shards/{shard}.json, shards/{shard}.media.json: markers of what a shard's episodes have
-# Steps  run this same workflow for the shard's episodes, inside one job, with its own model server
+# Inputs:  the prompt files, the index; the source and the settings through params
+# Outputs: shards/{shard}.json, shards/{shard}.media.json: markers of finished shards
+# Steps:   run this same workflow for the shard's episodes, inside one job, with its own model server
 #
-# The episodes' files are no outputs here: they outlive a shard that was ended half-way. Where an
-# earlier run finished a shard whose files are not all there any more, its marker does not count.
+# The episodes' files are not outputs of these rules, so they survive if a shard's job is killed. If
+# files of a finished shard were deleted, its marker is deleted when the next run is planned.
+
+IS_MEDIA_SEPARATE = CONFIG.cluster.media == "separate"
 
 
 rule prepare_shard:
@@ -20,21 +22,26 @@ rule prepare_shard:
     threads: shard_threads
     resources:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
-        runtime=shard_runtime,
+        # Minutes: loading the model, and three times the estimate.
+        runtime=lambda wildcards, attempt: round(
+            (30 + 3 * shard_plan(wildcards).minutes(wildcards.shard)) * attempt
+        ),
     params:
-        episodes=shard_episodes,
-        sources=shard_media_sources,
-        media=MEDIA_DETERMINED_BY,
-        work=lambda wildcards, input: shard_work(wildcards, ["media"]),
+        episodes=lambda wildcards: shard_plan(wildcards).episodes(wildcards.shard),
+        sources=lambda wildcards: shard_plan(wildcards).media_sources(wildcards.shard),
+        media=RUN.media_settings,
+        work=lambda wildcards, input: shard_params(wildcards, ["media"]),
     script:
         "../scripts/prepare_shard.py"
 
 
 rule annotate_shard:
     input:
-        prompts=prompts_of(*ALL_PROMPTS),
+        prompts=prompts_of(*prompt_files.of_stages(RUN.stages)),
         index=ancient("<results>/{dataset}/episodes.parquet"),
-        media=prepared_media,
+        media=lambda wildcards: (
+            shard_plan(wildcards).media_marker(wildcards.shard) if IS_MEDIA_SEPARATE else []
+        ),
     output:
         marker="<results>/{dataset}/shards/{shard}.json",
     log:
@@ -46,14 +53,22 @@ rule annotate_shard:
     threads: shard_threads
     resources:
         mem_mb=lambda wildcards, attempt: (32000 if RUN.gpus else 8000) * attempt,
-        runtime=shard_runtime,
+        # Minutes: loading the model, and three times the estimate.
+        runtime=lambda wildcards, attempt: round(
+            (30 + 3 * shard_plan(wildcards).minutes(wildcards.shard)) * attempt
+        ),
         gpu=RUN.gpus,
     params:
-        episodes=shard_episodes,
-        sources=shard_sources,
-        media=MEDIA_DETERMINED_BY,
-        answers=ANSWERS_DETERMINED_BY,
-        gaps=shard_gaps,
-        work=lambda wildcards, input: shard_work(wildcards, shard_targets()),
+        episodes=lambda wildcards: shard_plan(wildcards).episodes(wildcards.shard),
+        sources=lambda wildcards: shard_plan(wildcards).sources(wildcards.shard),
+        media=RUN.media_settings,
+        answers=RUN.annotation_settings,
+        # On a dry run the marker of an incomplete shard stays; this lists the shard anyway.
+        gaps=lambda wildcards: (
+            shard_plan(wildcards).gaps().get(wildcards.shard) if workflow.dryrun else None
+        ),
+        work=lambda wildcards, input: shard_params(
+            wildcards, ["annotations"] if IS_MEDIA_SEPARATE else ["media", "annotations"]
+        ),
     script:
         "../scripts/annotate_shard.py"

@@ -1,11 +1,11 @@
-# Needs  the source dataset
-# Makes  results/{dataset}/episodes.parquet: what the metadata says of every episode, checked
-# Steps  read the metadata, compare it with the data and video files
+# Inputs:  the source dataset
+# Outputs: episodes.parquet: the metadata of every episode, checked
+# Steps:   read the metadata, compare it with the data and video files
 #
-# This rule runs where there is no index. An index that no longer fits its source is made anew when
-# a run starts (`refresh_indexes`), not by this rule: a job that is to run hides from Snakemake (up
-# to 9.27 at least) what else changed for the jobs behind it, even behind ancient(). So the rule has
-# no input and its params are functions of the input, which are no rerun triggers.
+# This rule runs only if there is no index. If an index no longer matches its source, it is re-created
+# when a run starts (`RunDataset.refresh_index`): a planned job hides from Snakemake (9.27) what else
+# changed for the jobs that depend on it, even behind ancient(). So the rule has no input, and its
+# params are functions of the input, which do not trigger reruns.
 
 
 rule index_episodes:
@@ -21,7 +21,7 @@ rule index_episodes:
     resources:
         mem_mb=2000,
     params:
-        root=lambda wildcards, input: str(of(wildcards).root),
-        selected=lambda wildcards, input: of(wildcards).worked_on,
+        root=lambda wildcards, input: str(dataset_of(wildcards).root),
+        selected=lambda wildcards, input: dataset_of(wildcards).worked_on,
     script:
         "../scripts/index_episodes.py"

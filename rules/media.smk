@@ -1,14 +1,16 @@
-# Needs  the source's videos (or the pictures in its data files), episodes.parquet
-# Makes  clips/{camera}/episode_{episode}.mp4 and keyframes/{episode}/
-# Steps  cut every episode out of its file; decode the frames that the stages look at
+# Inputs:  the source's videos (or the images in its data files), episodes.parquet
+# Outputs: clips/{camera}/episode_{episode}.mp4 and keyframes/{episode}/
+# Steps:   cut every episode out of its file; decode the frames that the stages look at
 #
-# The index is an ancient input: when the source gains episodes it is made anew, and only what
-# changed of an episode (its fingerprint, its video files) makes the episode's own files anew.
+# The index is an ancient input: it is re-created if the source gains episodes, but an episode's files
+# are re-created only if the episode itself changed (its fingerprint or its video files).
 
 
 rule extract_clip:
     input:
-        source=source_video,
+        source=lambda wildcards: dataset_of(wildcards).image_file(
+            int(wildcards.episode), wildcards.camera
+        ),
         index=ancient("<results>/{dataset}/episodes.parquet"),
     output:
         clip="<results>/{dataset}/clips/{camera}/episode_{episode}.mp4",
@@ -22,15 +24,17 @@ rule extract_clip:
     resources:
         mem_mb=1000,
     params:
-        source=clip_source,
-        clip=CLIP,
+        source=lambda wildcards: dataset_of(wildcards).clip_source(
+            int(wildcards.episode), wildcards.camera
+        ),
+        clip=RUN.clip_settings,
     script:
         "../scripts/extract_clip.py"
 
 
 rule decode_keyframes:
     input:
-        videos=source_videos,
+        videos=lambda wildcards: dataset_of(wildcards).image_files(int(wildcards.episode)),
         index=ancient("<results>/{dataset}/episodes.parquet"),
     output:
         keyframes=directory("<results>/{dataset}/keyframes/{episode}"),
@@ -45,9 +49,9 @@ rule decode_keyframes:
     resources:
         mem_mb=1000,
     params:
-        root=lambda wildcards: str(of(wildcards).root),
-        source=keyframes_source,
-        cameras=lambda wildcards: of(wildcards).cameras,
+        root=lambda wildcards: str(dataset_of(wildcards).root),
+        source=lambda wildcards: dataset_of(wildcards).keyframes_source(int(wildcards.episode)),
+        cameras=lambda wildcards: dataset_of(wildcards).cameras,
         decoder=CONFIG.keyframes.decoder,
         per_second=CONFIG.keyframes.per_second,
         vqa_hz=CONFIG.vqa.hz if CONFIG.vqa.enabled else None,

@@ -1,8 +1,8 @@
-# Needs  the finished dataset and the stage files; a reference to score against where there is one
-# Makes  summary.json, summary.txt, report.html, review/, evaluation.json, .txt and .svg
-# Steps  count what was written and what it took; show it; score it
+# Inputs:  the finished dataset and the stage files; a reference, if there is one
+# Outputs: summary.json, summary.txt, report.html, review/, evaluation.json, .txt and .svg
+# Steps:   count what was written and what it cost; show it; score it
 #
-# build_review keeps what it wrote before and has not changed, so its folder is no output of its own.
+# build_review updates its folder in place, so the folder is not declared as an output.
 
 
 rule summarize_dataset:
@@ -28,8 +28,8 @@ rule summarize_dataset:
         mem_mb=500,
     params:
         results=results_of,
-        left_out=lambda wildcards: sorted(of(wildcards).left_out),
-        kept=lambda wildcards: sorted(of(wildcards).kept),
+        left_out=lambda wildcards: sorted(dataset_of(wildcards).left_out),
+        kept=lambda wildcards: sorted(dataset_of(wildcards).kept),
     script:
         "../scripts/summarize_dataset.py"
 
@@ -38,7 +38,7 @@ rule write_report:
     input:
         summary="<results>/{dataset}/summary.json",
         data=merged_data_files,
-        evaluation=evaluation_of,
+        evaluation=lambda wildcards: targets().evaluation_of(wildcards.dataset),
     output:
         html=report(
             "<results>/{dataset}/report.html",
@@ -57,8 +57,10 @@ rule write_report:
         mem_mb=1500,
     params:
         results=results_of,
-        selected=lambda wildcards: sorted({*of(wildcards).selected} - of(wildcards).kept),
-        prompts_dir=lambda wildcards: str(of(wildcards).prompts_dir),
+        selected=lambda wildcards: sorted(
+            {*dataset_of(wildcards).selected} - dataset_of(wildcards).kept
+        ),
+        prompts_dir=lambda wildcards: str(dataset_of(wildcards).prompts_dir),
         report=CONFIG.report.model_dump(),
     script:
         "../scripts/write_report.py"
@@ -82,14 +84,14 @@ rule build_review:
     params:
         results=results_of,
         corrections=lambda wildcards: f"{CONFIG.corrections_dir}/{wildcards.dataset}",
-        default_camera=lambda wildcards: of(wildcards).default_camera,
+        default_camera=lambda wildcards: dataset_of(wildcards).default_camera,
     script:
         "../scripts/build_review.py"
 
 
 rule score_annotations:
     input:
-        annotations=evaluated,
+        annotations=lambda wildcards: targets().scored_files(dataset_of(wildcards)),
         reference=reference_of,
         prompts=judge_prompts,
     output:
@@ -118,6 +120,6 @@ rule score_annotations:
     params:
         results=results_of,
         evaluate=CONFIG.evaluate.model_dump(exclude={"reference"}),
-        answers=ANSWERS if CONFIG.evaluate.judge else None,
+        answers=RUN.model_settings if CONFIG.evaluate.judge else None,
     script:
         "../scripts/score_annotations.py"

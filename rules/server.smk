@@ -1,19 +1,25 @@
-# The run's model server: started when a run starts (never on a dry run), ended when it ends.
+# Inputs:  none; the settings of the section `vlm`
+# Outputs: none; the gateway and the model server of the run, which jobs find by environment variables
+# Steps:   start both before the first job (never on a dry run), stop both after the last
 #
-# The supervisor is a process of its own. It serves the gateway that the stage scripts talk to,
-# starts the model server at the first call that the cache cannot answer, and ends by itself when
-# Snakemake dies without reaching these hooks. A process that runs a single job for another one (a
-# remote job) starts nothing: it belongs to that one's run.
+# The supervisor is a process of its own. It serves the gateway, starts the model server at the first
+# request that is not cached, and ends by itself if Snakemake dies without reaching these hooks. A
+# process that runs a single job of another run (a remote job) starts nothing.
 
 
 onstart:
-    open_run()
+    if workflow.is_main_process:
+        prefix = as_workflow_error(session().start)(use_job_server=MAY_TUNE_SNAKEMAKE)
+        if prefix:
+            use_job_server(prefix)
 
 
 onsuccess:
-    close_run(finished=True)
-    show_summaries()
+    if workflow.is_main_process:
+        session().stop(finished=True)
+        session().print_summaries()
 
 
 onerror:
-    close_run(finished=False)
+    if workflow.is_main_process:
+        session().stop(finished=False)

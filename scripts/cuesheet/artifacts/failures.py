@@ -9,7 +9,10 @@ from cuesheet.files import read_json
 
 
 def episode_failures(
-    results: Path, episodes: Collection[int], since: float = 0.0
+    results: Path,
+    episodes: Collection[int],
+    since: float = 0.0,
+    rules: Collection[str] | None = None,
 ) -> dict[int, dict[str, Any]]:
     """Return the failure record of each failed episode, from `failed/{rule}/…/{episode}.json`.
 
@@ -17,14 +20,18 @@ def episode_failures(
         results: the dataset's result folder.
         episodes: the episodes to look for.
         since: Unix time (s); older records are ignored.
+        rules: the rules whose failures count; None: all rules.
+
+    A record has the keys `rule`, `error`, `log` and possibly `call`.
     """
     wanted = {episode_name(index): index for index in episodes}
     found: dict[int, dict[str, Any]] = {}
-    for path in sorted(Layout(results).failed.rglob("*.json")):
-        index = wanted.get(path.stem)
-        if index is None or index in found:
+    folder = Layout(results).failed
+    for path in sorted(folder.rglob("*.json")):
+        index, rule = wanted.get(path.stem), path.relative_to(folder).parts[0]
+        if index is None or index in found or (rules is not None and rule not in rules):
             continue
         record = read_json(path)
         if isinstance(record, dict) and path.stat().st_mtime >= since:
-            found[index] = record
+            found[index] = {"rule": rule, **record}
     return dict(sorted(found.items()))

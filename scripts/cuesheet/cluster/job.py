@@ -26,7 +26,7 @@ from typing import Any, Self
 
 from cuesheet import files
 from cuesheet.artifacts.failures import episode_failures
-from cuesheet.artifacts.layout import RESULTS, Layout, episode_name
+from cuesheet.artifacts.layout import Layout, episode_name
 from cuesheet.artifacts.stage_files import digest
 from cuesheet.cluster.lease import Lease, LeaseLostError, describe
 from cuesheet.cluster.plan import complete_episodes
@@ -84,7 +84,7 @@ class ShardJob:
             stages=work["stages"],
             targets=work["targets"],
             log=log,
-            results=RESULTS / dataset,
+            results=Path(work["results"]),
             jobs=max(1, math.ceil(cpus * work["jobs_per_cpu"])),
             scratch=work["scratch"],
         )

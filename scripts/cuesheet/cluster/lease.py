@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 
 from cuesheet import files
+from cuesheet.process_status import is_running
 
 BEAT_S = 5.0
 # Longer than file attributes are cached on network disks.
@@ -72,7 +73,7 @@ class Lease:
     def _is_over(self, holder: dict[str, Any]) -> bool:
         here = _identity()
         if all(holder.get(key) == here[key] for key in ("host", "pid_namespace")):
-            return not _lives(holder.get("pid"), holder.get("pid_created"))
+            return not is_running(holder.get("pid"), holder.get("pid_created"))
         return self._age_s() > STALE_S
 
     def _age_s(self) -> float:
@@ -104,14 +105,3 @@ def _identity() -> dict[str, Any]:
         "pid": process.pid,
         "pid_created": process.create_time(),
     }
-
-
-def _lives(pid: int | None, created: float | None) -> bool:
-    if pid is None:
-        return False
-    try:
-        process = psutil.Process(pid)
-        same = created is None or abs(process.create_time() - created) < 1.0
-        return same and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from cuesheet.artifacts.layout import Layout, shard_name
 from cuesheet.cluster.assignment import (
@@ -23,7 +23,7 @@ from cuesheet.cluster.assignment import (
 from cuesheet.config.cluster import ClusterConfig
 from cuesheet.errors import CuesheetError
 from cuesheet.text import did_you_mean, to_ranges
-from cuesheet.workflow.run import RunDataset
+from cuesheet.workflow.run import Run, RunDataset
 
 
 class ShardPlan:
@@ -135,6 +135,24 @@ class ShardPlan:
     def as_json(self) -> dict[str, Any]:
         """The chosen episodes of every shard as ranges, for those who look at the run."""
         return {name: to_ranges(episodes) for name, episodes in self.shards.items()}
+
+
+class ShardPlans(dict[str, ShardPlan]):
+    """The shard plan of every dataset of a run, by name."""
+
+    @classmethod
+    def of(cls, run: Run) -> Self:
+        plans = {
+            name: ShardPlan(dataset, run.config.cluster, run.stages)
+            for name, dataset in run.datasets.items()
+        }
+        return cls(plans)
+
+    def invalidate_incomplete_shards(self) -> None:
+        """Delete the markers of shards whose episodes' files are no longer complete."""
+        for plan in self.values():
+            for shard in plan.gaps():
+                Path(plan.marker(shard)).unlink(missing_ok=True)
 
 
 def _hash(parts: list[Any]) -> str:

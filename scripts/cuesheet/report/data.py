@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cuesheet.artifacts.layout import Layout, episode_name
+from cuesheet.artifacts.failures import episode_failures
 from cuesheet.artifacts.results import EpisodeView, annotated_episodes, read_view
 from cuesheet.artifacts.source_changes import read_changes
 from cuesheet.artifacts.stage_files import Provenance, Subtask, VqaPair
-from cuesheet.errors import CuesheetError
 
 SAMPLES_PER_GROUP = 3
 Progress = Callable[[Sequence[int]], Iterator[int]]
@@ -119,22 +118,15 @@ def gather(results: Path, selected: Collection[int], progress: Progress = iter) 
     """
     data = ReportData(results.name, source_changes=read_changes(results))
     episodes = annotated_episodes(results)
-    for index in sorted(set(selected) - set(episodes)):
-        data.missing.append((index, _cause(results, index)))
+    missing = sorted(set(selected) - set(episodes))
+    failures = episode_failures(results, missing)
+    for index in missing:
+        failure = failures.get(index)
+        cause = f"{failure['rule']}: {failure['error']}" if failure else "not annotated yet"
+        data.missing.append((index, cause))
     for index in progress(episodes):
         _add(data, read_view(results, index))
     return data
-
-
-def _cause(results: Path, index: int) -> str:
-    failed = Layout(results).failed
-    for path in sorted(failed.rglob(f"{episode_name(index)}.json")):
-        rule = path.relative_to(failed).parts[0]
-        try:
-            return f"{rule}: {json.loads(path.read_text(encoding='utf-8'))['error']}"
-        except (OSError, ValueError, KeyError) as error:
-            raise CuesheetError(f"{path} cannot be read ({error}); delete it.") from None
-    return "not annotated yet"
 
 
 def _add(data: ReportData, view: EpisodeView) -> None:

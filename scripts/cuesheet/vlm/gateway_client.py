@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cuesheet.errors import SurroundingsError
+from cuesheet.process_status import is_running
 
 # Environment variable through which the jobs of a run find its server.json.
 SERVER_FILE_VARIABLE = "CUESHEET_SERVER_FILE"
@@ -108,7 +109,7 @@ async def wait_until_ready(server_file: Path | str, wait_s: float = 120.0) -> Ga
                 f"the model server of {path} has stopped; it ends with the run that started it. "
                 "Start the workflow again"
             )
-        if state.get("pid") and not _lives(state["pid"]):
+        if state.get("pid") and not is_running(state["pid"]):
             raise SurroundingsError(
                 f"the process of the run's gateway (pid {state['pid']}, from {path}) is gone. "
                 f"{_log_hint(path)}"
@@ -155,16 +156,6 @@ def _read_state(path: Path) -> dict[str, Any]:
         raise SurroundingsError(
             f"{path} is not JSON ({error}); start the workflow again"
         ) from error
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _log_hint(server_file: Path) -> str:

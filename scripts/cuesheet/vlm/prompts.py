@@ -21,8 +21,14 @@ PLAN = (
 )
 INTERJECTIONS = ("system", "interjections_acknowledge", "interjections_interject")
 VQA = ("system", "vqa_bbox", "vqa_keypoint", "vqa_count", "vqa_attribute", "vqa_spatial")
-# Read where labels are judged (evaluate.judge), by no stage.
+# Read only if labels are judged (evaluate.judge).
 JUDGE = ("system", "evaluate_judge")
+_OF_STAGE = {"plan": PLAN, "interjections": INTERJECTIONS, "vqa": VQA}
+
+
+def of_stages(stages: Iterable[str]) -> list[str]:
+    """Return the names of the prompts that these stages read, each once."""
+    return list(dict.fromkeys(name for stage in stages for name in _OF_STAGE[stage]))
 
 
 class Prompts:

@@ -1,7 +1,8 @@
-"""Makes a run out of the configuration: every setting checked against the datasets it names."""
+"""Builds a run from the configuration and checks every setting against the datasets it names."""
 
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ from cuesheet.artifacts.corrections import (
     files_below,
     read_correction,
 )
-from cuesheet.artifacts.layout import RESULTS, Layout, episode_name
+from cuesheet.artifacts.failures import episode_failures
+from cuesheet.artifacts.layout import RESULTS, Layout
 from cuesheet.artifacts.stage_files import STAGES
 from cuesheet.assemble.existing_rows import episodes_with_rows
 from cuesheet.assemble.finalize import check_source
-from cuesheet.config.hub_address import parse_hub_address
+from cuesheet.config.hub_address import HubDataset, parse_hub_address
 from cuesheet.config.load import load_config
-from cuesheet.config.models import Config
+from cuesheet.config.models import Config, DatasetEntry
 from cuesheet.dataset import hub
 from cuesheet.dataset.metadata import Dataset, read_dataset
 from cuesheet.dataset.subtask_labels import check_column
@@ -28,118 +30,184 @@ from cuesheet.workflow.checks import check_cameras, check_episodes, check_folder
 from cuesheet.workflow.run import Run, RunDataset
 
 
+@dataclass(frozen=True)
+class _Source:
+    """A source dataset, with the cameras that the run uses."""
+
+    dataset: Dataset
+    address: HubDataset | None  # None if the dataset is on this machine
+    default_camera: str | None
+    vqa_cameras: list[str]
+
+
+@dataclass(frozen=True)
+class _Episodes:
+    """Which episodes a run annotates."""
+
+    selected: Sequence[int]
+    left_out: frozenset[int] = frozenset()  # failed before
+    kept: frozenset[int] = frozenset()  # have language rows already
+
+
 def load_run(
     raw: dict[str, Any],
     repository: Path,
     shard: Mapping[str, Any] | None = None,
     *,
+    results_root: Path = RESULTS,
     online: bool = True,
 ) -> Run:
     """Check the configuration against itself and against the datasets it names.
 
-    With `shard` (its `dataset`, `shard` and `episodes`) the run is about these episodes alone.
-    `online`: whether a hub may be asked for datasets; the jobs of a run take what it fetched.
-    Raises CuesheetError with one clear line a mistake.
+    Args:
+        raw: the configuration as Snakemake read it.
+        repository: the workflow's own folder; relative paths may refer to it.
+        shard: in the inner run of a shard's job, its `dataset`, `shard` and `episodes`.
+        results_root: the results folder.
+        online: whether a hub may be contacted; the jobs of a run use what the run fetched.
+
+    Raises:
+        CuesheetError: a setting is wrong; one line per problem.
     """
     config = load_config(raw)
-    datasets = {}
-    for name, entry in config.dataset_entries().items():
-        if shard is not None and name != shard["dataset"]:
-            continue
-        place = parse_hub_address(entry.path)
-        if place is None:
-            root = _resolve(entry.path, repository)
-            check_folder("dataset", root)
-        else:
-            root = hub.open_dataset(place, name, online=online)
-        if Path.cwd().resolve().is_relative_to(root.resolve()):
-            raise CuesheetError(
-                f"{name}: the working directory {Path.cwd()} is inside the dataset {root}, which "
-                "is not written to; run from a folder of its own (snakemake --directory FOLDER ...)"
-            )
-        source = read_dataset(root, name)
-        if online:  # the run itself; its jobs rely on its check
-            for notice in check_source(source, config.output.extra_files):
-                print(f"Cuesheet: {name}: {notice}", file=sys.stderr)
-        if isinstance(entry.cameras, list):
-            there = list(source.cameras)
-            check_cameras("cameras", entry.cameras, there, source.unseen_cameras)
-            source = source.seen_by(entry.cameras)
-        cameras, unseen = list(source.cameras), source.unseen_cameras
-        known = [episode.episode_index for episode in source.episodes]
-        if entry.episodes is not None:
-            check_episodes(name, entry.episodes, known)
-        default_camera = cameras[0] if cameras else None
-        if entry.default_camera is not None:
-            check_cameras("default_camera", [entry.default_camera], cameras, unseen)
-            default_camera = entry.default_camera
-        vqa_cameras = config.vqa.cameras
-        if isinstance(vqa_cameras, list):
-            check_cameras("vqa.cameras", vqa_cameras, cameras, unseen)
-        elif vqa_cameras == "default":
-            vqa_cameras = [default_camera] if default_camera else []
-        else:
-            vqa_cameras = cameras
-        selected = known if entry.episodes is None else entry.episodes
-        if place is not None and online:
-            hub.fetch(place, name, source.files_of(selected, unseen=True))
-        if shard is not None:
-            selected = shard["episodes"]
-        kept = frozenset()
-        if config.existing == "keep":
-            kept = episodes_with_rows(source) & frozenset(selected)
-            if kept and len(kept) == len(selected) and shard is None:
-                print(
-                    f"Cuesheet: {name}: existing is keep and every chosen episode has language "
-                    "rows already: nothing is asked",
-                    file=sys.stderr,
-                )
-        left_out = frozenset()
-        if config.output.on_missing == "leave_unannotated":
-            rules = {"extract_clip", "decode_keyframes", "validate_episode"}
-            rules |= {f"annotate_{stage}" for stage in STAGES if getattr(config, stage).enabled}
-            layout = Layout(RESULTS / name)
-            left_out = _failed_before(layout, selected, rules)
-            if left_out and len(left_out) == len(selected) and shard is None:
-                raise CuesheetError(
-                    f"{name}: output.on_missing is leave_unannotated and all {len(selected)} "
-                    f"episodes failed when they were last tried; see {layout.failed}. Set "
-                    "it to fail to try them again."
-                )
-        column = config.plan.subtask_column if config.plan.subtasks_from == "dataset" else None
-        if column is not None and config.plan.enabled:
-            check_column(source, column)
-        corrections = read_corrections(Path(config.corrections_dir).expanduser() / name, source)
-        prompts_dir = _resolve(str(entry.prompts_dir), repository)
-        _check_prompts(prompts_dir, config)
-        dataset = RunDataset(
-            name,
-            source,
-            selected,
-            default_camera,
-            vqa_cameras,
-            prompts_dir,
-            left_out=left_out,
-            corrections=corrections,
-            kept=kept,
-            output_format=config.output.format,
-            subtask_column=column,
-        )
-        dataset.check_files()
-        datasets[name] = dataset
-        for notice in source.notices:
-            print(f"Cuesheet: {name}: {notice}", file=sys.stderr)
+    datasets = {
+        name: _load_dataset(name, entry, config, repository, shard, results_root, online)
+        for name, entry in config.dataset_entries().items()
+        if shard is None or name == shard["dataset"]
+    }
     references = _references(config, datasets) if shard is None else {}
-    run = Run(config, datasets, references, shard and shard["shard"])
+    run = Run(config, datasets, references, shard and shard["shard"], results_root)
     run.check_judge(remote=False)
     return run
 
 
+def _load_dataset(
+    name: str,
+    entry: DatasetEntry,
+    config: Config,
+    repository: Path,
+    shard: Mapping[str, Any] | None,
+    results_root: Path,
+    online: bool,
+) -> RunDataset:
+    source = _open_source(name, entry, repository, online)
+    notices = check_source(source.dataset, config.output.extra_files) if online else []
+    source = _select_cameras(source, entry, config)
+    dataset = source.dataset
+    selected = _select_episodes(dataset, entry)
+    if source.address is not None and online:
+        hub.fetch(source.address, name, dataset.files_of(selected, unseen=True))
+    layout = Layout(results_root / name)
+    if shard is None:
+        episodes = _exclude_episodes(dataset, selected, config, layout, is_main_run=True)
+    else:
+        episodes = _exclude_episodes(dataset, shard["episodes"], config, layout, is_main_run=False)
+    prompts_dir = _resolve(str(entry.prompts_dir), repository)
+    _check_prompts(prompts_dir, config)
+    found = RunDataset(
+        name,
+        dataset,
+        episodes.selected,
+        source.default_camera,
+        source.vqa_cameras,
+        prompts_dir,
+        left_out=episodes.left_out,
+        corrections=read_corrections(Path(config.corrections_dir).expanduser() / name, dataset),
+        kept=episodes.kept,
+        output_format=config.output.format,
+        subtask_column=_subtask_column(dataset, config),
+        results_root=results_root,
+    )
+    found.check_files()
+    for notice in (*notices, *dataset.notices):
+        print(f"Cuesheet: {name}: {notice}", file=sys.stderr)
+    return found
+
+
+def _open_source(name: str, entry: DatasetEntry, repository: Path, online: bool) -> _Source:
+    """Read the metadata of a source dataset, from disk or from a hub."""
+    address = parse_hub_address(entry.path)
+    if address is None:
+        root = _resolve(entry.path, repository)
+        check_folder("dataset", root)
+    else:
+        root = hub.open_dataset(address, name, online=online)
+    if Path.cwd().resolve().is_relative_to(root.resolve()):
+        raise CuesheetError(
+            f"{name}: the working directory {Path.cwd()} is inside the dataset {root}, which "
+            "is read-only; run in another folder (snakemake --directory FOLDER ...)"
+        )
+    return _Source(read_dataset(root, name), address, None, [])
+
+
+def _select_cameras(source: _Source, entry: DatasetEntry, config: Config) -> _Source:
+    """Apply the settings `cameras`, `default_camera` and `vqa.cameras`."""
+    dataset = source.dataset
+    if isinstance(entry.cameras, list):
+        check_cameras("cameras", entry.cameras, list(dataset.cameras), dataset.unseen_cameras)
+        dataset = dataset.seen_by(entry.cameras)
+    cameras, excluded = list(dataset.cameras), dataset.unseen_cameras
+    default_camera = cameras[0] if cameras else None
+    if entry.default_camera is not None:
+        check_cameras("default_camera", [entry.default_camera], cameras, excluded)
+        default_camera = entry.default_camera
+    vqa_cameras = cameras
+    if isinstance(config.vqa.cameras, list):
+        check_cameras("vqa.cameras", config.vqa.cameras, cameras, excluded)
+        vqa_cameras = config.vqa.cameras
+    elif config.vqa.cameras == "default":
+        vqa_cameras = [default_camera] if default_camera else []
+    return _Source(dataset, source.address, default_camera, vqa_cameras)
+
+
+def _select_episodes(dataset: Dataset, entry: DatasetEntry) -> Sequence[int]:
+    """Apply the setting `episodes`."""
+    known = [episode.episode_index for episode in dataset.episodes]
+    if entry.episodes is None:
+        return known
+    check_episodes(dataset.name, entry.episodes, known)
+    return entry.episodes
+
+
+def _exclude_episodes(
+    dataset: Dataset, selected: Sequence[int], config: Config, layout: Layout, is_main_run: bool
+) -> _Episodes:
+    """Apply the settings `existing` and `output.on_missing`."""
+    name, kept, left_out = dataset.name, frozenset[int](), frozenset[int]()
+    if config.existing == "keep":
+        kept = episodes_with_rows(dataset) & frozenset(selected)
+        if kept and len(kept) == len(selected) and is_main_run:
+            print(
+                f"Cuesheet: {name}: existing is keep and every selected episode has language rows "
+                "already: the model is not asked",
+                file=sys.stderr,
+            )
+    if config.output.on_missing == "leave_unannotated":
+        rules = {"extract_clip", "decode_keyframes", "validate_episode"}
+        rules |= {f"annotate_{stage}" for stage in STAGES if getattr(config, stage).enabled}
+        left_out = frozenset(episode_failures(layout.folder, selected, rules=rules))
+        if left_out and len(left_out) == len(selected) and is_main_run:
+            raise CuesheetError(
+                f"{name}: output.on_missing is leave_unannotated, but all {len(selected)} episodes "
+                f"failed in the last run; the causes are in {layout.failed}. Set it to fail to try "
+                "them again."
+            )
+    return _Episodes(selected, left_out, kept)
+
+
+def _subtask_column(dataset: Dataset, config: Config) -> str | None:
+    """Apply the setting `plan.subtasks_from`."""
+    if not config.plan.enabled or config.plan.subtasks_from != "dataset":
+        return None
+    check_column(dataset, config.plan.subtask_column)
+    return config.plan.subtask_column
+
+
 def read_corrections(folder: Path, dataset: Dataset) -> dict[int, Correction]:
-    """Every correction of a dataset, checked against its metadata; by episode.
+    """Return every correction of a dataset by episode, checked against its metadata.
 
     Raises:
-        CuesheetError: names every file that is not right, and what is expected there.
+        CuesheetError: names every invalid file and what is expected there.
     """
     corrections: dict[int, Correction] = {}
     problems: list[str] = []
@@ -156,7 +224,7 @@ def read_corrections(folder: Path, dataset: Dataset) -> dict[int, Correction]:
             corrections[index] = correction
     if problems:
         raise CuesheetError(
-            "corrections that cannot be used; correct them, or move them away:\n  "
+            "these correction files are invalid; correct or remove them:\n  "
             + "\n  ".join(problems[:20])
             + (f"\n  and {len(problems) - 20} more" if len(problems) > 20 else "")
             + f"\n{SEE}"
@@ -165,31 +233,26 @@ def read_corrections(folder: Path, dataset: Dataset) -> dict[int, Correction]:
 
 
 def _check_prompts(folder: Path, config: Config) -> None:
-    names = dict.fromkeys(
-        name
-        for stage in STAGES
-        if getattr(config, stage).enabled
-        for name in getattr(prompts, stage.upper())
-    )
+    names = prompts.of_stages(stage for stage in STAGES if getattr(config, stage).enabled)
     if config.evaluate.judge and config.evaluate.reference is not None:
-        names |= dict.fromkeys(prompts.JUDGE)
+        names += [name for name in prompts.JUDGE if name not in names]
     paths = {name: folder / f"{name}.md" for name in names}
     missing = [path.name for path in paths.values() if not path.is_file()]
     if missing:
         raise CuesheetError(
-            f"config: prompts_dir: {folder} has no {', '.join(missing)}; copy the files of "
-            "config/prompts and change what you like"
+            f"config: prompts_dir: {folder} has no {', '.join(missing)}; copy the missing files "
+            "from config/prompts"
         )
     empty = [path.name for path in paths.values() if not path.read_bytes().strip()]
     if empty:
         raise CuesheetError(
-            f"config: prompts_dir: in {folder}, {', '.join(empty)} is empty; write the prompt, or "
+            f"config: prompts_dir: {', '.join(empty)} in {folder} is empty; write a prompt, or "
             "copy Cuesheet's own from config/prompts"
         )
 
 
 def _references(config: Config, datasets: Collection[str]) -> dict[str, str]:
-    """What each dataset is scored against. Raises CuesheetError for a file that is not there."""
+    """Return the reference of each dataset. Raises CuesheetError if one does not exist."""
     given = config.evaluate.reference
     if given is None:
         return {}
@@ -208,25 +271,14 @@ def _references(config: Config, datasets: Collection[str]) -> dict[str, str]:
                 f"has {', '.join(datasets)}"
             )
         if not Path(path).exists():
-            raise CuesheetError(f"config: evaluate.reference: {path} is not there")
+            raise CuesheetError(f"config: evaluate.reference: {path} does not exist")
     return references
 
 
 def _resolve(path: str, repository: Path) -> Path:
-    """A relative path counts from the working directory, else from the workflow's folder."""
+    """Resolve a relative path against the working directory, then the workflow's folder."""
     given = Path(path).expanduser()
     if given.is_absolute() or given.exists():
         return given
-    inside = repository / given
-    return inside if inside.exists() else given
-
-
-def _failed_before(
-    layout: Layout, episodes: Iterable[int], rules: Collection[str]
-) -> frozenset[int]:
-    """Episodes of which a job of `rules` failed when it was last tried (see `cuesheet.job_log`)."""
-    failed = layout.failed
-    if not failed.is_dir():
-        return frozenset()
-    names = {path.stem for rule in rules for path in (failed / rule).rglob("*.json")}
-    return frozenset(index for index in episodes if episode_name(index) in names)
+    bundled = repository / given
+    return bundled if bundled.exists() else given

@@ -1,6 +1,7 @@
-"""What the Snakefile knows while it is parsed: the configuration and the datasets it names.
+"""A run: its validated configuration and its datasets, as the rules see them.
 
-Only metadata is read here. Paths in the results folder are relative to the working directory.
+Only metadata is read here, because every job parses the Snakefile. Paths below the results folder
+are relative to the working directory.
 """
 
 import functools
@@ -22,28 +23,29 @@ from cuesheet.files import remove_leftovers
 from cuesheet.text import describe_range, did_you_mean
 from demo_vlm import MODEL_ID as DEMO_MODEL
 
-# Part of the rerun trigger: raised when the answers of the stages change by our code.
+# Part of the rerun trigger of the stages. Increase it when a code change alters their output.
 ANSWER_VERSION = 1
 
-# Episodes that one run plans job by job; beyond, planning takes minutes and gigabytes.
-MOST_UNSHARDED = 2000
+# Larger runs use shards: planning them job by job takes minutes and gigabytes.
+MAX_UNSHARDED_EPISODES = 2000
 
 
 @dataclass(frozen=True)
 class RunDataset:
-    """One dataset of a run and the files that the run makes of it."""
+    """A dataset of a run: its source, the selected episodes and the files that the run makes."""
 
     name: str
     source: Dataset
-    selected: Sequence[int]  # episode indices to work on
-    default_camera: str | None  # None: the dataset has no camera
+    selected: Sequence[int]  # episode indices
+    default_camera: str | None  # None if the dataset has no camera
     vqa_cameras: Sequence[str]
-    prompts_dir: Path  # folder of the prompt files
-    left_out: frozenset[int] = frozenset()  # failed before, and on_missing: leave_unannotated
+    prompts_dir: Path
+    left_out: frozenset[int] = frozenset()  # failed before, with on_missing: leave_unannotated
     corrections: Mapping[int, Correction] = field(default_factory=dict)  # by episode
-    kept: frozenset[int] = frozenset()  # have rows in the source, and existing: keep
+    kept: frozenset[int] = frozenset()  # have language rows already, with existing: keep
     output_format: str = "source"
-    subtask_column: str | None = None  # of labels that the dataset brings along and that are used
+    subtask_column: str | None = None  # column of the dataset's own labels, if they are used
+    results_root: Path = RESULTS
 
     @property
     def root(self) -> Path:
@@ -51,16 +53,62 @@ class RunDataset:
 
     @property
     def results(self) -> Path:
-        return RESULTS / self.name
+        return self.results_root / self.name
 
     @property
     def layout(self) -> Layout:
-        """Paths of what the run makes of this dataset."""
         return Layout(self.results)
 
     @property
     def cameras(self) -> list[str]:
         return list(self.source.cameras)
+
+    # Selected episodes
+
+    @property
+    def worked_on(self) -> list[int]:
+        """The selected episodes without those that are left out or keep their rows."""
+        excluded = self.left_out | self.kept
+        return [index for index in self.selected if index not in excluded]
+
+    def selected_in(self, data_file: str) -> list[int]:
+        """Return the episodes of one data file of the source that this run annotates."""
+        wanted = frozenset(self.worked_on)
+        return [index for index in self._episodes_in(data_file) if index in wanted]
+
+    def others_in(self, data_file: str) -> list[int]:
+        """Return the episodes of a data file that an earlier run annotated; their rows stay."""
+        selected = frozenset(self.selected)
+        return [
+            index
+            for index in self._episodes_in(data_file)
+            if index not in selected and index in self._validated
+        ]
+
+    @functools.cached_property
+    def _validated(self) -> frozenset[int]:
+        names = (path.stem for path in self.layout.stage_folder("validation").glob("*.json"))
+        return frozenset(int(name) for name in names if name.isdigit())
+
+    def _episodes_in(self, data_file: str) -> list[int]:
+        try:
+            return [episode.episode_index for episode in self.source.data_files[data_file]]
+        except KeyError:
+            raise CuesheetError(
+                f"{self.name}: the dataset has no data file {data_file}; it has "
+                f"{', '.join(list(self.source.data_files)[:5])}"
+            ) from None
+
+    # Source files
+
+    def check_wildcards(self, wildcards: Mapping[str, str]) -> None:
+        """Raise CuesheetError if the episode, camera or data file of a target does not exist."""
+        if "episode" in wildcards:
+            self.episode(int(wildcards["episode"]))
+        if "camera" in wildcards:
+            self.source.camera(wildcards["camera"])
+        if "data_file" in wildcards:
+            self._episodes_in(f"{wildcards['data_file']}.parquet")
 
     def episode(self, episode_index: int) -> Episode:
         return self.source.episode(episode_index)
@@ -72,26 +120,26 @@ class RunDataset:
         found += [meta / "tasks.parquet", *sorted(meta.glob("*.jsonl"))]
         return [str(path) for path in found if path.exists()]
 
-    def picture_file(self, episode_index: int, camera: str) -> str:
-        """The video file, or for a camera whose pictures are in the data files that data file."""
+    def image_file(self, episode_index: int, camera: str) -> str:
+        """Return the video file of an episode, or for an image camera its data file."""
         episode = self.episode(episode_index)
         self.source.camera(camera)
         video = episode.videos.get(camera)
         return str(self.root / (video.file if video else episode.data_file))
 
-    def picture_files(self, episode_index: int) -> list[str]:
-        files = (self.picture_file(episode_index, camera) for camera in self.cameras)
+    def image_files(self, episode_index: int) -> list[str]:
+        files = (self.image_file(episode_index, camera) for camera in self.cameras)
         return list(dict.fromkeys(files))
 
     def clip_source(self, episode_index: int, camera: str) -> dict[str, Any]:
-        """What `extract_clip` needs to know of its episode; changes when the episode does."""
+        """Return what `extract_clip` needs to know; it changes if the episode changes."""
         episode = self.episode(episode_index)
         video = episode.videos.get(camera)
         first = self.source.data_files[episode.data_file][0].dataset_from_index
         return {
             "kind": self.source.camera(camera).kind,
-            "file": self.picture_file(episode_index, camera),
-            "file_state": self._picture_state(episode_index, camera),
+            "file": self.image_file(episode_index, camera),
+            "file_state": self._image_file_state(episode_index, camera),
             "from_s": video.from_s if video else None,
             "to_s": video.to_s if video else None,
             "length": episode.length,
@@ -102,21 +150,37 @@ class RunDataset:
         }
 
     def keyframes_source(self, episode_index: int) -> dict[str, Any]:
-        """What changes when an episode's pictures or times do."""
+        """Return a value that changes if the images or timestamps of an episode change."""
         return {
             "fingerprint": self.episode(episode_index).fingerprint,
-            "files": [self._picture_state(episode_index, camera) for camera in self.cameras],
+            "files": [self._image_file_state(episode_index, camera) for camera in self.cameras],
         }
 
-    def _picture_state(self, episode_index: int, camera: str) -> str:
-        return self._file_state(self.picture_file(episode_index, camera))
+    def _image_file_state(self, episode_index: int, camera: str) -> str:
+        return self._file_state(self.image_file(episode_index, camera))
 
     @functools.cached_property
     def _file_state(self) -> Callable[[str], str]:
         return functools.cache(file_state)
 
+    def check_files(self) -> None:
+        """Raise CuesheetError if source files of the selected episodes do not exist."""
+        needed = self.source.files_of(self.worked_on)
+        missing = [file for file in sorted(needed) if not self.source.is_there(file)]
+        if missing:
+            lines = [
+                f"  {self.root / file}, needed by {describe_range(needed[file])}"
+                for file in missing[:20]
+            ]
+            raise CuesheetError(
+                f"{self.name}: {len(missing)} files that meta/ names do not exist:\n"
+                + "\n".join(lines)
+                + "\nCopy or download the dataset again, or leave these episodes out "
+                "(episodes: [...])."
+            )
+
     def refresh_index(self) -> None:
-        """Remove leftovers of killed runs; re-create an index that no longer fits the source.
+        """Remove leftovers of killed runs; re-create an index that no longer matches the source.
 
         Raises CuesheetError if the source's files disagree with its metadata; the existing index
         is kept.
@@ -128,39 +192,26 @@ class RunDataset:
                 file=sys.stderr,
             )
         path = self.layout.index
-        if path.exists() and not is_current(path, self.source, self.worked_on):
-            from cuesheet.dataset.index import make_index  # imports a video library
+        if not path.exists() or is_current(path, self.source, self.worked_on):
+            return
+        # These import pyarrow and a video library, which jobs should not.
+        from cuesheet.artifacts import source_changes
+        from cuesheet.dataset.index import make_index
 
-            print(f"Cuesheet: {self.name}: the source changed; checking it", file=sys.stderr)
-            from cuesheet.artifacts import source_changes
+        print(f"Cuesheet: {self.name}: the source changed; checking it", file=sys.stderr)
+        before = source_changes.read_fingerprints(path)
+        notices = make_index(path, self.source, self.worked_on)
+        after = source_changes.read_fingerprints(path)
+        if before is not None and (changes := source_changes.compare(before, after)):
+            source_changes.record(self.results, changes)
+            notices = [f"episodes: {source_changes.describe(vars(changes))}", *notices]
+        for notice in notices:
+            print(f"Cuesheet: {self.name}: {notice}", file=sys.stderr)
 
-            before = source_changes.read_fingerprints(path)
-            notices = make_index(path, self.source, self.worked_on)
-            after = source_changes.read_fingerprints(path)
-            if before is not None and (changes := source_changes.compare(before, after)):
-                source_changes.record(self.results, changes)
-                notices = [f"episodes: {source_changes.describe(vars(changes))}", *notices]
-            for notice in notices:
-                print(f"Cuesheet: {self.name}: {notice}", file=sys.stderr)
-
-    def check_files(self) -> None:
-        """Raise CuesheetError for files of the episodes to be worked on that are not there."""
-        needed = self.source.files_of(self.worked_on)
-        missing = [file for file in sorted(needed) if not self.source.is_there(file)]
-        if missing:
-            lines = [
-                f"  {self.root / file}, needed by {describe_range(needed[file])}"
-                for file in missing[:20]
-            ]
-            raise CuesheetError(
-                f"{self.name}: files that meta/ names are not there ({len(missing)}):\n"
-                + "\n".join(lines)
-                + "\nCopy or download the dataset again, or leave these episodes out "
-                "(episodes: [...])."
-            )
+    # What people decided
 
     def given_subtasks(self, episode_index: int) -> dict[str, Any] | None:
-        """Subtasks of an episode that the model is not asked for; None where it is."""
+        """Return the subtasks that replace the model's; None if the model is asked."""
         correction = self.corrections.get(episode_index)
         if correction is not None and correction.subtasks is not None:
             return {"spans": [span.model_dump() for span in correction.subtasks]}
@@ -179,9 +230,11 @@ class RunDataset:
         return [entry.model_dump() for entry in (correction and correction.vqa) or ()]
 
     def verdict(self, episode_index: int) -> str | None:
-        """What a person said of the episode: good, bad, or nothing."""
+        """Return a person's verdict on an episode: good, bad, or None."""
         correction = self.corrections.get(episode_index)
         return correction.verdict if correction else None
+
+    # Files of the run
 
     @property
     def clips(self) -> list[str]:
@@ -195,84 +248,52 @@ class RunDataset:
     def keyframe_folders(self) -> list[str]:
         return [str(self.layout.keyframes(index)) for index in self.worked_on]
 
-    @functools.cached_property
-    def _chosen(self) -> frozenset[int]:
-        return frozenset(self.selected)
-
-    @property
-    def worked_on(self) -> list[int]:
-        """The chosen episodes, those left out or kept as they are apart."""
-        apart = self.left_out | self.kept
-        return [index for index in self.selected if index not in apart]
+    def stage_files(self, episodes: Collection[int], stages: Collection[str]) -> list[str]:
+        return [str(self.layout.stage_file(stage, index)) for stage in stages for index in episodes]
 
     def validations(self, episodes: Iterable[int]) -> list[str]:
         return [str(self.layout.validation(index)) for index in episodes]
 
-    def stage_files(self, episodes: Collection[int], stages: Collection[str]) -> list[str]:
-        return [str(self.layout.stage_file(stage, index)) for stage in stages for index in episodes]
-
-    def selected_in(self, data_file: str) -> list[int]:
-        """The episodes of one data file of the source that are worked on."""
-        chosen = self._chosen - self.left_out - self.kept
-        return [index for index in self._episodes_in(data_file) if index in chosen]
-
-    def others_in(self, data_file: str) -> list[int]:
-        """Episodes of a data file that are not chosen now but were annotated before: they stay."""
-        return [
-            index
-            for index in self._episodes_in(data_file)
-            if index not in self._chosen and index in self._validated
-        ]
-
-    @functools.cached_property
-    def _validated(self) -> frozenset[int]:
-        names = (path.stem for path in self.layout.stage_folder("validation").glob("*.json"))
-        return frozenset(int(name) for name in names if name.isdigit())
-
     @property
-    def is_laid_out_anew(self) -> bool:
+    def is_converted(self) -> bool:
         """Whether the output has another format than the source."""
         return self.output_format != "source" and self.output_format != self.source.version
 
     @property
     def merged_data_files(self) -> list[str]:
-        """Data files with language, of the output or, before they are laid out anew, beside it.
+        """Data files with language columns. If the output is converted, these are its input.
 
-        Files that are not there (they hold no chosen episode) are left out.
+        Files of the source that do not exist (they hold no selected episode) are left out.
         """
-        tree = self.layout.merged if self.is_laid_out_anew else self.layout.annotated
+        tree = self.layout.merged if self.is_converted else self.layout.annotated
         present = (file for file in self.source.data_files if self.source.is_there(file))
         return [str(tree / file) for file in present]
-
-    def _episodes_in(self, data_file: str) -> list[int]:
-        try:
-            return [episode.episode_index for episode in self.source.data_files[data_file]]
-        except KeyError:
-            raise CuesheetError(
-                f"{self.name}: the dataset has no data file {data_file}; it has "
-                f"{', '.join(list(self.source.data_files)[:5])}"
-            ) from None
 
 
 @dataclass(frozen=True)
 class Run:
+    """A run of the workflow. `shard` is set in the inner run of a shard's job."""
+
     config: Config
     datasets: dict[str, RunDataset]
-    references: Mapping[str, str] = field(default_factory=dict)  # to score against, by dataset
-    shard: str | None = None  # of the inner run of a shard's job
+    references: Mapping[str, str] = field(default_factory=dict)  # for scores, by dataset
+    shard: str | None = None
+    results_root: Path = RESULTS
 
     def is_sharded(self, remote: bool) -> bool:
-        """Whether there is one job a shard; `remote`: jobs go to a cluster."""
+        """Whether there is one job per shard. `remote`: jobs run on a cluster."""
         if self.shard is not None or self.config.cluster.shards == "never":
             return False
+        if remote or self.config.cluster.shards == "always":
+            return True
         episodes = sum(len(dataset.selected) for dataset in self.datasets.values())
-        return remote or self.config.cluster.shards == "always" or episodes > MOST_UNSHARDED
+        return episodes > MAX_UNSHARDED_EPISODES
 
     def check_judge(self, remote: bool) -> None:
-        """Raise CuesheetError where labels are to be judged and the run has no model server."""
+        """Raise CuesheetError if labels are to be judged but the run has no model server."""
         if self.config.evaluate.judge and self.references and self.is_sharded(remote):
             raise CuesheetError(
-                "config: evaluate.judge: found true in a run with one job a shard, whose model "
+                "config: evaluate.judge: found true in a run with one job per shard, whose model "
                 "servers end with their shards; set it to false here. When the shards are done, "
                 "run once more on one machine that has the model, with evaluate.judge: true and "
                 "cluster.shards: never; only the judge is asked then"
@@ -280,7 +301,7 @@ class Run:
 
     @property
     def gpus(self) -> int:
-        """GPUs that the run's model servers want."""
+        """GPUs that the run's model servers need."""
         vlm = self.config.vlm
         if vlm.serve != "managed":
             return 0
@@ -288,11 +309,63 @@ class Run:
 
     @property
     def stages(self) -> list[str]:
-        """The annotation stages that are switched on."""
+        """The annotation stages that are enabled."""
         return [stage for stage in STAGES if getattr(self.config, stage).enabled]
 
+    @property
+    def model(self) -> str:
+        """Name of the model, as its server lists it."""
+        return self.config.vlm.model or DEMO_MODEL
+
+    @property
+    def model_settings(self) -> dict[str, Any]:
+        """Everything that determines a response of the model, whichever stage asks."""
+        vlm = self.config.vlm
+        return {
+            "version": ANSWER_VERSION,
+            "serve": vlm.serve,
+            "model": self.model,
+            "sampling": vlm.sampling.model_dump(),
+            "images": vlm.images.model_dump(exclude={"transport"}),
+        }
+
+    @property
+    def clip_settings(self) -> dict[str, Any]:
+        """Settings of `extract_clip`. Clips that are sent to a model are always H.264.
+
+        Model servers often cannot decode AV1 (vLLM with the wheel of OpenCV cannot).
+        """
+        settings = self.config.media.model_dump()
+        if self.config.plan.frames.mode == "clip":
+            settings["clip_codec"] = "h264"
+        return settings
+
+    @property
+    def media_settings(self) -> dict[str, Any]:
+        """Everything that determines the clips and keyframes of an episode, besides its source."""
+        config = self.config
+        return {
+            "clips": config.media.model_dump(),
+            "keyframes": config.keyframes.model_dump(),
+            "vqa": [config.vqa.enabled, config.vqa.hz, config.vqa.frames],
+        }
+
+    @property
+    def annotation_settings(self) -> dict[str, Any]:
+        """Everything that determines the annotations of an episode, besides its media."""
+        config = self.config
+        return {
+            "answers": self.model_settings,
+            "stages": {stage: getattr(config, stage).model_dump() for stage in self.stages},
+            "cameras": [
+                [data.default_camera, *data.vqa_cameras] for data in self.datasets.values()
+            ],
+            "coordinates": config.vlm.coordinates,
+            "seed": config.seed,
+        }
+
     def dataset(self, name: str) -> RunDataset:
-        """The dataset called `name`. Raises CuesheetError with the nearest name."""
+        """Return the dataset called `name`. Raises CuesheetError with the most similar name."""
         if name not in self.datasets:
             near = did_you_mean(name, list(self.datasets))
             hint = f"; did you mean {near}?" if near else "."
@@ -303,19 +376,14 @@ class Run:
         return self.datasets[name]
 
     @property
-    def model(self) -> str:
-        """The model that is asked, as its server lists it."""
-        return self.config.vlm.model or DEMO_MODEL
-
-    @property
     def shared_folder(self) -> str | None:
-        """Folder of media that are sent as file URLs; None where they are sent as data URLs."""
+        """Folder of media that are sent as file URLs; None if they are sent as data URLs."""
         if self.config.vlm.images.transport == "data_url":
             return None
         return str(Path(self.config.vlm.cache_dir) / "media")
 
     def server_settings(self) -> dict[str, Any]:
-        """What the supervisor needs to know."""
+        """Return what the supervisor needs to know."""
         vlm = self.config.vlm
         names = (
             "serve",
@@ -337,12 +405,12 @@ class Run:
             "managed": {**vlm.managed.model_dump(), "command": vlm.managed.words()},
             "shared_folder": self.shared_folder,
             "shard": self.shard,
-            "results_dir": str(RESULTS),
+            "results_dir": str(self.results_root),
             "totals": self.totals(),
         }
 
     def totals(self) -> dict[str, dict[str, list[str]]]:
-        """Episodes and stages to be done by dataset, as the progress line wants them."""
+        """Return the episodes and stages to finish, by dataset, for the progress line."""
         return {
             name: {
                 "episodes": [episode_name(index) for index in dataset.worked_on],

@@ -10,7 +10,7 @@ from snakemake.pathvars import Pathvars
 from cuesheet.artifacts import layout
 from cuesheet.artifacts.layout import RESULTS, Layout, failure_record
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 LIBRARY = REPOSITORY / "scripts"
 PATTERNS = Layout(Path("<results>") / "{dataset}")
 EPISODE = "{episode}"

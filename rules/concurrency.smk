@@ -1,0 +1,77 @@
+# Everything that reads or changes Snakemake's own settings.
+#
+# Checked with the version below; tests/unit/workflow/test_concurrency.py fails if another one is
+# installed. CUESHEET_CONCURRENCY=off switches the changes off: a job that waits for the model then
+# occupies a core, and every job starts its own Python.
+
+CHECKED_WITH_SNAKEMAKE = "9.27.1"
+
+MAY_TUNE_SNAKEMAKE = os.environ.get("CUESHEET_CONCURRENCY") != "off"
+CORES = workflow.resource_settings.cores  # as given: `stage_threads` raises the limit
+
+# Threads of a job on a cluster. The profile's `set-threads` changes it.
+SHARD_CPUS = 8
+
+
+def to_cluster():
+    """Whether jobs run on a cluster.
+
+    Known only after the rules are read. A dry run replaces the executor; what remains visible is
+    whether its jobs would have used threads.
+    """
+    return (
+        workflow.remote_exec
+        or workflow.non_local_exec
+        or (workflow.dryrun and workflow.execution_settings.use_threads)
+    )
+
+
+def stage_threads():
+    """Threads of a job that waits for the model: 0, so that it never blocks a CPU-bound job.
+
+    Snakemake runs at most as many jobs at once as it has cores, plus 5. For local jobs that limit is
+    raised here (the cores are not), and the resource `vlm_jobs` limits the waiting jobs. Replays do
+    not wait, and on a cluster every job has a core of its own.
+    """
+    settings, limits = workflow.resource_settings, workflow.global_resources
+    is_local = workflow.is_main_process and settings.nodes is None and settings.cores
+    if CONFIG.vlm.serve == "replay" or not is_local or not MAY_TUNE_SNAKEMAKE:
+        return 1
+    if "vlm_jobs" not in limits:
+        limits["vlm_jobs"] = min(CONFIG.vlm.concurrency, max(16, 4 * settings.cores))
+    settings.cores += limits["vlm_jobs"].value
+    return 0
+
+
+STAGE_THREADS = stage_threads()
+
+
+def shard_threads(wildcards):
+    """Threads of a shard's job. On one machine it uses all cores: its model server uses the GPUs."""
+    return SHARD_CPUS if to_cluster() else CORES
+
+
+def deployment_options():
+    """Command-line options that give a shard's inner run the same software environments."""
+    settings = workflow.deployment_settings
+    options = []
+    if settings.deployment_method:
+        options += ["--sdm", *(str(method) for method in sorted(settings.deployment_method))]
+    for name, value in (
+        ("--conda-prefix", settings.conda_prefix),
+        ("--apptainer-prefix", settings.apptainer_prefix),
+        ("--apptainer-args", settings.apptainer_args),
+    ):
+        if value:
+            options += [name, str(value)]
+    return options
+
+
+def use_job_server(prefix):
+    """Run the scripts of local jobs through the run's job server."""
+    shell.prefix(prefix.replace("{", "{{").replace("}", "}}"))
+
+
+def is_planning():
+    """Whether files of earlier runs must stay as they are: dry runs, --touch, jobs of a run."""
+    return not workflow.is_main_process or workflow.dryrun or workflow.touch

@@ -1,0 +1,110 @@
+"""What a run starts before its first job and stops after its last."""
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from cuesheet.cluster.job import OUTER_RUN_VARIABLE
+from cuesheet.cluster.plan import ShardPlan
+from cuesheet.cluster.report import say_unfinished, start_record
+from cuesheet.serving import job_server, lifecycle
+from cuesheet.serving.accounting import account_of, read_usages
+from cuesheet.vlm.gateway_client import SERVER_FILE_VARIABLE, SHARED_FOLDER_VARIABLE
+from cuesheet.workflow.run import Run, RunDataset
+
+RUNS = Path(".cuesheet") / "runs"
+STOP_TIMEOUT_S = 30
+
+
+class Session:
+    """The gateway, model server and job server of a run; with `shard_plans`, the record of a run.
+
+    Jobs find the gateway by environment variables, which `start` sets in this process.
+    """
+
+    def __init__(self, run: Run, shard_plans: Mapping[str, ShardPlan] | None) -> None:
+        self._run = run
+        self._shard_plans = shard_plans
+        self._job_server: job_server.JobServer | None = None
+        self._created_at = time.time()
+
+    def start(self, *, use_job_server: bool = True) -> str | None:
+        """Check the sources that changed, then start the servers.
+
+        Returns the shell prefix that makes jobs use the job server; None if there is none. If
+        anything fails, everything that was started is stopped: Snakemake does not call `onerror`
+        after an exception in `onstart`.
+        """
+        try:
+            return self._start(use_job_server)
+        except BaseException:
+            self._stop_servers()
+            raise
+
+    def _start(self, use_job_server: bool) -> str | None:
+        if self._run.shard is None:
+            # The index belongs to the outer run, because shards run at the same time.
+            for dataset in self._run.datasets.values():
+                dataset.refresh_index()
+        if self._shard_plans is not None:
+            os.environ[OUTER_RUN_VARIABLE] = start_record(self._shard_plans)
+            return None
+        server_file = lifecycle.start(self._run.server_settings(), RUNS)
+        os.environ[SERVER_FILE_VARIABLE] = str(server_file.resolve())
+        if self._run.shared_folder is not None:
+            os.environ[SHARED_FOLDER_VARIABLE] = self._run.shared_folder
+        if not use_job_server or not job_server.usable():
+            return None
+        self._job_server = job_server.JobServer(server_file.parent)
+        return self._job_server.shell_prefix
+
+    def stop(self, *, finished: bool) -> None:
+        """Stop the servers. If the run is not finished, say how to continue."""
+        self._stop_servers()
+        if self._run.shard is not None:
+            return
+        if self._shard_plans is not None:
+            say_unfinished(self._shard_plans, os.environ.get(OUTER_RUN_VARIABLE))
+        if not finished:
+            _tell(
+                "Cuesheet: the run is not finished; the causes are above and in the logs. Run the "
+                "same command again to continue: finished files and cached responses are reused."
+            )
+
+    def _stop_servers(self) -> None:
+        if self._job_server is not None:
+            self._job_server.stop()
+            self._job_server = None
+        server_file = os.environ.pop(SERVER_FILE_VARIABLE, None)
+        if server_file:
+            lifecycle.stop(Path(server_file), timeout_s=STOP_TIMEOUT_S)
+
+    def print_summaries(self) -> None:
+        """Print the summaries that this run wrote, and how its model servers spent their time."""
+        for dataset in self._run.datasets.values():
+            path = dataset.layout.summary_text
+            if path.is_file() and path.stat().st_mtime >= self._created_at:
+                _tell(_summary(dataset))
+        if self._run.shard is None:
+            now = time.time()
+            usages = [use for use in read_usages(RUNS) if use["updated_at"] >= self._created_at]
+            for name in self._run.datasets:
+                account = account_of(usages, name, now)
+                if account.calls:
+                    _tell(f"Cuesheet: {name}: {account.as_text()}")
+
+
+def _summary(dataset: RunDataset) -> str:
+    layout = dataset.layout
+    text = layout.summary_text.read_text(encoding="utf-8").rstrip()
+    if layout.report.is_file():
+        text += f"\n  Report:            {layout.report} (open it in a browser)"
+        if layout.review.is_dir():
+            text += f"; to correct annotations: cuesheet review {layout.folder}"
+    return f"{text}\n"
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,125 @@
+"""Files that the targets of the workflow name, and the inputs of rules that need many episodes.
+
+With shards, the outer run knows the markers of shards instead of the files of episodes.
+"""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cuesheet.cluster.plan import ShardPlan
+from cuesheet.workflow.run import Run, RunDataset
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The targets of a run. `is_sharded`: one job per shard makes the files of its episodes."""
+
+    run: Run
+    shard_plans: Mapping[str, ShardPlan]
+    is_sharded: bool
+
+    @property
+    def _datasets(self) -> list[RunDataset]:
+        return list(self.run.datasets.values())
+
+    @functools.cached_property
+    def clips(self) -> list[str]:
+        return [] if self.is_sharded else [clip for data in self._datasets for clip in data.clips]
+
+    @functools.cached_property
+    def keyframes(self) -> list[str]:
+        if self.is_sharded:
+            return []
+        return [folder for dataset in self._datasets for folder in dataset.keyframe_folders]
+
+    @property
+    def media(self) -> list[str]:
+        if not self.is_sharded:
+            return [*self.clips, *self.keyframes]
+        plans = self.shard_plans.values()
+        return [plan.media_marker(shard) for plan in plans for shard in plan.shards]
+
+    @functools.cached_property
+    def annotations(self) -> list[str]:
+        """Stage files and validations by name, so that a deleted file is re-created."""
+        if self.is_sharded:
+            return [marker for name in self.shard_plans for marker in self.shards_of(name)]
+        return [
+            file
+            for dataset in self._datasets
+            for file in (
+                *dataset.stage_files(dataset.worked_on, self.run.stages),
+                *dataset.validations(dataset.worked_on),
+            )
+        ]
+
+    def shards_of(self, name: str) -> list[str]:
+        """Return the markers of all shards of a dataset."""
+        plan = self.shard_plans[name]
+        return [plan.marker(shard) for shard in plan.shards]
+
+    @property
+    def datasets(self) -> list[str]:
+        """Data files, metadata and index of every annotated dataset."""
+        return [
+            file
+            for dataset in self._datasets
+            for file in (
+                *dataset.merged_data_files,
+                str(dataset.layout.annotated_info),
+                str(dataset.layout.index),
+            )
+        ]
+
+    @property
+    def exports(self) -> list[str]:
+        return [str(dataset.layout.export("parquet")) for dataset in self._datasets]
+
+    @property
+    def summaries(self) -> list[str]:
+        return [str(dataset.layout.summary_text) for dataset in self._datasets]
+
+    @property
+    def reports(self) -> list[str]:
+        """Report, review page, and scores if the dataset has a reference."""
+        pages = [
+            str(page)
+            for dataset in self._datasets
+            for page in (dataset.layout.report, dataset.layout.review_page)
+        ]
+        return [*pages, *self.evaluations]
+
+    @property
+    def evaluations(self) -> list[str]:
+        return [str(self.run.datasets[name].layout.evaluation()) for name in self.run.references]
+
+    def evaluation_of(self, name: str) -> list[str]:
+        """Return the scores of a dataset; none if it has no reference."""
+        if name not in self.run.references:
+            return []
+        return [str(self.run.datasets[name].layout.evaluation())]
+
+    def validations_in(self, dataset: RunDataset, data_file: str) -> list[str]:
+        """Return the validations that the merge of one data file needs."""
+        return [] if self.is_sharded else dataset.validations(dataset.selected_in(data_file))
+
+    def stage_files_in(self, dataset: RunDataset, data_file: str) -> list[str]:
+        """Return the stage files that the merge of one data file needs."""
+        if self.is_sharded:
+            return []
+        return dataset.stage_files(dataset.selected_in(data_file), self.run.stages)
+
+    def shards_in(self, dataset: RunDataset, data_file: str) -> list[str]:
+        """Return the markers of the shards that hold the episodes of one data file."""
+        if not self.is_sharded:
+            return []
+        return self.shard_plans[dataset.name].markers_of(dataset.selected_in(data_file))
+
+    def scored_files(self, dataset: RunDataset) -> list[str]:
+        """Return the files that scores are computed from: annotations, and clips for motion."""
+        if self.is_sharded:
+            return self.shards_of(dataset.name)
+        stages = [stage for stage in ("plan", "vqa") if stage in self.run.stages]
+        clips = dataset.clips if "motion" in self.run.config.evaluate.baselines else []
+        return dataset.stage_files(dataset.worked_on, stages) + clips
