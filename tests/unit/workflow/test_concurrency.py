@@ -20,7 +20,7 @@ def test_no_other_rules_file_touches_the_settings_of_snakemake() -> None:
     private = (
         r"workflow\.(resource_settings|global_resources|execution_settings|deployment_settings)"
     )
-    private += r"|workflow\.(remote_exec|non_local_exec|output_settings)|shell\.prefix"
+    private += r"|workflow\.(deployment_settings|remote_exec|non_local_exec)|shell\.prefix"
     files = [REPOSITORY / "Snakefile", *(REPOSITORY / "rules").glob("*.smk")]
     found = [path.name for path in files if re.search(private, path.read_text())]
     assert found == ["concurrency.smk"]
