@@ -1,4 +1,4 @@
-"""The part of the configuration that is about shards and clusters (section `cluster`)."""
+"""Settings of shards and clusters (section `cluster`)."""
 
 from typing import Literal, Self
 
@@ -8,55 +8,55 @@ from cuesheet.config.types import PositiveFloat, Section
 
 
 class ClusterConfig(Section):
-    """Shards: episodes that one job annotates, with a model server of its own (docs/cluster.md)."""
+    """Shards: episodes that one job annotates with its own model server (docs/cluster.md)."""
 
     shards: Literal["auto", "always", "never"] = Field(
         default="auto",
         description=(
-            "One job a shard instead of one a step and episode. `auto`: where jobs go to a "
-            "cluster, and on one machine for more than 2,000 episodes."
+            "Run one job per shard instead of one per step and episode. `auto`: on a cluster, "
+            "and on one machine for more than 2,000 episodes."
         ),
     )
     shard_minutes: PositiveFloat = Field(
-        default=30.0, le=100_000, description="How long a shard should take, about."
+        default=30.0, le=100_000, description="Approximate duration of a shard in minutes."
     )
     video_speed: PositiveFloat = Field(
         default=5.0,
         le=10_000,
         description=(
-            "Minutes of video that one shard's job annotates in a minute; with `shard_minutes` it "
-            "gives the size of shards. The status command says what it was in truth."
+            "Minutes of video that one shard annotates per minute; together with `shard_minutes` "
+            "it determines the size of shards. `cuesheet status` prints the measured value."
         ),
     )
     episodes_per_shard: int | None = Field(
         default=None,
         ge=1,
         description=(
-            "So many episodes a shard, however long they are; null: shards of equal length by "
-            "`shard_minutes` and `video_speed`. Changing any of the three deals all episodes out "
-            "anew."
+            "Episodes per shard, whatever their length; null: shards of equal length by "
+            "`shard_minutes` and `video_speed`. Changing any of the three assigns all episodes "
+            "again."
         ),
     )
     media: Literal["with_gpu", "separate"] = Field(
         default="with_gpu",
         description=(
-            "Where clips and keyframes are made: `with_gpu` in the shard's own job; `separate` in "
-            "a job before it that needs no GPU."
+            "Which job creates clips and keyframes: `with_gpu`: the shard's own job; `separate`: "
+            "an earlier job that needs no GPU."
         ),
     )
     scratch: str | None = Field(
         default=None,
         min_length=1,
         description=(
-            "Folder on each node's own disk, `$TMPDIR` for one, for the pictures of keyframes "
-            "while a shard's job works; they are not kept, so that report and review page show "
-            "none. null: they are in `results/` and stay. Not with `media: separate`."
+            "Folder on each node's local disk, such as `$TMPDIR`, for keyframe images while a "
+            "shard runs. They are deleted afterwards, so report and review page show none. null: "
+            "they are stored in `results/`. Not with `media: separate`."
         ),
     )
     jobs_per_cpu: PositiveFloat = Field(
         default=2.0,
         le=64,
-        description="Steps at once for each CPU of a shard's job; most of them wait for replies.",
+        description=("Concurrent steps per CPU of a shard; most of them wait for replies."),
     )
 
     @model_validator(mode="after")

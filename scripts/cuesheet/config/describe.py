@@ -1,4 +1,4 @@
-"""The settings as a list, and what each accepts in plain words (for files and for errors)."""
+"""Lists the settings and describes in words what each accepts, for generated files and errors."""
 
 from collections.abc import Iterator
 from types import NoneType, UnionType
@@ -14,7 +14,7 @@ _PLAIN = {bool: "true or false", int: "whole number", float: "number", str: "tex
 
 
 def section_of(field: FieldInfo) -> type[BaseModel] | None:
-    """The model of a field that is a section of further settings; None for a single setting."""
+    """Return the model of a field that is a section; None for a single setting."""
     kind = field.annotation
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
@@ -29,7 +29,7 @@ def settings(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, Fie
 
 
 def choices(field: FieldInfo) -> list[str]:
-    """The words that a field (or the items of its list) allows; empty where it is free."""
+    """Return the values that a field (or an item of its list) allows; empty if any is allowed."""
     found: list[str] = []
     open_kinds = [field.annotation]
     while open_kinds:
@@ -42,26 +42,26 @@ def choices(field: FieldInfo) -> list[str]:
 
 
 def takes_list(field: FieldInfo) -> bool:
-    """Whether a list is among the values that a field accepts."""
+    """Return whether a field accepts a list."""
     kinds = [field.annotation, *get_args(field.annotation)]
     return any(get_origin(kind) is list for kind in kinds)
 
 
-def expected(field: FieldInfo, item: bool = False) -> str:
-    """What a field accepts, e.g. `whole number, 1 to 64`; with `item`: what its list holds."""
+def describe_expected(field: FieldInfo, item: bool = False) -> str:
+    """Describe what a field accepts, e.g. `whole number, 1 to 64`; with `item`, a list's items."""
     kind = field.annotation
     if item:
         lists = [k for k in (kind, *get_args(kind)) if get_origin(k) is list]
-        return _kind_words(get_args(lists[0])[0]) if lists else _kind_words(kind)
+        return type_name(get_args(lists[0])[0]) if lists else type_name(kind)
     for mark in field.metadata:
         if isinstance(mark, Expected):
             return mark.words
-    words = _kind_words(kind)
+    words = type_name(kind)
     limits = _limits(field)
     return f"{words}, {limits}" if limits else words
 
 
-def _kind_words(kind: Any) -> str:
+def type_name(kind: Any) -> str:
     if kind in _PLAIN:
         return _PLAIN[kind]
     origin, inner = get_origin(kind), get_args(kind)
@@ -74,7 +74,7 @@ def _kind_words(kind: Any) -> str:
     if origin is dict:
         return "mapping"
     if origin in (Union, UnionType):
-        words = [_kind_words(one) for one in inner if one is not NoneType]
+        words = [type_name(one) for one in inner if one is not NoneType]
         if NoneType in inner:
             words.append("null")
         return " or ".join(words)

@@ -1,4 +1,4 @@
-"""Write what follows from the configuration's models: `cuesheet config [--check]`.
+"""Generate the files that follow from the settings models: `cuesheet config [--check]`.
 
 Makes `config/config.yaml` (every setting with its default and meaning), `config/config.schema.json`
 (for editors) and `docs/configuration.md` (the reference). With `--check` nothing is written; exit
@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from cuesheet.config.describe import choices, expected, section_of
+from cuesheet.config.describe import choices, describe_expected, section_of
 from cuesheet.config.models import Config, DatasetEntry
 from cuesheet.config.types import Expected, parse_episodes
 from cuesheet.files import write_text
@@ -27,7 +27,7 @@ _WIDTH = 98
 
 
 def default_of(field: FieldInfo) -> Any:
-    """A field's default as plain data, written the way a person writes it."""
+    """Return a field's default as plain data, as a person would write it."""
     default = field.get_default(call_default_factory=True)
     if default is None and any(getattr(m, "func", None) is parse_episodes for m in field.metadata):
         return "all"
@@ -35,13 +35,13 @@ def default_of(field: FieldInfo) -> Any:
 
 
 def yaml_value(value: Any) -> str:
-    """One line of YAML for a plain value, e.g. `[bbox, count]`."""
+    """Return one line of YAML for a plain value, e.g. `[bbox, count]`."""
     text = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False)
     return text.removesuffix("...\n").strip()
 
 
 def yaml_text() -> str:
-    """The documented `config/config.yaml`."""
+    """Return the documented `config/config.yaml`."""
     lines = [
         "# yaml-language-server: $schema=config.schema.json",
         *_comment(str(Config.__doc__), 0),
@@ -49,7 +49,7 @@ def yaml_text() -> str:
         *_comment(
             "Change the values to your liking, or put only those that differ into a file of your "
             "own and name it with --configfile. The comments and defaults come from "
-            "scripts/cuesheet/config.py; after a change there run: make config",
+            "scripts/cuesheet/config; after a change there run: make config",
             0,
         ),
         "",
@@ -77,8 +77,8 @@ def _yaml_section(model: type[BaseModel], indent: int) -> list[str]:
 
 
 def _accepts(field: FieldInfo) -> str:
-    """What the description of a setting leaves open, e.g. ` [whole number, 1 to 64]`."""
-    words, text = expected(field), str(field.description)
+    """Return the accepted values of a setting for its comment, e.g. ` [whole number, 1 to 64]`."""
+    words, text = describe_expected(field), str(field.description)
     said = field.annotation in (bool, str) or any(isinstance(m, Expected) for m in field.metadata)
     allowed = choices(field)
     if said or (allowed and all(f"`{choice}`" in text for choice in allowed)):
@@ -103,7 +103,7 @@ def _plain(text: str) -> str:
 
 
 def schema_text() -> str:
-    """The JSON schema, draft 2020-12, for editors that complete and check YAML."""
+    """Return the JSON schema (draft 2020-12) for editors that complete and check YAML."""
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **_without_titles(Config.model_json_schema()),
@@ -113,7 +113,7 @@ def schema_text() -> str:
 
 
 def _without_titles(node: Any) -> Any:
-    """Drop the titles that pydantic makes of field names; they only repeat the key."""
+    """Drop the titles that pydantic derives from field names; they only repeat the key."""
     if isinstance(node, dict):
         return {
             key: _without_titles(value)
@@ -124,11 +124,11 @@ def _without_titles(node: Any) -> Any:
 
 
 def reference_text() -> str:
-    """The reference page `docs/configuration.md`."""
+    """Return the reference page `docs/configuration.md`."""
     lines = [
         "# Configuration reference",
         "",
-        "<!-- Generated from scripts/cuesheet/config.py by `make config`; do not edit. -->",
+        "<!-- Generated from scripts/cuesheet/config by `make config`; do not edit. -->",
         "",
         "Every setting, what it accepts, its default and its meaning. How to go about it, with "
         "examples: [config/README.md](../config/README.md). Times are in seconds (`_s`). Unknown "
@@ -164,13 +164,13 @@ def _table(model: type[BaseModel]) -> list[str]:
         if section_of(field):
             continue
         default = "required" if field.is_required() else f"`{yaml_value(default_of(field))}`"
-        cells = (f"`{name}`", expected(field), default, str(field.description))
+        cells = (f"`{name}`", describe_expected(field), default, str(field.description))
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return [*rows, ""]
 
 
 def generated() -> dict[str, str]:
-    """Path relative to the repository -> text, of every generated file."""
+    """Return path (relative to the repository) -> text of every generated file."""
     return {
         "config/config.yaml": yaml_text(),
         "config/config.schema.json": schema_text(),
@@ -179,7 +179,7 @@ def generated() -> dict[str, str]:
 
 
 def drifted(repository: Path) -> list[str]:
-    """The generated files that are missing or differ from what the models give."""
+    """Return the generated files that are missing or outdated."""
     return [
         name
         for name, text in generated().items()
@@ -201,7 +201,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     for name in names:
         print(
-            f"{name} is not what scripts/cuesheet/config.py gives; run: make config (or {COMMAND})",
+            f"{name} does not match scripts/cuesheet/config; run: make config (or {COMMAND})",
             file=sys.stderr,
         )
     return 1 if names else 0

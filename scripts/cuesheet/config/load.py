@@ -1,4 +1,4 @@
-"""Read a configuration, and say what is wrong with it: one line a problem, for a person."""
+"""Reads the configuration, and reports every mistake in one line."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -7,12 +7,12 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from cuesheet.config.describe import choices, expected, section_of, settings, takes_list
+from cuesheet.config.describe import choices, describe_expected, section_of, settings, takes_list
 from cuesheet.config.models import Config, DatasetEntry
 from cuesheet.errors import CuesheetError
 from cuesheet.text import did_you_mean
 
-# Settings and values that an earlier version had, and what replaces them.
+# Settings and values of earlier versions, and what replaces them.
 RENAMED_SETTINGS: dict[str, str] = {}
 RENAMED_VALUES: dict[tuple[str, str], str] = {("vlm.serve", "offline"): "demo"}
 
@@ -21,10 +21,10 @@ _NAMES = 8  # keys listed where nothing is near
 
 
 def load_config(raw: Mapping[str, Any] | None) -> Config:
-    """Turn what YAML and `--config` gave into a Config.
+    """Convert the values of YAML files and `--config` into a Config.
 
-    Raises CuesheetError with one line a problem: key, what was found, what is expected, and the
-    nearest right name.
+    Raises CuesheetError with one line per problem: the key, what was found, what is expected, and
+    the closest valid name.
     """
     problems: list[str] = []
     known = _drop_unknown(Config, raw or {}, "", problems)
@@ -65,7 +65,7 @@ def _validate(
 def _drop_unknown(
     model: type[BaseModel], raw: Any, above: str, problems: list[str]
 ) -> dict[str, Any]:
-    """Copy `raw` without unknown keys and without what should be a section and is none."""
+    """Copy `raw` without unknown keys and without values that should be sections."""
     kept: dict[str, Any] = {}
     for key, value in raw.items():
         field = model.model_fields.get(key) if isinstance(key, str) else None
@@ -127,7 +127,7 @@ def _nested(path: str) -> str:
 
 
 def _read_dataset(value: Any, problems: list[str]) -> Any:
-    """Check `dataset` by its shape, so that one slip is one line; return it to be validated."""
+    """Check the form of `dataset`, so that a mistake gives one line; return it for validation."""
     if isinstance(value, Mapping):
         if "path" in value and set(value) <= set(DatasetEntry.model_fields):
             problems.append(
@@ -145,7 +145,7 @@ def _read_dataset(value: Any, problems: list[str]) -> Any:
     elif _is_folder(value):
         return value
     field = Config.model_fields["dataset"]
-    problems.append(f"dataset: found {show(value)}, expected {_plain(expected(field))}")
+    problems.append(f"dataset: found {show(value)}, expected {_plain(describe_expected(field))}")
     return value
 
 
@@ -174,7 +174,7 @@ def _read_entry(name: Any, entry: Any, problems: list[str]) -> Any:
 def _describe(
     model: type[BaseModel], details: ErrorDetails, values: Any, above: str
 ) -> tuple[str, str]:
-    """(full key, line) of one of pydantic's errors."""
+    """Return (full key, line) for one of pydantic's errors."""
     field: FieldInfo | None = None
     value, where, item = values, above, False
     current: type[BaseModel] | None = model
@@ -198,7 +198,7 @@ def _describe(
 
 
 def _words(field: FieldInfo | None, item: bool = False) -> str:
-    return "a value" if field is None else expected(field, item)
+    return "a value" if field is None else describe_expected(field, item)
 
 
 def _hint(field: FieldInfo, value: Any, item: bool) -> str:
@@ -223,7 +223,7 @@ def _plain(words: str) -> str:
 
 
 def show(value: Any) -> str:
-    """A value as the person wrote it, with its kind where that is not plain to see."""
+    """Return a value as the user wrote it, with its type if that is not obvious."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""Settings of what a person looks at: the report and the scores."""
+"""Settings of the report and the scores."""
 
 from typing import Annotated, Literal
 
@@ -15,28 +15,28 @@ Price = Annotated[float | None, Field(ge=0), BeforeValidator(null_is_none)]
 
 
 class ReportConfig(Section):
-    """The report, one HTML file a dataset: `results/{name}/report.html`."""
+    """The report, one HTML file per dataset: `results/{name}/report.html`."""
 
     max_timelines: int = Field(
         default=200,
         ge=1,
         description=(
-            "At most so many episodes have their timeline in the report: those with warnings "
-            "first, then an even choice of the others. The review page has all."
+            "Most episodes with a timeline in the report: those with warnings first, then an "
+            "even selection. The review page shows all."
         ),
     )
     price_prompt: Price = Field(
-        default=None, description="Price of a million prompt tokens; null: no cost is shown."
+        default=None, description="Price per million prompt tokens; null: no cost is shown."
     )
     price_completion: Price = Field(
-        default=None, description="Price of a million completion tokens; null: no cost is shown."
+        default=None, description="Price per million completion tokens; null: no cost is shown."
     )
-    currency: str = Field(default="USD", description="Of the prices.")
+    currency: str = Field(default="USD", description="Currency of the prices.")
 
 
 class EvaluateConfig(Section):
-    """Scores against reference segments, for datasets that have some: `evaluation.txt`, `.json`
-    and `.svg` (definitions: docs/evaluation.md)."""
+    """Scores against reference segments, if there are any: `evaluation.txt`, `.json` and `.svg`
+    (definitions: docs/evaluation.md)."""
 
     reference: ReferenceSetting = Field(
         default=None,
@@ -48,20 +48,20 @@ class EvaluateConfig(Section):
     baselines: list[Literal["uniform", "motion"]] = Field(
         default=["uniform", "motion"],
         description=(
-            "Guesses with as many segments an episode that are scored beside: `uniform` (equally "
-            "long) and `motion` (cut where the picture moves least)."
+            "Baselines with the same number of segments per episode, scored for comparison: "
+            "`uniform` (equal lengths) and `motion` (boundaries at the least motion)."
         ),
     )
     same_label_token_f1: float = Field(
-        default=0.5, ge=0, le=1, description="Labels mean the same from this token F1 on."
+        default=0.5, ge=0, le=1, description="Token F1 from which two labels count as equal."
     )
     judge: bool = Field(
         default=False,
         description=(
-            "Ask the model whether labels mean the same (prompt `evaluate_judge`); its verdict "
-            "then counts before the words."
+            "Let the model decide if labels mean the same (prompt `evaluate_judge`). Its verdict "
+            "takes precedence over the words."
         ),
     )
     ignore_boxes: list[str] = Field(
-        default=[], description="Names of reference boxes that do not count, e.g. `[gripper]`."
+        default=[], description="Names of reference boxes to ignore, e.g. `[gripper]`."
     )

@@ -1,4 +1,4 @@
-"""The kinds of values that settings have: what they accept and how that is said in words."""
+"""Types of settings: which values they accept, and their description in words."""
 
 import re
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _LARGEST_EPISODE = 10_000_000  # a guard against a slip such as 0-99999999999
 
 @dataclass(frozen=True)
 class Expected:
-    """What a value may be, in plain words, for types that do not say it themselves."""
+    """Describes the accepted values in words, for types that do not."""
 
     words: str
 
@@ -31,7 +31,7 @@ class Expected:
 def parse_episodes(value: object) -> object:
     """Turn `[0, 3, "5-9"]`, `"0,3,5-9"` or `7` into a sorted list of distinct episode indices.
 
-    Raises ValueError that names the item which is neither a number nor a range.
+    Raises ValueError that names the invalid item.
     """
     if value is None or value in ("all", "null"):
         return None
@@ -56,12 +56,12 @@ def parse_episodes(value: object) -> object:
 
 
 def null_is_none(value: object) -> object:
-    """Snakemake's `--config` hands nested values over as text, `null` included."""
+    """Treat the text `null` as None: Snakemake's `--config` passes nested values as text."""
     return None if value in ("null", "~", "") else value
 
 
 def _with_plain_values(value: object) -> object:
-    """Undo the same in a free mapping, where no type does it: text `false` is false."""
+    """Convert text to plain values in a free mapping: the text `false` becomes false."""
     if isinstance(value, dict):
         return {key: _with_plain_values(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -111,7 +111,7 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _undo_yaml_booleans(cls, value: object, info: ValidationInfo) -> object:
-        """YAML reads `off` as false; and true is no number, though Python counts it as 1."""
+        """Restore `off`, which YAML reads as false, and reject true and false as numbers."""
         annotation = cls.model_fields[str(info.field_name)].annotation
         if value is False and "off" in get_args(annotation):
             return "off"

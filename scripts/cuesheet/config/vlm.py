@@ -1,4 +1,4 @@
-"""The part of the configuration that is about the model and its server (section `vlm`)."""
+"""Settings of the model and its server (section `vlm`)."""
 
 import re
 import shlex
@@ -8,86 +8,93 @@ from pydantic import Field, field_validator, model_validator
 
 from cuesheet.config.types import Expected, Mapping, PositiveFloat, Section, Text
 
-# What the run starts and ends by itself, with the settings of `managed`.
+# Values of `serve` for which the run starts and stops the server, with the settings of `managed`.
 STARTED = ("managed", "vllm-batch")
 
 
 class SamplingConfig(Section):
-    """Sampling parameters, part of what determines an answer."""
+    """Sampling parameters. Changing one changes the cache key of every request."""
 
-    temperature: float = Field(default=0.2, ge=0, le=2, description="0 is greedy.")
+    temperature: float = Field(default=0.2, ge=0, le=2, description="0 is greedy decoding.")
     top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus sampling.")
-    max_tokens: int = Field(default=1024, ge=1, description="Longest reply; doubled once if cut.")
-    seed: int = Field(default=0, ge=0, description="Sent to the server with every call.")
+    max_tokens: int = Field(
+        default=1024, ge=1, description="Most tokens per reply; doubled once if a reply is cut off."
+    )
+    seed: int = Field(default=0, ge=0, description="Random seed sent with every request.")
     reasoning_effort: Text = Field(
-        default=None, description="Passed through where set (`low`, `medium`, `high`)."
+        default=None, description="Sent if set (`low`, `medium`, `high`)."
     )
     chat_template_kwargs: Mapping = Field(
-        default=None, description="Passed through where set, e.g. `{enable_thinking: false}`."
+        default=None, description="Sent if set, e.g. `{enable_thinking: false}`."
     )
     mm_processor_kwargs: Mapping = Field(
-        default=None, description="Passed through where set, e.g. `{max_pixels: 401408}`."
+        default=None, description="Sent if set, e.g. `{max_pixels: 401408}`."
     )
 
 
 class ImagesConfig(Section):
     """How images are sent."""
 
-    format: Literal["jpeg", "png"] = Field(default="jpeg", description="Of the data URLs.")
-    jpeg_quality: int = Field(default=90, ge=1, le=100, description="Of JPEG images.")
+    format: Literal["jpeg", "png"] = Field(default="jpeg", description="Image format of data URLs.")
+    jpeg_quality: int = Field(default=90, ge=1, le=100, description="Quality of JPEG images.")
     transport: Literal["data_url", "file_url"] = Field(
         default="data_url",
-        description="`file_url`: `file://` paths, where the server shares the disk and allows it.",
+        description=(
+            "`file_url`: send `file://` paths, if the server shares the disk and allows them."
+        ),
     )
 
 
 class ManagedConfig(Section):
-    """The server that the run starts by itself (`serve: managed`), once for every replica."""
+    """The server that the run starts (`serve: managed`), one per replica."""
 
     server: Literal["vllm", "transformers", "ktransformers"] = Field(
         default="vllm",
         description=(
-            "What is started: `vllm` (`vllm serve`), `transformers` (`transformers serve`) or "
-            "`ktransformers` (`ktransformers serve`), if `command` does not say otherwise."
+            "Which server to start: `vllm` (`vllm serve`), `transformers` (`transformers serve`) "
+            "or `ktransformers` (`ktransformers serve`), unless `command` is set."
         ),
     )
     command: Annotated[str | list[str] | None, Expected("text, list of texts or null")] = Field(
         default=None,
         description=(
-            "The whole command in place of the server's own, with `{model}`, `{host}`, `{port}` "
-            "and, for servers that take no key from the environment, `{api_key}`; `extra_args` "
-            "follow it. The settings from `tensor_parallel_size` to `limit_mm_per_prompt` are not "
-            "turned into arguments then."
+            "Complete command that replaces the server's own, with `{model}`, `{host}`, `{port}` "
+            "and, for servers that take no key from the environment, `{api_key}`. `extra_args` "
+            "are appended; the settings from `tensor_parallel_size` to `limit_mm_per_prompt` are "
+            "then not turned into arguments."
         ),
     )
     python: Text = Field(
         default=None,
         description=(
-            "Python of the environment that the server is installed in, e.g. "
-            "`/opt/vllm/bin/python`; null: the command as the shell finds it."
+            "Python of the environment in which the server is installed, e.g. "
+            "`/opt/vllm/bin/python`; null: the command found in PATH."
         ),
     )
     extra_args: list[str] = Field(
-        default=[], description="Further arguments, e.g. `[--dtype, bfloat16]`."
+        default=[], description="Additional arguments, e.g. `[--dtype, bfloat16]`."
     )
     tensor_parallel_size: int = Field(
-        default=1, ge=1, le=64, description="GPUs that share the model, for each replica."
+        default=1, ge=1, le=64, description="GPUs per replica that share the model."
     )
     max_model_len: int | None = Field(
         default=None, ge=256, description="Longest context in tokens; null: the model's own."
     )
     gpu_memory_utilization: float | None = Field(
-        default=None, gt=0, le=1, description="Share of GPU memory to use; null: the server's own."
+        default=None,
+        gt=0,
+        le=1,
+        description="Share of GPU memory to use; null: the server's default.",
     )
     limit_mm_per_prompt: Mapping = Field(
         default=None,
-        description="Most images and clips in one request, e.g. `{image: 16, video: 1}`.",
+        description="Most images and clips per request, e.g. `{image: 16, video: 1}`.",
     )
     env: Mapping = Field(
         default=None,
         description=(
-            "Further environment variables of the server, e.g. `{HF_HUB_OFFLINE: 1}`. Never a key: "
-            "what is exported already reaches the server too."
+            "Additional environment variables of the server, e.g. `{HF_HUB_OFFLINE: 1}`. Never "
+            "keys: exported variables reach the server anyway."
         ),
     )
     gpus: Annotated[
@@ -96,19 +103,19 @@ class ManagedConfig(Section):
     ] = Field(
         default="auto",
         description=(
-            "GPUs to deal out to the replicas through CUDA_VISIBLE_DEVICES. `auto`: those that "
-            "CUDA_VISIBLE_DEVICES names (a SLURM job's), else all that nvidia-smi lists; `leave`: "
-            "the server takes what it finds."
+            "GPUs to distribute over the replicas through CUDA_VISIBLE_DEVICES. `auto`: those "
+            "that CUDA_VISIBLE_DEVICES names (in a SLURM job), otherwise all that nvidia-smi "
+            "lists; `leave`: the server uses what it finds."
         ),
     )
     gpus_per_replica: int | None = Field(
-        default=None, ge=1, le=64, description="null: `tensor_parallel_size`."
+        default=None, ge=1, le=64, description="GPUs per replica; null: `tensor_parallel_size`."
     )
 
     @field_validator("gpus", "extra_args", mode="before")
     @classmethod
     def _numbers_are_words(cls, value: object) -> object:
-        """`[0, 1]` names GPUs and `[--max-num-seqs, 64]` arguments; both are text in the end."""
+        """Accept numbers in lists of text, such as `[0, 1]` and `[--max-num-seqs, 64]`."""
         if not isinstance(value, list):
             return value
         plain = (int, float, str)
@@ -127,7 +134,7 @@ class ManagedConfig(Section):
             raise ValueError("the command is empty; leave the key out for the server's own")
         if not any("{port}" in word for word in words):
             raise ValueError(
-                "the command has no {port}; every replica gets a free port of its own, so write "
+                "the command has no {port}, but every replica needs a port of its own; write "
                 "for example --port {port}"
             )
         names = "model|host|port|api_key"
@@ -145,7 +152,9 @@ class ManagedConfig(Section):
     def _limits_are_counts(cls, limits: dict[str, Any] | None) -> dict[str, int] | None:
         for name, count in (limits or {}).items():
             if name not in ("image", "video", "audio"):
-                raise ValueError(f"{name!r} is no kind of input; it can be image, video or audio")
+                raise ValueError(
+                    f"{name!r} is not a kind of input; it can be image, video or audio"
+                )
             if isinstance(count, bool) or not isinstance(count, int) or count < 0:
                 raise ValueError(f"{name}: found {count!r}, expected a whole number, 0 or more")
         return limits
@@ -160,7 +169,7 @@ class ManagedConfig(Section):
                 raise ValueError(f"{name}: found {value!r}, expected a text or a number")
             if re.search(r"(?i)(api_?key|token|secret|password)$", name):
                 raise ValueError(
-                    f"{name} looks like a key; export it in the shell, so that it is in no file"
+                    f"{name} looks like a key; export it in the shell, so that no file has it"
                 )
         texts = {None: "", True: "true", False: "false"}
         return {
@@ -169,7 +178,7 @@ class ManagedConfig(Section):
         }
 
     def words(self) -> list[str] | None:
-        """The words of `command`; None where there is none."""
+        """Return the words of `command`; None if it is not set."""
         return None if self.command is None else _split(self.command)
 
 
@@ -188,34 +197,36 @@ class VlmConfig(Section):
     serve: Literal["demo", "managed", "vllm-batch", "external", "replay"] = Field(
         default="demo",
         description=(
-            "`demo`: the built-in demo model, classical vision and not a language model; "
-            "`managed`: the run starts a server of `model` itself and stops it at its end; "
-            "`vllm-batch`: the same with vLLM's offline entry point in one process, without its "
-            "server; `external`: "
-            "OpenAI-compatible servers at `base_urls`; `replay`: no server, answers from the cache "
-            "alone."
+            "`demo`: the built-in demo model (classical vision, not a language model); "
+            "`managed`: the run starts a server for `model` and stops it at its end; "
+            "`vllm-batch`: vLLM's offline entry point in one process instead of its server; "
+            "`external`: OpenAI-compatible servers at `base_urls`; `replay`: no server, only "
+            "cached responses."
         ),
     )
     model: Text = Field(
         default=None,
         description=(
-            "Model name as the server lists it; needed for `managed` and `vllm-batch` (a name on "
-            "the Hugging Face hub or a folder), for `external`, and for `replay` (whose answers "
-            "are replayed). Part of answers."
+            "Model name as the server lists it. Required for `managed` and `vllm-batch` (a name "
+            "on the Hugging Face hub or a folder), `external`, and `replay` (whose responses are "
+            "replayed). Part of the cache key."
         ),
     )
     base_urls: list[str] = Field(
-        default=[], description="For `external`, e.g. `[http://127.0.0.1:8000/v1]`; several share."
+        default=[],
+        description=(
+            "URLs of external servers, e.g. `[http://127.0.0.1:8000/v1]`; several share the load."
+        ),
     )
     api_key_env: Text = Field(
         default=None,
         description=(
-            "Environment variable that holds the key; never the key itself. Where neither this nor "
-            "`api_key_file` is set, Hugging Face's servers get the token of `hf auth login` "
-            "(`HF_TOKEN` wins)."
+            "Environment variable that holds the key (never the key itself). If neither this nor "
+            "`api_key_file` is set, Hugging Face servers get the token of `hf auth login` "
+            "(`HF_TOKEN` takes precedence)."
         ),
     )
-    api_key_file: Text = Field(default=None, description="File that holds the key.")
+    api_key_file: Text = Field(default=None, description="File that contains the key.")
     replicas: int = Field(
         default=1,
         ge=1,
@@ -227,35 +238,39 @@ class VlmConfig(Section):
         ge=1,
         le=4096,
         description=(
-            "Calls in flight at once over the whole run; half as many again as the servers work on "
-            "at once keeps those busy."
+            "Most requests in flight over the whole run. About 1.5 times what the servers "
+            "process at once keeps them busy."
         ),
     )
-    timeout_s: PositiveFloat = Field(default=300.0, description="Longest wait for one reply.")
+    timeout_s: PositiveFloat = Field(default=300.0, description="Timeout per reply.")
     max_attempts: int = Field(
-        default=5, ge=1, le=20, description="Tries of one call on 429, 5xx and lost connections."
+        default=5, ge=1, le=20, description="Attempts per request on 429, 5xx and lost connections."
     )
-    max_restarts: int = Field(default=3, ge=0, description="Restarts of a server that died.")
+    max_restarts: int = Field(default=3, ge=0, description="Restarts of a server that has crashed.")
     ready_timeout_s: PositiveFloat = Field(
-        default=900.0, description="Longest wait for a server to be ready."
+        default=900.0, description="Timeout for a server to become ready."
     )
     structured_output: bool = Field(
         default=True,
         description=(
-            "Whether the form of a reply goes with the request as `response_format`, which is "
-            "found out where a server refuses it; false: in words from the start, for a server "
-            "that takes it and does not keep to it (`transformers serve`, managed, is known)."
+            "Send the schema of the reply as `response_format`; servers that reject it are "
+            "detected. false: put the schema into the prompt from the start, for servers that "
+            "accept it but ignore it (known: `transformers serve`)."
         ),
     )
     cache_dir: str = Field(
-        default=".cache/vlm", description="Every reply is kept here, by what determines it."
+        default=".cache/vlm",
+        description=(
+            "Folder of the response cache; every response is stored here under a hash of its "
+            "request."
+        ),
     )
     coordinates: Literal["auto", "pixels", "resized_pixels", "thousandths"] = Field(
         default="auto",
         description=(
-            "What the model answers in: `pixels` of the image sent, `resized_pixels` of the image "
-            "as a Qwen2.5-VL resizes it, `thousandths` of width and height (Qwen3-VL); `auto`: by "
-            "model name."
+            "Unit of the model's coordinates: `pixels` of the image sent, `resized_pixels` of "
+            "the image as Qwen2.5-VL resizes it, `thousandths` of width and height (Qwen3-VL); "
+            "`auto`: by model family."
         ),
     )
     managed: ManagedConfig = ManagedConfig()
@@ -291,8 +306,8 @@ class VlmConfig(Section):
     def _keys_agree(self) -> "VlmConfig":
         if self.serve == "demo" and (self.model or self.base_urls):
             raise ValueError(
-                "model and base_urls are for other servers, but serve is demo, which has a "
-                "model of its own; set serve to managed or external or leave them out"
+                "serve is demo, which has its own model, but model or base_urls is set; "
+                "remove them, or set serve to managed or external"
             )
         if self.serve == "external" and not self.base_urls:
             raise ValueError(
@@ -316,12 +331,12 @@ class VlmConfig(Section):
             )
         if self.serve == "replay" and not self.model:
             raise ValueError(
-                "serve is replay but model is not set; name the model whose answers are to be "
+                "serve is replay but model is not set; name the model whose responses are to be "
                 "replayed (`cuesheet cache stats` lists those in the cache)"
             )
         if self.serve == "replay" and self.base_urls:
             raise ValueError(
-                "serve is replay, which asks no server, but base_urls is set; leave it out, or set "
+                "serve is replay, which sends no requests, but base_urls is set; remove it, or set "
                 "serve to external"
             )
         if self.api_key_env and self.api_key_file:

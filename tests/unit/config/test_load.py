@@ -161,14 +161,14 @@ MISTAKES = [
     ("dataset: {x: {path: a, episodes: 3-1}}", "dataset.x.episodes: the range '3-1' ends before"),
     ("dataset: {3: a}", "dataset.3: the name is 3, expected text; put it in quotes"),
     ("dataset: {a b: x}", "the name 'a b' is not usable as a folder"),
-    ("dataset: [a/x, b/x]", "a/x and b/x would both be called 'x'; name them"),
+    ("dataset: [a/x, b/x]", "a/x and b/x would both be called 'x'; give them names"),
     ("episodes: [0, x]", "episodes: 'x' is neither an episode number nor a range"),
     ("episodes: 5-2", "episodes: the range '5-2' ends before it starts; write 2-5"),
     ("episodes: []", "episodes: the list is empty"),
     ("episodes: -1", "episodes: '-1' is neither an episode number nor a range"),
     ("episodes: 0-99999999999", "beyond 10000000, the largest episode number"),
     # settings that do not go together
-    ("vlm: {model: some-model}", "vlm: model and base_urls are for other servers"),
+    ("vlm: {model: some-model}", "vlm: serve is demo, which has its own model"),
     (
         "vlm: {serve: external, model: m, base_urls: ['https://user:secret@host/v1']}",
         "a URL holds a name or a password; use api_key_env or api_key_file",
@@ -177,7 +177,7 @@ MISTAKES = [
     ("vlm: {serve: replay}", "vlm: serve is replay but model is not set"),
     (
         "vlm: {serve: replay, model: m, base_urls: ['http://127.0.0.1:8000/v1']}",
-        "serve is replay, which asks no server",
+        "serve is replay, which sends no requests",
     ),
     (
         "vlm: {serve: external, base_urls: [localhost:80]}",
