@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from cuesheet.artifacts.language import EVENTS_COLUMN, PERSISTENT_COLUMN, style_name
 from cuesheet.artifacts.sampling import shortest_float32
-from cuesheet.dataset.data_reader import open_data_file
+from cuesheet.dataset.data_reader import open_data_file, scalars
 from cuesheet.dataset.metadata import Dataset, Episode
 from cuesheet.errors import CuesheetError
 from cuesheet.files import atomic_path
@@ -101,7 +101,7 @@ def _episode_table(file: pq.ParquetFile, group: int, episode: Episode, fps: floa
     for batch in file.iter_batches(
         _BATCH_FRAMES, row_groups=[group], columns=["timestamp", EVENTS_COLUMN]
     ):
-        batch_times = [shortest_float32(t) for t in batch.column("timestamp").to_pylist()]
+        batch_times = [shortest_float32(t) for t in scalars(batch.column("timestamp")).tolist()]
         rows_by_frame = batch.column(EVENTS_COLUMN).to_pylist()
         for frame_index, rows in enumerate(rows_by_frame, start=len(times)):
             events += [{**row, "frame_index": frame_index} for row in rows]

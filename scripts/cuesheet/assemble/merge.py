@@ -36,6 +36,7 @@ from cuesheet.dataset.data_reader import (
     episode_tables,
     open_data_file,
     repeat_list,
+    scalars,
 )
 from cuesheet.errors import CuesheetError
 from cuesheet.files import atomic_path
@@ -232,7 +233,7 @@ def language_columns(
 
 
 def _float32(timestamps: pa.ChunkedArray) -> np.ndarray:
-    return timestamps.cast(pa.float32()).to_numpy()
+    return scalars(timestamps).astype(np.float32)
 
 
 def _event_lists(by_frame: Mapping[int, list[Row]], frames: int) -> pa.ChunkedArray:

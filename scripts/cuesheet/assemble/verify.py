@@ -1,4 +1,4 @@
-"""Opens a finished dataset as a reader would, and compares it with its source."""
+"""Reads an annotated dataset as a user would and compares it with its source."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from cuesheet.artifacts.language import LANGUAGE_COLUMNS, PERSISTENT_COLUMN
 from cuesheet.artifacts.language_arrow import COLUMN_TYPES
+from cuesheet.assemble.merge import annotated_schema
 from cuesheet.dataset.data_reader import LIST_BATCH_FRAMES, open_data_file, repeated_rows
 from cuesheet.dataset.metadata import Dataset, Episode, read_dataset
 from cuesheet.errors import CuesheetError
@@ -17,22 +18,22 @@ Progress = Callable[[list[str]], Iterator[str]]
 
 
 def check_dataset(source: Dataset, annotated: Path, progress: Progress = iter) -> None:
-    """Checks the annotated dataset.
+    """Check the annotated dataset.
 
-    Every data file opens and has the same columns and types, the language columns last; one row
-    group an episode, as the metadata says; the persistent list is the same on every frame of an
-    episode; every video is there; the totals of info.json and the episodes' lengths agree.
+    Every data file opens and has the columns and types of its own source file, with the language
+    columns last; there is one row group per episode, as the metadata says; the persistent list is
+    the same on every frame of an episode; every video exists; the totals of info.json and the
+    lengths of the episodes agree.
 
     Raises:
-        CuesheetError: names every problem found (the first twenty).
+        CuesheetError: names the first twenty problems.
     """
     finished = read_dataset(annotated, source.name)
     problems: list[str] = []
-    first: tuple[str, pa.Schema] | None = None
     rows = 0
-    # Of a partial copy or download, files without chosen episodes are not there.
-    partial = not all(source.is_there(file) for file in source.data_files)
-    present = [f for f in finished.data_files if not partial or source.is_there(f)]
+    # A partial copy or download lacks files without chosen episodes.
+    is_partial = not all(source.is_there(file) for file in source.data_files)
+    present = [f for f in finished.data_files if not is_partial or source.is_there(f)]
     for data_file in progress(present):
         episodes = finished.data_files[data_file]
         path = annotated / data_file
@@ -44,27 +45,34 @@ def check_dataset(source: Dataset, annotated: Path, progress: Progress = iter) -
         except (OSError, pa.ArrowException) as error:
             problems.append(f"{path} cannot be read: {error}")
             continue
-        if first is None:
-            first = (data_file, schema)
-        elif not schema.equals(first[1]):
-            problems.append(f"{path} has other columns or types than {first[0]}.")
-    if partial:
+        problems += [f"{path}: {p}" for p in _check_schema(schema, source, episodes)]
+    if is_partial:
         rows = sum(episode.length for episode in source.episodes)
     problems += _check_totals(finished, source, rows)
-    videos = {video.file for episode in finished.episodes for video in episode.videos.values()}
-    unseen = (v.file for episode in finished.episodes for v in episode.unseen_videos.values())
-    videos |= {
-        file for file in unseen if source.is_there(file) or source.version != finished.version
-    }
-    if partial:
-        videos = {video for video in videos if source.is_there(video)}
-    problems += [
-        f"{annotated / v} is not there." for v in sorted(videos) if not _is_file(annotated / v)
-    ]
+    for video in _videos(finished, source):
+        if (is_partial and not source.is_there(video)) or _is_file(annotated / video):
+            continue
+        problems.append(f"{annotated / video} does not exist or is empty.")
     if problems:
         shown = "\n  ".join(problems[:20])
         more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
-        raise CuesheetError(f"The finished dataset at {annotated} is not right:\n  {shown}{more}")
+        raise CuesheetError(f"The annotated dataset at {annotated} is not valid:\n  {shown}{more}")
+
+
+def _videos(finished: Dataset, source: Dataset) -> list[str]:
+    """Return the video files that must exist. Some of cameras that are not used may be missing."""
+    used = {video.file for episode in finished.episodes for video in episode.videos.values()}
+    unused = {v.file for episode in finished.episodes for v in episode.unseen_videos.values()}
+    is_converted = source.version != finished.version
+    return sorted(used | {file for file in unused if is_converted or source.is_there(file)})
+
+
+def _check_schema(schema: pa.Schema, source: Dataset, episodes: Sequence[Episode]) -> Iterator[str]:
+    """Compare a data file with the source files of its episodes. Data files may differ in types."""
+    for name in dict.fromkeys(source.episode(e.episode_index).data_file for e in episodes):
+        expected = annotated_schema(pq.read_schema(source.root / name))
+        if not schema.equals(expected):
+            yield f"other columns or types than {source.root / name}."
 
 
 def _is_file(path: Path) -> bool:
@@ -85,7 +93,7 @@ def _check_file(file: pq.ParquetFile, episodes: Sequence[Episode]) -> Iterator[s
         yield f"{file.metadata.num_rows} rows; the source has {rows}."
     groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
     if groups != [episode.length for episode in episodes]:
-        yield f"{len(groups)} row groups; expected one for each of {len(episodes)} episodes."
+        yield f"{len(groups)} row groups; expected one per episode, {len(episodes)}."
         return
     for number, episode in enumerate(episodes):
         if not _is_repeated(file, number):
@@ -120,6 +128,6 @@ def _check_totals(finished: Dataset, source: Dataset, rows: int) -> Iterator[str
     lengths = [{e.episode_index: e.length for e in one.episodes} for one in (finished, source)]
     if lengths[0] != lengths[1]:
         yield (
-            f"the metadata has {len(lengths[0])} episodes of other lengths than the "
-            f"{len(lengths[1])} of the source."
+            f"the metadata has {len(lengths[0])} episodes whose lengths differ from those of the "
+            f"{len(lengths[1])} episodes of the source."
         )

@@ -80,7 +80,7 @@ def episode_tables(
     for batch in file.iter_batches(batch_rows, columns=list(columns), use_threads=False):
         if batch.column("episode_index").null_count:
             raise CuesheetError(f"{source}: a row has no episode_index; every row must have one.")
-        numbers = batch.column("episode_index").to_numpy(zero_copy_only=False)
+        numbers = scalars(batch.column("episode_index"))
         cuts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
         for start, end in itertools.pairwise(cuts):
             if start == end:
@@ -98,6 +98,16 @@ def episode_tables(
             pending.add(batch.slice(start, end - start))
     if current is not None:
         yield current, pending.take()
+
+
+def scalars(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Return a numeric column, one value per row. Some recorders write lists of one number."""
+    if pa.types.is_nested(column.type):
+        column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+        column = column.flatten()
+    if isinstance(column, pa.ChunkedArray):
+        return column.to_numpy()
+    return column.to_numpy(zero_copy_only=False)
 
 
 class _HeldRows:

@@ -29,6 +29,9 @@ from cuesheet.media.packets import (
     video_stream,
 )
 
+# Keyframes and boxes are in the pixels of the stored frame, so a clip must not be rotated either.
+_NO_ROTATION = "sidedata=mode=delete:type=DISPLAYMATRIX"
+
 
 @dataclass(frozen=True, slots=True)
 class ClipSettings:
@@ -169,6 +172,7 @@ def _copy(target: Path, episode: EpisodeFrames) -> None:
     ):
         stream = video_stream(container, episode.where)
         copied = output.add_stream_from_template(stream, opaque=True)  # no encoder is needed
+        copied.set_display_rotation(0)
         remaining = len(episode.pts)
         for packet in demux_from(container, stream, first_pts, source.first_dts):
             if remaining == len(episode.pts) and packet.pts != first_pts:
@@ -192,7 +196,7 @@ def _encode(target: Path, episode: EpisodeFrames, settings: ClipSettings) -> Non
     }
     if others := sorted(between - chosen):
         select += f"*not({any_pts(others)})"
-    filters = f"select='{select}',setpts=PTS-STARTPTS"
+    filters = f"select='{select}',setpts=PTS-STARTPTS,{_NO_ROTATION}"
     base = source.time_base
     run_ffmpeg(
         [

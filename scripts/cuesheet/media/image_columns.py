@@ -91,9 +91,9 @@ def _batch_rows(group: pq.RowGroupMetaData, camera: str) -> int:
     return max(1, min(1024, _BATCH_BYTES * group.num_rows // max(size, 1)))
 
 
-def _decode(cell: dict | None, root: Path, frame_index: int, label: str) -> RgbFrame:
-    data = (cell or {}).get("bytes")
-    path = (cell or {}).get("path")
+def _decode(cell: dict | bytes | None, root: Path, frame_index: int, label: str) -> RgbFrame:
+    cell = {"bytes": cell} if isinstance(cell, bytes) else cell or {}  # some write plain binary
+    data, path = cell.get("bytes"), cell.get("path")
     if data is None:
         if not path:
             raise CuesheetError(f"{label} has no picture: neither bytes nor a path")

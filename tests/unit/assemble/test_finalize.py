@@ -313,7 +313,7 @@ def wrong_total(annotated: Path) -> None:
         (infer_types, "language_persistent has the type"),
         (change_other_type, "other columns or types"),
         (change_one_frame, "not the same on every frame of episode 7"),
-        (drop_video, r"\.mp4 is not there"),
+        (drop_video, r"\.mp4 does not exist"),
         (wrong_total, "total_frames = 1; the dataset has {frames}"),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",

@@ -319,8 +319,8 @@ def test_missing_and_broken_pictures_are_named(pictures, tmp_path):
     with pytest.raises(CuesheetError, match=r"episode 1.*has 30 rows, row 30 was expected"):
         [*read(file, [0, 20])]
     (tmp_path / "images/twelve.png").write_bytes(b"no picture")
-    with pytest.raises(CuesheetError, match=r"episode 1.*frame 2: the picture cannot be decoded"):
+    with pytest.raises(CuesheetError, match=r"episode 1.*frame 2: the image has no known format"):
         [*read(file, [2])]
     (tmp_path / "images/twelve.png").unlink()
-    with pytest.raises(CuesheetError, match=r"episode 1.*frame 2: the picture cannot be read"):
+    with pytest.raises(CuesheetError, match=r"episode 1.*frame 2: the image cannot be read"):
         [*read(file, [2])]
