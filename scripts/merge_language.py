@@ -18,7 +18,7 @@ from cuesheet.artifacts.stage_files import digest, read_stage_file, read_validat
 from cuesheet.assemble.merge import EpisodeRows, Merged, merge_file
 from cuesheet.dataset.metadata import Dataset, Episode, read_dataset
 from cuesheet.errors import CuesheetError
-from cuesheet.text import as_ranges
+from cuesheet.text import as_ranges, describe_range
 
 # Failed episodes whose causes are repeated.
 SHOWN_EPISODES = 10
@@ -150,6 +150,11 @@ def main(snakemake) -> None:
         log.info("%d episodes annotated, %d frames", len(merged.annotated), merged.frames)
         if merged.kept_from_source:
             log.info("episodes %s keep the source's language rows", list(merged.kept_from_source))
+        if merged.dropped:
+            log.warning(
+                "rows of %s are left out: meta/episodes does not describe these episodes",
+                describe_range(merged.dropped),
+            )
         if merged.empty:
             log.info("episodes %s have no language rows", list(merged.empty))
 

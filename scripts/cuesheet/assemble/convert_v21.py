@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from cuesheet.artifacts.language import LANGUAGE_COLUMNS
 from cuesheet.assemble import concat_videos
 from cuesheet.assemble.episode_writer import EpisodeWriter
-from cuesheet.assemble.finalize import copy_other_files, extended_info, prepare, publish
+from cuesheet.assemble.finalize import annotated_info, copy_other_files, prepare, publish
 from cuesheet.assemble.statistics import EpisodeStatistics, aggregate, complete_statistics
 from cuesheet.dataset import v21
 from cuesheet.dataset.data_reader import SourceLanguage, episode_tables, open_data_file
@@ -81,7 +81,7 @@ def convert_dataset(
     kept = {Path(file) for file in made}
     kept |= copy_other_files(dataset, annotated, _LEGACY | kept, extra_files)
     # LeRobot's converter gives every feature except videos the key `fps`, new features too.
-    publish(annotated, kept, info_v30(extended_info(dataset.info)))
+    publish(annotated, kept, info_v30(annotated_info(dataset)))
 
 
 def info_v30(info: Mapping[str, Any]) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def finalize_dataset(
             linked.append(path)
     for path in progress(linked):
         _place(source / path, target / path, videos, placed)
-    publish(target, kept, extended_info(dataset.info))
+    publish(target, kept, annotated_info(dataset))
     return placed
 
 
@@ -78,9 +78,9 @@ def check_source(dataset: Dataset, extra_files: Sequence[str] = ()) -> list[str]
     """Check what `finalize_dataset` will take over, before any other work; return notices.
 
     Raises:
-        CuesheetError: as `find_source_files` and `extended_info`.
+        CuesheetError: as `find_source_files` and `annotated_info`.
     """
-    extended_info(dataset.info)
+    annotated_info(dataset)
     left_out = find_source_files(dataset.root, extra_files).left_out
     if not left_out:
         return []
@@ -127,6 +127,22 @@ def publish(target: Path, kept: set[Path], info: dict[str, Any]) -> None:
     """Remove all files that are not in `kept`, then write info.json."""
     _remove_others(target, kept)
     write_json(target / "meta" / "info.json", info)
+
+
+def annotated_info(dataset: Dataset) -> dict[str, Any]:
+    """Return info.json of the annotated dataset, as `extended_info` does, with correct totals.
+
+    A recorder that crashed leaves totals and splits that count episodes without metadata.
+    """
+    info = extended_info(dataset.info)
+    totals = {
+        "total_episodes": len(dataset.episodes),
+        "total_frames": sum(episode.length for episode in dataset.episodes),
+    }
+    splits = info.get("splits")
+    if isinstance(splits, dict) and splits.get("train") == f"0:{info.get('total_episodes')}":
+        info["splits"] = {**splits, "train": f"0:{totals['total_episodes']}"}
+    return info | {key: value for key, value in totals.items() if key in info}
 
 
 def extended_info(info: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,8 @@ One episode at a time is read and written, so memory depends neither on the size
 the number of frames. Invariants: the source's columns keep their values and types; the language
 columns are the last two, in the explicit types of `language_arrow`; there is one row group per
 episode; the persistent list is the same on every frame of an episode, sorted by (timestamp, style,
-role); an event is only on the frame whose timestamp it has.
+role); an event is only on the frame whose timestamp it has. Rows of episodes that the metadata does
+not describe are left out.
 """
 
 import json
@@ -60,6 +61,7 @@ class Merged:
     kept_from_source: tuple[int, ...]  # not annotated in this run, but the source had language rows
     empty: tuple[int, ...]
     frames: int
+    dropped: tuple[int, ...] = ()  # rows without metadata, as a crashed recorder leaves them
 
 
 def merge_file(
@@ -117,9 +119,14 @@ class _Writing:
         progress: Callable[[Sequence[int]], Iterator[int]],
     ) -> Merged:
         outcomes: dict[str, list[int]] = {"annotated": [], "kept": [], "empty": []}
-        frames = 0
+        dropped: list[int] = []
+        row = frames = 0
         for wanted in progress(list(expected)):
             episode_index, table = next(episodes, (None, None))
+            while table is not None and episode_index not in expected:
+                dropped.append(episode_index)
+                row += table.num_rows
+                episode_index, table = next(episodes, (None, None))
             if episode_index != wanted or table.num_rows != expected[wanted]:
                 found = (
                     "the file ends"
@@ -131,27 +138,24 @@ class _Writing:
                     f"the metadata says; {found}. Delete the dataset's episodes.parquet and run "
                     "again: the index reports what disagrees."
                 )
-            columns, outcome = self._language(episode_index, table, frames)
+            columns, outcome = self._language(episode_index, table, row)
             outcomes[outcome].append(episode_index)
             self.writer.write(table, *columns)
+            row += table.num_rows
             frames += table.num_rows
-        extra = next(episodes, None)
-        if extra is not None:
-            raise CuesheetError(
-                f"{self.source}: found rows of episode {extra[0]}, which the metadata does not "
-                "place in this file."
-            )
-        return Merged(*(tuple(indices) for indices in outcomes.values()), frames)
+        dropped += [episode_index for episode_index, _ in episodes]
+        merged = (tuple(indices) for indices in outcomes.values())
+        return Merged(*merged, frames, tuple(dropped))
 
     def _language(
-        self, episode_index: int, table: pa.Table, first_frame: int
+        self, episode_index: int, table: pa.Table, first_row: int
     ) -> tuple[LanguageColumns, str]:
         """Return the language columns of an episode and its outcome: annotated, kept or empty."""
         rows = self.annotations(episode_index)
         timestamps = table.column("timestamp")
         if rows is not None and self.replaced is None:
             return language_columns(rows, timestamps, episode_index, self.source), "annotated"
-        *found, had_rows = self.own.take(first_frame, first_frame + table.num_rows)
+        *found, had_rows = self.own.take(first_row, first_row + table.num_rows)
         if rows is None:
             return (found[0], found[1]), "kept" if had_rows else "empty"
         if had_rows and (rows.persistent or rows.events):

@@ -62,13 +62,14 @@ def _as_vector(value: Any) -> np.ndarray | None:
     """All numbers of a nested list, in order; a missing number as NaN, a missing list as None."""
     if value is None:
         return None
-    return np.array([np.nan if leaf is None else leaf for leaf in _leaves(value)], dtype="<f8")
+    return np.array([np.nan if leaf is None else leaf for leaf in leaves(value)], dtype="<f8")
 
 
-def _leaves(value: Any) -> Iterator[Any]:
+def leaves(value: Any) -> Iterator[Any]:
+    """Yield the numbers of a nested list in order; `value` itself if it is not a list."""
     if isinstance(value, list):
         for item in value:
-            yield from _leaves(item)
+            yield from leaves(item)
     else:
         yield value
 

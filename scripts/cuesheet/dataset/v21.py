@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from cuesheet.dataset.fingerprint import fingerprints
+from cuesheet.dataset.fingerprint import fingerprints, leaves
 from cuesheet.dataset.models import Camera, Episode, VideoRange
 from cuesheet.dataset.paths import PathTemplate
 from cuesheet.dataset.tasks import task_tuple
@@ -121,7 +121,11 @@ def _statistics(root: Path, name: str, rows: list[dict[str, Any]]) -> pa.Table:
     ]
     columns = sorted({column for row in flat for column in row})
     try:
-        arrays = {column: pa.array([row.get(column) for row in flat]) for column in columns}
+        # Without their shapes, which differ between recorders and do not count as a change.
+        arrays = {
+            column: pa.array([list(leaves(row[column])) if column in row else None for row in flat])
+            for column in columns
+        }
     except pa.ArrowException as error:
         raise CuesheetError(
             f"{name}: {root / STATISTICS} has statistics of different forms: {error}"

@@ -216,6 +216,18 @@ def test_info_keeps_every_key_in_its_order_and_adds_the_language(source, annotat
     assert [tool["function"]["name"] for tool in finished["tools"]] == ["say"]
 
 
+def test_totals_of_a_crashed_recorder_are_corrected(source, annotated):
+    path = source / "meta/info.json"
+    info = json.loads(path.read_text())
+    episodes, frames = info["total_episodes"], info["total_frames"]
+    wrong = {"total_episodes": 99, "total_frames": 12_345, "splits": {"train": "0:99", "odd": "x"}}
+    path.write_text(json.dumps(info | wrong))
+    finish(source, annotated)
+    finished = json.loads((annotated / "meta/info.json").read_text())
+    assert (finished["total_episodes"], finished["total_frames"]) == (episodes, frames)
+    assert finished["splits"] == {"train": f"0:{episodes}", "odd": "x"}
+
+
 def test_tools_that_are_there_stay_and_say_is_added_once():
     other = {"type": "function", "function": {"name": "wave"}}
     own = {"type": "function", "function": {"name": "say", "description": "mine"}}

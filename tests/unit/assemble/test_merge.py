@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from split_dataset import split_dataset
@@ -274,10 +275,27 @@ def test_a_file_that_differs_from_the_metadata_is_refused(root, tmp_path):
     source = root / FILE
     output = tmp_path / "out.parquet"
     right = lengths(source)
-    for wrong in (right | {4: 5}, {0: right[0]}, right | {17: 3}):
+    for wrong in (right | {4: 5}, right | {17: 3}, dict(reversed(right.items()))):
         with pytest.raises(CuesheetError, match="metadata"):
             merge_file(source, output, {}.get, wrong)
     assert not output.exists()
+
+
+def test_rows_of_episodes_without_metadata_are_left_out(root, tmp_path):
+    source, earlier = root / FILE, tmp_path / "earlier.parquet"
+    first = rows_for(source, [0, 1, 2, 3, 4])
+    merge(source, earlier, first)
+    described = {number: length for number, length in lengths(source).items() if number in (0, 3)}
+    new = rows_for(source, [0])
+    merged = merge_file(earlier, tmp_path / "out.parquet", new.get, described)
+    assert (merged.annotated, merged.kept_from_source, merged.dropped) == ((0,), (3,), (1, 2, 4))
+    table = pq.read_table(tmp_path / "out.parquet")
+    whole = pq.read_table(source)
+    kept = whole.filter(pc.is_in(whole["episode_index"], pa.array([0, 3])))
+    assert table.select(kept.column_names).equals(kept)
+    persistent, events = reference(kept, {**first, **new})
+    assert table.column("language_persistent").to_pylist() == persistent
+    assert table.column("language_events").to_pylist() == events
 
 
 def test_a_row_without_an_episode_number_is_refused(root, tmp_path):

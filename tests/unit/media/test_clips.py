@@ -25,9 +25,10 @@ from PIL import Image
 
 from cuesheet.errors import CuesheetError
 from cuesheet.media.clips import ClipSettings, write_clip, write_clip_of_images
+from cuesheet.media.decode import decode_frames
 from cuesheet.media.ffmpeg import passthrough_options
 from cuesheet.media.image_columns import read_images
-from cuesheet.media.packets import EpisodeFrames, locate_episode
+from cuesheet.media.packets import EpisodeFrames, locate_episode, locate_range
 
 ENCODE = ClipSettings(copied=frozenset())
 AUTO = ClipSettings(copied=frozenset({"h264", "av1"}))
@@ -324,3 +325,42 @@ def test_missing_and_broken_pictures_are_named(pictures, tmp_path):
     (tmp_path / "images/twelve.png").unlink()
     with pytest.raises(CuesheetError, match=r"episode 1.*frame 2: the image cannot be read"):
         [*read(file, [2])]
+
+
+def test_images_stored_as_plain_binary_are_read(pictures, tmp_path):
+    file, truth = pictures
+    table = pq.read_table(file)
+    camera = "observation.images.top"
+    cells = [cell["bytes"] or b"" for cell in table.column(camera).to_pylist()]
+    path = tmp_path / "data/chunk-000/binary.parquet"
+    pq.write_table(pa.table({camera: pa.array(cells, pa.binary())}), path)
+    frames = [*read(path, [0, 3])]
+    assert [frame.frame_index for frame in frames] == [0, 3]
+    for frame in frames:
+        assert frame.data == truth[10 + frame.frame_index].tobytes()
+
+
+@pytest.mark.parametrize("settings", [ENCODE, ClipSettings()], ids=["encoded", "copied"])
+def test_a_display_rotation_turns_neither_clips_nor_keyframes(tmp_path, settings):
+    plain, rotated = tmp_path / "plain.mp4", tmp_path / "rotated.mp4"
+    run("-f", "lavfi", "-i", "testsrc2=size=64x48:rate=10", "-frames:v", "20", "-pix_fmt",
+        "yuv420p", plain)  # fmt: skip
+    with av.open(str(plain)) as source, av.open(str(rotated), "w") as output:
+        stream = output.add_stream_from_template(source.streams.video[0])
+        stream.set_display_rotation(90)
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                output.mux(packet)
+    where = {"from_s": 0.0, "to_s": 2.0, "length": 20, "fps": 10.0, "where": "episode 1"}
+    frames = locate_range(rotated, **where)
+    clip = tmp_path / "clip.mp4"
+    write_clip(clip, frames, settings)
+    with av.open(str(rotated)) as source, av.open(str(clip)) as cut:
+        assert next(source.decode(video=0)).rotation == 90
+        shown = next(cut.decode(video=0))
+    assert (shown.width, shown.height, shown.rotation) == (64, 48, 0)
+    for decoder in ("ffmpeg", "pyav"):
+        (turned,) = decode_frames(frames, [3], decoder)
+        (expected,) = decode_frames(locate_range(plain, **where), [3], decoder)
+        assert (turned.width, turned.height, turned.data) == (64, 48, expected.data)
