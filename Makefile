@@ -106,7 +106,7 @@ format: $(VENV)/.test-installed  ## Bring Python and Snakemake files into the ho
 	$(BIN)/snakefmt Snakefile rules
 
 .PHONY: config
-config: $(VENV)/.workflow-installed  ## Write config.yaml, its schema and its reference anew
+config: $(VENV)/.workflow-installed  ## Regenerate config.yaml, its schema and its reference
 	$(BIN)/cuesheet config
 
 # Pins stay as they are unless a requirement changed; UPGRADE=--upgrade takes the newest of all.

@@ -59,7 +59,7 @@ def many_episodes(folder: Path, count: int, *, with_rows: bool = True) -> Path:
 
 
 def _link(source: Path | str, target: Path | str) -> None:
-    """A hard link, or a copy where the file system has none from there to here."""
+    """A hard link, or a copy if the file system has none from there to here."""
     try:
         os.link(source, target)
     except OSError:

@@ -118,7 +118,7 @@ def main() -> None:
         besides_ms = 1000 * (cost["cpu_s"] - cost["jobs_cpu_s"]) / options.noop
         print(
             f"{options.noop:>8} episodes, no-op run: {cost['wall_s']} s, {cost['peak_mb']} MB, "
-            f"{besides_ms:.0f} CPU ms an episode beside the jobs' own",
+            f"{besides_ms:.0f} CPU ms per episode without the jobs",
             flush=True,
         )
     last, targets = plans[-1], []

@@ -1,7 +1,7 @@
 """What the benchmarks share: CPU time of processes, whole jobs as Snakemake starts them, results.
 
 CPU seconds are user and system time. They say more than wall time on a machine that others use too,
-though a busy one inflates them a little as well; so its load is written beside every result.
+though a busy one inflates them a little as well; so its load is printed next to every result.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ def own_cpu_s(work: Callable[[], Any]) -> float:
 def whole_process(command: Sequence[str], output: Path | None = None) -> dict[str, float]:
     """Wall seconds, CPU seconds and peak MB of a process, from its start to its end.
 
-    What it prints goes to `output`, where that is given. Raises SystemExit where it fails.
+    Its output is written to `output`, if given. Raises SystemExit if it fails.
     """
     begun = time.monotonic()
     with contextlib.ExitStack() as open_files:
@@ -98,7 +98,7 @@ class Target:
 def publish(
     name: str, targets: list[Target], figures: Mapping[str, Any], path: Path | None
 ) -> None:
-    """Print the targets; write them and all `figures` as JSON to `path` where one is given."""
+    """Print the targets; write them and all `figures` as JSON to `path` if one is given."""
     at = load()
     print(f"\n{name} (load {at['load_1_min']} on {at['cpus']} CPUs)")
     for target in targets:
@@ -155,7 +155,7 @@ class Jobs:
     ) -> float:
         """CPU seconds of one job of `rule`, from the shell's start to its end.
 
-        Raises SystemExit where it fails.
+        Raises SystemExit if it fails.
         """
         self._count += 1
         log = self._folder / "logs" / f"{self._count:06d}.log"

@@ -1,4 +1,4 @@
-"""What does an episode's clip and its keyframes cost, beside one ffmpeg process a keyframe?
+"""What does an episode's clip and its keyframes cost, compared with one ffmpeg process a keyframe?
 
     python benchmarks/media.py [--json FILE] [--work FOLDER] [--repeats 3]
 

@@ -1,18 +1,18 @@
-"""What does the workflow cost beside decoding, encoding and the model server?
+"""What does the workflow cost apart from decoding, encoding and the model server?
 
     python benchmarks/overhead.py [--json FILE] [--episodes 64] [--cores 2] [--dataset FOLDER]
 
 Shard scale: a dataset of 64 episodes (the demo's four again and again, two cameras). A first run
-fills the cache with the demo model; then everything is made anew from the cache alone, with
+fills the cache with the demo model; then everything is created again from the cache alone, with
 the run's job server and with a Python process a job. Overhead is all CPU time of the run
 (Snakemake, process starts, imports, gateway) but that of the jobs that decode and encode.
 
 A dataset against a server that answers in 0.5 s (`--dataset`, such as dev_v3): a first run records
-replies of the demo model; then it is run anew against a server that gives them after 0.5 s,
+replies of the demo model; then it is run again against a server that gives them after 0.5 s,
 with clips encoded as H.264 (the default) and with the source's AV1 copied (`media.clip_codec:
-auto`). Wall seconds, CPU seconds and memory of the whole run stand beside those of the plain way
-(one process, 16 episodes in parallel), which were measured on another day: 332 calls, 23.6 s, 20.9
-CPU seconds, 1.0 GB.
+auto`). Wall seconds, CPU seconds and memory of the whole run are listed next to those of the
+reference (one process, 16 episodes in parallel), which were measured on another day: 332 calls,
+23.6 s, 20.9 CPU seconds, 1.0 GB.
 """
 
 import argparse
@@ -93,7 +93,7 @@ def show(found: dict[str, Any], episodes: int) -> None:
 
 
 def beside_the_reference(cost: dict[str, Any], clips: str) -> list[Target]:
-    """What a run took beside the plain way, by the call."""
+    """What a run took compared with the plain way, by the call."""
     print({name: value for name, value in cost.items() if name != "jobs"})
     label = f"0.5 s server, clips {clips}: times less"
     found = []

@@ -100,7 +100,7 @@ def _parts(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def run(folder: Path, dataset: Path, patch: int, *, relabel: bool) -> Census:
-    """The census of a whole run, with the default settings or with `plan.relabel` beside them."""
+    """The census of a whole run, with the default settings or with `plan.relabel` next to them."""
     census, lock = Census(patch), threading.Lock()
     port_file = folder / "port"
     command = [sys.executable, "-m", "demo_vlm", "--port-file", str(port_file)]

@@ -2,7 +2,7 @@
 
     python benchmarks/run_all.py [--out results/benchmarks] [--dataset FOLDER] [--draw-only]
 
-Each benchmark writes its JSON into the folder `--out`; `benchmarks.svg` beside them shows every
+Each benchmark writes its JSON into the folder `--out`; `benchmarks.svg` next to them shows every
 ratio against its target, on a logarithmic scale: right of the line is reached.
 """
 

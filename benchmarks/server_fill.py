@@ -1,4 +1,4 @@
-"""How full is a model server kept, beside the plain way?
+"""How full is a model server kept, compared with the plain way?
 
     python benchmarks/server_fill.py [--slots 16 64 256] [--reply-s 0.2 1 3] [--seconds 20]
 

@@ -1,4 +1,4 @@
-"""What a run in shards costs beside the model: on a test SLURM with two GPUs.
+"""What a run in shards costs without the model: on a test SLURM with two GPUs.
 
     python benchmarks/slurm_shards.py --dataset /path/to/dev_v3 --shards 4
 

@@ -77,7 +77,7 @@ def run(
 ) -> dict[str, Any]:
     """Run the workflow in `work` with a configuration; what it took, in seconds and MB.
 
-    Raises SystemExit where it fails.
+    Raises SystemExit if it fails.
     """
     (work / "config").mkdir(parents=True, exist_ok=True)
     (work / "config" / "config.yaml").write_text(json.dumps(settings))  # JSON is YAML

@@ -81,8 +81,8 @@ def store_pictures(root: Path, camera: str) -> None:
     info["features"][camera] = {k: feature[k] for k in ("shape", "names")} | {"dtype": "image"}
     edit_info(root, features=info["features"])
     table = pq.read_table(root / EPISODES)
-    lies = [name for name in table.column_names if name.startswith(f"videos/{camera}/")]
-    pq.write_table(table.drop_columns(lies), root / EPISODES)
+    placed = [name for name in table.column_names if name.startswith(f"videos/{camera}/")]
+    pq.write_table(table.drop_columns(placed), root / EPISODES)
     with av.open(str(root / "videos" / camera / "chunk-000" / "file-000.mp4")) as container:
         pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     add_pictures(root, camera, pictures)

@@ -39,7 +39,7 @@ class Fault:
     spoil: Callable[[Completion], Answer]
     once: Literal["retried", "corrected", "read", "asked otherwise", "refused"]
     always: Literal["failed", "invalid", "read", "asked otherwise", "refused"]
-    says: str = ""  # part of the record's error where the call ends badly
+    says: str = ""  # part of the record's error if the call ends badly
 
 
 def _status(status: int, message: str, **headers: str) -> Callable[[Completion], Answer]:
@@ -167,7 +167,7 @@ def _all() -> list[Fault]:
         ("choices of a wrong type", _reply(choices={"0": "x"}), "no choices"),
         ("message of a wrong type", _reply(choices=[{"message": "x"}]), "no message"),
         ("cut JSON", _body(lambda data: data[: len(data) // 2]), "not JSON"),
-        ("NaN beside the reply", _reply(created=float("nan")), "not JSON"),
+        ("NaN outside the reply", _reply(created=float("nan")), "not JSON"),
         ("invalid UTF-8", _body(lambda data: data.replace(b"{", b"{\xff", 1)), "not JSON"),
         ("HTML in place of JSON", lambda good: web.Response(text="<html>"), "not JSON"),
     ]

@@ -86,7 +86,7 @@ def convert(root: Path) -> None:
 
 
 def load(root: Path, step: int) -> None:
-    """One line a frame: its numbers, task and a hash of everything in it."""
+    """One line per frame: its numbers, task and a hash of everything in it."""
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     dataset = LeRobotDataset("made/loaded", root=root, video_backend="torchcodec")

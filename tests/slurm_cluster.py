@@ -35,7 +35,7 @@ class NoClusterError(RuntimeError):
 
 
 def install() -> None:
-    """Install what is missing. Raises NoClusterError where that is not possible."""
+    """Install what is missing. Raises NoClusterError if that is not possible."""
     if all(map(_program, ("slurmctld", "slurmd", "munged", "sbatch"))):
         return
     if os.geteuid() != 0:
@@ -60,7 +60,7 @@ def install() -> None:
 def start(nodes: int = 1, gpus: int = 2, cpus: int = 8, memory_mb: int = 16000) -> None:
     """Start the daemons and wait until every node takes jobs. `gpus`, `cpus`: of each node.
 
-    Raises NoClusterError where the machine does not allow it.
+    Raises NoClusterError if the machine does not allow it.
     """
     if os.geteuid() != 0:
         raise NoClusterError("only root can start slurmctld, slurmd and munged")
@@ -129,7 +129,7 @@ def _slurm_conf(names: list[str], gpus: int, cpus: int, memory_mb: int) -> str:
         "SlurmctldPort": 16817,
         "SlurmdPort": 16818,
         "AuthType": "auth/munge",
-        # A job that is put back begins again after so many seconds, not after two minutes.
+        # A job that is put back starts again after seconds, not after two minutes.
         "AuthInfo": "cred_expire=5",
         "CryptoType": "crypto/munge",
         "MpiDefault": "none",

@@ -76,7 +76,7 @@ def job_state(job_id: str) -> str:
 
 
 def eventually(holds: Callable[[], object], run: subprocess.Popen | None = None) -> None:
-    """Wait until it is so; fails where the run ends before, or after minutes."""
+    """Wait until it is so; fails if the run ends before, or after minutes."""
     deadline = time.monotonic() + PATIENCE_S
     while not holds():
         if run is not None and run.poll() is not None:

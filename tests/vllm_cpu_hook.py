@@ -1,6 +1,6 @@
 """Lets torchvision be used in the environment of the vLLM tests, which has no GPU.
 
-torchvision from the registry is a CUDA build; its compiled part does not load beside a CPU build of
+torchvision from the registry is a CUDA build; its compiled part does not load with a CPU build of
 torch. Then two operators are missing that its import registers more functions for, and pictures
 cannot be decoded, which `transformers serve` has it do. `make` puts this file into `.venv-vllm`
 with a .pth file that imports it at the start of every Python; it declares the two operators, and

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Run by every pod in its empty folder: links there what shards share on the volume, beside the files
+# Run by every pod in its empty folder: links there what shards share on the volume, next to the files
 # that Snakemake carries to and fro. The volume's folder is the one that this script is in.
 set -eu
 shared="$(cd "$(dirname "$0")/../.." && pwd)"

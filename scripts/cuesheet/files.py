@@ -21,10 +21,10 @@ _TEMPORARY = re.compile(r"\..+\.(?P<owner>[A-Za-z0-9_]+)-(?P<pid>\d+)\.[a-z0-9_]
 
 @contextmanager
 def atomic_path(path: Path | str, mode: int = 0o644, *, sync: bool = True) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is synced and renamed onto `path`.
+    """Yield a temporary path next to `path`; on success it is synced and renamed onto `path`.
 
     On an exception the temporary file is removed and `path` stays as it was. Without `sync`, a file
-    may be empty after a power failure: for what is made anew then.
+    may be empty after a power failure; use it only for files that are re-created then.
     """
     with _replacing(Path(path)) as (handle, temporary):
         os.close(handle)
@@ -37,7 +37,7 @@ def atomic_path(path: Path | str, mode: int = 0o644, *, sync: bool = True) -> It
 
 @contextmanager
 def _replacing(target: Path) -> Iterator[tuple[int, Path]]:
-    """Yield a new file beside `target`, open, and its path; in the end it takes that one's place.
+    """Yield a new file next to `target`, open, and its path; in the end it takes that one's place.
 
     On an exception it is removed. The folder is made if it is not there.
     """

@@ -20,7 +20,7 @@ def to_file(path: Path | str) -> Iterator[logging.Logger]:
     The last lines of a failed job name the cause: a `CuesheetError` as its message alone, anything
     else with its traceback. The same message is repeated on the terminal, then the process exits
     with 1. A job that failed because of its episode also leaves `failed/{rule}/{episode}.json`
-    beside `logs/`, until it succeeds: no output of the rule, so it outlives the failure. Where the
+    next to `logs/`, until it succeeds: no output of the rule, so it outlives the failure. Where the
     run's surroundings failed (server, key, disk, our own bug) there is no such file.
     """
     target = Path(path)

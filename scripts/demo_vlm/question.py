@@ -17,7 +17,7 @@ class SheetLayout:
 
 @dataclass(frozen=True)
 class Question:
-    """What the lines say; None or empty where a line is missing."""
+    """What the lines say; None or empty if a line is missing."""
 
     task: str = ""
     sheets: SheetLayout | None = None

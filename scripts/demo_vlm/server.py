@@ -186,7 +186,7 @@ def serve(
 ) -> int:
     """Serve until SIGTERM, SIGINT or the end of the parent process; returns 0.
 
-    Raises OSError where the address cannot be had.
+    Raises OSError if the address cannot be had.
     """
     # One thread a call: concurrency comes from the calls, and the order of sums stays the same.
     cv2.setNumThreads(1)

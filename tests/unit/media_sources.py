@@ -153,7 +153,7 @@ def single(file: Path, length: int, fps: float, width: int, height: int) -> Sour
 def reencoded(
     root: Path, target: Path, options: tuple[str, ...], pixel_format: str = "yuv420p"
 ) -> Path:
-    """A copy of a dataset with its videos coded anew."""
+    """A copy of a dataset with its videos encoded again."""
     shutil.copytree(root, target)
     for file in sorted(target.glob("videos/**/*.mp4")):
         file.unlink()
@@ -163,7 +163,7 @@ def reencoded(
 
 
 def joined(root: Path, target: Path) -> list[Source]:
-    """Every episode a clip with B-frames, the clips of a camera joined without coding them anew.
+    """Every episode a clip with B-frames, the clips of a camera joined without encoding them again.
 
     Ranges are the sums of the clips' durations, as LeRobot computes them.
     """

@@ -37,7 +37,7 @@ def faulty(upstream: str, plan: Plan) -> Iterator[str]:
         async with aiohttp.ClientSession() as http:
 
             async def behave(body, number):
-                # A second reply that cannot be used would be given up.
+                # A second reply that cannot be used would be recorded as invalid.
                 correcting = any(message["role"] == "assistant" for message in body["messages"])
                 fault = None if correcting else plan.fault(body)
                 async with http.post(f"{upstream}/v1/chat/completions", json=body) as response:

@@ -292,7 +292,7 @@ def test_questions_are_added_and_boxes_drawn(page, served, work):
     camera = "observation.images.front"
     asked = {pair["frame_index"] for pair in pairs if pair["camera"] == camera}
     free = [one["frame_index"] for one in decoded[camera] if one["frame_index"] not in asked]
-    seek(page, (free[1] + 1.5) / len(frames_of(work, EPISODE)))  # beside it
+    seek(page, (free[1] + 1.5) / len(frames_of(work, EPISODE)))  # next to it
     page.locator("#add-camera").select_option(camera)
     page.locator("#add-type").select_option("bbox")
     page.locator("#add-question").click()

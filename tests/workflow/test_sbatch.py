@@ -58,7 +58,7 @@ def submit(workdir: Workdir, tmp_path: Path, demo_v3: Path, monkeypatch):
         )
         assert recorded.exists(), done.output
         said = recorded.read_text()
-        # Jobs inherit what is loaded where the run is started.
+        # Jobs inherit what is loaded when the run starts.
         assert "modules=cuda/12.4" in said
         return shlex.split(said.splitlines()[0])
 

@@ -116,7 +116,7 @@ def test_pictures_on_scratch_are_gone_after_the_shard_and_answers_are_the_same(
     assert list(keyframes.rglob("*.png")) == []
     data = "results/demo_v3/annotated/data/chunk-000/file-000.parquet"
     assert (work.path / data).read_bytes() == (finished_demo.path / data).read_bytes()
-    # Made again, where they are needed again.
+    # Created again when they are needed.
     asked = len(counting_server.asked)
     (work.path / "results/demo_v3/plan/000002.json").unlink()
     assert work.run().jobs["annotate_shard"] == 1

@@ -165,7 +165,7 @@ def decode_correction(data: bytes, path: Path, dataset_name: str) -> dict[str, A
 
 
 def parse_correction(value: Any, dataset_name: str, episode_index: int) -> Correction:
-    """What a file of that episode holds. Raises CuesheetError where it is of another form."""
+    """What a file of that episode holds. Raises CuesheetError if it is of another form."""
     try:
         correction = Correction.model_validate(value)
     except ValidationError as error:
@@ -183,13 +183,13 @@ def parse_correction(value: Any, dataset_name: str, episode_index: int) -> Corre
 def check_correction(
     correction: Correction, length: int, fps: float, cameras: Collection[str]
 ) -> None:
-    """Raise CuesheetError where a correction does not fit what the metadata says of its episode."""
+    """Raise CuesheetError if a correction does not fit what the metadata says of its episode."""
     _check_times(correction.subtasks or [], length, fps)
     _check_frames(correction, length, cameras)
 
 
 def check_applied(correction: Correction, episode: Episode) -> None:
-    """Raise CuesheetError where a step of the next run would refuse the correction."""
+    """Raise CuesheetError if a step of the next run would refuse the correction."""
     check_correction(correction, episode.length, episode.fps, episode.keyframes)
     if correction.subtasks:
         cover([span.model_dump() for span in correction.subtasks], episode)
@@ -272,7 +272,7 @@ def _check_frames(correction: Correction, length: int, cameras: Collection[str])
     if correction.length not in (None, length):
         raise CuesheetError(
             f"it was made for {correction.length} frames; the episode has {length} now. If it was "
-            "recorded again, correct it anew; else remove the key `length`"
+            "recorded again, correct it again; otherwise remove the key `length`"
         )
     for number, entry in enumerate(correction.vqa or ()):
         if entry.frame_index >= length:

@@ -86,7 +86,7 @@ class IndexedEpisode:
         return [shortest_float32(timestamp) for timestamp in self.timestamps]
 
     def camera(self, key: str) -> IndexedCamera:
-        """The camera of that key. Raises CuesheetError where there is none."""
+        """The camera of that key. Raises CuesheetError if there is none."""
         for camera in self.cameras:
             if camera.camera == key:
                 return camera

@@ -82,7 +82,7 @@ def episode_files(results: Path, folder: str) -> list[tuple[int, Path]]:
 
 
 def read_view(results: Path, episode_index: int) -> EpisodeView:
-    """Reads an annotated episode. Raises CuesheetError where one of its files is broken."""
+    """Reads an annotated episode. Raises CuesheetError if one of its files is broken."""
     layout = Layout(results)
     parts: dict[str, list] = {
         part: [] for part in ("subtasks", "samples", "persistent", "events", "pairs")

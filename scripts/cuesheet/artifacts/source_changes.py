@@ -60,7 +60,7 @@ def compare(before: Mapping[int, str], after: Mapping[int, str]) -> Changes:
 
 
 def read_fingerprints(index: Path) -> dict[int, str] | None:
-    """Fingerprint by episode of an index; None where it does not tell."""
+    """Fingerprint by episode of an index; None if it does not tell."""
     try:
         table = pq.read_table(index, columns=["episode_index", "fingerprint"])
     except (OSError, pa.ArrowException):
@@ -77,7 +77,7 @@ def record(results: Path, changes: Changes) -> None:
 
 
 def read_changes(results: Path) -> list[dict[str, Any]]:
-    """The recorded changes; none where there is no such file or it is damaged."""
+    """The recorded changes; none if there is no such file or it is damaged."""
     content = read_json(Layout(results).source_changes)
     changes = content.get("changes") if isinstance(content, dict) else None
     return changes if isinstance(changes, list) else []

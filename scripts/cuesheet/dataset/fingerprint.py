@@ -1,8 +1,8 @@
 """Fingerprints of episodes: a hash of what the metadata says of an episode's content.
 
 The tasks, the length and the per-episode statistics of every recorded feature go in; where the
-episode lies in files does not, nor do counters that change when episodes are added before it. So
-appending episodes or laying the files out anew keeps a fingerprint, recording the episode again
+episode is stored does not, nor do counters that change when episodes are added before it. So
+appending episodes or reordering the files keeps a fingerprint, recording the episode again
 changes it.
 """
 

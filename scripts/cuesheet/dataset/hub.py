@@ -67,7 +67,7 @@ def open_dataset(place: HubDataset, name: str, *, online: bool) -> Path:
 def fetch(place: HubDataset, name: str, files: Collection[str]) -> int:
     """Downloads the files that are not there yet; returns how many these were.
 
-    Raises CuesheetError where one cannot be had.
+    Raises CuesheetError if one cannot be had.
     """
     state = _read_state(name)
     assert state is not None, "open_dataset comes first"

@@ -1,8 +1,8 @@
-"""The index of a dataset: episodes.parquet, one row an episode, made from checked metadata.
+"""The index of a dataset: episodes.parquet, one row per episode, made from checked metadata.
 
 Columns: episode_index, task, tasks, length (frames), fps, data_file (relative to the dataset's
 root), row_from and row_to (rows of the data file, end exclusive), fingerprint, timestamps (float32
-s, one a frame), cameras (key, kind, file, from_s, to_s, width and height in pixels, codec). Row
+s, one per frame), cameras (key, kind, file, from_s, to_s, width and height in pixels, codec). Row
 groups hold 64 episodes, so that a job which needs one episode reads little.
 """
 
@@ -119,8 +119,8 @@ def _not_here(dataset: Dataset, needed: Collection[int]) -> tuple[set[str], set[
 def _video_files(dataset: Dataset) -> dict[str, tuple[str, list[Episode]]]:
     files: dict[str, tuple[str, list[Episode]]] = {}
     for episode in dataset.episodes:
-        for camera, lies in episode.videos.items():
-            files.setdefault(lies.file, (camera, []))[1].append(episode)
+        for camera, placed in episode.videos.items():
+            files.setdefault(placed.file, (camera, []))[1].append(episode)
     return dict(sorted(files.items()))
 
 
@@ -143,16 +143,16 @@ def _entry(
 ) -> dict[str, Any]:
     cameras = []
     for camera in dataset.cameras.values():
-        lies = episode.videos.get(camera.key)
-        check = checks[lies.file] if lies else None
+        placed = episode.videos.get(camera.key)
+        check = checks[placed.file] if placed else None
         width, height = (check and check.size) or (camera.width, camera.height)
         cameras.append(
             {
                 "camera": camera.key,
                 "kind": camera.kind,
-                "file": lies.file if lies else None,
-                "from_s": lies.from_s if lies else None,
-                "to_s": lies.to_s if lies else None,
+                "file": placed.file if placed else None,
+                "from_s": placed.from_s if placed else None,
+                "to_s": placed.to_s if placed else None,
                 "width": width,
                 "height": height,
                 "codec": check.codec if check else camera.codec,

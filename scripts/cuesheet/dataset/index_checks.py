@@ -29,7 +29,7 @@ MAX_START_S = 1.0  # an episode whose first timestamp is later does not start at
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that disagrees. `episode_index` is None where it concerns the whole file."""
+    """Something that disagrees. `episode_index` is None if it concerns the whole file."""
 
     file: str  # relative to the dataset's root
     episode_index: int | None
@@ -330,19 +330,22 @@ def _check_range(
     path: Path, times: list[float], camera: str, episode: Episode, fps: float
 ) -> str | None:
     """What is wrong with an episode's range of a video, or None."""
-    lies = episode.videos[camera]
-    if not (math.isfinite(lies.from_s) and math.isfinite(lies.to_s)) or lies.to_s <= lies.from_s:
-        return f"its range is {lies.from_s} s to {lies.to_s} s; expected the second to be later"
+    placed = episode.videos[camera]
+    if (
+        not (math.isfinite(placed.from_s) and math.isfinite(placed.to_s))
+        or placed.to_s <= placed.from_s
+    ):
+        return f"its range is {placed.from_s} s to {placed.to_s} s; expected the second to be later"
     half_s = 0.5 / fps
-    begin = bisect.bisect_left(times, lies.from_s - half_s)
-    if bisect.bisect_left(times, lies.to_s - half_s) - begin >= episode.length:
+    begin = bisect.bisect_left(times, placed.from_s - half_s)
+    if bisect.bisect_left(times, placed.to_s - half_s) - begin >= episode.length:
         return None
     # The table of contents has decoding times; the packets have those at which frames are shown.
     try:
         packets.locate_range(
             path,
-            from_s=lies.from_s,
-            to_s=lies.to_s,
+            from_s=placed.from_s,
+            to_s=placed.to_s,
             length=episode.length,
             fps=fps,
             where=f"camera {camera}",

@@ -76,9 +76,9 @@ class Dataset:
         episodes = (
             replace(
                 episode,
-                videos={key: lies for key, lies in episode.videos.items() if key in cameras},
+                videos={key: placed for key, placed in episode.videos.items() if key in cameras},
                 unseen_videos={
-                    **{key: lies for key, lies in episode.videos.items() if key in rest},
+                    **{key: placed for key, placed in episode.videos.items() if key in rest},
                     **episode.unseen_videos,
                 },
             )
@@ -290,7 +290,7 @@ def _cameras(
 
 
 def _is_depth(key: str, feature: Mapping[str, Any], details: Mapping[str, Any]) -> bool:
-    """As the metadata says; where it is silent, a camera of one channel that is called depth."""
+    """As the metadata says; if it does not say, a camera of one channel that is called depth."""
     for name in ("video.is_depth_map", "is_depth_map"):
         if details.get(name) is not None:
             return bool(details[name])
@@ -344,7 +344,7 @@ def _task_notices(episodes: Sequence[Episode]) -> list[str]:
 
 
 def _in_order(episodes: list[Episode], name: str) -> tuple[Episode, ...]:
-    """The episodes by number. Raises CuesheetError where one is there twice."""
+    """The episodes by number. Raises CuesheetError if one is there twice."""
     ordered = tuple(sorted(episodes, key=lambda episode: episode.episode_index))
     for before, after in itertools.pairwise(ordered):
         if before.episode_index == after.episode_index:

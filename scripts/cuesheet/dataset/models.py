@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """A camera of the dataset. Width and height in pixels, 0 where the metadata does not say."""
+    """A camera of the dataset. Width and height in pixels, 0 if the metadata does not say."""
 
     key: str
     kind: str  # "video", or "image": encoded pictures inside the data files
     width: int
     height: int
-    codec: str  # as info.json names it, "" for images or where it is silent
+    codec: str  # as info.json names it, "" for images or if it does not say
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Episode:
     """One episode as the metadata describes it."""
 
     episode_index: int
-    task: str  # the first task, "" where there is none
+    task: str  # the first task, "" if there is none
     tasks: tuple[str, ...]
     length: int  # frames
     data_file: str

@@ -24,7 +24,7 @@ _WHERE = "config: plan.subtask_column"
 
 
 def check_column(dataset: Dataset, column: str) -> None:
-    """Raise CuesheetError where the dataset has no such column, or no labels to its numbers."""
+    """Raise CuesheetError if the dataset has no such column, or no labels to its numbers."""
     features: Mapping[str, Any] = dataset.info["features"]
     if column not in features:
         texts = [key for key, feature in features.items() if feature.get("dtype") == "string"]

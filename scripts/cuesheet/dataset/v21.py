@@ -1,4 +1,4 @@
-"""Episodes of format v2.1: meta/episodes.jsonl and episodes_stats.jsonl, one line an episode.
+"""Episodes of format v2.1: meta/episodes.jsonl and episodes_stats.jsonl, one line per episode.
 
 An episode has a data file and, per camera, a video file of its own.
 """
@@ -109,7 +109,7 @@ def read_tasks(root: Path, name: str) -> dict[int, str]:
 
 
 def _statistics(root: Path, name: str, rows: list[dict[str, Any]]) -> pa.Table:
-    """The statistics as a v3.0 dataset has them: a row an episode, columns stats/feature/name."""
+    """Return the statistics as in v3.0: one row per episode, columns stats/feature/name."""
     by_episode = read_statistics(root, name) if (root / STATISTICS).is_file() else {}
     flat = [
         {

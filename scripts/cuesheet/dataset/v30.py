@@ -1,4 +1,4 @@
-"""Episodes of format v3.0: meta/episodes/chunk-*/file-*.parquet, one row an episode.
+"""Episodes of format v3.0: meta/episodes/chunk-*/file-*.parquet, one row per episode.
 
 Only the columns that are needed are read.
 """
@@ -32,7 +32,7 @@ _VIDEO_COLUMNS = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
 def read_table(
     root: Path, name: str, cameras: Mapping[str, Camera], unseen: Mapping[str, Camera]
 ) -> pa.Table:
-    """The needed columns of meta/episodes. Raises CuesheetError where one is not there.
+    """The needed columns of meta/episodes. Raises CuesheetError if one is not there.
 
     Those of `unseen` cameras may be missing.
     """
@@ -40,10 +40,13 @@ def read_table(
     if not paths:
         raise CuesheetError(
             f"{name}: {root / 'meta/episodes'} has no parquet file (expected "
-            "chunk-000/file-000.parquet and so on, one row an episode)."
+            "chunk-000/file-000.parquet and so on, one row per episode)."
         )
-    required = [*_EPISODE_COLUMNS, *(column for key in _videos(cameras) for column in _lies(key))]
-    welcome = ["tasks", *(column for key in _videos(unseen) for column in _lies(key))]
+    required = [
+        *_EPISODE_COLUMNS,
+        *(column for key in _videos(cameras) for column in _video_columns(key)),
+    ]
+    welcome = ["tasks", *(column for key in _videos(unseen) for column in _video_columns(key))]
     tables = []
     for path in paths:
         try:
@@ -87,7 +90,9 @@ def read_episodes(
     ]
     tasks = _tasks(root, table, data_files, name)
     videos = _by_episode(table, info, _videos(cameras), name)
-    described = [key for key in _videos(unseen) if set(_lies(key)) <= set(table.column_names)]
+    described = [
+        key for key in _videos(unseen) if set(_video_columns(key)) <= set(table.column_names)
+    ]
     unseen_videos = _by_episode(table, info, described, name)
     hashes = fingerprints(table, tasks, columns["length"])
     return [
@@ -126,7 +131,7 @@ def _videos(cameras: Mapping[str, Camera]) -> list[str]:
     return [camera.key for camera in cameras.values() if camera.kind == "video"]
 
 
-def _lies(key: str) -> list[str]:
+def _video_columns(key: str) -> list[str]:
     return [f"videos/{key}/{column}" for column in _VIDEO_COLUMNS]
 
 
@@ -137,12 +142,12 @@ def _by_episode(
     videos: list[dict[str, VideoRange]] = [{} for _ in range(len(table))]
     for key in keys:
         template = PathTemplate(info, "video_path", _DEFAULT_VIDEO_PATH, name)
-        columns = [table.column(column).to_pylist() for column in _lies(key)]
+        columns = [table.column(column).to_pylist() for column in _video_columns(key)]
         for row, (entry, values) in enumerate(zip(videos, zip(*columns, strict=True), strict=True)):
             if all(value is None for value in values):
                 continue
             if None in values:
-                missing = _lies(key)[values.index(None)]
+                missing = _video_columns(key)[values.index(None)]
                 raise CuesheetError(_no_value(table, missing, row, name))
             chunk, file, from_s, to_s = values
             place = {

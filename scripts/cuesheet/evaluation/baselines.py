@@ -49,7 +49,7 @@ def motion_split(predicted: Sequence[Segment], energy: np.ndarray, fps: float) -
 def clip_motion(clip: Path) -> tuple[np.ndarray, float]:
     """Mean absolute difference of consecutive gray frames (64 x 64), and the clip's fps.
 
-    Raises CuesheetError where the clip cannot be read.
+    Raises CuesheetError if the clip cannot be read.
     """
     differences, before = [], None
     try:

@@ -40,7 +40,7 @@ def score_grounding(
     sizes: Sizes,
     ignored: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Scores of answered boxes and points by camera, beside guesses in the middle of the picture.
+    """Scores of answered boxes and points by camera, and of centered ones.
 
     Args:
         pairs: questions and answers by episode.

@@ -76,7 +76,7 @@ class _BoxRow(BaseModel):
 
 
 class _BoxTrack(BaseModel):
-    """Boxes of one thing, one entry a frame, null where it is not visible."""
+    """Boxes of one thing, one entry per frame, null where it is not visible."""
 
     box: list[tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat] | None]
 
@@ -137,7 +137,7 @@ def read_results(folder: Path, episodes: Collection[int] | None = None) -> Refer
 
 def wgo_rows(path: Path) -> Iterator[dict[str, Any]] | None:
     """Rows (id, instruction, video, segments) of a parquet file of the layout of WGO-Bench, in
-    order; None where it has another layout. Videos stay bytes."""
+    order; None if it has another layout. Videos stay bytes."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:

@@ -1,4 +1,4 @@
-"""Scores runs against a reference, beside plain guesses. Definitions: docs/evaluation.md."""
+"""Scores runs against a reference, compared with baselines. Definitions: docs/evaluation.md."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass

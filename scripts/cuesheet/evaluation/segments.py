@@ -46,7 +46,7 @@ def align(
 ) -> list[tuple[int, int]]:
     """The one-to-one matching of `rows` and `columns` that keeps their order and gains most.
 
-    `gain(row, column)` is None where the two may not be matched; gains are added element by element
+    `gain(row, column)` is None if the two may not be matched; gains are added element by element
     and compared like tuples. Takes rows x columns steps.
     """
     zero: tuple[float, ...] = ()

@@ -3,7 +3,7 @@
 The file has one episode a row: id, video (an mp4 as bytes), instruction, segments. The dataset
 (LeRobot v3.0) has them in the same order, so that the file itself is the reference that a run is
 scored against. Videos differ in size and frame rate, and a dataset has one of each: they are
-encoded anew at --fps and fitted, with black borders, into --width x --height.
+encoded again at --fps and fitted, with black borders, into --width x --height.
 """
 
 import argparse
@@ -87,7 +87,7 @@ def _video_bytes(row: dict[str, Any], where: str) -> bytes:
 
 
 def _encode(data: bytes, target: Path, fps: int, width: int, height: int, where: str) -> int:
-    """Encode a video anew; returns its number of frames."""
+    """Encode a video again; returns its number of frames."""
     target.parent.mkdir(parents=True, exist_ok=True)
     size = f"{width}:{height}"
     fitted = f"fps={fps},scale={size}:force_original_aspect_ratio=decrease"

@@ -54,8 +54,8 @@ def decode_frames(
     """Yield the frames of `frame_indices` (sorted, distinct) in order.
 
     `decoder` is "ffmpeg", "pyav" or "torchcodec".
-    Raises CuesheetError where the file cannot be decoded, where not exactly these frames came out,
-    and where the decoder is not installed.
+    Raises CuesheetError if the file cannot be decoded, if not exactly these frames came out,
+    and if the decoder is not installed.
     """
     try:
         decode = _DECODERS[decoder]
@@ -259,7 +259,7 @@ def _by_torchcodec(episode: EpisodeFrames, wanted: dict[int, int]) -> Iterator[R
 
 def _torchcodec_decoder(source: PacketRange) -> "VideoDecoder":
     try:
-        # Only where it is chosen: importing it costs over 2 CPU seconds.
+        # Only if it is chosen: importing it costs over 2 CPU seconds.
         from torchcodec.decoders import VideoDecoder
     except (ImportError, RuntimeError, OSError) as error:
         lines = [line for line in str(error).splitlines() if line.strip()]

@@ -23,7 +23,7 @@ LAST_LINES = 8
 def find_ffmpeg() -> str:
     """Path of the ffmpeg program.
 
-    Raises CuesheetError where there is none, or where CUESHEET_FFMPEG names no program.
+    Raises CuesheetError if there is none, or if CUESHEET_FFMPEG names no program.
     """
     wanted = os.environ.get("CUESHEET_FFMPEG")
     if wanted:
@@ -104,7 +104,7 @@ def failure(purpose: str, command: list[str], code: int, stderr: bytes) -> Cuesh
 def read_frames(arguments: list[str], frame_bytes: int, purpose: str) -> Iterator[bytes]:
     """Run ffmpeg and yield its stdout in pieces of `frame_bytes`.
 
-    Raises CuesheetError where ffmpeg fails or its output ends within a frame. Closing the iterator
+    Raises CuesheetError if ffmpeg fails or its output ends within a frame. Closing the iterator
     early ends ffmpeg.
     """
     command = ffmpeg_command(arguments)
@@ -133,7 +133,7 @@ def read_frames(arguments: list[str], frame_bytes: int, purpose: str) -> Iterato
 def write_frames(arguments: list[str], frames: Iterable[bytes], purpose: str) -> None:
     """Run ffmpeg with `frames` as its stdin, one after the other.
 
-    Raises CuesheetError where ffmpeg fails.
+    Raises CuesheetError if ffmpeg fails.
     """
     command = ffmpeg_command(arguments)
     with (

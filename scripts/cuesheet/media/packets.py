@@ -82,13 +82,13 @@ def locate_episode(
 ) -> EpisodeFrames:
     """Find the frame of every timestamp: the nearest to `from_s` + timestamp within the episode.
 
-    `timestamps_s` (seconds from the episode's start, increasing) has one entry a frame; `where`
+    `timestamps_s` (seconds from the episode's start, increasing) has one entry per frame; `where`
     opens the messages. If the timestamps do not fit but the video has exactly as many frames and
     nearly the same length (wall-clock timestamps, or 29.97 frames per second instead of 30), the
     n-th frame belongs to the n-th timestamp.
 
-    Raises CuesheetError where the range holds fewer frames than timestamps, where a timestamp is
-    farther than half a frame period from every frame, and where two fall on one frame.
+    Raises CuesheetError if the range holds fewer frames than timestamps, if a timestamp is
+    farther than half a frame period from every frame, and if two fall on one frame.
     """
     label = f"{where}, {path}"
     source, candidates = _frames_between(path, from_s, to_s, fps, label)
@@ -139,10 +139,10 @@ def _choose(
 def locate_range(
     path: Path | str, *, from_s: float, to_s: float, length: int, fps: float, where: str
 ) -> EpisodeFrames | None:
-    """The `length` frames between `from_s` and `to_s`; None where there are more of them.
+    """The `length` frames between `from_s` and `to_s`; None if there are more of them.
 
     This needs no timestamps; where the answer is None, `locate_episode` chooses by them.
-    Raises CuesheetError where there are fewer.
+    Raises CuesheetError if there are fewer.
     """
     label = f"{where}, {path}"
     source, candidates = _frames_between(path, from_s, to_s, fps, label)
@@ -156,7 +156,7 @@ def read_packets(path: Path | str, from_s: float, to_s: float, label: str) -> Pa
     """Read the packets from the keyframe at or before `from_s` to the last one before `to_s`.
 
     Nothing is decoded. The stretch may go on a little beyond `to_s`.
-    Raises CuesheetError where the file cannot be read, has no video or frames without a time.
+    Raises CuesheetError if the file cannot be read, has no video or frames without a time.
     """
     try:
         with open_video(path, label) as container:

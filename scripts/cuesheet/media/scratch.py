@@ -22,14 +22,14 @@ def resolve(setting: str) -> Path:
     named = os.path.expanduser(os.path.expandvars(setting))
     if not os.path.isdir(named):
         raise SurroundingsError(
-            f"cluster.scratch: {setting} is {named} on this node, which is no folder; name one "
+            f"cluster.scratch: {setting} is {named} on this node, which is not a folder; name one "
             "that every node has, or null"
         )
     return Path(named)
 
 
 def place_of_pictures(folder: Path | str, dataset: str) -> Path | None:
-    """Where the keyframes folder of an episode is made instead; None where it is made in place."""
+    """Where the keyframes folder of an episode is made instead; None if it is made in place."""
     scratch = os.environ.get(SCRATCH_VARIABLE)
     return Path(scratch) / dataset / Path(folder).name if scratch else None
 

@@ -1,4 +1,4 @@
-"""FFmpeg's shared libraries for torchcodec, where the system has none: those inside PyAV.
+"""FFmpeg's shared libraries for torchcodec, if the system has none: those inside PyAV.
 
 torchcodec loads `libavcodec.so.62` and the like by these names; PyAV's wheel has the same libraries
 under names with a hash. A folder of links gives them the names that are looked for:
@@ -24,7 +24,7 @@ _LIBRARY = re.compile(r"(lib(?:av\w+|sw\w+))-[0-9a-f]+(\.so\.\d+)[.\d]*")
 def link_libraries(folder: Path) -> Path:
     """Fill `folder` with links to PyAV's libraries and return it.
 
-    Raises CuesheetError where PyAV is missing or was built against libraries of the system.
+    Raises CuesheetError if PyAV is missing or was built against libraries of the system.
     """
     spec = importlib.util.find_spec("av")
     if spec is None or spec.origin is None:

@@ -91,7 +91,7 @@ Media = Image | Clip
 
 @dataclass(frozen=True)
 class VlmSettings:
-    """What determines an answer beside the messages; `model` None asks for the served one."""
+    """Settings that are part of a request; `model` None stands for the model that is served."""
 
     model: str | None = None
     temperature: float = 0.2
@@ -118,7 +118,7 @@ class VlmSettings:
 
 @dataclass(frozen=True)
 class Answer(Generic[Reply]):
-    """A typed reply, None if given up; `text` is what the model wrote; `call` is the record."""
+    """A typed reply (None if invalid), the text that the model wrote, and the call's record."""
 
     value: Reply | None
     text: str
@@ -185,8 +185,8 @@ class Vlm:
 
         `sampling`: parameters of this question that are not as the settings say; its record has
         them. A reply that does not fit is shown to the model once, with what is wrong; a second
-        one that does not fit is given up (`value` None). Raises VlmError when there is no reply at
-        all, and before sending when the question needs pictures and has none.
+        one that does not fit is recorded as invalid (`value` None). Raises VlmError if there is no
+        reply at all, and before sending if the request needs images and has none.
         """
         if needs_media and not media:
             raise VlmError(

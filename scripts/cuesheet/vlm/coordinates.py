@@ -99,7 +99,7 @@ class CoordinateFrame:
         return f"Coordinates: pixels of the image, origin top left, {width:.0f} x {height:.0f}"
 
     def point(self, point: Sequence[float]) -> list[float] | None:
-        """A point in source pixels, or None where it lies outside the frame."""
+        """A point in source pixels, or None if it lies outside the frame."""
         x, y = self._scale(point)
         if not (0 <= x < self.width and 0 <= y < self.height):
             return None
@@ -108,7 +108,7 @@ class CoordinateFrame:
     def box(self, box: Sequence[float]) -> list[float] | None:
         """A box [x_min, y_min, x_max, y_max] in source pixels, cut to the frame, ordered.
 
-        None where nothing of at least one pixel is left of it.
+        None if nothing of at least one pixel is left of it.
         """
         x0, y0 = self._scale(box[:2])
         x1, y1 = self._scale(box[2:])

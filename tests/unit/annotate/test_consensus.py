@@ -66,7 +66,7 @@ def test_words_shared_in_part_count_in_part():
         ((10, 20), 15),  # both of two
         ((10, 21), None),  # 1.1 s apart
         ((10, 30, 50), None),  # of one sample each
-        ((10, 10, 40, 40), None),  # half is no majority
+        ((10, 10, 40, 40), None),  # half is not a majority
     ],
 )
 def test_boundaries_at_most_a_second_apart_are_the_same(starts, boundary):

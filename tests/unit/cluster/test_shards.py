@@ -42,7 +42,7 @@ def test_no_episode_changes_its_shard_when_others_are_added():
             assert new[: len(old)] == old
         assert sum(map(len, after)) == more
         before = after
-    # Also one that comes first, as in a dataset that was put together anew.
+    # Also one that comes first, as in a dataset that was assembled again.
     assert deal_out({-1: 5.0, **durations(1000)}, HOUR, deal_out(durations(1000), HOUR, []))[0][
         :3
     ] == [0, 1, 2]

@@ -1,4 +1,4 @@
-"""Datasets of format v2.1: read, and laid out anew as v3.0."""
+"""Datasets of format v2.1: read, and converted to v3.0."""
 
 import json
 import shutil

@@ -66,7 +66,7 @@ def assert_plays_in_a_browser(clip: Path, length_s: float, coding: str = "h264")
 
 
 def error_by_offset(clip: np.ndarray, whole: np.ndarray, first: int) -> dict[int, float]:
-    """Mean absolute error of a clip against its episode's place in the file, and beside it."""
+    """Mean absolute error of a clip against its episode's frames and the neighboring ones."""
     errors = {}
     for offset in (-1, 0, 1):
         frames = [i for i in range(len(clip)) if 0 <= first + i + offset < len(whole)]
