@@ -4,9 +4,9 @@
     python benchmarks/long_episodes.py --minutes 10 60 --cameras 3 --vqa-only    # 10,800 calls
 
 The episode is the demo's video over and over, at 10 frames per second, in one file per camera.
-Memory of a job is its largest resident set, libraries that it shares with others included. With several
-lengths it is said how time and memory grow from the first to the last. What grows in memory is the
-list of frames and the records of calls, never pictures.
+Memory of a job is its largest resident set, shared libraries included. With several lengths, it
+prints how time and memory grow from the first to the last. What grows in memory is the list of
+frames and the records of requests, never images.
 """
 
 import argparse
