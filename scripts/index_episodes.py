@@ -1,8 +1,8 @@
-"""Makes the index of a dataset from its metadata, checked against its files.
+"""Make the index of a dataset from its metadata, checked against its files.
 
-In: the dataset's folder, the episodes that are to be worked on. Out: episodes.parquet, one row an
-episode: task, length, rows of the data file, timestamps (s), and per camera the video file and its
-range (s). Fails with the list of all problems where metadata and files of such an episode disagree.
+In: the dataset's folder, the episodes to annotate. Out: episodes.parquet, one row per episode:
+task, length, rows of the data file, timestamps (s), and per camera the video file and range (s).
+Fails with a list of the problems if metadata and files of an episode to annotate disagree.
 """
 
 import functools

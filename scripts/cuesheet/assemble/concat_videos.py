@@ -62,7 +62,7 @@ def concat_videos(dataset: Dataset, annotated: Path) -> dict[str, list[Placed]]:
     known = _read_manifest(manifest)
     made: dict[str, list[str]] = {}
     placed: dict[str, list[Placed]] = {}
-    for camera in (*dataset.cameras.values(), *dataset.unseen_cameras.values()):
+    for camera in (*dataset.cameras.values(), *dataset.excluded_cameras.values()):
         if camera.kind != "video":
             continue
         placed[camera.key] = []
@@ -111,7 +111,7 @@ def _read_manifest(path: Path) -> dict[str, list[str]]:
 
 def _pieces(dataset: Dataset, camera: str) -> Iterator[_Piece]:
     for episode in dataset.episodes:
-        lies = episode.videos.get(camera) or episode.unseen_videos[camera]
+        lies = episode.videos.get(camera) or episode.excluded_videos[camera]
         path = dataset.root / lies.file
         label = f"episode {episode.episode_index}, camera {camera}, {path}"
         try:

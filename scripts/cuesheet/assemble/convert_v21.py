@@ -50,7 +50,7 @@ def convert_dataset(
     Raises:
         CuesheetError: a file cannot be read, or the joined videos are not exact.
     """
-    absent = [file for file in dataset.data_files if not dataset.is_there(file)]
+    absent = [file for file in dataset.data_files if not dataset.has_file(file)]
     if absent:
         raise CuesheetError(
             f"{dataset.name}: output.format is v3.0, but {len(absent)} data files of the source "
@@ -73,7 +73,7 @@ def convert_dataset(
     for camera in sorted(placed):
         columns |= concat_videos.as_columns(camera, placed[camera])
     known = {}
-    if dataset.is_there(v21.STATISTICS):
+    if dataset.has_file(v21.STATISTICS):
         known = v21.read_statistics(dataset.root, dataset.name)
     _write_metadata(dataset, columns, complete_statistics(dataset, known), annotated)
     made = {*files, *concat_videos.video_files(placed)}

@@ -37,7 +37,7 @@ def episodes_with_rows(dataset: Dataset) -> frozenset[int]:
     found: set[int] = set()
     for data_file, episodes in dataset.data_files.items():
         path = dataset.root / data_file
-        if not dataset.is_there(data_file):
+        if not dataset.has_file(data_file):
             continue
         try:
             with open_data_file(path) as file:

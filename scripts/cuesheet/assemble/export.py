@@ -75,7 +75,7 @@ def tidy_tables(dataset: Dataset) -> Iterator[pd.DataFrame]:
         CuesheetError: the dataset has no language columns, or a file cannot be read.
     """
     for data_file, episodes in dataset.data_files.items():
-        if not dataset.is_there(data_file):
+        if not dataset.has_file(data_file):
             continue
         path = dataset.root / data_file
         try:

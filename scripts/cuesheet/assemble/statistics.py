@@ -42,7 +42,7 @@ def complete_statistics(
 def compute_statistics(dataset: Dataset, episode: Episode) -> dict[str, dict[str, Any]]:
     """Compute the statistics of one episode of a v2.1 dataset, whose data file has no other."""
     path = dataset.root / episode.data_file
-    cameras = {**dataset.cameras, **dataset.unseen_cameras}
+    cameras = {**dataset.cameras, **dataset.excluded_cameras}
     try:
         with pq.ParquetFile(path) as file:
             names = [name for name in dataset.info["features"] if name not in cameras]
@@ -99,7 +99,7 @@ def _in_one_shape(statistics: EpisodeStatistics, dataset: Dataset) -> dict[str, 
 
     A file of many episodes needs one shape per column.
     """
-    cameras = {**dataset.cameras, **dataset.unseen_cameras}
+    cameras = {**dataset.cameras, **dataset.excluded_cameras}
     return {
         feature: {
             name: np.reshape(value, (-1, 1, 1)).tolist()

@@ -32,8 +32,8 @@ def check_dataset(source: Dataset, annotated: Path, progress: Progress = iter) -
     problems: list[str] = []
     rows = 0
     # A partial copy or download lacks files without chosen episodes.
-    is_partial = not all(source.is_there(file) for file in source.data_files)
-    present = [f for f in finished.data_files if not is_partial or source.is_there(f)]
+    is_partial = not all(source.has_file(file) for file in source.data_files)
+    present = [f for f in finished.data_files if not is_partial or source.has_file(f)]
     for data_file in progress(present):
         episodes = finished.data_files[data_file]
         path = annotated / data_file
@@ -50,7 +50,7 @@ def check_dataset(source: Dataset, annotated: Path, progress: Progress = iter) -
         rows = sum(episode.length for episode in source.episodes)
     problems += _check_totals(finished, source, rows)
     for video in _videos(finished, source):
-        if (is_partial and not source.is_there(video)) or _is_file(annotated / video):
+        if (is_partial and not source.has_file(video)) or _is_file(annotated / video):
             continue
         problems.append(f"{annotated / video} does not exist or is empty.")
     if problems:
@@ -62,9 +62,9 @@ def check_dataset(source: Dataset, annotated: Path, progress: Progress = iter) -
 def _videos(finished: Dataset, source: Dataset) -> list[str]:
     """Return the video files that must exist. Some of cameras that are not used may be missing."""
     used = {video.file for episode in finished.episodes for video in episode.videos.values()}
-    unused = {v.file for episode in finished.episodes for v in episode.unseen_videos.values()}
+    unused = {v.file for episode in finished.episodes for v in episode.excluded_videos.values()}
     is_converted = source.version != finished.version
-    return sorted(used | {file for file in unused if is_converted or source.is_there(file)})
+    return sorted(used | {file for file in unused if is_converted or source.has_file(file)})
 
 
 def _check_schema(schema: pa.Schema, source: Dataset, episodes: Sequence[Episode]) -> Iterator[str]:

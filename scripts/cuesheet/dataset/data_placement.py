@@ -1,7 +1,7 @@
 """Which data file holds which episode, if meta/episodes names the wrong one.
 
-Metadata that was edited or merged by hand can point to the file before or after. The files' own
-rows count. Footers are read first, and columns only if the numbers of rows disagree.
+Metadata that was edited or merged by hand can point to the previous or the next file. The
+files' own rows decide. Footers are read first, and columns only if the numbers of rows disagree.
 """
 
 from collections.abc import Sequence

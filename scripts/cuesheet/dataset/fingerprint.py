@@ -1,9 +1,9 @@
-"""Fingerprints of episodes: a hash of what the metadata says of an episode's content.
+"""Fingerprints of episodes: a hash of what the metadata says about an episode's content.
 
-The tasks, the length and the per-episode statistics of every recorded feature go in; where the
-episode is stored does not, nor do counters that change when episodes are added before it. So
-appending episodes or reordering the files keeps a fingerprint, recording the episode again
-changes it.
+The hash covers the tasks, the length and the per-episode statistics of every recorded feature. It
+does not cover the episode's position in files, or counters that change when episodes are added
+before it. Appending episodes or rewriting the files therefore keeps a fingerprint, and recording
+the episode again changes it.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-# Columns of meta/episodes that tell about content: stats/<feature>/<statistic>.
+# Columns of meta/episodes that describe content: stats/<feature>/<statistic>.
 STATISTICS = re.compile(
     r"stats/(?!(?:index|episode_index|task_index|frame_index)/)(.+)/(?:min|max|mean|std|count)"
 )
@@ -24,16 +24,16 @@ STATISTICS = re.compile(
 def fingerprints(
     table: pa.Table, tasks: Sequence[tuple[str, ...]], lengths: Sequence[int]
 ) -> list[str]:
-    """One hex string of 32 digits a row of `table`, a table of meta/episodes columns.
+    """Return one string of 32 hex digits per row of `table`, which has columns of meta/episodes.
 
-    A row's fingerprint depends on that row alone, whatever the other rows hold.
+    The fingerprint of a row depends on that row only.
     """
     names = sorted(name for name in table.column_names if STATISTICS.fullmatch(name))
     columns = {name: table.column(name).combine_chunks() for name in names}
     matrices = {name: _as_matrix(column) for name, column in columns.items()}
     heads = (json.dumps([texts, length]) for texts, length in zip(tasks, lengths, strict=True))
     if all(matrix is not None for matrix in matrices.values()):
-        # Every row has the same number of values in every column: one block of bytes a row.
+        # Every row has the same number of values in every column: one block of bytes per row.
         layout = _layout((name, matrix.shape[1]) for name, matrix in matrices.items())
         block = np.hstack([np.empty((len(table), 0)), *matrices.values()])
         rows = (row.tobytes() for row in np.ascontiguousarray(block, dtype="<f8"))
@@ -75,7 +75,7 @@ def leaves(value: Any) -> Iterator[Any]:
 
 
 def _as_matrix(column: pa.Array) -> np.ndarray | None:
-    """The column's numbers as float64 [rows, values a row]; None where rows differ or lack some."""
+    """Return the column as float64 [rows, values per row]; None if rows differ in their number."""
     rows = len(column)
     values = column
     while pa.types.is_nested(values.type):

@@ -1,10 +1,10 @@
-"""Datasets on a hub: `hf://datasets/user/name@revision`, of which only what is needed is fetched.
+"""Datasets on a hub (`hf://datasets/user/name@revision`), of which only needed files are fetched.
 
-The revision is resolved to a commit once a run. Its metadata is fetched while the Snakefile is
-parsed, and then the data and video files of the chosen episodes; both lie in the cache of
-huggingface_hub, which goes on where a download was cut off and fetches nothing twice. The run reads
-them through one link, `.cuesheet/hub/{dataset}`, that stays the same from commit to commit, so that
-files which did not change are not looked at again. Nothing is written below it.
+The revision is resolved to a commit once per run. The metadata is downloaded while the Snakefile is
+parsed, then the data and video files of the selected episodes. All are stored in the cache of
+huggingface_hub, which resumes interrupted downloads and downloads nothing twice. The run reads them
+through one link, `.cuesheet/hub/{dataset}`, whose path is the same for every commit, so unchanged
+files do not count as changed. Nothing is written below the link.
 """
 
 import json
@@ -24,16 +24,16 @@ FOLDER = Path(".cuesheet") / "hub"
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _DOWNLOADS = 8  # at a time
-_YES = {"1", "ON", "YES", "TRUE"}  # of HF_HUB_OFFLINE
+_YES = {"1", "ON", "YES", "TRUE"}  # values of HF_HUB_OFFLINE
 
 
 def open_dataset(place: HubDataset, name: str, *, online: bool) -> Path:
-    """The folder of a dataset's metadata; data and videos are there once they were `fetch`ed.
+    """Return the folder of a dataset, with its metadata; `fetch` adds data and video files.
 
     Args:
-        place: where it is on the hub.
-        name: what the workflow calls it.
-        online: whether the hub may be asked; the jobs of a run find what their run found.
+        place: the address on the hub.
+        name: the workflow's name of the dataset.
+        online: whether the hub may be contacted. Jobs use the commit that their run resolved.
 
     Raises:
         CuesheetError: there is no such dataset or revision, or the hub cannot be reached and the
@@ -46,7 +46,9 @@ def open_dataset(place: HubDataset, name: str, *, online: bool) -> Path:
         if not online or pinned or os.environ.get("HF_HUB_OFFLINE", "0").upper() in _YES:
             return _linked(name, Path(known["snapshot"]))
     if not online:
-        raise CuesheetError(f"{name}: {place} was not opened by the run that this job belongs to")
+        raise CuesheetError(
+            f"{name}: {place} was not opened by the run of this job. Start the run again."
+        )
     import huggingface_hub
 
     with plain_errors(place):
@@ -65,9 +67,9 @@ def open_dataset(place: HubDataset, name: str, *, online: bool) -> Path:
 
 
 def fetch(place: HubDataset, name: str, files: Collection[str]) -> int:
-    """Downloads the files that are not there yet; returns how many these were.
+    """Download the files that are missing; return their number.
 
-    Raises CuesheetError if one cannot be had.
+    Raises CuesheetError if a file cannot be downloaded.
     """
     state = _read_state(name)
     assert state is not None, "open_dataset comes first"
@@ -88,7 +90,7 @@ def fetch(place: HubDataset, name: str, files: Collection[str]) -> int:
 
 
 def source_of(results: Path, folder: Path = FOLDER) -> dict[str, Any] | None:
-    """Where the source of a results folder came from: `dataset` and `commit`; None: no hub."""
+    """Return `dataset` and `commit` of a results folder's source; None if it is not on a hub."""
     return _read_state(results.resolve().name, folder)
 
 
@@ -101,7 +103,7 @@ def _read_state(name: str, folder: Path = FOLDER) -> dict[str, Any] | None:
 
 
 def _linked(name: str, snapshot: Path) -> Path:
-    """A link to the snapshot that has the same name for every commit."""
+    """Return a link to the snapshot; its path is the same for every commit."""
     link = Path.cwd() / FOLDER / name
     if not (link.is_symlink() and os.readlink(link) == str(snapshot)):
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -114,7 +116,7 @@ def _linked(name: str, snapshot: Path) -> Path:
 
 @contextmanager
 def plain_errors(place: HubDataset) -> Iterator[None]:
-    """What the hub's client raises, as one line for a person."""
+    """Convert errors of the hub's client to CuesheetError with one line."""
     from huggingface_hub import errors
 
     try:
@@ -135,11 +137,11 @@ def plain_errors(place: HubDataset) -> Iterator[None]:
         ) from None
     except errors.EntryNotFoundError as error:
         raise CuesheetError(
-            f"{place}: a file that its metadata names is not there: {error}"
+            f"{place}: a file that the metadata names does not exist on the hub: {error}"
         ) from None
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
         said = str(error).strip().splitlines()[:1] or [type(error).__name__]
         raise CuesheetError(
-            f"{place}: the hub cannot be reached: {said[0]}. What was downloaded is kept; run "
-            "again to go on"
+            f"{place}: the hub cannot be reached: {said[0]}. Downloaded files are kept; run the "
+            "same command again to continue."
         ) from None

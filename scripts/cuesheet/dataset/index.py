@@ -2,8 +2,8 @@
 
 Columns: episode_index, task, tasks, length (frames), fps, data_file (relative to the dataset's
 root), row_from and row_to (rows of the data file, end exclusive), fingerprint, timestamps (float32
-s, one per frame), cameras (key, kind, file, from_s, to_s, width and height in pixels, codec). Row
-groups hold 64 episodes, so that a job which needs one episode reads little.
+s, one per frame), cameras (key, kind, file, from_s, to_s, width and height in pixels, codec). A
+row group holds 64 episodes, so a job that needs one episode reads little.
 """
 
 import json
@@ -40,27 +40,27 @@ Progress = Callable[[Sequence[Any]], Iterator[Any]]
 def build_index(
     dataset: Dataset, progress: Progress = iter, selected: Collection[int] | None = None
 ) -> tuple[pa.Table, list[str]]:
-    """The index of a dataset, and notices for the person who runs the workflow.
+    """Return the index of a dataset, and notices for the person who runs the workflow.
 
     Args:
         dataset: the metadata.
-        selected: the episodes that are to be worked on (None: all). An episode that is not and has
-            problems is left out of the index, with a notice.
-        progress: wraps the data and video files to show progress, as `tqdm` does.
+        selected: the episodes to annotate (None: all). Any other episode that has problems is left
+            out of the index, with a notice.
+        progress: wraps the list of data and video files to show progress, as `tqdm` does.
 
     Raises:
-        CuesheetError: metadata and files disagree; names every file and episode concerned (the
-            first thirty problems).
+        CuesheetError: metadata and files disagree; the message names file and episode of the first
+            thirty problems.
     """
     every = {episode.episode_index for episode in dataset.episodes}
     needed = every if selected is None else set(selected)
-    absent, elsewhere = _not_here(dataset, needed)
+    absent, elsewhere = _missing_files(dataset, needed)
     problems = check_metadata(dataset)
     rows: dict[int, DataRows] = {}
     unknown: set[int] = set()
     checks: dict[str, VideoFileCheck] = {}
     videos = _video_files(dataset)
-    pictures = [camera.key for camera in dataset.cameras.values() if camera.kind == "image"]
+    image_cameras = [camera.key for camera in dataset.cameras.values() if camera.kind == "image"]
     for file in progress([f for f in (*dataset.data_files, *videos) if f not in absent]):
         if file in videos:
             camera, episodes = videos[file]
@@ -68,7 +68,7 @@ def build_index(
             problems += checks[file].problems
         else:
             data = check_data_file(
-                dataset.root, file, dataset.data_files[file], dataset.fps, pictures
+                dataset.root, file, dataset.data_files[file], dataset.fps, image_cameras
             )
             rows |= data.rows
             unknown |= {*data.unknown}
@@ -92,8 +92,8 @@ def build_index(
     notices = _notices(dataset, {f: v for f, v in videos.items() if f in checks}, checks)
     if absent:
         notices.append(
-            f"{len(absent)} files are not here; {describe_range(elsewhere)}, which need them, are "
-            "neither indexed nor part of what is written"
+            f"{len(absent)} files are missing; {describe_range(elsewhere)}, which need them, are "
+            "left out of the index and of the annotated dataset."
         )
     notices += total_notices(dataset) + timing_notices(dataset, rows)
     if unknown - every:
@@ -105,13 +105,13 @@ def build_index(
     return pa.Table.from_pylist(entries, schema=SCHEMA), notices
 
 
-def _not_here(dataset: Dataset, needed: Collection[int]) -> tuple[set[str], set[int]]:
-    """Files that only episodes not `needed` need and that are not there, and these episodes."""
+def _missing_files(dataset: Dataset, needed: Collection[int]) -> tuple[set[str], set[int]]:
+    """Return missing files that no `needed` episode uses, and the episodes that use them."""
     files = dataset.files_of(episode.episode_index for episode in dataset.episodes)
     absent = {
         file
         for file, episodes in files.items()
-        if not set(episodes) & set(needed) and not dataset.is_there(file)
+        if not set(episodes) & set(needed) and not dataset.has_file(file)
     }
     return absent, {index for file in absent for index in files[file]}
 
@@ -119,8 +119,8 @@ def _not_here(dataset: Dataset, needed: Collection[int]) -> tuple[set[str], set[
 def _video_files(dataset: Dataset) -> dict[str, tuple[str, list[Episode]]]:
     files: dict[str, tuple[str, list[Episode]]] = {}
     for episode in dataset.episodes:
-        for camera, placed in episode.videos.items():
-            files.setdefault(placed.file, (camera, []))[1].append(episode)
+        for camera, video in episode.videos.items():
+            files.setdefault(video.file, (camera, []))[1].append(episode)
     return dict(sorted(files.items()))
 
 
@@ -133,8 +133,8 @@ def _problem_text(dataset: Dataset, problems: list[Problem]) -> str:
     return (
         f"{dataset.name}: the metadata and the files at {dataset.root} disagree, "
         f"{len(problems)} problem{'s' if len(problems) > 1 else ''}{which}:\n  {shown}{rest}\n"
-        "Nothing was indexed. Copy or download the dataset again, repair these files, or leave the "
-        "episodes out (episodes: [0, 3, 5-9] lists those to work on)."
+        "No index was written. Copy or download the dataset again, repair these files, or leave "
+        "these episodes out (for example, episodes: [0, 3, 5-9] annotates only those)."
     )
 
 
@@ -143,16 +143,16 @@ def _entry(
 ) -> dict[str, Any]:
     cameras = []
     for camera in dataset.cameras.values():
-        placed = episode.videos.get(camera.key)
-        check = checks[placed.file] if placed else None
+        video = episode.videos.get(camera.key)
+        check = checks[video.file] if video else None
         width, height = (check and check.size) or (camera.width, camera.height)
         cameras.append(
             {
                 "camera": camera.key,
                 "kind": camera.kind,
-                "file": placed.file if placed else None,
-                "from_s": placed.from_s if placed else None,
-                "to_s": placed.to_s if placed else None,
+                "file": video.file if video else None,
+                "from_s": video.from_s if video else None,
+                "to_s": video.to_s if video else None,
                 "width": width,
                 "height": height,
                 "codec": check.codec if check else camera.codec,
@@ -184,7 +184,7 @@ def _notices(
         if size and camera.width and size != (camera.width, camera.height):
             notices.append(
                 f"{file}: frames are {size[0]} x {size[1]} pixels; meta/info.json says "
-                f"{camera.width} x {camera.height}. The video counts."
+                f"{camera.width} x {camera.height}. The size of the video is used."
             )
     return notices
 
@@ -192,7 +192,7 @@ def _notices(
 def make_index(
     path: Path | str, dataset: Dataset, selected: Collection[int], progress: Progress = iter
 ) -> list[str]:
-    """Builds and writes the index; returns notices. Raises CuesheetError, see `build_index`."""
+    """Build and write the index; return notices. Raises CuesheetError, see `build_index`."""
     state = source_state(dataset)
     table, notices = build_index(dataset, progress, selected)
     write_index(
@@ -202,6 +202,6 @@ def make_index(
 
 
 def write_index(table: pa.Table, path: Path | str) -> None:
-    """Writes the index atomically, in row groups of 64 episodes."""
+    """Write the index atomically, in row groups of 64 episodes."""
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary, row_group_size=_ROW_GROUP, compression="snappy")

@@ -1,7 +1,7 @@
-"""Compares what a dataset's metadata says of its episodes with its data and video files.
+"""Checks of a dataset's metadata against its data and video files.
 
-Nothing is decoded: of data files three columns are read, batch by batch; of video files the table
-of contents, and the packets of an episode only where that table leaves a doubt.
+Nothing is decoded. Three columns of each data file are read in batches. Of each video file the
+index of frames is read, and packets of an episode only if that index is not conclusive.
 """
 
 import bisect
@@ -29,7 +29,7 @@ MAX_START_S = 1.0  # an episode whose first timestamp is later does not start at
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that disagrees. `episode_index` is None if it concerns the whole file."""
+    """A disagreement between metadata and a file; `episode_index` is None if it is in no episode."""
 
     file: str  # relative to the dataset's root
     episode_index: int | None
@@ -42,7 +42,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class DataRows:
-    """Where an episode's frames lie in its data file, rows [row_from, row_to), and their times."""
+    """The rows of an episode in its data file, [row_from, row_to), and their timestamps."""
 
     row_from: int
     row_to: int
@@ -51,7 +51,7 @@ class DataRows:
 
 @dataclass
 class DataFileCheck:
-    """What a data file holds, by episode, and what is wrong with it."""
+    """The episodes in a data file, and the problems found."""
 
     rows: dict[int, DataRows] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
@@ -60,7 +60,7 @@ class DataFileCheck:
 
 @dataclass(frozen=True)
 class VideoFileCheck:
-    """Size and coding of a video file's frames (None: it cannot be read) and what is wrong."""
+    """Frame size and codec of a video file (None and "" if unreadable), and the problems found."""
 
     size: tuple[int, int] | None
     codec: str
@@ -152,16 +152,16 @@ def check_data_file(
     data_file: str,
     episodes: Sequence[Episode],
     fps: float,
-    pictures: Sequence[str] = (),
+    image_cameras: Sequence[str] = (),
 ) -> DataFileCheck:
-    """Checks the rows of a data file.
+    """Check the rows of a data file.
 
     Args:
         root: the dataset's root.
         data_file: the file, relative to it.
-        episodes: the episodes that the metadata places there, in order.
+        episodes: the episodes that the metadata expects in it, in order.
         fps: frames per second.
-        pictures: the cameras whose images are columns of the file.
+        image_cameras: the cameras whose images are columns of the file.
     """
     check = DataFileCheck()
     expected = {episode.episode_index: episode for episode in episodes}
@@ -172,21 +172,21 @@ def check_data_file(
 
     try:
         with pq.ParquetFile(root / data_file) as file:
-            wanted = [*_COLUMNS, *pictures]
+            wanted = [*_COLUMNS, *image_cameras]
             missing = [name for name in wanted if name not in file.schema_arrow.names]
             if missing:
-                problem(None, f"there is no column {missing[0]!r}; the dataset's features have it")
+                problem(None, f"it has no column {missing[0]!r}, a feature in meta/info.json")
                 return check
             for run in _runs(file):
                 episode = expected.get(run.episode_index)
                 if episode is None:
                     check.unknown.append(run.episode_index)
                 elif run.episode_index in check.rows:
-                    problem(run.episode_index, "its rows are not in one piece")
+                    problem(run.episode_index, "its rows are not contiguous")
                 else:
                     check.rows[run.episode_index] = _check_run(run, episode, check, data_file, fps)
     except FileNotFoundError:
-        problem(None, f"the file is not there ({numbers})")
+        problem(None, f"the file is missing ({numbers})")
         return check
     except CuesheetError as error:
         problem(None, f"{error} ({numbers})")
@@ -197,9 +197,11 @@ def check_data_file(
         return check
     for episode_index in expected:
         if episode_index not in check.rows:
-            problem(episode_index, "the file has no rows of it; expected some")
+            problem(episode_index, "the file has no rows of it")
     if not check.problems and list(check.rows) != list(expected):
-        problem(None, f"its episodes come in the order {list(check.rows)}, not {list(expected)}")
+        problem(
+            None, f"its episodes are in the order {list(check.rows)}; expected {list(expected)}"
+        )
     return check
 
 
@@ -289,13 +291,13 @@ def _check_run(
 def check_video_file(
     root: Path, file: str, camera: str, episodes: Sequence[Episode], fps: float
 ) -> VideoFileCheck:
-    """Checks that every episode's range of a video file holds at least its frames.
+    """Check that the video range of every episode has at least as many frames as the episode.
 
     Args:
         root: the dataset's root.
         file: the video file, relative to it.
         camera: the camera's key.
-        episodes: the episodes that lie in the file.
+        episodes: the episodes in the file.
         fps: frames per second.
     """
     problems: list[Problem] = []
@@ -311,7 +313,7 @@ def check_video_file(
     numbers = _numbers({episode.episode_index: episode for episode in ordered})
     path = root / file
     if not path.is_file():
-        problems.append(Problem(file, None, f"the file is not there ({numbers})"))
+        problems.append(Problem(file, None, f"the file is missing ({numbers})"))
         return VideoFileCheck(None, "", problems)
     try:
         times, size, codec = _contents(path, file)
@@ -329,23 +331,21 @@ def check_video_file(
 def _check_range(
     path: Path, times: list[float], camera: str, episode: Episode, fps: float
 ) -> str | None:
-    """What is wrong with an episode's range of a video, or None."""
-    placed = episode.videos[camera]
-    if (
-        not (math.isfinite(placed.from_s) and math.isfinite(placed.to_s))
-        or placed.to_s <= placed.from_s
-    ):
-        return f"its range is {placed.from_s} s to {placed.to_s} s; expected the second to be later"
+    """Return what is wrong with an episode's range of a video, or None."""
+    video = episode.videos[camera]
+    finite = math.isfinite(video.from_s) and math.isfinite(video.to_s)
+    if not finite or video.to_s <= video.from_s:
+        return f"its range is {video.from_s} s to {video.to_s} s; expected the end after the start"
     half_s = 0.5 / fps
-    begin = bisect.bisect_left(times, placed.from_s - half_s)
-    if bisect.bisect_left(times, placed.to_s - half_s) - begin >= episode.length:
+    begin = bisect.bisect_left(times, video.from_s - half_s)
+    if bisect.bisect_left(times, video.to_s - half_s) - begin >= episode.length:
         return None
-    # The table of contents has decoding times; the packets have those at which frames are shown.
+    # The index has decoding times; packets have presentation times.
     try:
         packets.locate_range(
             path,
-            from_s=placed.from_s,
-            to_s=placed.to_s,
+            from_s=video.from_s,
+            to_s=video.to_s,
             length=episode.length,
             fps=fps,
             where=f"camera {camera}",
@@ -356,9 +356,9 @@ def _check_range(
 
 
 def _contents(path: Path, file: str) -> tuple[list[float], tuple[int, int], str]:
-    """Times of a video's frames (s from the first, decoding order), frame size, coding.
+    """Return the frame times of a video (s from the first, sorted), its frame size and its codec.
 
-    Frames whose bytes lie beyond the end of a file that was cut off are left out.
+    Frames whose bytes are beyond the end of a truncated file are left out.
     """
     end = path.stat().st_size
     with packets.open_video(path, file) as container:

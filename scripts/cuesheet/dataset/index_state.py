@@ -1,4 +1,4 @@
-"""Whether an index still fits its source. Light to import: the Snakefile asks this."""
+"""Whether an index is current. Light to import, because the Snakefile needs it."""
 
 import hashlib
 import json
@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 
 from cuesheet.dataset.metadata import Dataset
 
-# Key of the index's schema metadata that holds the state of the source it was made from.
+# Key of the index's schema metadata that holds the state of the dataset it was made from.
 STATE_KEY = b"cuesheet_source_state"
 NOTICES_KEY = b"cuesheet_notices"
 
 
 def source_state(dataset: Dataset) -> str:
-    """A hash of all that the index was made from: metadata, and size and time of every file."""
+    """Return a hash of the metadata and of the size and modification time of every file."""
     digest = hashlib.sha256()
     files = {*dataset.data_files}
     for episode in dataset.episodes:
@@ -28,7 +28,7 @@ def source_state(dataset: Dataset) -> str:
 
 
 def file_state(path: Path | str) -> str:
-    """Size and modification time of a file: what changes when its content does."""
+    """Return the size and modification time of a file, which change when its content does."""
     try:
         status = Path(path).stat()
     except OSError:
@@ -37,13 +37,13 @@ def file_state(path: Path | str) -> str:
 
 
 def read_notices(path: Path | str) -> list[str]:
-    """What was noticed when the index was made: sentences for a person."""
+    """Return the notices that were collected when the index was made."""
     metadata = pq.read_schema(path).metadata or {}
     return json.loads(metadata.get(NOTICES_KEY, b"[]"))
 
 
 def is_current(path: Path | str, dataset: Dataset, selected: Collection[int]) -> bool:
-    """Whether the index at `path` was made from the dataset as it is and has what is selected."""
+    """Return whether an index was made from the dataset as it is and has the selected episodes."""
     try:
         with pq.ParquetFile(path) as file:
             state = (file.schema_arrow.metadata or {}).get(STATE_KEY)

@@ -1,9 +1,10 @@
-"""Reads what a LeRobot dataset says of itself: info.json and the episodes' metadata.
+"""The metadata of a LeRobot dataset: info.json and the episodes' metadata.
 
-Only metadata is read (never frames or videos), and of it only what is needed, so that this can be
-called while a Snakefile is parsed. Formats v3.0, as written by lerobot 0.4, and v2.1.
+Only the metadata that is needed is read, and no frames or videos, so the Snakefile can call this
+while it is parsed. Supported formats: v3.0, as written by lerobot 0.4, and v2.1.
 
-Paths in the results are relative to the dataset's root, with forward slashes. Times are seconds.
+Paths in the results are relative to the dataset's root and use forward slashes. Times are in
+seconds.
 """
 
 import functools
@@ -40,11 +41,11 @@ class Dataset:
     cameras: Mapping[str, Camera]
     episodes: tuple[Episode, ...]  # by ascending episode_index
     notices: tuple[str, ...]
-    unseen_cameras: Mapping[str, Camera] = field(default_factory=dict)  # carried over unread
+    excluded_cameras: Mapping[str, Camera] = field(default_factory=dict)  # carried over, not used
 
     @functools.cached_property
     def data_files(self) -> dict[str, list[Episode]]:
-        """Episodes by data file, both in the order in which the dataset counts its frames."""
+        """Episodes by data file, both in the order of the dataset's frames."""
         files: dict[str, list[Episode]] = {}
         for episode in sorted(self.episodes, key=lambda e: (e.dataset_from_index, e.episode_index)):
             files.setdefault(episode.data_file, []).append(episode)
@@ -55,31 +56,31 @@ class Dataset:
         return {episode.episode_index: episode for episode in self.episodes}
 
     def files_of(
-        self, episode_indices: Iterable[int], *, unseen: bool = False
+        self, episode_indices: Iterable[int], *, include_excluded: bool = False
     ) -> dict[str, list[int]]:
-        """Data and video files of some episodes, each with the episodes that need it.
+        """Return the data and video files of some episodes, each with the episodes that need it.
 
-        `unseen`: with the videos that are only carried over.
+        Videos of excluded cameras count only with `include_excluded`.
         """
         needed: dict[str, list[int]] = {}
         for index in episode_indices:
             episode = self.episode(index)
             videos = [*episode.videos.values()]
-            videos += episode.unseen_videos.values() if unseen else ()
+            videos += episode.excluded_videos.values() if include_excluded else ()
             for file in {episode.data_file, *(video.file for video in videos)}:
                 needed.setdefault(file, []).append(index)
         return needed
 
-    def seen_by(self, cameras: Sequence[str]) -> "Dataset":
-        """The same dataset with only these of its cameras looked at, in this order."""
+    def with_cameras(self, cameras: Sequence[str]) -> "Dataset":
+        """Return the same dataset with only these cameras in use, in this order."""
         rest = {key: camera for key, camera in self.cameras.items() if key not in cameras}
         episodes = (
             replace(
                 episode,
-                videos={key: placed for key, placed in episode.videos.items() if key in cameras},
-                unseen_videos={
-                    **{key: placed for key, placed in episode.videos.items() if key in rest},
-                    **episode.unseen_videos,
+                videos={key: video for key, video in episode.videos.items() if key in cameras},
+                excluded_videos={
+                    **{key: video for key, video in episode.videos.items() if key in rest},
+                    **episode.excluded_videos,
                 },
             )
             for episode in self.episodes
@@ -87,19 +88,19 @@ class Dataset:
         return replace(
             self,
             cameras={key: self.cameras[key] for key in cameras},
-            unseen_cameras={**rest, **self.unseen_cameras},
+            excluded_cameras={**rest, **self.excluded_cameras},
             episodes=tuple(episodes),
         )
 
-    def is_there(self, file: str) -> bool:
-        """Whether a file is on this disk: of a partial copy or download, some are not."""
+    def has_file(self, file: str) -> bool:
+        """Return whether a file is on this disk; a partial copy or download lacks some."""
         return (self.root / file).is_file()
 
     def episode(self, episode_index: int) -> Episode:
-        """The episode of that number.
+        """Return the episode with that number.
 
         Raises:
-            CuesheetError: there is none; names the valid range.
+            CuesheetError: there is none; the message names the valid range.
         """
         try:
             return self._by_index[episode_index]
@@ -110,19 +111,19 @@ class Dataset:
             ) from None
 
     def camera(self, key: str) -> Camera:
-        """The camera of that key.
+        """Return the camera with that key.
 
         Raises:
-            CuesheetError: there is none; names the nearest key and all keys.
+            CuesheetError: there is none; the message names the most similar key and all keys.
         """
         try:
             return self.cameras[key]
         except KeyError:
             raise CuesheetError(
-                f"{self.name}: there is no camera {key!r}. {self._nearest_camera(key)}"
+                f"{self.name}: there is no camera {key!r}. {self._camera_hint(key)}"
             ) from None
 
-    def _nearest_camera(self, key: str) -> str:
+    def _camera_hint(self, key: str) -> str:
         if not self.cameras:
             return "The dataset has no camera."
         near = did_you_mean(key, self.cameras, cutoff=0.5)
@@ -131,30 +132,30 @@ class Dataset:
 
 
 def read_dataset(root: Path | str, name: str) -> Dataset:
-    """Reads a dataset's metadata.
+    """Read a dataset's metadata.
 
     Args:
         root: the folder that holds `meta/info.json`.
-        name: what the workflow calls the dataset; used in messages.
+        name: the workflow's name of the dataset, for messages.
 
     Raises:
-        CuesheetError: the path is missing or no LeRobot dataset, a metadata file is broken, a
-            needed key or column is missing, or the format's version is not supported.
+        CuesheetError: the path does not exist or is not a LeRobot dataset, a metadata file is
+            malformed, a needed key or column is missing, or the format version is not supported.
     """
     root = Path(root).expanduser()
     info = _read_info(root, name)
     version = _checked_version(info, root, name)
     fps = _checked_fps(info, root, name)
-    cameras, unseen, notices = _cameras(info)
+    cameras, excluded, notices = _cameras(info)
     if info["codebase_version"] != version:
         notices.append(
             f"meta/info.json says format {info['codebase_version']!r}, which is read as {version}."
         )
     if version == "v2.1":
-        episodes = v21.read_episodes(root, info, cameras, unseen, name)
+        episodes = v21.read_episodes(root, info, cameras, excluded, name)
     else:
-        table = v30.read_table(root, name, cameras, unseen)
-        episodes = v30.read_episodes(root, table, info, cameras, unseen, name)
+        table = v30.read_table(root, name, cameras, excluded)
+        episodes = v30.read_episodes(root, table, info, cameras, excluded, name)
         episodes, notice = resolve_data_files(root, episodes)
         notices += [notice] if notice else []
     if not episodes:
@@ -172,14 +173,14 @@ def read_dataset(root: Path | str, name: str) -> Dataset:
         cameras=cameras,
         episodes=_in_order(episodes, name),
         notices=tuple(notices),
-        unseen_cameras=unseen,
+        excluded_cameras=excluded,
     )
 
 
 def _read_info(root: Path, name: str) -> dict[str, Any]:
     if not root.exists():
         raise CuesheetError(
-            f"{name}: there is nothing at {root}. "
+            f"{name}: {root} does not exist. "
             "Give the folder of a LeRobot dataset (it holds meta/info.json)."
         )
     if not root.is_dir():
@@ -212,20 +213,20 @@ def _checked_version(info: Mapping[str, Any], root: Path, name: str) -> str:
     version = f"v{int(numbers[1])}.{int(numbers[2])}" if numbers else None
     if version in SUPPORTED_VERSIONS:
         return version
-    where = f"{name}: {root} is a LeRobot dataset of format {given!r}"
+    label = f"{name}: {root} is a LeRobot dataset of format {given!r}"
     if version is None:
-        raise CuesheetError(f"{where}; supported: {', '.join(SUPPORTED_VERSIONS)}.")
+        raise CuesheetError(f"{label}; supported: {', '.join(SUPPORTED_VERSIONS)}.")
     if (int(numbers[1]), int(numbers[2])) > (3, 0):
         if (root / "meta" / "episodes").is_dir():
             return "v3.0"
         raise CuesheetError(
-            f"{where}, which is newer than this version of Cuesheet supports "
+            f"{label}, which is newer than this version of Cuesheet supports "
             f"({', '.join(SUPPORTED_VERSIONS)}), and its layout is not that of v3.0."
         )
     if version == "v2.0" and (root / v21.EPISODES).is_file():
         return "v2.1"
     raise CuesheetError(
-        f"{where}; supported: {', '.join(SUPPORTED_VERSIONS)}. Convert it with LeRobot's scripts, "
+        f"{label}; supported: {', '.join(SUPPORTED_VERSIONS)}. Convert it with LeRobot's scripts, "
         "one version after the other: v1.x with convert_dataset_v1_to_v2, then "
         "convert_dataset_v20_to_v21, then convert_dataset_v21_to_v30."
     )
@@ -253,15 +254,15 @@ def _required(info: Mapping[str, Any], key: str, root: Path, name: str) -> Any:
 def _cameras(
     info: Mapping[str, Any],
 ) -> tuple[dict[str, Camera], dict[str, Camera], list[str]]:
-    """Color cameras, depth cameras, and notices about the latter."""
+    """Return the color cameras, the depth cameras, and notices about the latter."""
     features = info.get("features")
     if not isinstance(features, dict):
         raise CuesheetError(
-            "meta/info.json has no 'features' (an object with one entry a column); "
+            "meta/info.json has no 'features' (an object with one entry per column); "
             "every LeRobot dataset has them. Is the file complete?"
         )
     cameras: dict[str, Camera] = {}
-    unseen: dict[str, Camera] = {}
+    excluded: dict[str, Camera] = {}
     notices: list[str] = []
     for key, feature in features.items():
         if not isinstance(feature, dict):
@@ -274,23 +275,23 @@ def _cameras(
             continue
         if not _CAMERA_KEY.fullmatch(key):
             raise CuesheetError(
-                f"meta/info.json: the camera is called {key!r}; a name may not contain slashes, "
-                "braces or control characters, because it becomes a folder's name."
+                f"meta/info.json: the camera is called {key!r}; a camera name may not contain "
+                "slashes, braces or control characters, because it is used as a folder name."
             )
         details = {**(feature.get("video_info") or {}), **(feature.get("info") or {})}
         width, height = _frame_size(key, feature, details)
         codec = str(details.get("video.codec") or "") if kind == "video" else ""
         camera = Camera(key=key, kind=kind, width=width, height=height, codec=codec)
         if _is_depth(key, feature, details):
-            notices.append(f"Camera {key} records depth, not color: it is left out.")
-            unseen[key] = camera
+            notices.append(f"Camera {key} records depth, not color, and is not used.")
+            excluded[key] = camera
         else:
             cameras[key] = camera
-    return cameras, unseen, notices
+    return cameras, excluded, notices
 
 
 def _is_depth(key: str, feature: Mapping[str, Any], details: Mapping[str, Any]) -> bool:
-    """As the metadata says; if it does not say, a camera of one channel that is called depth."""
+    """Return what the metadata says; else whether it has one channel and "depth" in its name."""
     for name in ("video.is_depth_map", "is_depth_map"):
         if details.get(name) is not None:
             return bool(details[name])
@@ -344,7 +345,7 @@ def _task_notices(episodes: Sequence[Episode]) -> list[str]:
 
 
 def _in_order(episodes: list[Episode], name: str) -> tuple[Episode, ...]:
-    """The episodes by number. Raises CuesheetError if one is there twice."""
+    """Return the episodes by number. Raises CuesheetError if a number occurs twice."""
     ordered = tuple(sorted(episodes, key=lambda episode: episode.episode_index))
     for before, after in itertools.pairwise(ordered):
         if before.episode_index == after.episode_index:

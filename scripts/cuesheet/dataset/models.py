@@ -1,6 +1,6 @@
-"""What a dataset consists of, whichever version of the format says so.
+"""Cameras, episodes and video ranges of a dataset, independent of the format version.
 
-Paths are relative to the dataset's root, with forward slashes. Times are seconds.
+Paths are relative to the dataset's root and use forward slashes. Times are in seconds.
 """
 
 from collections.abc import Mapping
@@ -12,15 +12,15 @@ class Camera:
     """A camera of the dataset. Width and height in pixels, 0 if the metadata does not say."""
 
     key: str
-    kind: str  # "video", or "image": encoded pictures inside the data files
+    kind: str  # "video", or "image": encoded images inside the data files
     width: int
     height: int
-    codec: str  # as info.json names it, "" for images or if it does not say
+    codec: str  # as info.json names it; "" for images or if it is not given
 
 
 @dataclass(frozen=True, slots=True)
 class VideoRange:
-    """Where an episode's frames lie: [from_s, to_s) seconds of a video file that others share."""
+    """The part of a video file that shows an episode: [from_s, to_s) in seconds."""
 
     file: str
     from_s: float
@@ -39,6 +39,6 @@ class Episode:
     dataset_from_index: int  # first frame, counted over the whole dataset
     dataset_to_index: int  # one past the last frame
     videos: Mapping[str, VideoRange]  # by camera key; cameras of kind "image" are not in here
-    fingerprint: str  # hash of tasks, length and statistics; not of its place in files
-    # Of cameras that are not looked at (depth, or not chosen): they are only carried over.
-    unseen_videos: Mapping[str, VideoRange] = field(default_factory=dict, repr=False)
+    fingerprint: str  # hash of tasks, length and statistics, not of the position in files
+    # Videos of cameras that are not used (depth, or not selected); they are only carried over.
+    excluded_videos: Mapping[str, VideoRange] = field(default_factory=dict, repr=False)

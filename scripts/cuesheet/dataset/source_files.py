@@ -1,4 +1,4 @@
-"""The files of a source dataset that the annotated dataset takes over, besides its data files.
+"""The files of a source dataset, other than data files, that the annotated dataset takes over.
 
 A dataset is not trusted, and the annotated dataset may be uploaded: only files that the LeRobot
 format defines and files that the user names are taken over, and no link may lead out of the

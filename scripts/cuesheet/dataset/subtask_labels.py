@@ -20,33 +20,34 @@ from cuesheet.errors import CuesheetError
 from cuesheet.text import did_you_mean
 
 LABELS_FILE = "meta/subtasks.parquet"
-_WHERE = "config: plan.subtask_column"
+_SETTING = "config: plan.subtask_column"
 
 
 def check_column(dataset: Dataset, column: str) -> None:
-    """Raise CuesheetError if the dataset has no such column, or no labels to its numbers."""
+    """Raise CuesheetError if the dataset has no such column, or no labels for its numbers."""
     features: Mapping[str, Any] = dataset.info["features"]
     if column not in features:
         texts = [key for key, feature in features.items() if feature.get("dtype") == "string"]
         near = did_you_mean(column, features)
         hint = f"; did you mean {near}?" if near else ""
         raise CuesheetError(
-            f"{_WHERE}: {dataset.name} has no column {column}{hint} Columns of text: "
-            f"{', '.join(texts) or 'none'}. plan.subtasks_from: model asks the model instead."
+            f"{_SETTING}: {dataset.name} has no column {column}{hint} Text columns: "
+            f"{', '.join(texts) or 'none'}. With plan.subtasks_from: model, the "
+            "model labels the subtasks."
         )
     dtype = str(features[column].get("dtype"))
     if dtype == "string":
         return
     if "int" not in dtype:
         raise CuesheetError(
-            f"{_WHERE}: the column {column} of {dataset.name} is of type {dtype}; expected text, "
+            f"{_SETTING}: the column {column} of {dataset.name} is of type {dtype}; expected text, "
             f"or whole numbers with the labels in {LABELS_FILE}"
         )
     if labels_file(dataset.root, column) is None:
         expected = ", ".join(_candidates(column))
         raise CuesheetError(
-            f"{_WHERE}: the column {column} of {dataset.name} holds numbers, but there is no table "
-            f"of labels in {dataset.root}; expected one of {expected}"
+            f"{_SETTING}: the column {column} of {dataset.name} holds numbers, but there is no "
+            f"table of labels in {dataset.root}; expected one of {expected}"
         )
     read_labels(dataset.root, column)
 
@@ -84,10 +85,10 @@ def read_labels(root: Path, column: str = "subtask_index") -> dict[int, str]:
 def read_subtasks(
     root: Path, data_file: str, episode_index: int, length: int, column: str
 ) -> tuple[list[Subtask], int]:
-    """The labeled stretches of an episode, and how many of its frames have no label.
+    """Return the labeled subtasks of an episode, and the number of frames without a label.
 
-    Frames without a label (null, empty, a negative number) belong to the stretch before them, the
-    first ones to the one after. No stretch comes back where no frame has a label.
+    Frames without a label (null, empty, a negative number) belong to the subtask before them, the
+    first ones to the subtask after them. If no frame has a label, there are no subtasks.
 
     Raises:
         CuesheetError: the file cannot be read, or a number has no label.
@@ -102,7 +103,7 @@ def read_subtasks(
     if len(found) != length:
         raise CuesheetError(
             f"{path} has {len(found)} rows of episode {episode_index}; the episode has {length} "
-            "frames. Its keyframes are of another recording: delete them and run again."
+            "frames. The episode was recorded again after it was indexed; run again."
         )
     values = found.to_pylist()
     if not _is_text(found.type):
@@ -112,26 +113,26 @@ def read_subtasks(
 
 
 def stretches(labels: Sequence[str]) -> list[Subtask]:
-    """Runs of equal labels as a cover; "" is no label."""
-    cover: list[Subtask] = []
+    """Return runs of equal labels as subtasks without gaps; "" means no label."""
+    subtasks: list[Subtask] = []
     end = 0
     for label, run in groupby(labels):
         start, end = end, end + len(list(run))
-        if cover and label in ("", cover[-1].label):
-            cover[-1] = Subtask(cover[-1].start_frame, end, cover[-1].label)
+        if subtasks and label in ("", subtasks[-1].label):
+            subtasks[-1] = Subtask(subtasks[-1].start_frame, end, subtasks[-1].label)
         elif label:
-            cover.append(Subtask(start if cover else 0, end, label))
-    return cover
+            subtasks.append(Subtask(start if subtasks else 0, end, label))
+    return subtasks
 
 
-def _named(values: Sequence[Any], root: Path, column: str, where: str) -> list[str | None]:
+def _named(values: Sequence[Any], root: Path, column: str, source: str) -> list[str | None]:
     labels = read_labels(root, column)
     # lerobot stores a feature of shape [1] as a number, other writers as a list of one.
     numbers = [value[0] if isinstance(value, list) and value else value for value in values]
     unknown = {number for number in numbers if number is not None and number >= 0} - set(labels)
     if unknown:
         raise CuesheetError(
-            f"{where}: there is no label for {json.dumps(sorted(unknown)[:5])} in "
+            f"{source}: there is no label for {json.dumps(sorted(unknown)[:5])} in "
             f"{labels_file(root, column)}, which has {len(labels)}"
         )
     return [labels.get(number) for number in numbers]

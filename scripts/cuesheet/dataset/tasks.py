@@ -1,4 +1,4 @@
-"""The tasks of episodes: from the episodes' metadata, else from task_index and the task table.
+"""The tasks of episodes, from the episodes' metadata or from task_index and the task table.
 
 Text from a dataset is data, not instructions: control characters are removed, and very long tasks
 are shortened.
@@ -72,7 +72,7 @@ def tasks_by_index(
 ) -> list[tuple[str, ...]]:
     """Return the tasks of each row of meta/episodes by the task_index of its frames.
 
-    The statistics say it if all frames have the same task; otherwise the data file is read.
+    If all frames have the same task, the statistics give it; otherwise the data file is read.
     """
     names = read_task_names(root, name)
     if not names:

@@ -1,6 +1,6 @@
 """Episodes of format v2.1: meta/episodes.jsonl and episodes_stats.jsonl, one line per episode.
 
-An episode has a data file and, per camera, a video file of its own.
+Each episode has its own data file and, per camera, its own video file.
 """
 
 import itertools
@@ -24,8 +24,8 @@ TASKS = "meta/tasks.jsonl"
 _DATA_PATH = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
 _VIDEO_PATH = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
 _CHUNK = 1000
-# The file holds this episode alone; where it runs a little slower than the data says, its frames
-# go on beyond length / fps.
+# The file holds only this episode. If the video is slightly slower than the data, its last frames
+# are later than length / fps.
 _SLACK = 1.01
 _SLACK_S = 1.0
 
@@ -34,13 +34,13 @@ def read_episodes(
     root: Path,
     info: Mapping[str, Any],
     cameras: Mapping[str, Camera],
-    unseen: Mapping[str, Camera],
+    excluded: Mapping[str, Camera],
     name: str,
 ) -> list[Episode]:
-    """The episodes in the order of their numbers, which is that of the dataset's frames.
+    """Return the episodes by ascending number, which is the order of the dataset's frames.
 
     Raises:
-        CuesheetError: a metadata file is missing or broken, or an episode lacks an entry.
+        CuesheetError: a metadata file is missing or malformed, or an episode has no entry in it.
     """
     rows = sorted(_lines(root / EPISODES, name), key=lambda row: row["episode_index"])
     for row in rows:
@@ -65,13 +65,13 @@ def read_episodes(
         index = row["episode_index"]
         place = {"episode_chunk": index // chunk_size, "episode_index": index}
         to_s = lengths[number] / info["fps"] * _SLACK + _SLACK_S
-        videos, unseen_videos = (
+        videos, excluded_videos = (
             {
                 key: VideoRange(video_path.format(video_key=key, **place), 0.0, to_s)
                 for key, camera in some.items()
                 if camera.kind == "video"
             }
-            for some in (cameras, unseen)
+            for some in (cameras, excluded)
         )
         episodes.append(
             Episode(
@@ -84,19 +84,19 @@ def read_episodes(
                 dataset_to_index=ends[number],
                 videos=videos,
                 fingerprint=hashes[number],
-                unseen_videos=unseen_videos,
+                excluded_videos=excluded_videos,
             )
         )
     return episodes
 
 
 def read_statistics(root: Path, name: str) -> dict[int, dict[str, dict[str, Any]]]:
-    """feature -> statistic -> value by episode. Raises CuesheetError for a broken file."""
+    """Return feature -> statistic -> value by episode. Raises CuesheetError if malformed."""
     return {row["episode_index"]: row.get("stats") or {} for row in _lines(root / STATISTICS, name)}
 
 
 def read_tasks(root: Path, name: str) -> dict[int, str]:
-    """Task by task_index, ascending. Raises CuesheetError for a broken file."""
+    """Return task by ascending task_index. Raises CuesheetError if the file is malformed."""
     path = root / TASKS
     found = {}
     for number, row in _objects(path, name):
@@ -109,7 +109,7 @@ def read_tasks(root: Path, name: str) -> dict[int, str]:
 
 
 def _statistics(root: Path, name: str, rows: list[dict[str, Any]]) -> pa.Table:
-    """Return the statistics as in v3.0: one row per episode, columns stats/feature/name."""
+    """Return the statistics as in v3.0: one row per episode, columns stats/feature/statistic."""
     by_episode = read_statistics(root, name) if (root / STATISTICS).is_file() else {}
     flat = [
         {
@@ -121,7 +121,7 @@ def _statistics(root: Path, name: str, rows: list[dict[str, Any]]) -> pa.Table:
     ]
     columns = sorted({column for row in flat for column in row})
     try:
-        # Without their shapes, which differ between recorders and do not count as a change.
+        # Flattened: shapes differ between recorders, and such a difference is not a change.
         arrays = {
             column: pa.array([list(leaves(row[column])) if column in row else None for row in flat])
             for column in columns
@@ -151,8 +151,7 @@ def _objects(path: Path, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError:
         raise CuesheetError(
-            f"{name}: {path} is not there; every dataset of format v2.1 has it. Is the copy "
-            "complete?"
+            f"{name}: {path} is missing; every dataset of format v2.1 has it. Is the copy complete?"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise CuesheetError(f"{name}: {path} cannot be read: {error}") from None

@@ -1,6 +1,6 @@
 """Episodes of format v3.0: meta/episodes/chunk-*/file-*.parquet, one row per episode.
 
-Only the columns that are needed are read.
+Only the needed columns are read.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,11 +30,11 @@ _VIDEO_COLUMNS = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
 
 
 def read_table(
-    root: Path, name: str, cameras: Mapping[str, Camera], unseen: Mapping[str, Camera]
+    root: Path, name: str, cameras: Mapping[str, Camera], excluded: Mapping[str, Camera]
 ) -> pa.Table:
-    """The needed columns of meta/episodes. Raises CuesheetError if one is not there.
+    """Read the needed columns of meta/episodes. Raises CuesheetError if one is missing.
 
-    Those of `unseen` cameras may be missing.
+    Columns of `excluded` cameras may be missing.
     """
     paths = sorted((root / "meta" / "episodes").glob("*/*.parquet"))
     if not paths:
@@ -46,7 +46,7 @@ def read_table(
         *_EPISODE_COLUMNS,
         *(column for key in _videos(cameras) for column in _video_columns(key)),
     ]
-    welcome = ["tasks", *(column for key in _videos(unseen) for column in _video_columns(key))]
+    optional = ["tasks", *(column for key in _videos(excluded) for column in _video_columns(key))]
     tables = []
     for path in paths:
         try:
@@ -60,7 +60,7 @@ def read_table(
                     "expected the episode metadata of LeRobot v3.0."
                 )
             statistics = [c for c in file.schema_arrow.names if STATISTICS.fullmatch(c)]
-            wanted = [*required, *(c for c in welcome if c in present), *statistics]
+            wanted = [*required, *(c for c in optional if c in present), *statistics]
             tables.append(file.read(columns=wanted, use_threads=False))
         except (OSError, pa.ArrowInvalid) as error:
             raise CuesheetError(f"{name}: {path} is not a readable parquet file: {error}") from None
@@ -78,10 +78,10 @@ def read_episodes(
     table: pa.Table,
     info: Mapping[str, Any],
     cameras: Mapping[str, Camera],
-    unseen: Mapping[str, Camera],
+    excluded: Mapping[str, Camera],
     name: str,
 ) -> list[Episode]:
-    """The episodes that `read_table` found. Raises CuesheetError for a missing value."""
+    """Return the episodes of `read_table`'s table. Raises CuesheetError for a missing value."""
     columns = {key: _whole_numbers(table, key, name) for key in _EPISODE_COLUMNS}
     data_path = PathTemplate(info, "data_path", _DEFAULT_DATA_PATH, name)
     data_files = [
@@ -91,9 +91,9 @@ def read_episodes(
     tasks = _tasks(root, table, data_files, name)
     videos = _by_episode(table, info, _videos(cameras), name)
     described = [
-        key for key in _videos(unseen) if set(_video_columns(key)) <= set(table.column_names)
+        key for key in _videos(excluded) if set(_video_columns(key)) <= set(table.column_names)
     ]
-    unseen_videos = _by_episode(table, info, described, name)
+    excluded_videos = _by_episode(table, info, described, name)
     hashes = fingerprints(table, tasks, columns["length"])
     return [
         Episode(
@@ -106,7 +106,7 @@ def read_episodes(
             dataset_to_index=columns["dataset_to_index"][row],
             videos=videos[row],
             fingerprint=hashes[row],
-            unseen_videos=unseen_videos[row],
+            excluded_videos=excluded_videos[row],
         )
         for row in range(len(table))
     ]
@@ -138,7 +138,7 @@ def _video_columns(key: str) -> list[str]:
 def _by_episode(
     table: pa.Table, info: Mapping[str, Any], keys: Sequence[str], name: str
 ) -> list[dict[str, VideoRange]]:
-    """Return each row's videos; a camera whose columns are all null in a row has none there."""
+    """Return the videos of each row; a camera whose columns are all null has none in that row."""
     videos: list[dict[str, VideoRange]] = [{} for _ in range(len(table))]
     for key in keys:
         template = PathTemplate(info, "video_path", _DEFAULT_VIDEO_PATH, name)

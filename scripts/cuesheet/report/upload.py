@@ -117,8 +117,8 @@ def _read(results: Path) -> tuple[Dataset, Mapping[str, Any]]:
             f"{path} is not there: the run of this dataset is not finished; run it to its end first"
         ) from None
     dataset = read_dataset(layout.annotated, layout.dataset)
-    files = dataset.files_of((e.episode_index for e in dataset.episodes), unseen=True)
-    absent = [file for file in files if not dataset.is_there(file)]
+    files = dataset.files_of((e.episode_index for e in dataset.episodes), include_excluded=True)
+    absent = [file for file in files if not dataset.has_file(file)]
     if absent:
         raise CuesheetError(
             f"{layout.annotated} is part of a dataset: {len(absent)} files that its metadata "

@@ -27,17 +27,17 @@ def _near_folder(folder: Path) -> str:
 
 
 def check_cameras(
-    where: str, wanted: Sequence[str], known: Sequence[str], unseen: Collection[str] = ()
+    where: str, wanted: Sequence[str], known: Sequence[str], excluded: Collection[str] = ()
 ) -> None:
     """Raise CuesheetError with one line for every camera in `wanted` that is not in `known`.
 
-    `unseen`: cameras that the dataset has too, but that are left out.
+    `excluded`: cameras that the dataset has too, but that are left out.
     """
     lines = []
     for camera in wanted:
         if camera in known:
             continue
-        if camera in unseen:
+        if camera in excluded:
             lines.append(
                 f"config: {where}: {camera} is left out: it records depth, or the setting "
                 f"`cameras` does not name it; looked at: {', '.join(known) or 'none'}"

@@ -96,7 +96,7 @@ def _load_dataset(
     dataset = source.dataset
     selected = _select_episodes(dataset, entry)
     if source.address is not None and online:
-        hub.fetch(source.address, name, dataset.files_of(selected, unseen=True))
+        hub.fetch(source.address, name, dataset.files_of(selected, include_excluded=True))
     layout = Layout(results_root / name)
     if shard is None:
         episodes = _exclude_episodes(dataset, selected, config, layout, is_main_run=True)
@@ -144,9 +144,9 @@ def _select_cameras(source: _Source, entry: DatasetEntry, config: Config) -> _So
     """Apply the settings `cameras`, `default_camera` and `vqa.cameras`."""
     dataset = source.dataset
     if isinstance(entry.cameras, list):
-        check_cameras("cameras", entry.cameras, list(dataset.cameras), dataset.unseen_cameras)
-        dataset = dataset.seen_by(entry.cameras)
-    cameras, excluded = list(dataset.cameras), dataset.unseen_cameras
+        check_cameras("cameras", entry.cameras, list(dataset.cameras), dataset.excluded_cameras)
+        dataset = dataset.with_cameras(entry.cameras)
+    cameras, excluded = list(dataset.cameras), dataset.excluded_cameras
     default_camera = cameras[0] if cameras else None
     if entry.default_camera is not None:
         check_cameras("default_camera", [entry.default_camera], cameras, excluded)

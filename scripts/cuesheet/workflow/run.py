@@ -166,7 +166,7 @@ class RunDataset:
     def check_files(self) -> None:
         """Raise CuesheetError if source files of the selected episodes do not exist."""
         needed = self.source.files_of(self.worked_on)
-        missing = [file for file in sorted(needed) if not self.source.is_there(file)]
+        missing = [file for file in sorted(needed) if not self.source.has_file(file)]
         if missing:
             lines = [
                 f"  {self.root / file}, needed by {describe_range(needed[file])}"
@@ -266,7 +266,7 @@ class RunDataset:
         Files of the source that do not exist (they hold no selected episode) are left out.
         """
         tree = self.layout.merged if self.is_converted else self.layout.annotated
-        present = (file for file in self.source.data_files if self.source.is_there(file))
+        present = (file for file in self.source.data_files if self.source.has_file(file))
         return [str(tree / file) for file in present]
 
 

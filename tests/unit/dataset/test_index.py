@@ -89,8 +89,8 @@ def test_missing_files_are_named_with_their_episodes(copied):
     (copied / DATA).unlink()
     (copied / VIDEO).unlink()
     text = problems(copied)
-    assert f"{DATA}: the file is not there (episodes 0, 1, 2, 3)" in text
-    assert f"{VIDEO}: the file is not there (episodes 0, 1, 2, 3)" in text
+    assert f"{DATA}: the file is missing (episodes 0, 1, 2, 3)" in text
+    assert f"{VIDEO}: the file is missing (episodes 0, 1, 2, 3)" in text
     assert "2 problems" in text
 
 

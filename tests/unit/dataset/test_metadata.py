@@ -148,7 +148,7 @@ def test_pictures_of_one_channel_that_are_called_depth_are_depth(
     info["features"][key] = {"dtype": "image", "shape": shape, "names": None, "info": told}
     (copied / "meta/info.json").write_text(json.dumps(info))
     dataset = read_dataset(copied, "d")
-    assert (key in dataset.unseen_cameras, key in dataset.cameras) == (left_out, not left_out)
+    assert (key in dataset.excluded_cameras, key in dataset.cameras) == (left_out, not left_out)
 
 
 def test_depth_cameras_are_left_out_with_a_notice(copied):
@@ -162,12 +162,12 @@ def test_depth_cameras_are_left_out_with_a_notice(copied):
 
 def test_cameras_that_are_not_looked_at_stay_in_the_dataset(copied):
     whole = read_dataset(copied, "d")
-    seen = whole.seen_by([WRIST])
+    seen = whole.with_cameras([WRIST])
     assert list(seen.cameras) == [WRIST]
-    assert list(seen.unseen_cameras) == [FRONT]
+    assert list(seen.excluded_cameras) == [FRONT]
     assert list(seen.episode(1).videos) == [WRIST]
     assert seen.files_of([1]).keys() < whole.files_of([1]).keys()
-    assert seen.files_of([1], unseen=True) == whole.files_of([1])
+    assert seen.files_of([1], include_excluded=True) == whole.files_of([1])
 
 
 def test_image_cameras_have_no_video(copied):
@@ -299,7 +299,7 @@ def test_an_impossible_frame_rate_is_refused(copied, fps):
 
 
 def test_wrong_places_say_what_was_expected(copied, tmp_path):
-    with pytest.raises(CuesheetError, match="nothing at"):
+    with pytest.raises(CuesheetError, match="does not exist"):
         read_dataset(tmp_path / "absent", "d")
     with pytest.raises(CuesheetError, match="is a file"):
         read_dataset(copied / "meta/info.json", "d")

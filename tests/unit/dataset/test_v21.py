@@ -63,7 +63,7 @@ def test_chunks_hold_so_many_episodes_as_the_info_says(v21):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (None, "is not there; every dataset of format v2.1 has it"),
+        (None, "is missing; every dataset of format v2.1 has it"),
         ('{"episode_index": 0, "length": 3}\n{"episo', "line 2, is not valid JSON"),
         ('{"length": 3}\n', "line 1: 'episode_index' is None"),
         ('{"episode_index": 0, "tasks": ["a"]}\n', "has no 'length' for episode 0"),
@@ -133,11 +133,11 @@ def test_depth_videos_are_laid_out_anew_though_nobody_looks_at_them(v21, tmp_pat
     convert_dataset(source, merged(source, tmp_path / "merged"), tmp_path / "annotated")
     check_dataset(source, tmp_path / "annotated")
     finished = read_dataset(tmp_path / "annotated", "d")
-    place = finished.episode(3).unseen_videos[WRIST]
+    place = finished.episode(3).excluded_videos[WRIST]
     front = finished.episode(3).videos[FRONT]
     assert (place.from_s, place.to_s) == (front.from_s, front.to_s)
     first = round(place.from_s * finished.fps)
-    own = decoded(v21 / source.episode(3).unseen_videos[WRIST].file)
+    own = decoded(v21 / source.episode(3).excluded_videos[WRIST].file)
     frames = decoded(tmp_path / "annotated" / place.file)
     assert np.array_equal(frames[first : first + len(own)], own)
 

@@ -97,7 +97,7 @@ def test_cameras_of_differing_size_and_a_depth_camera(demo_v3, tmp_path):
     dataset = read_dataset(root, "d")
     assert list(dataset.cameras) == [FRONT, WRIST]
     assert dataset.notices == (
-        "Camera observation.depth records depth, not color: it is left out.",
+        "Camera observation.depth records depth, not color, and is not used.",
     )
     table, _ = build_index(dataset)
     sizes = {(c["width"], c["height"]) for c in table.to_pylist()[0]["cameras"]}

@@ -112,7 +112,7 @@ def test_a_broken_file_is_named(results):
 
 
 def test_what_was_noticed_of_the_source_is_told(results):
-    notice = "Camera depth records depth, not color: it is left out."
+    notice = "Camera depth records depth, not color, and is not used."
     summary = summarize(results, range(5), left_out=[3], notices=[notice])
     assert summary["notices"] == [notice]
     assert notice in as_text(summary)
