@@ -29,7 +29,7 @@ MAX_START_S = 1.0  # an episode whose first timestamp is later does not start at
 
 @dataclass(frozen=True)
 class Problem:
-    """A disagreement between metadata and a file; `episode_index` is None if it is in no episode."""
+    """A disagreement with a file; `episode_index` is None if the whole file is concerned."""
 
     file: str  # relative to the dataset's root
     episode_index: int | None
