@@ -38,6 +38,13 @@ def keyframe_file(camera: str, frame_index: int) -> str:
     return f"{camera}/{frame_index:06d}.png"
 
 
+def benchmark_of(log: Path) -> Path:
+    """Return the benchmark file of the job that writes the log `log`."""
+    position = len(log.parts) - 1 - log.parts[::-1].index("logs")
+    path = Path(*log.parts[:position], "benchmarks", *log.parts[position + 1 :])
+    return path.with_suffix(".tsv")
+
+
 def failure_record(log: Path) -> Path | None:
     """Return where a failed job records its cause; None for logs that belong to no episode."""
     if not is_episode_name(log.stem) or "logs" not in log.parts:

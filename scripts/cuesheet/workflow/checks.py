@@ -1,10 +1,20 @@
 """Checks of the configuration against the datasets it names, before any job starts."""
 
+import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from cuesheet.errors import CuesheetError
 from cuesheet.text import as_ranges, did_you_mean
+
+
+def check_interpreter(executable: str = sys.executable) -> None:
+    """Raise CuesheetError if the path of Python has a space: Snakemake cannot start scripts then."""
+    if any(char.isspace() for char in executable):
+        raise CuesheetError(
+            f"the path of this Python contains a space ({executable}), and Snakemake does not quote "
+            "it when it starts a job. Move the environment to a folder without spaces."
+        )
 
 
 def check_folder(where: str, path: str | Path) -> None:

@@ -26,7 +26,7 @@ from cuesheet.dataset.metadata import Dataset, read_dataset
 from cuesheet.dataset.subtask_labels import check_column
 from cuesheet.errors import CuesheetError
 from cuesheet.vlm import prompts
-from cuesheet.workflow.checks import check_cameras, check_episodes, check_folder
+from cuesheet.workflow.checks import check_cameras, check_episodes, check_folder, check_interpreter
 from cuesheet.workflow.run import Run, RunDataset
 
 
@@ -69,6 +69,7 @@ def load_run(
     Raises:
         CuesheetError: a setting is wrong; one line per problem.
     """
+    check_interpreter()
     config = load_config(raw)
     datasets = {
         name: _load_dataset(name, entry, config, repository, shard, results_root, online)

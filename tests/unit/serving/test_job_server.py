@@ -176,12 +176,28 @@ def test_without_a_server_python_runs_the_script(start, server):
     assert job.returncode == 0
 
 
-def test_every_job_leaves_a_line(start, server, tmp_path):
-    start("import sys; sys.exit(3)").communicate()
+def test_benchmark_files_get_the_cpu_time_and_memory_of_the_job(start, server, tmp_path):
+    benchmark = tmp_path / "results/d/benchmarks/example/000000.tsv"
+    benchmark.parent.mkdir(parents=True)
+    header = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time"
+    benchmark.write_text(f"{header}\n2.00\t0:00:02" + "\t0.01" * 8 + "\n")
+    log = tmp_path / "results/d/logs/example/000000.log"
+    text = (
+        "from cuesheet import job_log\n"
+        f"with job_log.to_file({str(log)!r}):\n"
+        "    block = bytearray(120_000_000)\n"
+        "    import time; begin = time.process_time()\n"
+        "    while time.process_time() < begin + 0.5: pass\n"
+    )
+    start(text).communicate()
     server.stop()
-    header, line = (tmp_path / job_server.LOG_NAME).read_text().splitlines()
-    assert header.split("\t") == ["rule", "exit_code", "wall_s", "cpu_s", "max_rss_mb"]
-    assert line.split("\t")[:2] == ["example", "3"]
+    first, row = (line.split("\t") for line in benchmark.read_text().splitlines())
+    found = dict(zip(first, row, strict=True))
+    assert "\t".join(first) == header
+    assert found["s"] == "2.00"
+    assert 0.5 <= float(found["cpu_time"]) < 5
+    assert float(found["max_rss"]) > 110
+    assert found["max_uss"] == "NA"
 
 
 def test_other_programs_of_a_shell_command_are_not_concerned(server, tmp_path):
