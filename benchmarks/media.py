@@ -117,12 +117,13 @@ class Episode:
 
     def extract_clip(self, jobs: Jobs, codec: str, *, served: bool) -> float:
         clip = {"clip_codec": codec, "clip_copy": True, "clip_preset": "ultrafast", "clip_crf": 23}
-        place = {"from_s": FROM_S, "to_s": FROM_S + EPISODE_S, "length": FRAMES, "fps": FPS}
+        place = {"kind": "video", "file": self.source.name, "length": FRAMES, "fps": FPS}
+        place |= {"from_s": FROM_S, "to_s": FROM_S + EPISODE_S}
         return jobs.run(
             "extract_clip",
-            inputs={"source": str(self.source), "index": str(self.index)},
+            inputs={"index": str(self.index)},
             output={"clip": str(self.clip)},
-            params={"source": {"kind": "video", "row_from": 0, **place}, "clip": clip},
+            params={"root": str(self.source.parent), "source": place, "clip": clip},
             wildcards={"dataset": "bench", "episode": "000020", "camera": CAMERA},
             served=served,
         )
@@ -132,7 +133,7 @@ class Episode:
         params |= {"decoder": "pyav", "per_second": PER_SECOND, "vqa_hz": None, "vqa_frames": 1}
         return jobs.run(
             "decode_keyframes",
-            inputs={"videos": [str(self.source)], "index": str(self.index)},
+            inputs={"index": str(self.index)},
             output={"keyframes": str(self.keyframes)},
             params=params,
             wildcards={"dataset": "bench", "episode": "000020"},

@@ -29,7 +29,9 @@ rule annotate_plan:
     params:
         answers=RUN.model_settings,
         plan=CONFIG.plan.model_dump(),
-        camera=lambda wildcards: dataset_of(wildcards).default_camera,
+        camera=lambda wildcards: dataset_of(wildcards).default_camera_of(int(wildcards.episode)),
+        # A function of the input: a dataset that moved is not a reason to run again.
+        root=lambda wildcards, input: str(dataset_of(wildcards).root),
         given=lambda wildcards: dataset_of(wildcards).given_subtasks(int(wildcards.episode)),
     script:
         "../scripts/annotate_plan.py"
@@ -57,7 +59,7 @@ rule annotate_interjections:
         answers=RUN.model_settings,
         interjections=CONFIG.interjections.model_dump(),
         frames=CONFIG.plan.frames.model_dump(),
-        camera=lambda wildcards: dataset_of(wildcards).default_camera,
+        camera=lambda wildcards: dataset_of(wildcards).default_camera_of(int(wildcards.episode)),
         seed=CONFIG.seed,
     script:
         "../scripts/annotate_interjections.py"
@@ -83,7 +85,7 @@ rule annotate_vqa:
     params:
         answers=RUN.model_settings,
         vqa=CONFIG.vqa.model_dump(),
-        cameras=lambda wildcards: dataset_of(wildcards).vqa_cameras,
+        cameras=lambda wildcards: dataset_of(wildcards).vqa_cameras_of(int(wildcards.episode)),
         coordinates=CONFIG.vlm.coordinates,
         seed=CONFIG.seed,
         corrections=lambda wildcards: dataset_of(wildcards).vqa_corrections(int(wildcards.episode)),

@@ -108,9 +108,10 @@ def prompts_of(*names):
 def clip_for_plan(wildcards):
     """Return the default camera's clip if the plan stage sends clips."""
     dataset = dataset_of(wildcards)
-    if dataset.default_camera is None or CONFIG.plan.frames.mode != "clip":
+    camera = dataset.default_camera_of(int(wildcards.episode))
+    if camera is None or CONFIG.plan.frames.mode != "clip":
         return []
-    return str(dataset.layout.clip(dataset.default_camera, wildcards.episode))
+    return str(dataset.layout.clip(camera, wildcards.episode))
 
 
 def stage_files(wildcards):

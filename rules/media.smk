@@ -3,14 +3,13 @@
 # Steps:   cut every episode out of its file; decode the frames that the stages look at
 #
 # The index is an ancient input: it is re-created if the source gains episodes, but an episode's files
-# are re-created only if the episode itself changed (its fingerprint or its video files).
+# are re-created only if the episode itself changed (its fingerprint or its video files). The source's
+# files are not inputs, because Snakemake would re-create everything if the dataset moved; `source` has
+# their size and time instead. `root` is a function of the input, which does not trigger reruns.
 
 
 rule extract_clip:
     input:
-        source=lambda wildcards: dataset_of(wildcards).image_file(
-            int(wildcards.episode), wildcards.camera
-        ),
         index=ancient("<results>/{dataset}/episodes.parquet"),
     output:
         clip="<results>/{dataset}/clips/{camera}/episode_{episode}.mp4",
@@ -24,6 +23,7 @@ rule extract_clip:
     resources:
         mem_mb=1000,
     params:
+        root=lambda wildcards, input: str(dataset_of(wildcards).root),
         source=lambda wildcards: dataset_of(wildcards).clip_source(
             int(wildcards.episode), wildcards.camera
         ),
@@ -34,7 +34,6 @@ rule extract_clip:
 
 rule decode_keyframes:
     input:
-        videos=lambda wildcards: dataset_of(wildcards).image_files(int(wildcards.episode)),
         index=ancient("<results>/{dataset}/episodes.parquet"),
     output:
         keyframes=directory("<results>/{dataset}/keyframes/{episode}"),
@@ -49,9 +48,9 @@ rule decode_keyframes:
     resources:
         mem_mb=1000,
     params:
-        root=lambda wildcards: str(dataset_of(wildcards).root),
+        root=lambda wildcards, input: str(dataset_of(wildcards).root),
         source=lambda wildcards: dataset_of(wildcards).keyframes_source(int(wildcards.episode)),
-        cameras=lambda wildcards: dataset_of(wildcards).cameras,
+        cameras=lambda wildcards: dataset_of(wildcards).cameras_of(int(wildcards.episode)),
         decoder=CONFIG.keyframes.decoder,
         per_second=CONFIG.keyframes.per_second,
         vqa_hz=CONFIG.vqa.hz if CONFIG.vqa.enabled else None,

@@ -26,6 +26,7 @@ async def annotate(
     camera: str | None,
     clip: str | None,
     given: Mapping[str, Any] | None = None,
+    root: str = "",
 ) -> dict[str, Any]:
     """The content of the plan file. `given`: subtasks that the model is not asked for."""
     async with open_stage("plan", keyframes=keyframes, prompts=prompts, answers=answers) as stage:
@@ -35,19 +36,19 @@ async def annotate(
             settings,
             camera=camera,
             cut_clip=cut,
-            given=_given(given, stage) if given else None,
+            given=_given(given, root, stage) if given else None,
         )
         return stage.result(**parts)
 
 
-def _given(given: Mapping[str, Any], stage: Stage) -> GivenSubtasks | None:
+def _given(given: Mapping[str, Any], root: str, stage: Stage) -> GivenSubtasks | None:
     """Subtasks of a correction (`spans`), or those of a column of the dataset if it has any."""
     episode = stage.episode
     if "spans" in given:
         return GivenSubtasks("correction", cover(given["spans"], episode))
     from cuesheet.dataset.subtask_labels import read_subtasks  # imports pyarrow
 
-    place = (Path(given["root"]), given["data_file"], episode.episode_index)
+    place = (Path(root), given["data_file"], episode.episode_index)
     subtasks, unlabeled = read_subtasks(*place, episode.length, given["column"])
     if unlabeled:
         stage.warn(
@@ -76,6 +77,7 @@ def main(snakemake) -> None:
                 snakemake.params.camera,
                 snakemake.input.clip or None,
                 snakemake.params.given,
+                snakemake.params.root,
             )
         )
         files.write_json(snakemake.output.json, result)

@@ -1,10 +1,10 @@
 """Decode the keyframes of one episode, every camera, to PNG.
 
-Needs  input.index: episodes.parquet; params.root: the dataset's folder; params.cameras: keys of
-       the cameras to decode; params.decoder, params.per_second, params.vqa_hz (or None),
-       params.vqa_frames: which frames, and how
-Makes  output: folder `keyframes/{episode}` with {camera}/{frame_index:06d}.png and keyframes.json
-       (times in seconds, sizes in pixels)
+In:  input.index: episodes.parquet; params.root: the dataset's folder; params.cameras: keys of the
+     cameras to decode; params.decoder, params.per_second, params.vqa_hz (or None),
+     params.vqa_frames: which frames, and how
+Out: folder `keyframes/{episode}` with {camera}/{frame_index:06d}.png and keyframes.json (times in
+     seconds, sizes in pixels)
 """
 
 import time

@@ -1,28 +1,31 @@
 """Cut one episode of one camera out of its source: H.264 or AV1, yuv420p, exactly its frames.
 
-Needs  input.source: the video file, or for image cameras the data file; input.index:
-       episodes.parquet (read for image cameras' places and where the video's range holds frames
-       that the episode does not have); params.source: kind, from_s, to_s (seconds of the file),
-       length (frames), fps, row_from (row of the data file); params.clip: clip_codec, clip_preset,
-       clip_crf, clip_copy
-Makes  output.clip: the mp4
+In:  input.index: episodes.parquet (read for the rows of image cameras, and if the video's range has
+     frames that the episode does not have); params.root: the dataset's folder; params.source: kind,
+     file (the video, or for image cameras the data file, relative to the root), from_s, to_s
+     (seconds of the file), length (frames), fps; params.clip: clip_codec, clip_preset, clip_crf,
+     clip_copy
+Out: output.clip: the mp4
 """
 
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cuesheet import job_log
 from cuesheet.media.clips import ClipSettings, write_clip, write_clip_of_images
 from cuesheet.media.ffmpeg import passthrough_options
 from cuesheet.media.packets import EpisodeFrames, locate_episode, locate_range
 
+if TYPE_CHECKING:
+    from cuesheet.artifacts.index import IndexedEpisode
+
 
 def episode_frames(
     file: str, source: Mapping[str, Any], index: str, episode_index: int, where: str
 ) -> EpisodeFrames:
-    """The episode's frames in the video; its timestamps are read only where they must choose."""
+    """Return the episode's frames in the video; timestamps are read only if they must decide."""
     place = {"from_s": source["from_s"], "to_s": source["to_s"], "fps": source["fps"]}
     found = locate_range(file, **place, length=source["length"], where=where)
     if found is not None:
@@ -35,17 +38,16 @@ def episode_frames(
 
 
 def write_image_clip(
-    clip: str, file: str, source: Mapping[str, Any], camera: str, settings: ClipSettings, where: str
+    clip: str, root: Path, row: "IndexedEpisode", camera: str, settings: ClipSettings, where: str
 ) -> None:
     from cuesheet.media.image_columns import read_images
 
     def frames(indices: range):
-        # Data files lie two folders below the dataset's root.
         return read_images(
-            file,
-            root=Path(file).parents[2],
+            root / row.data_file,
+            root=root,
             camera=camera,
-            row_from=source["row_from"],
+            row_from=row.row_from,
             frame_indices=indices,
             where=where,
         )
@@ -53,18 +55,18 @@ def write_image_clip(
     first = next(frames(range(1)))
     write_clip_of_images(
         clip,
-        frames(range(source["length"])),
-        length=source["length"],
+        frames(range(row.length)),
+        length=row.length,
         width=first.width,
         height=first.height,
-        fps=source["fps"],
+        fps=row.fps,
         settings=settings,
         where=where,
     )
 
 
 def warm_up() -> None:
-    """What every clip's job would find out for itself, once in the process that they fork from."""
+    """Query FFmpeg once, in the process that the jobs fork from."""
     passthrough_options()
 
 
@@ -72,15 +74,19 @@ def main(snakemake) -> None:
     with job_log.to_file(snakemake.log[0]) as log:
         begin_s = time.monotonic()
         source = snakemake.params.source
-        file = str(snakemake.input.source)
+        root, index = Path(snakemake.params.root), snakemake.input.index
         camera, episode_index = snakemake.wildcards.camera, int(snakemake.wildcards.episode)
         where = f"episode {episode_index}, camera {camera}"
         settings = ClipSettings.of(snakemake.params.clip)
         if source["kind"] == "image":
-            write_image_clip(snakemake.output.clip, file, source, camera, settings, where)
-            way = "encoded from pictures"
+            from cuesheet.artifacts.index import read_indexed_episode
+
+            row = read_indexed_episode(index, episode_index)
+            write_image_clip(snakemake.output.clip, root, row, camera, settings, where)
+            way = "encoded from images"
         else:
-            frames = episode_frames(file, source, snakemake.input.index, episode_index, where)
+            file = str(root / source["file"])
+            frames = episode_frames(file, source, index, episode_index, where)
             way = write_clip(snakemake.output.clip, frames, settings)
         log.info(
             "%s: %d frames %s, %d bytes, in %.2f s",

@@ -97,7 +97,7 @@ class ShardPlan:
         return _hash([self._media_sources(index) for index in self.episodes(shard)])
 
     def _media_sources(self, index: int) -> list[Any]:
-        clips = [self.dataset.clip_source(index, key) for key in self.dataset.cameras]
+        clips = [self.dataset.clip_source(index, key) for key in self.dataset.cameras_of(index)]
         return [self.dataset.keyframes_source(index), clips]
 
     def marker(self, shard: str) -> str:

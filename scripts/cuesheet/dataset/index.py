@@ -23,7 +23,6 @@ from cuesheet.dataset.index_checks import (
     check_metadata,
     check_video_file,
     timing_notices,
-    total_notices,
 )
 from cuesheet.dataset.index_state import NOTICES_KEY, STATE_KEY, source_state
 from cuesheet.dataset.metadata import Dataset, Episode
@@ -95,7 +94,7 @@ def build_index(
             f"{len(absent)} files are missing; {describe_range(elsewhere)}, which need them, are "
             "left out of the index and of the annotated dataset."
         )
-    notices += total_notices(dataset) + timing_notices(dataset, rows)
+    notices += timing_notices(dataset, rows)
     if unknown - every:
         notices.append(
             f"the data files hold rows of {describe_range(unknown - every)}, which meta/episodes "
@@ -144,6 +143,8 @@ def _entry(
     cameras = []
     for camera in dataset.cameras.values():
         video = episode.videos.get(camera.key)
+        if camera.kind == "video" and video is None:
+            continue  # this episode was recorded without the camera
         check = checks[video.file] if video else None
         width, height = (check and check.size) or (camera.width, camera.height)
         cameras.append(

@@ -99,27 +99,6 @@ def check_metadata(dataset: Dataset) -> list[Problem]:
     return problems
 
 
-def total_notices(dataset: Dataset) -> list[str]:
-    """Return notices about totals in info.json that the episodes' metadata does not add up to.
-
-    A recorder that crashed leaves such totals; the episodes that are described are complete.
-    """
-    frames = sum(episode.length for episode in dataset.episodes)
-    notices = []
-    for key, found in (("total_episodes", len(dataset.episodes)), ("total_frames", frames)):
-        said = dataset.info.get(key)
-        try:
-            same = said is None or float(said) == found
-        except (TypeError, ValueError):
-            same = False
-        if not same:
-            notices.append(
-                f"meta/info.json says {key} = {said}; meta/episodes describes {found}, and these "
-                "are annotated."
-            )
-    return notices
-
-
 def timing_notices(dataset: Dataset, rows: Mapping[int, "DataRows"]) -> list[str]:
     """Return notices about timestamps that are off the frame grid or contradict the fps."""
     jittered, paces = [], []

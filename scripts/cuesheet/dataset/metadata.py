@@ -163,7 +163,7 @@ def read_dataset(root: Path | str, name: str) -> Dataset:
             f"{name}: the metadata at {root / 'meta'} lists no episode; was the recording "
             "interrupted before the first one was saved?"
         )
-    notices += _task_notices(episodes)
+    notices += _total_notices(info, episodes) + _task_notices(episodes)
     return Dataset(
         name=name,
         root=root,
@@ -328,6 +328,27 @@ def _frame_size(
 def _size(details: Mapping[str, Any], key: str) -> int:
     value = details.get(key)
     return int(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0
+
+
+def _total_notices(info: Mapping[str, Any], episodes: Sequence[Episode]) -> list[str]:
+    """Return notices about totals in info.json that the episodes' metadata does not add up to.
+
+    A recorder that crashed leaves such totals; the episodes that are described are complete.
+    """
+    frames = sum(episode.length for episode in episodes)
+    notices = []
+    for key, found in (("total_episodes", len(episodes)), ("total_frames", frames)):
+        said = info.get(key)
+        try:
+            same = said is None or float(said) == found
+        except (TypeError, ValueError):
+            same = False
+        if not same:
+            notices.append(
+                f"meta/info.json says {key} = {said}; meta/episodes describes {found}, and these "
+                "are annotated."
+            )
+    return notices
 
 
 def _task_notices(episodes: Sequence[Episode]) -> list[str]:

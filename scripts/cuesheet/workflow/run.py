@@ -17,7 +17,7 @@ from cuesheet.artifacts.stage_files import STAGES
 from cuesheet.config.models import Config
 from cuesheet.dataset.index_state import file_state, is_current
 from cuesheet.dataset.metadata import Dataset, Episode
-from cuesheet.dataset.subtask_labels import LABELS_FILE
+from cuesheet.dataset.subtask_labels import labels_file
 from cuesheet.errors import CuesheetError
 from cuesheet.files import remove_leftovers
 from cuesheet.text import describe_range, did_you_mean
@@ -62,6 +62,24 @@ class RunDataset:
     @property
     def cameras(self) -> list[str]:
         return list(self.source.cameras)
+
+    def cameras_of(self, episode_index: int) -> list[str]:
+        """Return the cameras that an episode has: all image cameras, and those with a video."""
+        videos = self.episode(episode_index).videos
+        cameras = self.source.cameras.values()
+        return [camera.key for camera in cameras if camera.kind == "image" or camera.key in videos]
+
+    def default_camera_of(self, episode_index: int) -> str | None:
+        """Return the default camera, or the first one that the episode has; None if it has none."""
+        cameras = self.cameras_of(episode_index)
+        if self.default_camera in cameras:
+            return self.default_camera
+        return cameras[0] if cameras else None
+
+    def vqa_cameras_of(self, episode_index: int) -> list[str]:
+        """Return the cameras of an episode that visual questions are about."""
+        cameras = self.cameras_of(episode_index)
+        return [camera for camera in self.vqa_cameras if camera in cameras]
 
     # Selected episodes
 
@@ -120,32 +138,30 @@ class RunDataset:
         found += [meta / "tasks.parquet", *sorted(meta.glob("*.jsonl"))]
         return [str(path) for path in found if path.exists()]
 
-    def image_file(self, episode_index: int, camera: str) -> str:
+    def _image_file(self, episode_index: int, camera: str) -> str:
         """Return the video file of an episode, or for an image camera its data file."""
         episode = self.episode(episode_index)
-        self.source.camera(camera)
+        if camera not in self.cameras_of(episode_index):
+            self.source.camera(camera)  # raises for a camera that the dataset does not have
+            raise CuesheetError(f"{self.name}: episode {episode_index} has no video of {camera}.")
         video = episode.videos.get(camera)
-        return str(self.root / (video.file if video else episode.data_file))
-
-    def image_files(self, episode_index: int) -> list[str]:
-        files = (self.image_file(episode_index, camera) for camera in self.cameras)
-        return list(dict.fromkeys(files))
+        return video.file if video else episode.data_file
 
     def clip_source(self, episode_index: int, camera: str) -> dict[str, Any]:
-        """Return what `extract_clip` needs to know; it changes if the episode changes."""
+        """Return what `extract_clip` needs to know; it changes if the episode changes.
+
+        Paths are relative to the dataset's root: a dataset that moved is not a change.
+        """
         episode = self.episode(episode_index)
         video = episode.videos.get(camera)
-        first = self.source.data_files[episode.data_file][0].dataset_from_index
         return {
             "kind": self.source.camera(camera).kind,
-            "file": self.image_file(episode_index, camera),
+            "file": self._image_file(episode_index, camera),
             "file_state": self._image_file_state(episode_index, camera),
             "from_s": video.from_s if video else None,
             "to_s": video.to_s if video else None,
             "length": episode.length,
             "fps": self.source.fps,
-            "row_from": episode.dataset_from_index - first,
-            "row_to": episode.dataset_to_index - first,
             "fingerprint": episode.fingerprint,
         }
 
@@ -153,11 +169,14 @@ class RunDataset:
         """Return a value that changes if the images or timestamps of an episode change."""
         return {
             "fingerprint": self.episode(episode_index).fingerprint,
-            "files": [self._image_file_state(episode_index, camera) for camera in self.cameras],
+            "files": [
+                self._image_file_state(episode_index, camera)
+                for camera in self.cameras_of(episode_index)
+            ],
         }
 
     def _image_file_state(self, episode_index: int, camera: str) -> str:
-        return self._file_state(self.image_file(episode_index, camera))
+        return self._file_state(str(self.root / self._image_file(episode_index, camera)))
 
     @functools.cached_property
     def _file_state(self) -> Callable[[str], str]:
@@ -218,11 +237,11 @@ class RunDataset:
         if self.subtask_column is None:
             return None
         data_file = self.episode(episode_index).data_file
+        labels = labels_file(self.root, self.subtask_column)
         return {
-            "root": str(self.root),
             "data_file": data_file,
             "column": self.subtask_column,
-            "states": [self._file_state(str(self.root / f)) for f in (data_file, LABELS_FILE)],
+            "states": [self._file_state(str(f)) for f in (self.root / data_file, labels) if f],
         }
 
     def vqa_corrections(self, episode_index: int) -> list[dict[str, Any]]:
@@ -240,8 +259,8 @@ class RunDataset:
     def clips(self) -> list[str]:
         return [
             str(self.layout.clip(camera, index))
-            for camera in self.cameras
             for index in self.worked_on
+            for camera in self.cameras_of(index)
         ]
 
     @property
