@@ -1,0 +1,139 @@
+"""The files of the robot's own record: `signals/layout.json` and `signals/{episode}.json`.
+
+The layout says which dimensions of state and action belong to which arm and which are grippers. It
+is made once per dataset from a fixed sample of episodes. The signals file holds what was measured in
+one episode. Frames are half-open ranges, times are seconds from the first frame.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+
+from cuesheet.artifacts.stage_files import read_typed
+
+StrokeKind = Literal["close", "open"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GripperLayout(_Model):
+    """Where a gripper is recorded. `low` and `high` are the ends of its range in `measured_in`."""
+
+    name: str  # "gripper", "left gripper", "gripper 1"
+    arm: str | None  # name of the arm that it belongs to
+    state: int | None  # dimension of the state
+    action: int | None  # dimension of the action
+    measured_in: Literal["state", "action"]
+    found_by: Literal["config", "names", "data"]
+    low: FiniteFloat
+    high: FiniteFloat
+    open_is_high: bool
+    agreement: FiniteFloat | None = None  # |correlation| of action and state, 0 to 1
+
+
+class ArmLayout(_Model):
+    """Dimensions of the state of one arm, without its gripper. `speed`: its usual fast speed."""
+
+    name: str  # "arm", "left arm", "arm 1"
+    dimensions: list[int]
+    speed: FiniteFloat = Field(gt=0)  # 90th percentile, in scaled units per second
+    noise: FiniteFloat = Field(ge=0)  # 5th percentile
+    position: list[int] | None = None  # state dimensions of the hand's x, y, z
+    position_m: FiniteFloat | None = None  # typical extent of a movement, in the state's units
+
+
+class SignalsLayout(_Model):
+    """What the dimensions of a dataset's state and action are."""
+
+    format: Literal[1] = 1
+    dataset: str
+    state: list[str]  # columns that were joined to the state
+    action: list[str]
+    state_names: list[str]
+    action_names: list[str]
+    center: list[FiniteFloat]  # of every dimension of the state
+    scale: list[FiniteFloat]  # 0 for a constant dimension
+    arms: list[ArmLayout]
+    grippers: list[GripperLayout]
+    sampled_episodes: list[int]
+    notices: list[str]
+
+
+class Stroke(_Model):
+    """The gripper moves from one level to another in frames [start_frame, end_frame)."""
+
+    kind: StrokeKind
+    start_frame: int
+    end_frame: int
+    start_s: FiniteFloat
+    end_s: FiniteFloat
+
+
+class Still(_Model):
+    """The arm stands still in frames [start_frame, end_frame)."""
+
+    start_frame: int
+    end_frame: int
+    start_s: FiniteFloat
+    end_s: FiniteFloat
+
+
+class Gripper(_Model):
+    """One gripper in one episode. `opening`: 0 closed to 1 open at the times of the curves."""
+
+    name: str
+    strokes: list[Stroke]
+    opening: list[FiniteFloat]
+
+
+class Arm(_Model):
+    """One arm in one episode. `speed`: 1 is the arm's usual fast speed, at the curves' times."""
+
+    name: str
+    still: list[Still]
+    speed: list[FiniteFloat]
+
+
+class Motion(_Model):
+    """What one arm does in frames [start_frame, end_frame), for rows of style `motion`."""
+
+    arm: str
+    start_frame: int
+    end_frame: int
+    text: str
+
+
+class SignalsFile(_Model):
+    """`trajectory` is the scaled state at the times of the curves: a list per time."""
+
+    format: Literal[1] = 1
+    dataset: str
+    episode_index: int
+    length: int
+    times_s: list[FiniteFloat]
+    grippers: list[Gripper]
+    arms: list[Arm]
+    trajectory: list[list[FiniteFloat]]
+    motion: list[Motion]
+    notices: list[str]
+
+
+def read_layout(path: Path | str) -> SignalsLayout:
+    """Read signals/layout.json.
+
+    Raises:
+        CuesheetError: the file is missing, cut off or of another form.
+    """
+    return read_typed(Path(path), SignalsLayout, "Delete it and run again.")
+
+
+def read_signals(path: Path | str) -> SignalsFile:
+    """Read signals/{episode}.json.
+
+    Raises:
+        CuesheetError: the file is missing, cut off or of another form.
+    """
+    return read_typed(Path(path), SignalsFile, "Delete it and run again.")

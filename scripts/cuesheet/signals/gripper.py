@@ -1,0 +1,265 @@
+"""Grippers: which dimensions they are, and when they close and open.
+
+A gripper is found by its name if the dataset names its dimensions, otherwise by how it behaves: it
+rests at two levels, switches between them rarely, and moves independently of the joints, which move
+together. Nothing here depends on units, on the order of dimensions or on which end means open.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cuesheet.signals.series import derivative, robust_range, runs, smooth, turning_points
+
+# A dimension with a higher score is a gripper, one between the two is reported as doubtful.
+ACCEPTED = 0.72
+DOUBTFUL = 0.66
+# Action and state of one gripper agree at least this well (|correlation|).
+MIN_AGREEMENT = 0.6
+# A stroke covers at least this share of the gripper's range.
+MIN_STROKE = 0.2
+# More strokes per minute than this are not a gripper's.
+MAX_STROKES_PER_MINUTE = 40
+
+_GRIPPER_WORDS = re.compile(r"gripper|finger|claw|jaw", re.IGNORECASE)
+_HAND_WORDS = re.compile(
+    r"hand(_?(open|close|closure|closed|grip|grasp|width)\w*|[._]pos)?$", re.IGNORECASE
+)
+# Other quantities of a gripper: where it is, how it is turned, how fast it moves.
+_NOT_OPENING = re.compile(
+    r"(?:^|[_.\s])(?:x|y|z|rx|ry|rz|roll|pitch|yaw|q[wxyz]|quat\w*|vel|velocity|effort|torque"
+    r"|force|current)(?:$|[_.\s\d])",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The pooled frames of the sampled episodes: one array per episode, gaps filled."""
+
+    times_s: Sequence[np.ndarray]
+    values: Sequence[np.ndarray]  # [frames, dimensions]
+
+    @property
+    def width(self) -> int:
+        return self.values[0].shape[1] if self.values else 0
+
+
+@dataclass(frozen=True)
+class Traits:
+    """How one dimension behaves in the sample; every trait is 0 to 1, 1 is like a gripper."""
+
+    two_levels: float
+    independence: float
+    sparseness: float
+    strokes_per_minute: float
+
+    @property
+    def score(self) -> float:
+        """0 to 1; 0 if a necessary trait is missing."""
+        if min(2 * self.two_levels, self.independence) < 0.6:
+            return 0.0
+        if not 0 < self.strokes_per_minute <= MAX_STROKES_PER_MINUTE:
+            return 0.0
+        return 0.4 * self.two_levels + 0.35 * self.independence + 0.25 * self.sparseness
+
+
+def named_grippers(names: Sequence[str]) -> list[int]:
+    """Dimensions whose names say that they are the opening of a gripper."""
+    usable = [index for index, name in enumerate(names) if not _NOT_OPENING.search(name)]
+    found = [index for index in usable if _GRIPPER_WORDS.search(names[index])]
+    return found or [index for index in usable if _HAND_WORDS.search(names[index])]
+
+
+def side_of(name: str) -> str | None:
+    """"left" or "right" if a name says so."""
+    words = re.split(r"[^a-z]+", name.lower())
+    for side in ("left", "right"):
+        if side in words or any(word.startswith(side) for word in words):
+            return side
+    if "l" in words:
+        return "left"
+    return "right" if "r" in words else None
+
+
+def scaled(sample: Sample) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """The sample with every dimension's robust range as 0 to 1 (constant ones 0), and the ranges."""
+    pooled = np.concatenate(sample.values)
+    low, high = robust_range(pooled)
+    span = high - low
+    tiny = span <= 1e-6 * np.maximum(np.abs(low), np.abs(high)) + 1e-12
+    divisor = np.where(tiny, 1.0, span)
+    units = [
+        np.where(tiny, 0.0, np.clip((values - low) / divisor, -0.5, 1.5))
+        for values in sample.values
+    ]
+    return units, low, np.where(tiny, low, high)
+
+
+def traits(sample: Sample) -> list[Traits | None]:
+    """The traits of every dimension; None for one that hardly moves."""
+    units, low, high = scaled(sample)
+    if not units:
+        return []
+    speeds = []
+    for times, values in zip(sample.times_s, units, strict=True):
+        width = _frames_in(times, 0.15)
+        speeds.append(np.abs(derivative(smooth(values, width), times)))
+    pooled, speed = np.concatenate(units), np.concatenate(speeds)
+    moving = high > low
+    togetherness = _togetherness(speed, moving)
+    minutes = sum(max(times[-1] - times[0], 1e-3) for times in sample.times_s) / 60
+    result: list[Traits | None] = []
+    for dimension in range(sample.width):
+        if not moving[dimension]:
+            result.append(None)
+            continue
+        series = pooled[:, dimension]
+        legs = sum(
+            len(find_strokes(times, values[:, dimension], high=1.0, low=0.0))
+            for times, values in zip(sample.times_s, units, strict=True)
+        )
+        result.append(
+            Traits(
+                two_levels=float(np.clip((_separation(series) - 0.75) / 0.2, 0, 1)),
+                independence=float(np.clip((0.65 - togetherness[dimension]) / 0.5, 0, 1)),
+                sparseness=_sparseness(speed[:, dimension]),
+                strokes_per_minute=legs / minutes,
+            )
+        )
+    return result
+
+
+def _separation(series: np.ndarray) -> float:
+    """Otsu's criterion: the share of the variance that the best split in two levels explains."""
+    counts, edges = np.histogram(series, bins=64)
+    centers = (edges[:-1] + edges[1:]) / 2
+    total = counts.sum()
+    weight = np.cumsum(counts) / total
+    mean = np.cumsum(counts * centers) / total
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = (mean[-1] * weight - mean) ** 2 / (weight * (1 - weight))
+    variance = float((counts * (centers - mean[-1]) ** 2).sum() / total)
+    usable = (weight > 0.03) & (weight < 0.97)
+    if variance <= 0 or not usable.any():
+        return 0.0
+    return float(np.nan_to_num(between[usable]).max() / variance)
+
+
+def _togetherness(speed: np.ndarray, moving: np.ndarray) -> np.ndarray:
+    """Mean correlation of a dimension's speed with the three that move most alike."""
+    count = speed.shape[1]
+    result = np.zeros(count)
+    active = np.flatnonzero(moving)
+    if len(active) < 3 or len(speed) < 8:
+        return result
+    matrix = np.nan_to_num(np.corrcoef(speed[:, active].T))
+    np.fill_diagonal(matrix, -np.inf)
+    others = min(3, len(active) - 1)
+    # The other arm's gripper may move at the same time: the most similar one does not count.
+    ordered = np.sort(matrix, axis=1)[:, ::-1]
+    first = 1 if len(active) > 4 else 0
+    result[active] = ordered[:, first : first + others].mean(axis=1)
+    return np.clip(result, 0, 1)
+
+
+def _sparseness(speed: np.ndarray) -> float:
+    """1 if nearly all of the travel happens in a small share of the time, as in switches."""
+    total = speed.sum()
+    if total <= 0:
+        return 0.0
+    ordered = np.sort(speed)[::-1]
+    needed = int(np.searchsorted(np.cumsum(ordered), 0.8 * total)) + 1
+    return float(np.clip((0.5 - needed / len(speed)) / 0.4, 0, 1))
+
+
+def _frames_in(times_s: np.ndarray, seconds: float) -> int:
+    if len(times_s) < 2:
+        return 1
+    return max(1, round(seconds / max(float(np.median(np.diff(times_s))), 1e-6)))
+
+
+def find_strokes(
+    times_s: np.ndarray, values: np.ndarray, *, low: float, high: float
+) -> list[tuple[int, int, int]]:
+    """Strokes as (first frame, frame after the last, direction: 1 up, -1 down).
+
+    A stroke leads from one turning point of the smoothed series to the next and covers at least
+    MIN_STROKE of the range. It is trimmed to where the gripper really moves; a stroke that rests
+    half-way for 0.5 s or more is two.
+    """
+    span = high - low
+    if len(values) < 2 or span <= 0:
+        return []
+    step_s = max(float(np.median(np.diff(times_s))), 1e-6)
+    series = smooth((values - low) / span, max(1, round(0.06 / step_s)))
+    points = turning_points(series, MIN_STROKE)
+    found = []
+    for first, last in zip(points, points[1:], strict=False):
+        change = series[last] - series[first]
+        if abs(change) >= MIN_STROKE:
+            found += _trimmed(series, first, last, step_s)
+    return found
+
+
+def _trimmed(
+    series: np.ndarray, first: int, last: int, step_s: float
+) -> list[tuple[int, int, int]]:
+    """The moving parts of a monotone leg between two turning points."""
+    leg = series[first : last + 1]
+    change = leg[-1] - leg[0]
+    direction = 1 if change > 0 else -1
+    rise = (leg - leg[0]) / change
+    # Speed over 0.1 s, against what a uniform stroke of 2 s would have: below it the gripper rests.
+    width = max(1, round(0.1 / step_s))
+    ahead = np.concatenate([rise[width:], np.full(min(width, len(rise)), rise[-1])])[: len(rise)]
+    moves = (ahead - rise) / (width * step_s) > 0.12 / max(abs(change), 0.2)
+    parts: list[list[int]] = []
+    for begin, end in runs(moves):
+        end = min(end + width - 1, len(rise) - 1)
+        if parts and (begin - parts[-1][1]) * step_s < 0.5:
+            parts[-1][1] = end
+        else:
+            parts.append([begin, end])
+    strokes = []
+    for begin, end in parts:
+        amplitude = abs(leg[end] - leg[begin])
+        if amplitude < 0.5 * MIN_STROKE:
+            continue
+        inner = np.abs(leg[begin : end + 1] - leg[begin]) / amplitude
+        start = begin + int(np.flatnonzero(inner > 0.03)[0])
+        stop = begin + int(np.flatnonzero(inner >= 0.95)[0])
+        strokes.append((first + max(start - 1, begin), first + max(stop, start) + 1, direction))
+    return strokes
+
+
+def correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Pearson's correlation, 0 for a constant series."""
+    if len(first) < 3 or first.std() <= 0 or second.std() <= 0:
+        return 0.0
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def lagged_agreement(
+    times_s: Sequence[np.ndarray], action: Sequence[np.ndarray], state: Sequence[np.ndarray]
+) -> float:
+    """The largest correlation of state with an earlier action, up to 0.6 s; signed."""
+    step_s = float(np.median(np.concatenate([np.diff(t) for t in times_s if len(t) > 1] or [[1]])))
+    best = 0.0
+    for lag_s in (0.0, 0.1, 0.2, 0.3, 0.45, 0.6):
+        lag = round(lag_s / max(step_s, 1e-6))
+        pairs = [
+            (a[: len(a) - lag], s[lag:])
+            for a, s in zip(action, state, strict=True)
+            if len(a) > lag + 2
+        ]
+        if not pairs:
+            continue
+        value = correlation(
+            np.concatenate([a for a, _ in pairs]), np.concatenate([s for _, s in pairs])
+        )
+        if abs(value) > abs(best):
+            best = value
+    return best

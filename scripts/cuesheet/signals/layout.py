@@ -1,0 +1,379 @@
+"""Decides from a sample of episodes what the dimensions of a dataset's state and action are."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cuesheet.artifacts.signals_file import ArmLayout, GripperLayout, SignalsLayout
+from cuesheet.errors import CuesheetError
+from cuesheet.signals import gripper
+from cuesheet.signals.gripper import Sample, Traits
+from cuesheet.signals.motion import arm_speed, position_dimensions
+from cuesheet.signals.record import Record
+from cuesheet.signals.series import fill_gaps
+from cuesheet.text import did_you_mean
+
+# Episodes that the layout is derived from: the lowest numbers whose data files are present.
+SAMPLED_EPISODES = 8
+
+
+@dataclass(frozen=True)
+class Names:
+    """Columns and dimension names of a dataset's state and action."""
+
+    state_columns: Sequence[str]
+    action_columns: Sequence[str]
+    state: Sequence[str]
+    action: Sequence[str]
+
+
+@dataclass(frozen=True)
+class _Found:
+    state: int | None
+    action: int | None
+    found_by: str
+    agreement: float  # signed correlation of action and state; 0 if one is missing
+
+
+def make_layout(
+    dataset: str,
+    episodes: Sequence[int],
+    records: Sequence[Record],
+    names: Names,
+    wanted: str | Sequence[str],
+) -> SignalsLayout:
+    """The layout of a dataset. `wanted`: `auto`, `none`, or the names of the grippers.
+
+    Raises:
+        CuesheetError: a wanted gripper is not a dimension of the state or the action.
+    """
+    times = [record.timestamps_s for record in records]
+    state = Sample(times, [fill_gaps(record.state) for record in records])
+    action = Sample(times, [fill_gaps(record.action) for record in records])
+    notices: list[str] = []
+    found = _find(state, action, names, wanted, notices)
+    pooled = np.concatenate(state.values) if records else np.zeros((0, len(names.state)))
+    units, low, high = gripper.scaled(state) if records else ([], np.zeros(0), np.zeros(0))
+    scale = np.where(high > low, np.std(np.concatenate(units), axis=0) * (high - low), 0.0) if (
+        units
+    ) else np.zeros(len(names.state))
+    arms = _arms(state, found, names, scale)
+    grippers = _gripper_layouts(state, action, found, names, arms)
+    return SignalsLayout(
+        dataset=dataset,
+        state=list(names.state_columns),
+        action=list(names.action_columns),
+        state_names=list(names.state),
+        action_names=list(names.action),
+        center=[float(value) for value in (pooled.mean(axis=0) if len(pooled) else scale)],
+        scale=[float(value) for value in scale],
+        arms=arms,
+        grippers=grippers,
+        sampled_episodes=list(episodes),
+        notices=notices,
+    )
+
+
+def _find(
+    state: Sample,
+    action: Sample,
+    names: Names,
+    wanted: str | Sequence[str],
+    notices: list[str],
+) -> list[_Found]:
+    if wanted == "none" or not state.values:
+        return []
+    if wanted != "auto":
+        return _pair(state, action, names, *_configured(names, wanted), "config")
+    by_name = (gripper.named_grippers(names.state), gripper.named_grippers(names.action))
+    if any(by_name):
+        found = _pair(state, action, names, *by_name, "names")
+        return [one for one in found if _is_plausible(one, state, action, names, notices)]
+    return _by_behavior(state, action, names, notices)
+
+
+def _configured(names: Names, wanted: str | Sequence[str]) -> tuple[list[int], list[int]]:
+    """Dimensions of state and action with the configured names."""
+    both: tuple[list[int], list[int]] = ([], [])
+    for name in [wanted] if isinstance(wanted, str) else wanted:
+        places = [
+            [index for index, known in enumerate(part) if known == name]
+            for part in (names.state, names.action)
+        ]
+        if not any(places):
+            known = list(dict.fromkeys([*names.state, *names.action]))
+            near = did_you_mean(name, known)
+            raise CuesheetError(
+                f"config: signals.gripper: the dataset has no dimension {name!r}"
+                + (f"; did you mean {near!r}?" if near else "")
+                + f" Its dimensions are {', '.join(known) or 'none'}."
+            )
+        for found, place in zip(both, places, strict=True):
+            found += place
+    return both
+
+
+def _pair(
+    state: Sample,
+    action: Sample,
+    names: Names,
+    of_state: Sequence[int],
+    of_action: Sequence[int],
+    found_by: str,
+) -> list[_Found]:
+    """One gripper per state dimension with the action that it follows; two fingers are one."""
+    kept: list[int] = []
+    for dimension in of_state:
+        mirrored = any(
+            gripper.side_of(names.state[dimension]) == gripper.side_of(names.state[other])
+            and _alike(state, dimension, other)
+            for other in kept
+        )
+        if not mirrored:
+            kept.append(dimension)
+    left = list(of_action)
+    found = []
+    for dimension in kept:
+        side = gripper.side_of(names.state[dimension])
+        same_side = [d for d in left if gripper.side_of(names.action[d]) == side] or left
+        rated = [(_agreement(state, action, dimension, other), other) for other in same_side]
+        best = max(rated, key=lambda pair: abs(pair[0]), default=None)
+        if best is not None and len(kept) >= len(of_action) - len(found):
+            left.remove(best[1])
+        usable = best is not None and abs(best[0]) >= gripper.MIN_AGREEMENT
+        found.append(
+            _Found(dimension, best[1] if usable else None, found_by, best[0] if usable else 0.0)
+        )
+    if not kept:
+        found = [_Found(None, dimension, found_by, 0.0) for dimension in left]
+    return found
+
+
+def _alike(sample: Sample, first: int, second: int) -> bool:
+    pooled = np.concatenate(sample.values)
+    return abs(gripper.correlation(pooled[:, first], pooled[:, second])) > 0.95
+
+
+def _agreement(state: Sample, action: Sample, of_state: int, of_action: int) -> float:
+    return gripper.lagged_agreement(
+        state.times_s,
+        [values[:, of_action] for values in action.values],
+        [values[:, of_state] for values in state.values],
+    )
+
+
+def _is_plausible(
+    one: _Found, state: Sample, action: Sample, names: Names, notices: list[str]
+) -> bool:
+    """Whether a named gripper moves, and not all the time; a notice if it does not."""
+    sample, dimension, label = (
+        (state, one.state, names.state) if one.state is not None else (action, one.action, names.action)
+    )
+    series = [values[:, dimension] for values in sample.values]
+    pooled = np.concatenate(series)
+    low, high = gripper.robust_range(pooled[:, None])
+    minutes = sum(max(times[-1] - times[0], 1e-3) for times in sample.times_s) / 60
+    strokes = sum(
+        len(gripper.find_strokes(times, values, low=float(low[0]), high=float(high[0])))
+        for times, values in zip(sample.times_s, series, strict=True)
+    )
+    if strokes == 0:
+        notices.append(f"{label[dimension]}: named like a gripper but it does not move; not used")
+        return False
+    if strokes > gripper.MAX_STROKES_PER_MINUTE * max(minutes, 0.1):
+        notices.append(
+            f"{label[dimension]}: named like a gripper but it switches {strokes / minutes:.0f} "
+            "times per minute; not used"
+        )
+        return False
+    return True
+
+
+def _by_behavior(
+    state: Sample, action: Sample, names: Names, notices: list[str]
+) -> list[_Found]:
+    """Dimensions that behave like a gripper, in the state (else the action) of the sample."""
+    rated_state, rated_action = gripper.traits(state), gripper.traits(action)
+    found: list[_Found] = []
+    used: set[int] = set()
+    for dimension, one in enumerate(rated_state):
+        pairs = [
+            (abs(value), value, other)
+            for other, behavior in enumerate(rated_action)
+            if behavior is not None
+            and other not in used
+            and abs(value := _agreement(state, action, dimension, other)) >= gripper.MIN_AGREEMENT
+        ] if _score(one) >= 0.5 else []
+        _, signed, partner = max(pairs, default=(0.0, 0.0, None))
+        # Both records of the same gripper vote.
+        score = _score(one)
+        if partner is not None:
+            score = 0.5 * (score + _score(rated_action[partner]))
+        if score >= gripper.ACCEPTED:
+            found.append(_Found(dimension, partner, "data", signed))
+            used.add(partner) if partner is not None else None
+        elif score >= gripper.DOUBTFUL:
+            notices.append(
+                f"{names.state[dimension]} may be a gripper (score {score:.2f}, {gripper.ACCEPTED} "
+                "needed); not used. Set signals.gripper to its name to use it"
+            )
+    found = _without_mirrors(state, found)
+    if not found and (not state.width or not any(_score(one) for one in rated_state)):
+        found = [
+            _Found(None, dimension, "data", 0.0)
+            for dimension, one in enumerate(rated_action)
+            if _score(one) >= gripper.ACCEPTED + 0.08
+        ]
+    if len(found) > max(2, (state.width or action.width) // 4):
+        notices.append(
+            f"{len(found)} dimensions behave like grippers; none is used. Set signals.gripper"
+        )
+        return []
+    return found
+
+
+def _score(one: Traits | None) -> float:
+    return 0.0 if one is None else one.score
+
+
+def _without_mirrors(state: Sample, found: Sequence[_Found]) -> list[_Found]:
+    """Two neighboring dimensions that always move alike are the fingers of one gripper."""
+    kept: list[_Found] = []
+    for one in found:
+        if kept and one.state == kept[-1].state + 1 and _alike(state, one.state, kept[-1].state):
+            continue
+        kept.append(one)
+    return kept
+
+
+def _arms(
+    state: Sample, found: Sequence[_Found], names: Names, scale: np.ndarray
+) -> list[ArmLayout]:
+    """The moving dimensions of the state by arm: by side in the names, else by the grippers."""
+    taken = {one.state for one in found} | set(gripper.named_grippers(names.state))
+    free = [d for d in range(state.width) if d not in taken and scale[d] > 0]
+    if not free:
+        return []
+    groups = _by_side(free, names.state) or _by_gripper(free, found, state.width)
+    arms = []
+    for name, dimensions in groups.items():
+        position = position_dimensions(dimensions, names.state)
+        speeds = np.concatenate(
+            [
+                arm_speed(times, values[:, dimensions], scale[dimensions])
+                for times, values in zip(state.times_s, state.values, strict=True)
+            ]
+        )
+        usual, noise = np.percentile(speeds, (90, 5))
+        extent = None
+        if position:
+            extent = float(np.median([np.ptp(v[:, position], axis=0).max() for v in state.values]))
+        if usual > 0:
+            arms.append(
+                ArmLayout(
+                    name=name,
+                    dimensions=dimensions,
+                    speed=float(usual),
+                    noise=float(noise),
+                    position=position,
+                    position_m=extent,
+                )
+            )
+    return arms
+
+
+def _by_side(free: Sequence[int], names: Sequence[str]) -> dict[str, list[int]]:
+    sides: dict[str, list[int]] = {}
+    for dimension in free:
+        side = gripper.side_of(names[dimension])
+        if side:
+            sides.setdefault(f"{side} arm", []).append(dimension)
+    return sides if len(sides) == 2 else {}
+
+
+def _by_gripper(
+    free: Sequence[int], found: Sequence[_Found], width: int
+) -> dict[str, list[int]]:
+    """With two grippers each block that ends with one is an arm; grippers at the end: halves."""
+    places = sorted(one.state for one in found if one.state is not None)
+    if len(places) != 2:
+        return {"arm": list(free)}
+    first = [d for d in free if d < places[0]]
+    second = [d for d in free if d > places[0]]
+    if not second or not first or places[1] == places[0] + 1:
+        half = len(free) // 2
+        first, second = list(free[:half]), list(free[half:])
+    return {"arm 1": first, "arm 2": second}
+
+
+def _gripper_layouts(
+    state: Sample,
+    action: Sample,
+    found: Sequence[_Found],
+    names: Names,
+    arms: Sequence[ArmLayout],
+) -> list[GripperLayout]:
+    labels = _labels(found, names)
+    layouts = []
+    for number, (one, label) in enumerate(zip(found, labels, strict=True)):
+        measured = "state" if one.state is not None else "action"
+        sample, dimension = (state, one.state) if measured == "state" else (action, one.action)
+        series = [values[:, dimension] for values in sample.values]
+        low, high = gripper.robust_range(np.concatenate(series)[:, None])
+        arm = next((a.name for a in arms if a.name.split()[0] == label.split()[0]), None)
+        if arm is None and arms:
+            arm = arms[number].name if len(arms) == len(found) else arms[0].name
+        name = names.state[one.state] if one.state is not None else names.action[one.action]
+        layouts.append(
+            GripperLayout(
+                name=label,
+                arm=arm,
+                state=one.state,
+                action=one.action,
+                measured_in=measured,
+                found_by=one.found_by,
+                low=float(low[0]),
+                high=float(high[0]) if high[0] > low[0] else float(low[0]) + 1.0,
+                open_is_high=_open_is_high(
+                    name, measured, series, float(low[0]), float(high[0])
+                ),
+                agreement=abs(one.agreement) if one.state is not None and one.action is not None
+                else None,
+            )
+        )
+    return layouts
+
+
+def _labels(found: Sequence[_Found], names: Names) -> list[str]:
+    if len(found) == 1:
+        return ["gripper"]
+    sides = [
+        gripper.side_of(names.state[one.state] if one.state is not None else names.action[one.action])
+        for one in found
+    ]
+    if None not in sides and len(set(sides)) == len(found):
+        return [f"{side} gripper" for side in sides]
+    return [f"gripper {number}" for number in range(1, len(found) + 1)]
+
+
+def _open_is_high(
+    name: str, measured: str, series: Sequence[np.ndarray], low: float, high: float
+) -> bool:
+    """Which end of the range is open: by name, else by where it varies and where episodes begin.
+
+    A gripper that closes on an object stops short of its end, so the closed levels vary more; most
+    episodes begin with an open gripper. A state usually counts the opening up.
+    """
+    if re.search(r"clos", name, re.IGNORECASE):
+        return False
+    if re.search(r"open|width|aperture", name, re.IGNORECASE):
+        return True
+    span = max(high - low, 1e-12)
+    units = np.concatenate(series) / span - low / span
+    spread_low = float(np.percentile(units[units < 0.5], 75)) if (units < 0.5).any() else 0.0
+    spread_high = 1 - float(np.percentile(units[units > 0.5], 25)) if (units > 0.5).any() else 0.0
+    starts = np.array([(values[0] - low) / span for values in series])
+    vote = 2.0 * (spread_low - spread_high) + 0.5 * float(np.mean(np.where(starts > 0.5, 1, -1)))
+    return vote + (0.3 if measured == "state" else 0.0) > 0
