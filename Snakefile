@@ -86,6 +86,7 @@ rule evaluate:
 
 include: "rules/dataset.smk"
 include: "rules/media.smk"
+include: "rules/signals.smk"
 include: "rules/annotate.smk"
 include: "rules/assemble.smk"
 include: "rules/cluster.smk"

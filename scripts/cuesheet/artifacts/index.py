@@ -94,6 +94,20 @@ class IndexedEpisode:
         raise CuesheetError(f"episode {self.episode_index} has no camera {key!r}; it has {names}.")
 
 
+def indexed_episodes(path: Path | str) -> list[int]:
+    """Return the numbers of all episodes of the index, in ascending order.
+
+    Raises:
+        CuesheetError: the index cannot be read.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            column = file.read(columns=["episode_index"]).column("episode_index")
+    except (OSError, pa.ArrowException) as error:
+        raise CuesheetError(f"{path} cannot be read ({error}); delete it and run again.") from None
+    return sorted(column.to_pylist())
+
+
 def read_indexed_episode(path: Path | str, episode_index: int) -> IndexedEpisode:
     """One episode of the index; reads only the row group that holds it.
 

@@ -136,6 +136,15 @@ class Layout:
     def keyframe(self, camera: str, episode: int | str, frame_index: int) -> Path:
         return self.keyframes(episode) / keyframe_file(camera, frame_index)
 
+    @property
+    def signals_layout(self) -> Path:
+        """Which dimensions of state and action are arms and grippers."""
+        return self.folder / "signals" / "layout.json"
+
+    def signals(self, episode: int | str) -> Path:
+        """What the robot recorded of an episode: gripper strokes, rests, curves."""
+        return self.folder / "signals" / f"{episode_name(episode)}.json"
+
     def stage_folder(self, stage: str) -> Path:
         """Folder of a stage's files: plan, interjections, vqa, or validation."""
         return self.folder / stage

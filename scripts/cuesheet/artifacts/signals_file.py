@@ -1,7 +1,7 @@
 """The files of the robot's own record: `signals/layout.json` and `signals/{episode}.json`.
 
 The layout says which dimensions of state and action belong to which arm and which are grippers. It
-is made once per dataset from a fixed sample of episodes. The signals file holds what was measured in
+is made once per dataset from a fixed sample of episodes. The signals file holds the measurements of
 one episode. Frames are half-open ranges, times are seconds from the first frame.
 """
 
@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
-from cuesheet.artifacts.stage_files import read_typed
+from cuesheet.artifacts.stage_files import read_model
 
 StrokeKind = Literal["close", "open"]
 
@@ -127,7 +127,7 @@ def read_layout(path: Path | str) -> SignalsLayout:
     Raises:
         CuesheetError: the file is missing, cut off or of another form.
     """
-    return read_typed(Path(path), SignalsLayout, "Delete it and run again.")
+    return read_model(Path(path), SignalsLayout, "Delete it and run again.")
 
 
 def read_signals(path: Path | str) -> SignalsFile:
@@ -136,4 +136,4 @@ def read_signals(path: Path | str) -> SignalsFile:
     Raises:
         CuesheetError: the file is missing, cut off or of another form.
     """
-    return read_typed(Path(path), SignalsFile, "Delete it and run again.")
+    return read_model(Path(path), SignalsFile, "Delete it and run again.")

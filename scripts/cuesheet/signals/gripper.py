@@ -8,6 +8,7 @@ together. Nothing here depends on units, on the order of dimensions or on which 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -74,7 +75,7 @@ def named_grippers(names: Sequence[str]) -> list[int]:
 
 
 def side_of(name: str) -> str | None:
-    """"left" or "right" if a name says so."""
+    """ "left" or "right" if a name says so."""
     words = re.split(r"[^a-z]+", name.lower())
     for side in ("left", "right"):
         if side in words or any(word.startswith(side) for word in words):
@@ -85,7 +86,7 @@ def side_of(name: str) -> str | None:
 
 
 def scaled(sample: Sample) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    """The sample with every dimension's robust range as 0 to 1 (constant ones 0), and the ranges."""
+    """The sample with every dimension's robust range as 0 to 1, and the ranges."""
     pooled = np.concatenate(sample.values)
     low, high = robust_range(pooled)
     span = high - low
@@ -197,7 +198,7 @@ def find_strokes(
     series = smooth((values - low) / span, max(1, round(0.06 / step_s)))
     points = turning_points(series, MIN_STROKE)
     found = []
-    for first, last in zip(points, points[1:], strict=False):
+    for first, last in pairwise(points):
         change = series[last] - series[first]
         if abs(change) >= MIN_STROKE:
             found += _trimmed(series, first, last, step_s)
@@ -211,11 +212,12 @@ def _trimmed(
     leg = series[first : last + 1]
     change = leg[-1] - leg[0]
     direction = 1 if change > 0 else -1
-    rise = (leg - leg[0]) / change
+    # The running maximum: noise does not look like movement.
+    rise = np.maximum.accumulate((leg - leg[0]) / change)
     # Speed over 0.1 s, against what a uniform stroke of 2 s would have: below it the gripper rests.
     width = max(1, round(0.1 / step_s))
     ahead = np.concatenate([rise[width:], np.full(min(width, len(rise)), rise[-1])])[: len(rise)]
-    moves = (ahead - rise) / (width * step_s) > 0.12 / max(abs(change), 0.2)
+    moves = (ahead - rise) / (width * step_s) > 0.08 / max(abs(change), 0.2)
     parts: list[list[int]] = []
     for begin, end in runs(moves):
         end = min(end + width - 1, len(rise) - 1)
@@ -229,7 +231,7 @@ def _trimmed(
         if amplitude < 0.5 * MIN_STROKE:
             continue
         inner = np.abs(leg[begin : end + 1] - leg[begin]) / amplitude
-        start = begin + int(np.flatnonzero(inner > 0.03)[0])
+        start = begin + int(np.flatnonzero(inner > 0.02)[0])
         stop = begin + int(np.flatnonzero(inner >= 0.95)[0])
         strokes.append((first + max(start - 1, begin), first + max(stop, start) + 1, direction))
     return strokes

@@ -56,9 +56,11 @@ def make_layout(
     found = _find(state, action, names, wanted, notices)
     pooled = np.concatenate(state.values) if records else np.zeros((0, len(names.state)))
     units, low, high = gripper.scaled(state) if records else ([], np.zeros(0), np.zeros(0))
-    scale = np.where(high > low, np.std(np.concatenate(units), axis=0) * (high - low), 0.0) if (
-        units
-    ) else np.zeros(len(names.state))
+    scale = (
+        np.where(high > low, np.std(np.concatenate(units), axis=0) * (high - low), 0.0)
+        if (units)
+        else np.zeros(len(names.state))
+    )
     arms = _arms(state, found, names, scale)
     grippers = _gripper_layouts(state, action, found, names, arms)
     return SignalsLayout(
@@ -169,7 +171,9 @@ def _is_plausible(
 ) -> bool:
     """Whether a named gripper moves, and not all the time; a notice if it does not."""
     sample, dimension, label = (
-        (state, one.state, names.state) if one.state is not None else (action, one.action, names.action)
+        (state, one.state, names.state)
+        if one.state is not None
+        else (action, one.action, names.action)
     )
     series = [values[:, dimension] for values in sample.values]
     pooled = np.concatenate(series)
@@ -191,21 +195,24 @@ def _is_plausible(
     return True
 
 
-def _by_behavior(
-    state: Sample, action: Sample, names: Names, notices: list[str]
-) -> list[_Found]:
+def _by_behavior(state: Sample, action: Sample, names: Names, notices: list[str]) -> list[_Found]:
     """Dimensions that behave like a gripper, in the state (else the action) of the sample."""
     rated_state, rated_action = gripper.traits(state), gripper.traits(action)
     found: list[_Found] = []
     used: set[int] = set()
     for dimension, one in enumerate(rated_state):
-        pairs = [
-            (abs(value), value, other)
-            for other, behavior in enumerate(rated_action)
-            if behavior is not None
-            and other not in used
-            and abs(value := _agreement(state, action, dimension, other)) >= gripper.MIN_AGREEMENT
-        ] if _score(one) >= 0.5 else []
+        pairs = (
+            [
+                (abs(value), value, other)
+                for other, behavior in enumerate(rated_action)
+                if behavior is not None
+                and other not in used
+                and abs(value := _agreement(state, action, dimension, other))
+                >= gripper.MIN_AGREEMENT
+            ]
+            if _score(one) >= 0.5
+            else []
+        )
         _, signed, partner = max(pairs, default=(0.0, 0.0, None))
         # Both records of the same gripper vote.
         score = _score(one)
@@ -293,9 +300,7 @@ def _by_side(free: Sequence[int], names: Sequence[str]) -> dict[str, list[int]]:
     return sides if len(sides) == 2 else {}
 
 
-def _by_gripper(
-    free: Sequence[int], found: Sequence[_Found], width: int
-) -> dict[str, list[int]]:
+def _by_gripper(free: Sequence[int], found: Sequence[_Found], width: int) -> dict[str, list[int]]:
     """With two grippers each block that ends with one is an arm; grippers at the end: halves."""
     places = sorted(one.state for one in found if one.state is not None)
     if len(places) != 2:
@@ -325,7 +330,7 @@ def _gripper_layouts(
         arm = next((a.name for a in arms if a.name.split()[0] == label.split()[0]), None)
         if arm is None and arms:
             arm = arms[number].name if len(arms) == len(found) else arms[0].name
-        name = names.state[one.state] if one.state is not None else names.action[one.action]
+        name = _name_of(one, names)
         layouts.append(
             GripperLayout(
                 name=label,
@@ -336,21 +341,26 @@ def _gripper_layouts(
                 found_by=one.found_by,
                 low=float(low[0]),
                 high=float(high[0]) if high[0] > low[0] else float(low[0]) + 1.0,
-                open_is_high=_open_is_high(
-                    name, measured, series, float(low[0]), float(high[0])
-                ),
-                agreement=abs(one.agreement) if one.state is not None and one.action is not None
+                open_is_high=_open_is_high(name, measured, series, float(low[0]), float(high[0])),
+                agreement=abs(one.agreement)
+                if one.state is not None and one.action is not None
                 else None,
             )
         )
     return layouts
 
 
+def _name_of(one: _Found, names: Names) -> str:
+    return names.state[one.state] if one.state is not None else names.action[one.action]
+
+
 def _labels(found: Sequence[_Found], names: Names) -> list[str]:
     if len(found) == 1:
         return ["gripper"]
     sides = [
-        gripper.side_of(names.state[one.state] if one.state is not None else names.action[one.action])
+        gripper.side_of(
+            names.state[one.state] if one.state is not None else names.action[one.action]
+        )
         for one in found
     ]
     if None not in sides and len(set(sides)) == len(found):

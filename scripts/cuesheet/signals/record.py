@@ -132,9 +132,7 @@ def _join(arrays: Mapping[str, np.ndarray], columns: Sequence[str], length: int)
     return np.hstack([arrays[name] for name in columns])
 
 
-def dimension_names(
-    features: Mapping[str, Any], columns: Sequence[str], widths: Mapping[str, int] | None = None
-) -> list[str]:
+def dimension_names(features: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
     """A name per dimension of the joined columns; `column[3]` if the dataset has no names."""
     names: list[str] = []
     for column in columns:
@@ -162,9 +160,7 @@ def _flat_names(names: Any) -> list[str]:
 def columns_of(features: Mapping[str, Any], wanted: Sequence[str]) -> list[str]:
     """Those of `wanted` that are numeric columns of the dataset."""
     return [
-        name
-        for name in wanted
-        if name in features and str(features[name].get("dtype")) in _NUMERIC
+        name for name in wanted if name in features and str(features[name].get("dtype")) in _NUMERIC
     ]
 
 

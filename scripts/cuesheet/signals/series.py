@@ -6,7 +6,7 @@ import numpy as np
 
 
 def fill_gaps(values: np.ndarray) -> np.ndarray:
-    """`values` [frames, dimensions] with NaN and infinity interpolated over time; 0 if none is left.
+    """Interpolate NaN and infinity in `values` [frames, dimensions]; 0 if no value is left.
 
     Ends without a value take the nearest one.
     """

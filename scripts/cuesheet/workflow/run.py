@@ -227,6 +227,14 @@ class RunDataset:
         for notice in notices:
             print(f"Cuesheet: {self.name}: {notice}", file=sys.stderr)
 
+    def signals_source(self, episode_index: int) -> dict[str, Any]:
+        """Return a value that changes when an episode or its data file does."""
+        episode = self.episode(episode_index)
+        return {
+            "fingerprint": episode.fingerprint,
+            "file": self._file_state(str(self.root / episode.data_file)),
+        }
+
     # What people decided
 
     def given_subtasks(self, episode_index: int) -> dict[str, Any] | None:

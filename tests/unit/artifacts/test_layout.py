@@ -19,6 +19,8 @@ OUTPUTS = {
     "index_episodes": [PATTERNS.index],
     "extract_clip": [PATTERNS.clip("{camera}", EPISODE)],
     "decode_keyframes": [PATTERNS.keyframes(EPISODE)],
+    "detect_signals": [PATTERNS.signals_layout],
+    "extract_signals": [PATTERNS.signals(EPISODE)],
     "annotate_plan": [PATTERNS.plan(EPISODE)],
     "annotate_interjections": [PATTERNS.interjections(EPISODE)],
     "annotate_vqa": [PATTERNS.vqa(EPISODE)],

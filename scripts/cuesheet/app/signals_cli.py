@@ -1,0 +1,99 @@
+"""`cuesheet signals DATASET`: which dimensions are grippers, and how often they close and open."""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from cuesheet.artifacts.index import indexed_episodes, read_indexed_episode
+from cuesheet.artifacts.signals_file import GripperLayout, SignalsLayout
+from cuesheet.dataset.index import make_index
+from cuesheet.dataset.metadata import read_dataset
+from cuesheet.errors import CuesheetError
+from cuesheet.signals.extract import measure
+from cuesheet.signals.layout import SAMPLED_EPISODES, Names, make_layout
+from cuesheet.signals.record import columns_of, dimension_names, read_record
+
+
+def describe_gripper(layout: SignalsLayout, one: GripperLayout, strokes: Sequence[int]) -> str:
+    """One line about a gripper; `strokes`: the number of strokes of every sampled episode."""
+    places = []
+    if one.state is not None:
+        places.append(f"state {layout.state_names[one.state]}")
+    if one.action is not None:
+        places.append(f"action {layout.action_names[one.action]}")
+    text = f"{one.name}: {', '.join(places)}, found by {one.found_by}"
+    if one.agreement is not None:
+        text += f", agreement of action and state {one.agreement:.2f}"
+    mean = sum(strokes) / max(len(strokes), 1)
+    return f"{text}; {mean:.1f} strokes per episode ({', '.join(map(str, strokes))})"
+
+
+def report(root: Path, state: Sequence[str], action: Sequence[str], gripper: list[str]) -> str:
+    """What was found in a dataset, as text.
+
+    Raises:
+        CuesheetError: the dataset cannot be read, or a named gripper is not in it.
+    """
+    dataset = read_dataset(root, root.name)
+    features = json.loads((root / "meta" / "info.json").read_text(encoding="utf-8"))["features"]
+    state, action = columns_of(features, state), columns_of(features, action)
+    if not state and not action:
+        return "No state and no action: the dataset is annotated from its images alone."
+    names = Names(
+        state, action, dimension_names(features, state), dimension_names(features, action)
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        index = Path(folder) / "episodes.parquet"
+        present = [e.episode_index for e in dataset.episodes if dataset.is_there(e.data_file)]
+        make_index(index, dataset, present[:SAMPLED_EPISODES])
+        sampled = indexed_episodes(index)[:SAMPLED_EPISODES]
+        records = [
+            read_record(root, read_indexed_episode(index, episode), state, action)
+            for episode in sampled
+        ]
+    layout = make_layout(root.name, sampled, records, names, gripper or "auto")
+    files = [
+        measure(layout, record, root.name, episode)
+        for episode, record in zip(sampled, records, strict=True)
+    ]
+    lines = [
+        f"{root.name}: {len(names.state)} dimensions of state, {len(names.action)} of action, "
+        f"{len(sampled)} episodes sampled"
+    ]
+    for number, one in enumerate(layout.grippers):
+        strokes = [len(file.grippers[number].strokes) for file in files]
+        lines.append(f"  {describe_gripper(layout, one, strokes)}")
+    if not layout.grippers:
+        lines.append("  no gripper found")
+    for number, arm in enumerate(layout.arms):
+        still = [len(file.arms[number].still) for file in files]
+        lines.append(
+            f"  {arm.name}: {len(arm.dimensions)} dimensions; stands still "
+            f"{sum(still) / max(len(still), 1):.1f} times per episode"
+        )
+    return "\n".join([*lines, *(f"  NOTICE: {notice}" for notice in layout.notices)])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="cuesheet signals",
+        description="Show which dimensions of state and action are used as grippers and arms.",
+    )
+    parser.add_argument("dataset", type=Path, help="folder of a LeRobot dataset")
+    parser.add_argument(
+        "--state", nargs="*", default=["observation.state"], help="columns of the state"
+    )
+    parser.add_argument("--action", nargs="*", default=["action"], help="columns of the action")
+    parser.add_argument(
+        "--gripper", nargs="*", default=[], help="dimensions that are grippers (default: detect)"
+    )
+    given = parser.parse_args(arguments)
+    try:
+        print(report(given.dataset, given.state, given.action, given.gripper))
+    except CuesheetError as error:
+        print(f"cuesheet signals: {error}", file=sys.stderr)
+        return 1
+    return 0
