@@ -13,8 +13,13 @@ from cuesheet.annotate.task_text import is_placeholder
 from cuesheet.artifacts.corrections import apply_vqa, check_decoded
 from cuesheet.artifacts.episode import Keyframe
 from cuesheet.config.models import VqaConfig
-from cuesheet.vlm.coordinates import Convention, CoordinateFrame, PixelLimits
-from cuesheet.vlm.replies import VQA_REPLIES
+from cuesheet.vlm.coordinates import (
+    Convention,
+    CoordinateCheck,
+    CoordinateFrame,
+    PixelLimits,
+)
+from cuesheet.vlm.replies import VQA_REPLIES, BboxAnswer, KeypointAnswer
 
 # Pictures that are encoded and waiting for their answer at any time, in one episode's job: enough
 # to fill a server, few enough for an hour of three cameras in bounded memory.
@@ -49,17 +54,20 @@ async def annotate(
     if convention == "resized_pixels":
         limits = PixelLimits.of(stage.sampling.get("mm_processor_kwargs"))
     pairs: list[dict[str, Any]] = []
+    check = CoordinateCheck(convention)
 
     async def work() -> None:
         for frame in frames:
             coordinates = CoordinateFrame(convention, frame.width, frame.height, limits)
-            pair = await _ask(stage, settings, frame, coordinates, seed)
+            pair = await _ask(stage, settings, frame, coordinates, seed, check)
             if pair is not None:
                 pairs.append(pair)
             if progress is not None:
                 progress()
 
     await asyncio.gather(*(work() for _ in range(MAX_IN_FLIGHT)))
+    if problem := check.warning():
+        stage.warn(problem)
     pairs, corrected = apply_vqa(pairs, corrections)
     order = list(dict.fromkeys([*cameras, *stage.episode.keyframes]))
     pairs.sort(key=lambda pair: (pair["frame_index"], order.index(pair["camera"])))
@@ -85,7 +93,12 @@ def _frames(stage: Stage, cameras: Sequence[str]) -> Iterator[Keyframe]:
 
 
 async def _ask(
-    stage: Stage, settings: VqaConfig, frame: Keyframe, coordinates: CoordinateFrame, seed: int
+    stage: Stage,
+    settings: VqaConfig,
+    frame: Keyframe,
+    coordinates: CoordinateFrame,
+    seed: int,
+    check: CoordinateCheck,
 ) -> dict[str, Any] | None:
     kind = question_type(
         settings.types, seed=seed, frame=frame, episode_index=stage.episode.episode_index
@@ -108,6 +121,8 @@ async def _ask(
     )
     if reply is None:
         return None
+    for values in _coordinates_in(reply.answer):
+        check.add(values, coordinates)
     value = _in_source_pixels(kind, reply.answer, coordinates)
     if value is None:
         stage.warn(f"vqa: the answer for {where} lies outside the frame; no pair is written there")
@@ -119,6 +134,13 @@ async def _ask(
         "question": reply.question,
         "answer": value,
     }
+
+
+def _coordinates_in(answer: BaseModel) -> list[list[float]]:
+    """Return the boxes and points of an answer as the model wrote them."""
+    if isinstance(answer, BboxAnswer):
+        return [detection.bbox for detection in answer.detections]
+    return [answer.point] if isinstance(answer, KeypointAnswer) else []
 
 
 def _in_source_pixels(

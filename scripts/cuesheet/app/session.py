@@ -51,6 +51,8 @@ class Session:
         if self._shard_plans is not None:
             os.environ[OUTER_RUN_VARIABLE] = start_record(self._shard_plans)
             return None
+        if self._run.shard is None and self._run.coordinates_notice:
+            _tell(f"Cuesheet: {self._run.coordinates_notice}")
         server_file = lifecycle.start(self._run.server_settings(), RUNS)
         os.environ[SERVER_FILE_VARIABLE] = str(server_file.resolve())
         if self._run.shared_folder is not None:

@@ -1,12 +1,12 @@
-"""What stage scripts ask the vision-language model with: typed replies, one record a call.
+"""Requests of the stage scripts to the vision-language model: typed replies, one record per call.
 
     async with Vlm.connect(server_file, settings, group="demo/000003", prompts=hashes) as vlm:
         answer = await vlm.ask(name="segment", prompt="plan_segment", reply=Segmentation,
                                system=system, media=[Image(jpeg, "image/jpeg")], text=question)
 
 Content is always in the order system text, media, question, so that calls about the same frames
-share a prefix in the server's cache. Retries of lost connections, the call cache and the choice of
-a server are the gateway's; here is what depends on the type of the reply.
+share a prefix in the server's cache. The gateway retries lost connections, caches responses and
+chooses a server; this module does what depends on the type of the reply.
 """
 
 import base64
@@ -32,8 +32,10 @@ from cuesheet.vlm.structured_output import response_format
 
 Reply = TypeVar("Reply", bound=BaseModel)
 
-# How much of a bad reply the model is shown again.
+# Maximum length of an invalid reply that is sent back to the model.
 SHOWN_REPLY_CHARS = 4000
+# Maximum length of an invalid reply in the record of its call.
+RECORDED_REPLY_CHARS = 500
 _CONTEXT_WORDS = re.compile(
     r"context.?(?:length|window|size)|max(?:imum)?.model.len|prompt.is.too.long|longer.than.the",
     re.IGNORECASE,
@@ -43,27 +45,27 @@ _LIMIT = re.compile(
     re.IGNORECASE,
 )
 _TOKENS = re.compile(r"\d{2,}")
-# What a finish reason other than "stop" adds to the words about a reply that cannot be used.
-_CUT = {
-    "length": "the reply was cut at its token budget, vlm.sampling.max_tokens",
-    "reply_too_large": "the reply was too large to be read",
+# What a finish reason other than "stop" adds to the message about an invalid reply.
+_FINISH_REASONS = {
+    "length": "the reply was cut off at the token limit, vlm.sampling.max_tokens",
+    "reply_too_large": "the reply was too large",
     "content_filter": "the server's content filter withheld the reply",
 }
 
 
 class VlmError(CuesheetError):
-    """A call has no answer and will not get one by asking again; `call` is its record, if sent."""
+    """A request failed and a retry would not help; `call` is its record if it was sent."""
 
     call: dict[str, Any] | None = None
 
 
 class VlmUnavailableError(VlmError, SurroundingsError):
-    """No call gets an answer: the server, its address, its model or its key are not right."""
+    """Every request fails: the server, its address, its model or its key is wrong."""
 
 
 @dataclass(frozen=True)
 class Image:
-    """An encoded picture; `url` (such as `file:///…`) is sent in place of the bytes if given."""
+    """An encoded image; `url` (such as `file:///…`), if given, is sent instead of the bytes."""
 
     data: bytes
     mime: str = "image/jpeg"
@@ -75,7 +77,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Clip:
-    """An H.264 clip as it is; `fps` frames a second are to be sampled from it, if given."""
+    """An encoded H.264 clip; the server should sample `fps` frames per second, if given."""
 
     data: bytes
     mime: str = "video/mp4"
@@ -91,7 +93,7 @@ Media = Image | Clip
 
 @dataclass(frozen=True)
 class VlmSettings:
-    """Settings that are part of a request; `model` None stands for the model that is served."""
+    """What determines a response besides the messages; `model` None means the served one."""
 
     model: str | None = None
     temperature: float = 0.2
@@ -104,21 +106,21 @@ class VlmSettings:
 
     @classmethod
     def of(cls, settings: "Mapping[str, Any] | VlmSettings") -> "VlmSettings":
-        """Take what is known here from a mapping that may hold more."""
+        """Read a mapping; unknown keys are ignored."""
         if isinstance(settings, cls):
             return settings
         known = {one.name for one in fields(cls)}
         return cls(**{name: value for name, value in settings.items() if name in known})
 
     def sampling(self) -> dict[str, Any]:
-        """Return the parameters that are set, the model apart."""
+        """Return the parameters that are set, without the model."""
         values = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "model"}
         return {name: value for name, value in values.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class Answer(Generic[Reply]):
-    """A typed reply (None if invalid), the text that the model wrote, and the call's record."""
+    """A typed reply (None if invalid), the text of the reply, and the record of the call."""
 
     value: Reply | None
     text: str
@@ -148,10 +150,10 @@ class Vlm:
         wait_s: float = 120.0,
         stage: str = "",
     ) -> "AsyncIterator[Vlm]":
-        """Wait for the run's gateway. Raises CuesheetError at once when the run's server failed.
+        """Wait for the run's gateway. Raises CuesheetError at once if the run's server failed.
 
         `group` ("dataset/episode") keeps calls on one replica; `prompts` maps the names of prompt
-        files to their sha256; `stage` is what the time of the calls is counted under.
+        files to their sha256; `stage` is the stage to which the time of the calls is attributed.
         """
         wanted = VlmSettings.of(settings)
         link = await wait_until_ready(server_file, wait_s)
@@ -159,7 +161,7 @@ class Vlm:
 
     @property
     def calls(self) -> list[dict[str, Any]]:
-        """The records of the calls that ended, in the order in which they were asked."""
+        """The records of the completed calls, in the order in which they were made."""
         return [call for call in self._calls if call["outcome"] is not None]
 
     def _failed(self, call: dict[str, Any], error: CuesheetError) -> CuesheetError:
@@ -181,28 +183,28 @@ class Vlm:
         needs_media: bool = True,
         sampling: Mapping[str, Any] | None = None,
     ) -> Answer[Reply]:
-        """Ask one question and return its typed reply and record.
+        """Send one request and return its typed reply and record.
 
-        `sampling`: parameters of this question that are not as the settings say; its record has
-        them. A reply that does not fit is shown to the model once, with what is wrong; a second
-        one that does not fit is recorded as invalid (`value` None). Raises VlmError if there is no
-        reply at all, and before sending if the request needs images and has none.
+        `sampling` overrides parameters of the settings for this request and is recorded. An
+        invalid reply is sent back to the model once, with the reason; if the second reply is
+        invalid too, `value` is None. Raises VlmError if there is no reply at all, or, before
+        anything is sent, if the request needs media and has none.
         """
         if needs_media and not media:
             raise VlmError(
-                f"call {name!r} ({self.group}) needs frames and has none; it is not sent"
+                f"call {name!r} ({self.group}) needs frames but has none; nothing was sent"
             )
         if prompt not in self.prompts:
             raise VlmError(
-                f"call {name!r} names the prompt {prompt!r}, which is not among the prompt files "
-                f"of this stage ({', '.join(sorted(self.prompts))})"
+                f"call {name!r} names the prompt {prompt!r}, which is not a prompt file of this "
+                f"stage ({', '.join(sorted(self.prompts))})"
             )
         call = _new_record(name, prompt)
         if sampling:
             call["sampling"] = dict(sampling)
         self._calls.append(call)
         parameters = {**self.settings.sampling(), **(sampling or {})}
-        # How densely a clip is sampled is the processor's matter; what is configured for it wins.
+        # The processor decides how densely a clip is sampled; a configured value wins.
         rates = [item.fps for item in media if isinstance(item, Clip) and item.fps is not None]
         if rates:
             configured = parameters.get("mm_processor_kwargs") or {}
@@ -228,8 +230,8 @@ class Vlm:
     ) -> Answer[Reply]:
         shown = first[:SHOWN_REPLY_CHARS] or "(empty)"
         correction = (
-            f"Your reply could not be used: {call['error']}. Answer the question above again, "
-            "with one JSON object in the required form and nothing else."
+            f"Your reply is invalid: {call['error']}. Answer the question above again with one "
+            "JSON object of the required form and nothing else."
         )
         dialogue = [
             *messages,
@@ -240,11 +242,11 @@ class Vlm:
             second = await self._post(dialogue, reply, call, parameters, correcting=True)
             value = parse_reply(second, reply)
         except _NoRoomError as error:
-            call["outcome"] = "invalid"
-            call["error"] += f"; no room for a correction: {error}"
+            _record_invalid(call, first)
+            call["error"] += f"; a correction does not fit the context: {error}"
             return Answer(None, first, call)
         except UnusableReplyError as error:
-            call["outcome"] = "invalid"
+            _record_invalid(call, second)
             call["error"] += f"; and after the correction: {_with_cause(str(error), call)}"
             return Answer(None, second, call)
         call["outcome"] = "retried"
@@ -273,8 +275,8 @@ class Vlm:
             error = error if isinstance(error, dict) else {"message": str(error)}
             call[key] = error.get("key")
             call["attempts"] += error.get("attempts") or 0
-            refusal = self._refusal(call["name"], status, error, correcting)
-            raise refusal if isinstance(refusal, _NoRoomError) else self._failed(call, refusal)
+            failure = self._error_of(call["name"], status, error, correcting)
+            raise failure if isinstance(failure, _NoRoomError) else self._failed(call, failure)
         about = answer.get("cuesheet", {})
         call[key] = about.get("key")
         if not correcting:
@@ -293,41 +295,48 @@ class Vlm:
         refusal = choice["message"].get("refusal")
         if isinstance(refusal, str) and refusal.strip():
             call["refusal"] = _sendable(refusal)[:SHOWN_REPLY_CHARS]
+        elif call["finish_reason"] == "content_filter":
+            call["refusal"] = (
+                _sendable(text)[:SHOWN_REPLY_CHARS] or _FINISH_REASONS["content_filter"]
+            )
         elif not text:
             call["empty_reply"] = fields_with_text(choice["message"])
         return _sendable(text)
 
-    def _refusal(self, name: str, status: int, error: dict[str, Any], correcting: bool) -> VlmError:
+    def _error_of(
+        self, name: str, status: int, error: dict[str, Any], correcting: bool
+    ) -> VlmError:
+        """Return the error for a response whose status is not 200, with advice."""
         message, code = str(error.get("message")), error.get("code")
-        where = f"call {name!r} ({self.group})"
+        label = f"call {name!r} ({self.group})"
         if code == "not_in_cache":
-            what = "the correction of its reply" if correcting else "its answer"
-            return VlmError(_replay_advice(where, what, str(error.get("key")), message))
+            what = "the correction of its reply" if correcting else "its response"
+            return VlmError(_replay_advice(label, what, str(error.get("key")), message))
         if code == "context_length_exceeded" or (
             status in (400, 413, 422) and _CONTEXT_WORDS.search(message)
         ):
             if correcting:
                 return _NoRoomError(message)
-            return VlmError(_context_advice(where, message))
+            return VlmError(_context_advice(label, message))
         advice = {
             "model_server_failed": "the model server failed",
-            "unauthorized": "the run's gateway refused the key of server.json; start the run again",
-            "gave_up": "no usable reply came back",
+            "unauthorized": "the run's gateway rejected the key in server.json; restart the run",
+            "gave_up": "no attempt succeeded",
         }.get(str(code))
         if advice is None and status in (401, 403):
-            advice = "the server refused the API key; check vlm.api_key_env or vlm.api_key_file"
+            advice = "the server rejected the API key; check vlm.api_key_env or vlm.api_key_file"
         if advice is None and status == 404:
             advice = (
                 f"the server does not know the model {self.settings.model!r} or the address; check "
                 "vlm.model and vlm.base_urls (which end in /v1)"
             )
-        advice = advice or "the server refused the request"
-        kind = VlmError if status in (400, 413, 422) else VlmUnavailableError
-        return kind(f"{where}: {advice}: {status} {message}")
+        advice = advice or "the server rejected the request"
+        error_type = VlmError if status in (400, 413, 422) else VlmUnavailableError
+        return error_type(f"{label}: {advice}: {status} {message}")
 
 
 class _NoRoomError(VlmError):
-    """The dialogue with the correction does not fit the model's context."""
+    """The request with the correction does not fit the model's context."""
 
 
 def _new_record(name: str, prompt: str) -> dict[str, Any]:
@@ -347,14 +356,20 @@ def _new_record(name: str, prompt: str) -> dict[str, Any]:
     }
 
 
+def _record_invalid(call: dict[str, Any], text: str) -> None:
+    """Record that there is no usable reply, and what the model wrote instead, such as a refusal."""
+    call["outcome"] = "invalid"
+    call["reply"] = text[:RECORDED_REPLY_CHARS]
+
+
 def _with_cause(error: str, call: Mapping[str, Any]) -> str:
-    """Return what is wrong with a reply, with what the server said about it."""
-    cut = _CUT.get(call["finish_reason"])
-    if call.get("refusal"):
+    """Return why a reply is invalid, with what the server said about it."""
+    finish = _FINISH_REASONS.get(call["finish_reason"])
+    if call.get("refusal") and call["finish_reason"] != "content_filter":
         return f"{error} (the model refused: {call['refusal'][:300]})"
     if call.get("empty_reply"):
         return f"{error} (only these fields had text: {', '.join(call['empty_reply'])})"
-    return f"{error} ({cut})" if cut else error
+    return f"{error} ({finish})" if finish else error
 
 
 def _sendable(text: str) -> str:
@@ -362,29 +377,29 @@ def _sendable(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-def _context_advice(where: str, message: str) -> str:
+def _context_advice(label: str, message: str) -> str:
     limit = _LIMIT.search(message)
     allowed = limit.group(1) if limit else None
     others = [int(number) for number in _TOKENS.findall(message) if number != allowed]
     sizes = ""
     if allowed and others:
-        sizes = f" (about {max(others)} tokens asked for, {allowed} fit)"
+        sizes = f" (about {max(others)} tokens requested, the limit is {allowed})"
     elif allowed:
-        sizes = f" ({allowed} tokens fit)"
+        sizes = f" (the limit is {allowed} tokens)"
     return (
-        f"{where}: the request does not fit the model's context{sizes}. Lower "
+        f"{label}: the request does not fit the model's context{sizes}. Lower "
         "max_frames_per_call, tile_width or keyframes.per_second, or vlm.sampling.max_tokens, or "
         f"serve the model with a longer context. The server says: {message}"
     )
 
 
-def _replay_advice(where: str, what: str, key: str, message: str) -> str:
+def _replay_advice(label: str, what: str, key: str, message: str) -> str:
     return (
-        f"{where}: {what} is not in the cache and vlm.serve is replay, so it is not asked: "
+        f"{label}: {what} is not in the cache, and with vlm.serve: replay nothing is sent: "
         f"{message}. Its key is {key}; the entry would be {key[:2]}/{key}.json. Copy the whole "
         "cache of the run that is replayed (vlm.cache_dir) and use its dataset, configuration and "
-        "prompts: whatever changes a request changes its key. Or set vlm.serve to external or "
-        "demo to request what is missing"
+        "prompts, because any change to a request changes its key. Or set vlm.serve to external "
+        "or demo to request what is missing"
     )
 
 

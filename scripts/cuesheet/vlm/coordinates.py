@@ -1,7 +1,7 @@
-"""Coordinates as model families emit them, turned into pixels of the source frame.
+"""Converts the coordinates that a model family emits to pixels of the source frame.
 
-Sources: the model cards and processors of the Qwen families. Qwen2-VL and Qwen3-VL ground in
-thousandths of width and height, Qwen2.5-VL in pixels of the image as its processor resized it.
+Sources: the model cards and processors of the Qwen families. Qwen2-VL and Qwen3-VL use thousandths
+of width and height, Qwen2.5-VL pixels of the image as its processor resized it.
 """
 
 import json
@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from cuesheet.errors import SurroundingsError
 
@@ -32,6 +32,11 @@ _FAMILIES: tuple[tuple[str, Convention], ...] = (
     ("gpt", "pixels"),
     ("cuesheetdemo", "pixels"),
 )
+# A wrong convention is inferred from at least so many boxes and points: if this share of them is
+# outside the frame, or if all are in the upper left corner of this share of width and height.
+_FEWEST_TO_JUDGE = 5
+_OUTSIDE_SHARE = 0.3
+_CORNER_SHARE = 0.2
 _HASH = re.compile(r"[0-9a-f]{12,}")
 # Patch edge (14 px) times merge size (2) and the default pixel limits of Qwen2.5-VL's processor.
 _QWEN25_FACTOR = 28
@@ -41,18 +46,18 @@ _QWEN25_MAX_PIXELS = 16384 * 28 * 28
 
 @dataclass(frozen=True)
 class PixelLimits:
-    """Area (px) within which the processor of Qwen2.5-VL keeps the images that it resizes."""
+    """Smallest and largest area (px) of an image that the processor of Qwen2.5-VL resizes."""
 
     min_pixels: int = _QWEN25_MIN_PIXELS
     max_pixels: int = _QWEN25_MAX_PIXELS
 
     @classmethod
     def of(cls, mm_processor_kwargs: Mapping[str, Any] | None) -> "PixelLimits":
-        """The limits that a processor keeps which is given `mm_processor_kwargs`.
+        """Return the limits that `mm_processor_kwargs` sets.
 
-        They are `min_pixels` and `max_pixels`, or `size: {shortest_edge, longest_edge}`, which in
-        spite of its names counts pixels too; where both are given the former win, as in the
-        processors and in vLLM. Raises SurroundingsError for what is no count of pixels.
+        The keys are `min_pixels` and `max_pixels`, or `size: {shortest_edge, longest_edge}`, which
+        despite the names also counts pixels. If both are given, the former win, as in the
+        processors and in vLLM. Raises SurroundingsError if a value is not a number of pixels.
         """
         given = mm_processor_kwargs or {}
         size = given.get("size")
@@ -66,8 +71,8 @@ class PixelLimits:
             if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 1:
                 key = name if flat is not None else f"size.{edge}"
                 raise SurroundingsError(
-                    f"vlm.sampling.mm_processor_kwargs.{key} is {value!r}; expected a count of "
-                    "pixels, for example 401408"
+                    f"vlm.sampling.mm_processor_kwargs.{key} is {value!r}; expected a number "
+                    "of pixels, for example 401408"
                 )
             limits[name] = int(value)
         return cls(**limits)
@@ -75,7 +80,7 @@ class PixelLimits:
 
 @dataclass(frozen=True)
 class CoordinateFrame:
-    """What the numbers of a model's reply count in, for one image of `width` x `height` px."""
+    """The unit of the coordinates in a reply, for one image of `width` x `height` px."""
 
     convention: Convention
     width: int
@@ -84,7 +89,7 @@ class CoordinateFrame:
 
     @property
     def extent(self) -> tuple[float, float]:
-        """The numbers that stand for the right and the lower edge."""
+        """The coordinates of the right and the lower edge."""
         if self.convention == "thousandths":
             return 1000.0, 1000.0
         if self.convention == "resized_pixels":
@@ -92,29 +97,29 @@ class CoordinateFrame:
         return float(self.width), float(self.height)
 
     def describe(self) -> str:
-        """The line that tells the model what to answer in."""
+        """Return the line that tells the model which coordinates to use."""
         if self.convention == "thousandths":
             return "Coordinates: 0 to 1000 of width and height"
         width, height = self.extent
         return f"Coordinates: pixels of the image, origin top left, {width:.0f} x {height:.0f}"
 
     def point(self, point: Sequence[float]) -> list[float] | None:
-        """A point in source pixels, or None if it lies outside the frame."""
+        """Return a point in source pixels, or None if it is outside the frame."""
         x, y = self._scale(point)
         if not (0 <= x < self.width and 0 <= y < self.height):
             return None
         return [round(x, 1), round(y, 1)]
 
     def box(self, box: Sequence[float]) -> list[float] | None:
-        """A box [x_min, y_min, x_max, y_max] in source pixels, cut to the frame, ordered.
+        """Return a box [x_min, y_min, x_max, y_max] in source pixels, clipped to the frame.
 
-        None if nothing of at least one pixel is left of it.
+        The corners are put in order. None if the rest is less than a pixel wide or high.
         """
         x0, y0 = self._scale(box[:2])
         x1, y1 = self._scale(box[2:])
         left, right = sorted((x0, x1))
         top, bottom = sorted((y0, y1))
-        cut = [
+        clipped = [
             round(min(max(value, 0.0), limit), 1)
             for value, limit in (
                 (left, self.width),
@@ -123,13 +128,59 @@ class CoordinateFrame:
                 (bottom, self.height),
             )
         ]
-        if cut[2] - cut[0] < 1 or cut[3] - cut[1] < 1:
+        if clipped[2] - clipped[0] < 1 or clipped[3] - clipped[1] < 1:
             return None
-        return cut
+        return clipped
 
     def _scale(self, point: Sequence[float]) -> tuple[float, float]:
         right, bottom = self.extent
         return point[0] * self.width / right, point[1] * self.height / bottom
+
+
+@dataclass
+class CoordinateCheck:
+    """Collects the boxes and points of replies, and tells if their convention seems to be wrong."""
+
+    convention: Convention
+    total: int = 0
+    outside: int = 0
+    in_corner: int = 0
+
+    def add(self, values: Sequence[float], frame: CoordinateFrame) -> None:
+        """Count a box or point (x, y, ...) as the model wrote it."""
+        right, bottom = frame.extent
+        shares = [value / (bottom if i % 2 else right) for i, value in enumerate(values)]
+        self.total += 1
+        # Models often draw boxes a little beyond the edge; that is not a wrong convention.
+        self.outside += not all(-0.02 <= share <= 1.02 for share in shares)
+        self.in_corner += all(0 <= share <= _CORNER_SHARE for share in shares)
+
+    def warning(self) -> str | None:
+        """Return a warning that names the setting, or None if nothing is suspicious."""
+        if self.total < _FEWEST_TO_JUDGE:
+            return None
+        if self.outside >= _OUTSIDE_SHARE * self.total:
+            found = f"{self.outside} of {self.total} boxes and points are outside the frame"
+        elif self.in_corner == self.total:
+            found = f"all {self.total} boxes and points are in the upper left corner"
+        else:
+            return None
+        others = [name for name in get_args(Convention) if name != self.convention]
+        return (
+            f"vqa: {found}. The model probably does not use {self.convention}; set "
+            f"vlm.coordinates to {' or '.join(others)}, and check the boxes in the report"
+        )
+
+
+def unknown_family_notice(model: str, configured: str) -> str | None:
+    """Return a notice if the convention of `model` can only be assumed, else None."""
+    if configured != "auto" or family_convention(model) is not None:
+        return None
+    return (
+        f"the coordinate convention of the model {model} is unknown; pixels are assumed. If boxes "
+        "in the report are misplaced, set vlm.coordinates (thousandths for most models trained on "
+        "grounding since 2025, resized_pixels for fine-tunes of Qwen2.5-VL)"
+    )
 
 
 def convention_of(model: str, configured: str) -> Convention:
@@ -154,7 +205,7 @@ def family_convention(model: str) -> Convention | None:
 
 
 def _names(model: str) -> list[str]:
-    """Return the parts of a model's name or path that may name its family, the likeliest first."""
+    """Return the parts of a model's name or path that may name its family, best first."""
     parts = [part for part in model.replace("\\", "/").split("/") if part]
     cached = [part for part in parts if part.startswith("models--")]
     named = [part for part in parts if part != "snapshots" and not _HASH.fullmatch(part.lower())]
@@ -174,9 +225,9 @@ def qwen25_size(
     height: int,
     limits: PixelLimits = PixelLimits(),
 ) -> tuple[float, float]:
-    """Width and height (px) to which Qwen2.5-VL's processor resizes an image.
+    """Return the width and height (px) to which Qwen2.5-VL's processor resizes an image.
 
-    Both are multiples of 28, the area lies within the limits, the aspect ratio nearly stays.
+    Both are multiples of 28, the area is within the limits, and the aspect ratio is nearly kept.
     """
     factor = _QWEN25_FACTOR
     new_width = max(factor, round(width / factor) * factor)

@@ -1,4 +1,4 @@
-"""From the message of a chat completion to the object that was requested."""
+"""Reads the requested object from the message of a chat completion."""
 
 import json
 import re
@@ -45,7 +45,7 @@ _STRUCTURE = re.compile(r'[{}"\\]')
 
 
 class UnusableReplyError(ValueError):
-    """Says, in words fit for the model and for the log, why a reply cannot be used."""
+    """A reply is invalid. The message is written for the model and for the log."""
 
 
 def message_text(message: Mapping[str, Any]) -> tuple[str, str]:
@@ -106,8 +106,8 @@ def parse_reply(text: str | None, model: type[Reply]) -> Reply:
     if cause is not None:
         raise cause
     if "{" in text:
-        raise UnusableReplyError("the reply holds no complete JSON object (is it cut off?)")
-    raise UnusableReplyError("the reply holds no JSON object")
+        raise UnusableReplyError("the reply has no complete JSON object (is it cut off?)")
+    raise UnusableReplyError("the reply has no JSON object")
 
 
 def without_thinking(text: str) -> str:
@@ -137,7 +137,7 @@ def without_thinking(text: str) -> str:
 def balanced_objects(text: str) -> Iterator[str]:
     """Yield every outermost `{…}` of `text` in order, respecting JSON strings, in one pass.
 
-    An object that is never closed ends the search: it holds fragments, not answers.
+    An object that is never closed ends the search, because what it contains are fragments.
     """
     start, depth, in_string, skip_at = 0, 0, False, -1
     for match in _STRUCTURE.finditer(text):
@@ -168,28 +168,28 @@ def _validated(candidate: str, model: type[Reply]) -> Reply:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise UnusableReplyError(_in_words(error)) from error
+        raise UnusableReplyError(_describe(error)) from error
 
 
-def _in_words(error: ValidationError) -> str:
-    faults = error.errors(include_url=False, include_context=False)
+def _describe(error: ValidationError) -> str:
+    problems = error.errors(include_url=False, include_context=False)
     lines = [
-        f"{'.'.join(str(step) for step in fault['loc']) or 'object'}: {fault['msg']} "
-        f"(got {repr(fault['input'])[:80]})"
-        for fault in faults[:5]
+        f"{'.'.join(str(step) for step in problem['loc']) or 'object'}: {problem['msg']} "
+        f"(got {repr(problem['input'])[:80]})"
+        for problem in problems[:5]
     ]
-    if len(faults) > 5:
-        lines.append(f"and {len(faults) - 5} more")
+    if len(problems) > 5:
+        lines.append(f"and {len(problems) - 5} more")
     return "; ".join(lines)
 
 
 def load_finite(text: str | bytes) -> Any:
     """Read JSON without NaN and infinity. Raises ValueError, RecursionError."""
-    # Not strict: with a `maxLength`, vLLM's grammar lets raw control characters into strings.
-    return json.loads(text, strict=False, parse_constant=_refuse_constant, parse_float=_finite)
+    # Not strict: with `maxLength`, vLLM's grammar allows raw control characters in strings.
+    return json.loads(text, strict=False, parse_constant=_reject_constant, parse_float=_finite)
 
 
-def _refuse_constant(name: str) -> Any:
+def _reject_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a finite number")
 
 

@@ -8,7 +8,7 @@ from jinja2 import Environment, StrictUndefined, TemplateError
 
 from cuesheet.errors import CuesheetError
 
-# The prompts that each stage reads; `system` is the constant first message of every call.
+# The prompts that each stage reads; `system` is the constant first message of every request.
 PLAN = (
     "system",
     "plan_task_from_video",
@@ -32,7 +32,7 @@ def of_stages(stages: Iterable[str]) -> list[str]:
 
 
 class Prompts:
-    """The templates of one stage. Raises CuesheetError for a missing file or a wrong variable."""
+    """The templates of one stage. Raises CuesheetError if a file is missing or invalid."""
 
     def __init__(self, paths: Iterable[Path | str]) -> None:
         environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -45,7 +45,9 @@ class Prompts:
             except (OSError, UnicodeDecodeError) as error:
                 raise CuesheetError(f"prompt file {path} cannot be read: {error}") from error
             except TemplateError as error:
-                raise CuesheetError(f"prompt file {path} is no Jinja2 template: {error}") from error
+                raise CuesheetError(
+                    f"prompt file {path} is not a valid Jinja2 template: {error}"
+                ) from error
             if not text.strip():
                 raise CuesheetError(
                     f"prompt file {path} is empty; write the prompt, or copy Cuesheet's own from "
@@ -54,7 +56,7 @@ class Prompts:
             self.hashes[path.stem] = hashlib.sha256(text.encode()).hexdigest()
 
     def render(self, name: str, **values: object) -> str:
-        """The text of prompt `name` with its variables filled in, stripped."""
+        """Return the text of prompt `name` with its variables filled in, stripped."""
         try:
             return self._templates[name].render(**values).strip()
         except TemplateError as error:

@@ -1,7 +1,7 @@
-"""The form of a reply as servers take it: its JSON schema, as strict as the strictest wants it.
+"""JSON schemas of the replies, in the form that the strictest servers accept.
 
-OpenAI's strict mode refuses a schema in which an object leaves properties open or a property is
-not required, and every `default`. vLLM's grammars take the same schema.
+OpenAI's strict mode rejects a schema with `default`, with optional properties, or with objects that
+allow further properties. vLLM's grammars accept the same schema.
 """
 
 from functools import cache
@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 @cache
 def response_format(reply: type[BaseModel]) -> dict[str, Any]:
-    """Return the `response_format` of a chat request whose reply is read into `reply`."""
+    """Return the `response_format` of a chat request whose reply is parsed into `reply`."""
     schema = _strict(reply.model_json_schema())
     return {
         "type": "json_schema",
@@ -21,10 +21,9 @@ def response_format(reply: type[BaseModel]) -> dict[str, Any]:
 
 
 def _strict(schema: Any) -> Any:
-    """The schema with closed objects that have all their properties.
+    """Return the schema with closed objects and all properties required.
 
-    A property that may be left out in a reply has null among its values, so it stays possible to
-    say nothing.
+    A property that is optional in the model also accepts null, so a reply can still omit its value.
     """
     if isinstance(schema, list):
         return [_strict(item) for item in schema]
@@ -33,7 +32,7 @@ def _strict(schema: Any) -> Any:
     strict = {name: _strict(value) for name, value in schema.items() if name != "default"}
     properties = schema.get("properties")
     if isinstance(properties, dict):
-        # Names of properties are no keywords: one may be called `default`.
+        # Property names are not schema keywords: one may be called `default`.
         strict["properties"] = {name: _strict(value) for name, value in properties.items()}
         strict["required"] = list(properties)
         strict["additionalProperties"] = False

@@ -21,6 +21,7 @@ from cuesheet.dataset.subtask_labels import labels_file
 from cuesheet.errors import CuesheetError
 from cuesheet.files import remove_leftovers
 from cuesheet.text import describe_range, did_you_mean
+from cuesheet.vlm.coordinates import unknown_family_notice
 from demo_vlm import MODEL_ID as DEMO_MODEL
 
 # Part of the rerun trigger of the stages. Increase it when a code change alters their output.
@@ -408,6 +409,14 @@ class Run:
         if self.config.vlm.images.transport == "data_url":
             return None
         return str(Path(self.config.vlm.cache_dir) / "media")
+
+    @property
+    def coordinates_notice(self) -> str | None:
+        """Return a notice if answers have coordinates in a convention that is only assumed."""
+        config = self.config
+        if not config.vqa.enabled or not {"bbox", "keypoint"} & set(config.vqa.types):
+            return None
+        return unknown_family_notice(self.model, config.vlm.coordinates)
 
     def server_settings(self) -> dict[str, Any]:
         """Return what the supervisor needs to know."""

@@ -100,3 +100,17 @@ async def test_an_unusable_reply_is_a_warning_and_no_pair(tmp_path, monkeypatch)
     assert stage.warnings == [
         f"vqa: no usable reply for count {CAMERA} 0; no pair is written there"
     ]
+
+
+async def test_a_wrong_coordinate_convention_is_a_warning_of_the_episode(tmp_path, monkeypatch):
+    def beyond(kind, question):
+        point = {"label": "block", "point_format": "xy", "point": [900, 900]}
+        return {"question": "Which?", "answer": point}
+
+    async with asking(tmp_path, monkeypatch, beyond, name="vqa", seconds=6, size=(640, 480)) as (
+        stage,
+        _,
+    ):
+        assert (await annotate(stage, "keypoint"))["pairs"] == []
+    (warning,) = [text for text in stage.warnings if "vlm.coordinates" in text]
+    assert "are outside the frame" in warning

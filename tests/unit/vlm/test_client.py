@@ -224,7 +224,32 @@ async def test_a_second_bad_reply_is_given_up_and_recorded(tmp_path):
         assert answer.text == "I cannot see a cup."
         assert answer.call["outcome"] == "invalid"
         assert answer.call["error"].count("no JSON object") == 2
+        assert answer.call["reply"] == answer.text
         assert server.calls == 2
+
+
+@pytest.mark.parametrize(
+    ("message", "finish_reason", "recorded"),
+    [
+        ({"refusal": "I cannot judge people."}, "stop", "I cannot judge people."),
+        ({"content": "I cannot"}, "content_filter", "I cannot"),
+        ({}, "content_filter", "the server's content filter withheld the reply"),
+    ],
+)
+async def test_refusals_and_content_filters_are_recorded_with_their_text(
+    tmp_path, message, finish_reason, recorded
+):
+    def behave(body, number):
+        reply = completion(None)
+        reply["choices"][0]["message"].update(message)
+        reply["choices"][0]["finish_reason"] = finish_reason
+        return reply
+
+    async with model(tmp_path, behave) as (__, vlm):
+        answer = await vlm.ask(**question())
+    assert answer.value is None
+    assert answer.call["refusal"] == recorded
+    assert ("content filter" in answer.call["error"]) == (finish_reason == "content_filter")
 
 
 async def test_a_reply_of_null_is_corrected_too(tmp_path):
@@ -294,7 +319,7 @@ async def test_records_are_in_the_order_of_asking_not_of_answering(tmp_path):
                 "This model's maximum context length is 8192 tokens. However, you requested 9764 "
                 "tokens (8740 in the messages, 1024 in the completion).",
             ),
-            r"about 9764 tokens asked for, 8192 fit.*max_frames_per_call",
+            r"about 9764 tokens requested, the limit is 8192.*max_frames_per_call",
         ),
         (
             lambda: refusal(
@@ -303,7 +328,7 @@ async def test_records_are_in_the_order_of_asking_not_of_answering(tmp_path):
                 "16384. Make sure that `max_model_len` is no smaller than the number of text "
                 "tokens plus multimodal tokens.",
             ),
-            r"about 20311 tokens asked for, 16384 fit.*max_frames_per_call",
+            r"about 20311 tokens requested, the limit is 16384.*max_frames_per_call",
         ),
     ],
     ids=["401", "404", "gave up", "400", "context", "context of vLLM"],
@@ -325,7 +350,7 @@ async def test_a_correction_that_does_not_fit_the_context_is_invalid(tmp_path):
         answer = await vlm.ask(**question())
     assert answer.value is None
     assert answer.call["outcome"] == "invalid"
-    assert "no room" in answer.call["error"]
+    assert "does not fit the context" in answer.call["error"]
 
 
 async def test_a_failed_server_ends_a_job_at_once_with_the_end_of_its_log(tmp_path):

@@ -2,11 +2,13 @@ import pytest
 
 from cuesheet.errors import CuesheetError
 from cuesheet.vlm.coordinates import (
+    CoordinateCheck,
     CoordinateFrame,
     PixelLimits,
     convention_of,
     family_convention,
     qwen25_size,
+    unknown_family_notice,
 )
 
 
@@ -130,3 +132,49 @@ def test_a_local_folder_is_known_by_its_architecture(tmp_path):
 def test_an_unknown_family_is_told_apart_from_one_that_uses_pixels():
     assert family_convention("acme/vision-1") is None
     assert family_convention("gpt-5") == "pixels"
+
+
+def test_many_answers_outside_the_frame_name_the_setting():
+    check, frame = CoordinateCheck("pixels"), CoordinateFrame("pixels", 640, 480)
+    for x in (100, 300, 700, 800, 900):  # thousandths, read as pixels
+        check.add([x, 300], frame)
+    warning = check.warning()
+    assert "3 of 5 boxes and points are outside the frame" in warning
+    assert "set vlm.coordinates to resized_pixels or thousandths" in warning
+
+
+def test_answers_that_are_all_in_the_upper_left_corner_name_the_setting():
+    check, frame = CoordinateCheck("thousandths"), CoordinateFrame("thousandths", 224, 224)
+    for x in (10, 60, 110, 150, 190):  # pixels of a small image, read as thousandths
+        check.add([x, 20, x + 10, 90], frame)
+    warning = check.warning()
+    assert "all 5 boxes and points are in the upper left corner" in warning
+    assert "set vlm.coordinates to pixels or resized_pixels" in warning
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        [[20, 20]] * 4,  # too few to judge
+        [[20, 20]] * 5 + [[600, 400]],  # not all in the corner
+        [[300, 200], [320, 485, 400, 200], [10, 10], [630, 470], [200, 300]],  # a little beyond
+    ],
+)
+def test_ordinary_answers_raise_no_warning(points):
+    check, frame = CoordinateCheck("pixels"), CoordinateFrame("pixels", 640, 480)
+    for point in points:
+        check.add(point, frame)
+    assert check.warning() is None
+
+
+@pytest.mark.parametrize(
+    ("model", "configured", "known"),
+    [
+        ("acme/vision-1", "auto", False),
+        ("acme/vision-1", "pixels", True),
+        ("qwen2.5vl:7b", "auto", True),
+    ],
+)
+def test_an_unknown_family_is_reported_with_the_setting(model, configured, known):
+    notice = unknown_family_notice(model, configured)
+    assert notice is None if known else "set vlm.coordinates" in notice

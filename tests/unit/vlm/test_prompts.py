@@ -37,7 +37,7 @@ def test_an_unknown_variable_names_the_prompt_and_what_it_may_use(tmp_path):
 def test_a_broken_template_names_the_file(tmp_path):
     path = tmp_path / "hello.md"
     path.write_text("{% if %}")
-    with pytest.raises(CuesheetError, match=r"hello\.md is no Jinja2 template"):
+    with pytest.raises(CuesheetError, match=r"hello\.md is not a valid Jinja2 template"):
         Prompts([path])
 
 
