@@ -9,11 +9,11 @@ from cuesheet.text import as_ranges, did_you_mean
 
 
 def check_interpreter(executable: str = sys.executable) -> None:
-    """Raise CuesheetError if the path of Python has a space: Snakemake cannot start scripts then."""
+    """Raise CuesheetError if the path of Python has a space, which Snakemake does not quote."""
     if any(char.isspace() for char in executable):
         raise CuesheetError(
-            f"the path of this Python contains a space ({executable}), and Snakemake does not quote "
-            "it when it starts a job. Move the environment to a folder without spaces."
+            f"the path of this Python contains a space ({executable}), and Snakemake does not "
+            "quote it when it starts a job. Move the environment to a folder without spaces."
         )
 
 
