@@ -1,8 +1,8 @@
 """Scores the annotations of one dataset against its reference.
 
-In: stage files, clips (for the motion split), the reference, and the judge's prompts where labels
-are judged. Out: the scores as JSON, as a table and as a plot. Definitions: docs/evaluation.md.
-Times are seconds, boxes and points pixels.
+In: stage files, clips (for the motion split), the reference, and the judge's prompts if a judge is
+configured. Out: the scores as JSON, as a table and as a plot. Definitions: docs/evaluation.md.
+Times are in seconds, boxes and points in pixels.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from tqdm import tqdm
 from cuesheet import files, job_log
 from cuesheet.artifacts.episode import read_episode
 from cuesheet.artifacts.layout import Layout
+from cuesheet.evaluation.granularity import Granularity
 from cuesheet.evaluation.references import Reference, read_reference, read_results
 from cuesheet.evaluation.scores import Verdicts, evaluate
 from cuesheet.evaluation.table import as_text, write_plot
@@ -23,7 +24,7 @@ from cuesheet.evaluation.table import as_text, write_plot
 def ask_judge(
     results: Path, reference: Reference, prompts: list[str], answers: dict[str, Any]
 ) -> tuple[Verdicts, list[dict[str, Any]]]:
-    """The model's verdicts on labels, and the records of its calls."""
+    """Return the verdicts of the model on labels, and the records of its calls."""
     from cuesheet.evaluation.judge import judge, questions
 
     predicted = read_results(results)
@@ -47,11 +48,14 @@ def ask_judge(
 def main(snakemake) -> None:
     with job_log.to_file(snakemake.log[0]):
         params, settings = snakemake.params, snakemake.params.evaluate
-        results, reference = Path(params.results), read_reference(Path(snakemake.input.reference))
+        results = Path(params.results)
+        granularity = Granularity(settings["fold"], settings["mapping"])
+        reference = read_reference(Path(snakemake.input.reference))
         verdicts, calls = {}, []
         if settings["judge"]:
             prompts = list(snakemake.input.prompts)
-            verdicts, calls = ask_judge(results, reference, prompts, params.answers)
+            changed = reference.changed(granularity)
+            verdicts, calls = ask_judge(results, changed, prompts, params.answers)
         scores = evaluate(
             [results],
             reference,
@@ -59,6 +63,7 @@ def main(snakemake) -> None:
             token_f1_threshold=settings["same_label_token_f1"],
             verdicts=verdicts,
             ignored_boxes=settings["ignore_boxes"],
+            granularity=granularity,
         )
         print(as_text(scores))
         write_plot(scores, Path(snakemake.output.plot))

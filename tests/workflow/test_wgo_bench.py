@@ -76,4 +76,4 @@ def test_nothing_is_written_over_and_no_half_dataset_stays(bench, tmp_path, caps
     assert not target.exists()
     target.mkdir()
     assert main([str(bench), str(target)]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Settings of the report and the scores."""
+"""Settings of the report and of the scores."""
 
 from typing import Annotated, Literal
 
@@ -21,47 +21,67 @@ class ReportConfig(Section):
         default=200,
         ge=1,
         description=(
-            "Most episodes with a timeline in the report: those with warnings first, then an "
-            "even selection. The review page shows all."
+            "Maximum number of timelines in the report: episodes with warnings first, then an even "
+            "selection of the others. The review page shows all episodes."
         ),
     )
     price_prompt: Price = Field(
-        default=None, description="Price per million prompt tokens; null: no cost is shown."
+        default=None, description="Price per million prompt tokens; null: the report shows no cost."
     )
     price_completion: Price = Field(
-        default=None, description="Price per million completion tokens; null: no cost is shown."
+        default=None,
+        description="Price per million completion tokens; null: the report shows no cost.",
     )
     currency: str = Field(default="USD", description="Currency of the prices.")
 
 
 class EvaluateConfig(Section):
-    """Scores against reference segments, if there are any: `evaluation.txt`, `.json` and `.svg`
-    (definitions: docs/evaluation.md)."""
+    """Scores against reference segments, for datasets that have some: `evaluation.txt`, `.json`
+    and `.svg` (definitions: docs/evaluation.md)."""
 
     reference: ReferenceSetting = Field(
         default=None,
         description=(
-            "JSON, CSV or parquet file of segments, WGO-Bench, or the result folder of another "
-            "run; with several datasets `{name: file}`."
+            "JSON, CSV or Parquet file of segments, the file of WGO-Bench, or the result folder of "
+            "another run; with several datasets `{name: file}`."
         ),
     )
     baselines: list[Literal["uniform", "motion"]] = Field(
         default=["uniform", "motion"],
         description=(
-            "Baselines with the same number of segments per episode, scored for comparison: "
-            "`uniform` (equal lengths) and `motion` (boundaries at the least motion)."
+            "Baselines that are scored next to the run, with as many segments per episode: "
+            "`uniform` (equally long) and `motion` (cut where the image moves least)."
+        ),
+    )
+    fold: dict[str, Literal["previous", "next"]] = Field(
+        default={},
+        description=(
+            "Reference labels whose segments are merged into a neighbor before scoring, e.g. "
+            "`{idle: previous, approach: next}`. A JSON reference can also contain this."
+        ),
+    )
+    mapping: dict[str, str] = Field(
+        default={},
+        description=(
+            "New names for reference labels, e.g. `{grasp: pick, lift: pick}`; consecutive "
+            "segments with the same new name are merged. A JSON reference can also contain this."
         ),
     )
     same_label_token_f1: float = Field(
-        default=0.5, ge=0, le=1, description="Token F1 from which two labels count as equal."
+        default=0.5,
+        ge=0,
+        le=1,
+        description=(
+            "Minimum token F1 of labels that mean the same; their verbs and objects must agree too."
+        ),
     )
     judge: bool = Field(
         default=False,
         description=(
-            "Let the model decide if labels mean the same (prompt `evaluate_judge`). Its verdict "
-            "takes precedence over the words."
+            "Ask the model whether labels mean the same (prompt `evaluate_judge`). Its verdict "
+            "replaces the comparison of words."
         ),
     )
     ignore_boxes: list[str] = Field(
-        default=[], description="Names of reference boxes to ignore, e.g. `[gripper]`."
+        default=[], description="Names of reference boxes that are ignored, e.g. `[gripper]`."
     )

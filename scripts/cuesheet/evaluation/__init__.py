@@ -1,4 +1,4 @@
 """Scores of annotations against references and baselines.
 
-May import `assemble` and what that may import.
+May import `assemble` and every package that `assemble` may import.
 """

@@ -1,4 +1,4 @@
-"""Segmentations that know nothing of the task, to see what a model's are worth."""
+"""Baseline segmentations that do not use the task, for comparison with those of a model."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,26 +11,26 @@ from cuesheet.errors import CuesheetError
 from cuesheet.evaluation.segments import Segment
 
 BASELINES = ("uniform", "motion")
-_SMOOTHED_S = 0.5  # width of the moving average over the motion
-_APART_S = 0.5  # boundaries of the motion split are at least this far apart
+_SMOOTHING_S = 0.5  # width of the moving average over the motion
+_MIN_DISTANCE_S = 0.5  # between boundaries of the motion split
 _SIZE = (64, 64)
 
 
 def uniform_split(predicted: Sequence[Segment]) -> list[Segment]:
-    """As many segments as predicted, all equally long."""
+    """Return as many segments as predicted, all equally long."""
     return _split(predicted, np.linspace(*_range(predicted), len(predicted) + 1)[1:-1].tolist())
 
 
 def motion_split(predicted: Sequence[Segment], energy: np.ndarray, fps: float) -> list[Segment]:
-    """At most as many segments as predicted, cut where the picture moves least.
+    """Return at most as many segments as predicted, cut where the image moves least.
 
     Args:
-        predicted: segments of the episode; only their count and their range count.
+        predicted: segments of the episode; only their number and their time range are used.
         energy: motion between frame t and t + 1, shape (frames - 1,).
         fps: frames per second.
     """
     start_s, _ = _range(predicted)
-    width = max(1, round(_SMOOTHED_S * fps))
+    width = max(1, round(_SMOOTHING_S * fps))
     if energy.size < 3 or len(predicted) < 2:
         return _split(predicted, [])
     padded = np.pad(energy, (width // 2, width - 1 - width // 2), mode="edge")
@@ -39,7 +39,7 @@ def motion_split(predicted: Sequence[Segment], energy: np.ndarray, fps: float) -
     chosen: list[float] = []
     for index, _ in dips:
         time_s = start_s + (index + 1) / fps  # the second of the two frames that differ least
-        if all(abs(time_s - other) >= _APART_S for other in chosen):
+        if all(abs(time_s - other) >= _MIN_DISTANCE_S for other in chosen):
             chosen.append(time_s)
         if len(chosen) == len(predicted) - 1:
             break
@@ -47,9 +47,10 @@ def motion_split(predicted: Sequence[Segment], energy: np.ndarray, fps: float) -
 
 
 def clip_motion(clip: Path) -> tuple[np.ndarray, float]:
-    """Mean absolute difference of consecutive gray frames (64 x 64), and the clip's fps.
+    """Return the mean absolute difference of consecutive frames (64 x 64, gray) and the fps.
 
-    Raises CuesheetError if the clip cannot be read.
+    Raises:
+        CuesheetError: the clip cannot be read.
     """
     differences, before = [], None
     try:
@@ -63,16 +64,16 @@ def clip_motion(clip: Path) -> tuple[np.ndarray, float]:
                 before = gray
     except (OSError, av.FFmpegError) as error:
         raise CuesheetError(
-            f"{clip} cannot be read ({error}); the motion split needs the clips of the run. Run "
-            "the workflow again to make it, or leave the baseline out."
+            f"{clip} cannot be read ({error}), and the motion split needs it. Run the workflow "
+            "again to re-create it, or remove `motion` from the baselines."
         ) from None
     if not fps:
-        raise CuesheetError(f"{clip} names no frame rate; delete it and run the workflow again.")
+        raise CuesheetError(f"{clip} has no frame rate. Delete it and run the workflow again.")
     return np.asarray(differences, np.float32), fps
 
 
 def _dips(values: np.ndarray) -> list[tuple[int, float]]:
-    """(index, depth) of local minima; depth: the climb to the lower of the peaks around it."""
+    """Return (index, depth) of local minima; depth is the rise to the lower of the two next peaks."""
     found = []
     for index in range(1, len(values) - 1):
         if not (values[index] <= values[index - 1] and values[index] < values[index + 1]):

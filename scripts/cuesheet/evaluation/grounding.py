@@ -5,7 +5,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from cuesheet.artifacts.stage_files import VqaPair
+from cuesheet.evaluation.metrics import intervals, resample_counts
 from cuesheet.evaluation.references import Box
 
 FrameBoxes = Mapping[tuple[str, int], Mapping[str, Box]]
@@ -13,7 +17,7 @@ Sizes = Mapping[str, tuple[int, int]]  # width and height of each camera's frame
 
 
 def iou(first: Sequence[float], second: Sequence[float]) -> float:
-    """Intersection over union of two boxes [x0, y0, x1, y1]."""
+    """Return the intersection over union of two boxes [x0, y0, x1, y1]."""
     width = min(first[2], second[2]) - max(first[0], second[0])
     height = min(first[3], second[3]) - max(first[1], second[1])
     if width <= 0 or height <= 0:
@@ -23,14 +27,14 @@ def iou(first: Sequence[float], second: Sequence[float]) -> float:
 
 
 def to_box(point: Sequence[float], box: Sequence[float]) -> float:
-    """Distance (px) from a point to a box, 0 inside."""
+    """Return the distance (px) from a point to a box, 0 inside it."""
     dx = max(box[0] - point[0], 0.0, point[0] - box[2])
     dy = max(box[1] - point[1], 0.0, point[1] - box[3])
     return math.hypot(dx, dy)
 
 
 def to_center(point: Sequence[float], box: Sequence[float]) -> float:
-    """Distance (px) from a point to the middle of a box."""
+    """Return the distance (px) from a point to the center of a box."""
     return math.hypot(point[0] - (box[0] + box[2]) / 2, point[1] - (box[1] + box[3]) / 2)
 
 
@@ -40,35 +44,36 @@ def score_grounding(
     sizes: Sizes,
     ignored: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Scores of answered boxes and points by camera, and of centered ones.
+    """Return the scores of boxes and points by camera, next to baselines at the image center.
 
     Args:
         pairs: questions and answers by episode.
         boxes: reference boxes by episode.
-        sizes: of the cameras' frames.
+        sizes: frame sizes of the cameras.
         ignored: names of reference boxes that do not count.
     """
-    kept = {
+    counted = {
         episode: {
             place: {name: box for name, box in found.items() if name not in ignored}
             for place, found in frames.items()
         }
         for episode, frames in boxes.items()
     }
-    typical = _mean_sizes(kept)
-    answered: dict[str, list[dict[str, Any]]] = {"bbox": [], "keypoint": []}
+    typical = _mean_sizes(counted)
+    rows: dict[str, list[dict[str, Any]]] = {"bbox": [], "keypoint": []}
     left_out = {"bbox": 0, "keypoint": 0}
-    for episode, pair in _grounded(pairs, kept):
-        visible = kept[episode].get((pair.camera, pair.frame_index))
+    for episode, pair in _grounded(pairs, counted):
+        visible = counted[episode].get((pair.camera, pair.frame_index))
         if not visible or pair.camera not in sizes:
             left_out[pair.type] += 1
             continue
         size = sizes[pair.camera]
-        rows = _box_rows if pair.type == "bbox" else _point_rows
-        answered[pair.type] += rows(pair, list(visible.values()), size, typical.get(pair.camera))
+        score = _box_rows if pair.type == "bbox" else _point_rows
+        for row in score(pair, list(visible.values()), size, typical.get(pair.camera)):
+            rows[pair.type].append({"episode": episode, "camera": pair.camera, **row})
     return {
-        "boxes": {"by_camera": _by_camera(answered["bbox"]), "left_out": left_out["bbox"]},
-        "points": {"by_camera": _by_camera(answered["keypoint"]), "left_out": left_out["keypoint"]},
+        "boxes": {"by_camera": _by_camera(rows["bbox"]), "left_out": left_out["bbox"]},
+        "points": {"by_camera": _by_camera(rows["keypoint"]), "left_out": left_out["keypoint"]},
     }
 
 
@@ -91,7 +96,6 @@ def _box_rows(
         usual = _centered(size, *typical) if typical else own
         rows.append(
             {
-                "camera": pair.camera,
                 "iou": max(iou(box, true) for true in visible),
                 "iou_centered_mean_size": max(iou(usual, true) for true in visible),
                 "iou_centered_own_size": max(iou(own, true) for true in visible),
@@ -106,7 +110,6 @@ def _point_rows(
     point, middle = pair.answer["point"], (size[0] / 2, size[1] / 2)
     return [
         {
-            "camera": pair.camera,
             "to_box_px": min(to_box(point, box) for box in visible),
             "middle_to_box_px": min(to_box(middle, box) for box in visible),
             "to_center_px": min(to_center(point, box) for box in visible),
@@ -132,15 +135,24 @@ def _centered(size: tuple[int, int], width: float, height: float) -> Box:
     return (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
 
 
-def _by_camera(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault("all", []).append(row)
-        groups.setdefault(row["camera"], []).append(row)
+def _by_camera(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return count, mean scores and intervals over all cameras and per camera."""
+    if not rows:
+        return {}
+    table = pd.DataFrame(rows)
+    groups = {"all": table, **dict(list(table.groupby("camera", sort=False)))}
+    return {str(name): _means(group.drop(columns="camera")) for name, group in groups.items()}
+
+
+def _means(table: pd.DataFrame) -> dict[str, Any]:
+    values = table.drop(columns="episode")
+    sums = values.groupby(table["episode"]).sum()
+    counts = table.groupby("episode").size()
+    weights = resample_counts(len(sums))
+    drawn = pd.DataFrame(weights @ sums.to_numpy(float), columns=sums.columns)
+    draws = drawn.div(np.maximum(weights @ counts.to_numpy(float), 1), axis=0)
     return {
-        name: {
-            "count": len(part),
-            **{key: fmean(row[key] for row in part) for key in part[0] if key != "camera"},
-        }
-        for name, part in groups.items()
+        "count": len(table),
+        **{key: float(value) for key, value in values.mean().items()},
+        "intervals": intervals(draws, len(sums)),
     }

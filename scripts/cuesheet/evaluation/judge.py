@@ -1,4 +1,4 @@
-"""Asks the run's model whether two labels mean the same."""
+"""Asks the model of the run whether two labels mean the same."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ from cuesheet.vlm.gateway_client import SERVER_FILE_VARIABLE
 from cuesheet.vlm.prompts import Prompts
 from cuesheet.vlm.replies import Verdict
 
-_AT_ONCE = 64  # questions that wait at the gateway
+MAX_IN_FLIGHT = 64  # requests that wait at the gateway
 
 Question = tuple[str, str, str]  # task, predicted label, reference label
 
@@ -23,7 +23,7 @@ Question = tuple[str, str, str]  # task, predicted label, reference label
 def questions(
     predicted: Reference, reference: Reference, tasks: Mapping[int, str]
 ) -> list[Question]:
-    """What is to be judged: labels of segments that could be matched, where their words differ."""
+    """Return the label pairs to judge: different words, and segments that could be matched."""
     found: dict[Question, None] = {}
     for episode in sorted(predicted.segments.keys() & reference.segments.keys()):
         for part in predicted.segments[episode]:
@@ -42,30 +42,30 @@ async def judge(
     group: str,
     progress: Callable[[], object] = lambda: None,
 ) -> tuple[Verdicts, list[dict[str, Any]]]:
-    """Verdicts by (label, reference label), and the records of the calls.
+    """Return verdicts by (label, reference label), and the records of the calls.
 
-    The same labels may be judged for several tasks: they mean the same where most say so. A
-    question without a usable reply has no verdict, and the words decide.
+    If the same labels are judged for several tasks, the majority decides. A question without a
+    valid reply gets no verdict; `same_label` then compares the words.
 
     Args:
-        asked: see `questions`.
-        prompts: files of the prompts `system` and `evaluate_judge`.
-        answers: model and sampling, as the stages have them.
-        group: whose calls these are, for the gateway.
+        asked: the result of `questions`.
+        prompts: paths of the prompts `system` and `evaluate_judge`.
+        answers: model and sampling settings, as for the stages.
+        group: name under which the gateway schedules the requests.
         progress: called after each question.
 
     Raises:
-        CuesheetError: there is no server, or it gives no answer.
+        CuesheetError: there is no model server, or it does not answer.
     """
     server_file = os.environ.get(SERVER_FILE_VARIABLE)
     if not server_file:
         raise SurroundingsError(
-            f"{SERVER_FILE_VARIABLE} is not set: the judge asks the model server of a run; use the "
-            "setting evaluate.judge and run Snakemake"
+            f"{SERVER_FILE_VARIABLE} is not set, because this is not a job of a run. The judge needs "
+            "the model server of a run: set evaluate.judge and run Snakemake."
         )
     texts = Prompts(prompts)
     settings = {"model": answers["model"], **answers["sampling"]}
-    slots = asyncio.Semaphore(_AT_ONCE)
+    slots = asyncio.Semaphore(MAX_IN_FLIGHT)
     votes: dict[tuple[str, str], list[bool]] = {}
     async with Vlm.connect(server_file, settings, group=group, prompts=texts.hashes) as vlm:
 

@@ -1,13 +1,13 @@
-"""Reads segments (and boxes) to score, or to score against. The layouts: docs/evaluation.md.
+"""Reads the segments and boxes of runs and references. Layouts: docs/evaluation.md.
 
-A reference is a JSON, CSV or parquet file, or the result folder of a run. Files come from outside,
-so their rows go through typed models; a mistake names the file and the row.
+A reference is a JSON, CSV or Parquet file, or the result folder of a run. Rows of files are checked
+by typed models, and an error message names the file and the row.
 """
 
 import csv
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from pydantic import (
 from cuesheet.artifacts.results import episode_files
 from cuesheet.artifacts.stage_files import read_stage_file
 from cuesheet.errors import CuesheetError
+from cuesheet.evaluation.granularity import Granularity, Side
 from cuesheet.evaluation.segments import Segment
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
@@ -37,10 +38,23 @@ _LAYOUT = (
 
 @dataclass(frozen=True)
 class Reference:
-    """Segments by episode; boxes by episode, camera and frame, named by what they hold."""
+    """Segments by episode, and named boxes by episode, camera and frame.
+
+    `granularity`: the changes that the file asks for before its segments are used.
+    """
 
     segments: Mapping[int, list[Segment]]
     boxes: Mapping[int, Mapping[tuple[str, int], Mapping[str, Box]]] = field(default_factory=dict)
+    granularity: Granularity = field(default_factory=Granularity)
+
+    def changed(self, further: Granularity | None = None) -> "Reference":
+        """Return the reference with its segments folded and renamed.
+
+        `further` are rules in addition to those of the file; they take precedence.
+        """
+        rules = self.granularity.combined(further or Granularity())
+        segments = {index: rules.apply(parts) for index, parts in self.segments.items()}
+        return replace(self, segments=segments, granularity=rules)
 
 
 class _Row(BaseModel):
@@ -76,7 +90,7 @@ class _BoxRow(BaseModel):
 
 
 class _BoxTrack(BaseModel):
-    """Boxes of one thing, one entry per frame, null where it is not visible."""
+    """Boxes of one object: one entry per frame, null if the object is not visible."""
 
     box: list[tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat] | None]
 
@@ -87,18 +101,33 @@ class _Episode(BaseModel):
     boxes: list[_BoxRow] | dict[str, dict[str, _BoxTrack]] = Field(default_factory=list)
 
 
+class _Rules(BaseModel):
+    """Optional top-level keys of a JSON reference."""
+
+    fold: list[str] | dict[str, Side] = Field(default_factory=list)
+    mapping: dict[str, str] = Field(default_factory=dict)
+
+    def granularity(self) -> Granularity:
+        return Granularity(fold_sides(self.fold), self.mapping)
+
+
+def fold_sides(fold: Collection[str] | Mapping[str, Side]) -> dict[str, Side]:
+    """Return the side that each label is folded into; `previous` for the labels of a list."""
+    return dict(fold) if isinstance(fold, Mapping) else dict.fromkeys(fold, "previous")
+
+
 def read_reference(path: Path) -> Reference:
-    """Reads a reference of any layout, told apart by what is in it.
+    """Read a reference; its layout is recognized by its content.
 
     Raises:
-        CuesheetError: it is missing, cannot be read or is of none of the layouts.
+        CuesheetError: the file is missing, cannot be read or has an unknown layout.
     """
     if path.is_dir():
         return read_results(path)
     if not path.is_file():
         raise CuesheetError(
-            f"{path} is not there; expected reference segments (JSON, CSV, parquet) or the result "
-            "folder of a run."
+            f"{path} does not exist; expected a file of reference segments (JSON, CSV or Parquet) "
+            "or the result folder of a run."
         )
     readers = {".json": _read_json, ".csv": _read_csv, ".parquet": _read_parquet}
     reader = readers.get(path.suffix.lower())
@@ -118,11 +147,19 @@ def read_reference(path: Path) -> Reference:
 
 
 def read_results(folder: Path, episodes: Collection[int] | None = None) -> Reference:
-    """The subtasks of a run, of all episodes or of those that are named and there."""
+    """Read the subtasks of a run.
+
+    Args:
+        folder: result folder of the run.
+        episodes: episodes to read, if they are annotated; None reads all.
+
+    Raises:
+        CuesheetError: the folder contains no plan, or a plan is broken.
+    """
     plans = episode_files(folder, "plan")
     if not plans:
         raise CuesheetError(
-            f"{folder} has no plan/*.json; expected the result folder of a run (results/DATASET)."
+            f"{folder} contains no plan/*.json; expected the result folder of a run (results/DATASET)."
         )
     segments = {}
     for number, path in plans:
@@ -136,8 +173,10 @@ def read_results(folder: Path, episodes: Collection[int] | None = None) -> Refer
 
 
 def wgo_rows(path: Path) -> Iterator[dict[str, Any]] | None:
-    """Rows (id, instruction, video, segments) of a parquet file of the layout of WGO-Bench, in
-    order; None if it has another layout. Videos stay bytes."""
+    """Return the rows (id, instruction, video, segments) of a file in the layout of WGO-Bench.
+
+    Videos are bytes. Returns None if the file has another layout.
+    """
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
@@ -175,8 +214,9 @@ def _read_json(path: Path) -> Reference:
     data = json.loads(path.read_text(encoding="utf-8"))
     if isinstance(data, list):
         return _from_rows(data)
+    rules = _Rules.model_validate(data).granularity()
     if "episodes" not in data:
-        return _from_rows(data["segments"])
+        return replace(_from_rows(data["segments"]), granularity=rules)
     segments: dict[int, list[Segment]] = {}
     boxes = {}
     for number, raw in enumerate(data["episodes"]):
@@ -195,7 +235,7 @@ def _read_json(path: Path) -> Reference:
         found = _boxes(episode)
         if found:
             boxes[episode.episode] = found
-    return Reference(segments, boxes)
+    return Reference(segments, boxes, rules)
 
 
 def _boxes(episode: _Episode) -> dict[tuple[str, int], dict[str, Box]]:

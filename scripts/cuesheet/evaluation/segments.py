@@ -1,28 +1,29 @@
-"""Scores of segments against reference segments. Definitions with formulas: docs/evaluation.md.
+"""Compares the predicted segments of one episode with its reference segments.
 
-All times are seconds. Sums are kept per episode, so that scores of many episodes are made of pooled
-counts (`score`), not of averaged ratios.
+All times are seconds. `episode_sums` returns counts and sums that `metrics` adds up over episodes, so
+that ratios are made of pooled counts. Definitions with formulas: docs/evaluation.md.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
 
-from cuesheet.text import is_exact, normalized, token_f1
+from cuesheet.evaluation.labels import has_object, same_objects, same_verbs
+from cuesheet.text import is_exact, token_f1
 
 IOU_THRESHOLDS = (0.1, 0.25, 0.5, 0.75)
 BOUNDARY_TOLERANCES_S = (0.5, 1.0)
 LABELS_AT_IOU = 0.5
-_SAME_TIME_S = 1e-3  # times closer than this are one boundary
+WGO_IOU = 0.75
+_SAME_TIME_S = 1e-3  # times that are closer than this are one boundary
 
 SameLabel = Callable[[str, str], bool]
 
 
 @dataclass(frozen=True)
 class Segment:
-    """What happens in [start_s, end_s)."""
+    """A labeled time span [start_s, end_s)."""
 
     start_s: float
     end_s: float
@@ -30,12 +31,12 @@ class Segment:
 
 
 def overlap_s(first: Segment, second: Segment) -> float:
-    """Seconds that two segments share."""
+    """Return the length (s) of the intersection of two segments."""
     return max(0.0, min(first.end_s, second.end_s) - max(first.start_s, second.start_s))
 
 
 def interval_iou(first: Segment, second: Segment) -> float:
-    """Intersection over union of two segments, 0 to 1."""
+    """Return the intersection over union of two segments, 0 to 1."""
     shared = overlap_s(first, second)
     whole = (first.end_s - first.start_s) + (second.end_s - second.start_s) - shared
     return shared / whole if whole > 0 else 0.0
@@ -44,10 +45,10 @@ def interval_iou(first: Segment, second: Segment) -> float:
 def align(
     rows: int, columns: int, gain: Callable[[int, int], tuple[float, ...] | None]
 ) -> list[tuple[int, int]]:
-    """The one-to-one matching of `rows` and `columns` that keeps their order and gains most.
+    """Return the order-preserving one-to-one matching of rows and columns with the largest gain.
 
-    `gain(row, column)` is None if the two may not be matched; gains are added element by element
-    and compared like tuples. Takes rows x columns steps.
+    `gain(row, column)` is None if the two must not be matched. Gains are added element by element
+    and compared as tuples. The run time is proportional to rows x columns.
     """
     zero: tuple[float, ...] = ()
     best = [[zero] * (columns + 1) for _ in range(rows + 1)]
@@ -77,7 +78,7 @@ def align(
 def match_segments(
     predicted: Sequence[Segment], reference: Sequence[Segment], threshold: float
 ) -> list[tuple[int, int]]:
-    """As many pairs with an IoU of `threshold` or more as there can be; of those the best ones."""
+    """Return the largest matching with an IoU of at least `threshold`; in a tie, the best IoU."""
 
     def gain(row: int, column: int) -> tuple[float, ...] | None:
         value = interval_iou(predicted[row], reference[column])
@@ -87,7 +88,7 @@ def match_segments(
 
 
 def boundaries(segments: Sequence[Segment]) -> list[float]:
-    """Starts and ends inside the episode: all but the first start and the last end."""
+    """Return the starts and ends inside the episode: all but the first start and the last end."""
     times = sorted({time for part in segments for time in (part.start_s, part.end_s)})
     distinct = times[:1] + [
         time for before, time in pairwise(times) if time - before > _SAME_TIME_S
@@ -96,7 +97,7 @@ def boundaries(segments: Sequence[Segment]) -> list[float]:
 
 
 def edit_score(predicted: Sequence[str], reference: Sequence[str], same: SameLabel) -> float:
-    """1 - Levenshtein distance of two sequences of labels / the longer one's length."""
+    """Return 1 - Levenshtein distance of two label sequences / length of the longer one."""
     longest = max(len(predicted), len(reference))
     if not longest:
         return 1.0
@@ -110,11 +111,11 @@ def edit_score(predicted: Sequence[str], reference: Sequence[str], same: SameLab
     return 1 - before[-1] / longest
 
 
-def superfluous(parts: Sequence[Segment], wholes: Sequence[Segment]) -> int:
-    """How many of `parts` share their whole with another: each belongs to the one it overlaps most.
+def count_superfluous(parts: Sequence[Segment], wholes: Sequence[Segment]) -> int:
+    """Return how many of `parts` are not the first one in their segment of `wholes`.
 
-    Of predicted segments in reference ones it counts the needless splits, the other way round the
-    boundaries that were missed.
+    Each part belongs to the whole that it overlaps most. With predicted parts and reference wholes,
+    this counts the splits that the reference does not have; the other way round, the merges.
     """
     owners: Counter[int] = Counter()
     for part in parts:
@@ -124,10 +125,25 @@ def superfluous(parts: Sequence[Segment], wholes: Sequence[Segment]) -> int:
     return sum(count - 1 for count in owners.values())
 
 
+def pin_ends(predicted: Sequence[Segment], reference: Sequence[Segment]) -> list[Segment]:
+    """Return `predicted` with the first start and the last end of the reference.
+
+    Both are in order of time. WGO-Bench scores segments in this way, because episodes differ in how
+    much idle time they have at their ends.
+    """
+    pinned = list(predicted)
+    if pinned and reference:
+        start_s = reference[0].start_s
+        pinned[0] = replace(pinned[0], start_s=start_s, end_s=max(start_s, pinned[0].end_s))
+        end_s = reference[-1].end_s
+        pinned[-1] = replace(pinned[-1], start_s=min(end_s, pinned[-1].start_s), end_s=end_s)
+    return pinned
+
+
 def episode_sums(
     predicted: Sequence[Segment], reference: Sequence[Segment], same: SameLabel
 ) -> Counter[str]:
-    """Everything that adds up over episodes. Segments are put in order of time first."""
+    """Return all counts and sums that are added up over episodes."""
     predicted = sorted(predicted, key=lambda part: (part.start_s, part.end_s))
     reference = sorted(reference, key=lambda part: (part.start_s, part.end_s))
     sums: Counter[str] = Counter(
@@ -136,19 +152,34 @@ def episode_sums(
     for threshold in IOU_THRESHOLDS:
         sums[f"hits@{threshold:g}"] = len(match_segments(predicted, reference, threshold))
         sums[f"right@{threshold:g}"] = len(_match_with_label(predicted, reference, threshold, same))
+    pinned = pin_ends(predicted, reference)
+    sums["pinned_hits"] = len(match_segments(pinned, reference, WGO_IOU))
     for row, column in match_segments(predicted, reference, LABELS_AT_IOU):
-        texts = predicted[row].text, reference[column].text
-        sums["label_pairs"] += 1
-        sums["label_exact"] += is_exact(*texts)
-        sums["label_token_f1"] += token_f1(*texts)
-        sums["label_same"] += same(*texts)
+        sums += _label_sums(predicted[row].text, reference[column].text, same)
     sums += _boundary_sums(boundaries(predicted), boundaries(reference))
-    labels = [[normalized(part.text) for part in parts] for parts in (predicted, reference)]
-    sums["edit"] = edit_score(labels[0], labels[1], same)
-    sums["splits"] = superfluous(predicted, reference)
-    sums["merges"] = superfluous(reference, predicted)
+    texts = [[part.text for part in parts] for parts in (predicted, reference)]
+    sums["edit"] = edit_score(texts[0], texts[1], same)
+    sums["splits"] = count_superfluous(predicted, reference)
+    sums["merges"] = count_superfluous(reference, predicted)
     sums += _time_sums(predicted, reference, same)
     return sums
+
+
+def _label_sums(label: str, true_label: str, same: SameLabel) -> Counter[str]:
+    """Return the agreement of the labels of one matched pair."""
+    verbs = same_verbs(label, true_label)
+    comparable = has_object(true_label)
+    objects = comparable and same_objects(label, true_label)
+    return Counter(
+        label_pairs=1,
+        label_exact=is_exact(label, true_label),
+        label_token_f1=token_f1(label, true_label),
+        label_same=same(label, true_label),
+        label_verb=verbs,
+        object_pairs=comparable,
+        label_object=objects,
+        label_both=verbs and (objects or not comparable),
+    )
 
 
 def _match_with_label(
@@ -200,53 +231,3 @@ def _time_sums(
         matched_s=sum(shared[row][column] for row, column in pairs),
         right_s=right,
     )
-
-
-def score(sums: Iterable[Counter[str]]) -> dict[str, Any]:
-    """The scores of pooled sums. Ratios without a denominator are None."""
-    total: Counter[str] = Counter()
-    for part in sums:
-        total.update(part)
-    by_iou = {f"{t:g}": _f1(total, f"hits@{t:g}", "predicted", "reference") for t in IOU_THRESHOLDS}
-    return {
-        "episodes": int(total["episodes"]),
-        "episodes_without_prediction": int(total["episodes"] - total["found"]),
-        "segments": {"predicted": int(total["predicted"]), "reference": int(total["reference"])},
-        "segment": by_iou,
-        "boundary": {
-            f"{t:g}": _f1(
-                total, f"boundary_hits@{t:g}", "predicted_boundaries", "reference_boundaries"
-            )
-            for t in BOUNDARY_TOLERANCES_S
-        },
-        "boundary_error_s": {
-            "predicted_to_reference": _share(total["predicted_error_s"], total["predicted_errors"]),
-            "reference_to_predicted": _share(total["reference_error_s"], total["reference_errors"]),
-        },
-        "edit": _share(total["edit"], total["episodes"]),
-        "over_segmentation": _share(total["splits"], total["predicted"]),
-        "under_segmentation": _share(total["merges"], total["reference"]),
-        "frame_accuracy": _share(total["matched_s"], total["reference_s"]),
-        "labels": {
-            "pairs": int(total["label_pairs"]),
-            "exact": _share(total["label_exact"], total["label_pairs"]),
-            "token_f1": _share(total["label_token_f1"], total["label_pairs"]),
-            "same": _share(total["label_same"], total["label_pairs"]),
-            "frame_accuracy": _share(total["right_s"], total["reference_s"]),
-        },
-        "end_to_end": {
-            f"{t:g}": _f1(total, f"right@{t:g}", "predicted", "reference") for t in IOU_THRESHOLDS
-        },
-    }
-
-
-def _f1(total: Counter[str], hits: str, predicted: str, reference: str) -> dict[str, Any]:
-    return {
-        "precision": _share(total[hits], total[predicted]),
-        "recall": _share(total[hits], total[reference]),
-        "f1": _share(2 * total[hits], total[predicted] + total[reference]),
-    }
-
-
-def _share(part: float, whole: float) -> float | None:
-    return part / whole if whole else None

@@ -1,130 +1,182 @@
-"""Scores as a table for a person, and as a plot."""
+"""Scores as text tables and as a plot."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cuesheet.evaluation.segments import BOUNDARY_TOLERANCES_S, IOU_THRESHOLDS, LABELS_AT_IOU
+import pandas as pd
+
+from cuesheet.evaluation.metrics import METRICS, Metric
+from cuesheet.evaluation.segments import BOUNDARY_TOLERANCES_S, IOU_THRESHOLDS
 from cuesheet.files import atomic_path
 
-Row = tuple[str, list[float | int | None], str]  # title, one value a system, format
+NOT_APPLICABLE = "–"
 
 
-def table_rows(report: Mapping[str, Any]) -> list[Row]:
-    """Rows of the table of segments: one value a system."""
-    systems = report["systems"]
-
-    def row(title: str, *keys: str, form: str = ".3f", needs_label: bool = False) -> Row:
-        values: list[float | int | None] = []
-        for system in systems:
+def score_frame(report: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the scores with their intervals as text, one column per system."""
+    columns: dict[str, dict[str, str]] = {}
+    for system in report["systems"]:
+        cells = {
+            "segments": str(system["segments"]["predicted"]),
+            "episodes without a prediction": str(system["episodes_without_prediction"]),
+        }
+        for metric in _shown():
             value: Any = system
-            for key in keys:
+            for key in metric.path:
                 value = value[key]
-            values.append(None if needs_label and not system["labeled"] else value)
-        return title, values, form
+            if value is None or (metric.needs_labels and not system["labeled"]):
+                cells[str(metric.title)] = NOT_APPLICABLE
+            else:
+                interval = system["intervals"][metric.key]
+                text = f"{value:.{metric.decimals}f}"
+                cells[str(metric.title)] = text + _interval(interval, metric.decimals)
+        columns[system["name"]] = cells
+    return pd.DataFrame(columns)
 
-    rows = [
-        row("segments", "segments", "predicted", form="d"),
-        row("episodes without a prediction", "episodes_without_prediction", form="d"),
-    ]
-    rows += [row(f"segment F1 at IoU {t:g}", "segment", f"{t:g}", "f1") for t in IOU_THRESHOLDS]
-    for tolerance in BOUNDARY_TOLERANCES_S:
-        for part in ("precision", "recall", "f1"):
-            name = "F1" if part == "f1" else part
-            rows.append(
-                row(f"boundary {name} within {tolerance:.1f} s", "boundary", f"{tolerance:g}", part)
-            )
-    rows += [
-        row("boundary error, predicted to reference (s)", "boundary_error_s",
-            "predicted_to_reference", form=".2f"),
-        row("boundary error, reference to predicted (s)", "boundary_error_s",
-            "reference_to_predicted", form=".2f"),
-        row("over-segmentation", "over_segmentation"),
-        row("under-segmentation", "under_segmentation"),
-        row("frame accuracy (without labels)", "frame_accuracy"),
-        row("edit score", "edit", needs_label=True),
-        row(f"label exact (pairs at IoU {LABELS_AT_IOU:g})", "labels", "exact", needs_label=True),
-        row("label token F1", "labels", "token_f1", needs_label=True),
-        row("label means the same", "labels", "same", needs_label=True),
-        row("frame accuracy with labels", "labels", "frame_accuracy", needs_label=True),
-    ]  # fmt: skip
-    return rows + [
-        row(f"end-to-end F1 at IoU {t:g}", "end_to_end", f"{t:g}", "f1", needs_label=True)
-        for t in IOU_THRESHOLDS
-    ]
+
+def difference_frame(report: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the differences from the first system as text, one column per other system.
+
+    Differences whose interval contains 0 are marked "within noise".
+    """
+    columns = {}
+    for other in report["differences"]:
+        cells = {}
+        for metric in _shown():
+            found = other["scores"].get(metric.key)
+            if found is None:
+                cells[str(metric.title)] = NOT_APPLICABLE
+                continue
+            text = f"{found['difference']:+.{metric.decimals}f}"
+            text += _interval(found["interval"], metric.decimals, "+")
+            cells[str(metric.title)] = text + (" within noise" if found["within_noise"] else "")
+        columns[f"{other['name']} − {other['compared_with']}"] = cells
+    return pd.DataFrame(columns)
+
+
+def _shown() -> list[Metric]:
+    return [metric for metric in METRICS if metric.title]
+
+
+def _interval(interval: list[float] | None, decimals: int, sign: str = "") -> str:
+    if interval is None:
+        return ""
+    low, high = (f"{bound:{sign}.{decimals}f}" for bound in interval)
+    return f" [{low}, {high}]"
+
+
+def interval_note(report: Mapping[str, Any]) -> str:
+    """Return a sentence that says what the intervals are."""
+    count, bootstrap = len(report["episodes"]), report["bootstrap"]
+    if count < 2:
+        return "No confidence intervals: they need at least two episodes."
+    return (
+        f"[low, high]: {100 * bootstrap['confidence']:g} % confidence interval, paired bootstrap "
+        f"over {count} episodes ({bootstrap['resamples']:,} resamples)."
+    )
 
 
 def as_text(report: Mapping[str, Any]) -> str:
-    """The scores as a table of plain text."""
-    systems = report["systems"]
-    first = systems[0]
+    """Return the scores as plain text."""
+    first = report["systems"][0]
+    count, without = len(report["episodes"]), len(report["without_reference"])
     lines = [
-        f"{len(report['episodes'])} episodes, {first['segments']['reference']} reference segments"
+        f"{count} {_plural('episode', count)}, {first['segments']['reference']} reference segments"
     ]
-    if report["without_reference"]:
-        lines.append(f"{len(report['without_reference'])} annotated episodes have no reference")
-    names = [system["name"] for system in systems]
-    rows = [
-        (title, ["–" if value is None else format(value, form) for value in values])
-        for title, values, form in table_rows(report)
-    ]
-    lines += ["", *_table(["", *names], [[title, *cells] for title, cells in rows])]
+    if without:
+        lines.append(f"{without} annotated {_plural('episode', without)} without a reference")
+    if report["fold"] or report["mapping"]:
+        lines.append(_describe_granularity(report))
+    lines += [interval_note(report), "", score_frame(report).to_string()]
+    if report["differences"]:
+        lines += ["", "Differences", difference_frame(report).to_string()]
     for part in report.get("grounding", ()):
         lines += ["", *_grounding(part)]
-    return "\n".join(lines) + "\n"
+    return "\n".join(line.rstrip() for text in lines for line in text.split("\n")) + "\n"
+
+
+def _plural(noun: str, count: int) -> str:
+    return noun if count == 1 else f"{noun}s"
+
+
+def _describe_granularity(report: Mapping[str, Any]) -> str:
+    parts = []
+    if report["fold"]:
+        names = (f"{label} into the {side} segment" for label, side in report["fold"].items())
+        parts.append("folded: " + ", ".join(names))
+    if report["mapping"]:
+        names = (f"{label} to {name}" for label, name in report["mapping"].items())
+        parts.append("renamed: " + ", ".join(names))
+    return "reference labels " + "; ".join(parts)
+
+
+_GROUNDING = {
+    "boxes": {
+        "count": "count",
+        "iou": "IoU",
+        "iou_centered_mean_size": "centered box, mean size",
+        "iou_centered_own_size": "centered box, own size",
+    },
+    "points": {
+        "count": "count",
+        "to_center_px": "to center (px)",
+        "middle_to_center_px": "image center to center (px)",
+        "to_box_px": "to box (px)",
+        "middle_to_box_px": "image center to box (px)",
+    },
+}
 
 
 def _grounding(part: Mapping[str, Any]) -> list[str]:
-    columns = {
-        "boxes": ("iou", "iou_centered_mean_size", "iou_centered_own_size"),
-        "points": ("to_center_px", "middle_to_center_px", "to_box_px", "middle_to_box_px"),
-    }
-    titles = {
-        "boxes": ["boxes: IoU", "count", "answered", "centered, mean size", "centered, own size"],
-        "points": ["points: px", "count", "to center", "(middle)", "to box", "(middle)"],
-    }
-    lines = [f"{part['name']}: answers against the nearest reference box"]
-    for kind, keys in columns.items():
-        form = ".3f" if kind == "boxes" else ".1f"
-        rows = [
-            [camera, str(scores["count"]), *(format(scores[key], form) for key in keys)]
-            for camera, scores in part[kind]["by_camera"].items()
-        ]
+    lines = [f"{part['name']}: answers compared with the nearest reference box"]
+    for kind, titles in _GROUNDING.items():
+        decimals = 3 if kind == "boxes" else 1
+        rows = {}
+        for camera, scores in part[kind]["by_camera"].items():
+            cells = {titles["count"]: str(scores["count"])}
+            for key in list(titles)[1:]:
+                interval = _interval(scores["intervals"][key], decimals)
+                cells[titles[key]] = f"{scores[key]:.{decimals}f}{interval}"
+            rows[f"{kind}, {camera}"] = cells
         if rows:
-            lines += _table(titles[kind], rows)
+            lines.append(pd.DataFrame.from_dict(rows, orient="index").to_string())
         if part[kind]["left_out"]:
-            lines.append(f"{part[kind]['left_out']} {kind} left out: nothing visible there")
+            lines.append(f"{part[kind]['left_out']} {kind} left out: no reference box is visible")
     return lines
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(cells[i]) for cells in (head, *rows)) for i in range(len(head))]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
-        return "  ".join([cells[0].ljust(widths[0]), *padded]).rstrip()
-
-    return [line(head), *map(line, rows)]
-
-
 def write_plot(report: Mapping[str, Any], path: Path) -> None:
-    """Segment, boundary and end-to-end F1 of every system as SVG (or as the suffix says)."""
+    """Plot segment, boundary and end-to-end F1 of all systems; the suffix sets the format."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     axes = figure.subplots(1, 3, sharey=True, width_ratios=(4, 2, 4))
     panels = (
-        ("segment", IOU_THRESHOLDS, "Segments", "IoU at least"),
-        ("boundary", BOUNDARY_TOLERANCES_S, "Boundaries", "within (s)"),
-        ("end_to_end", IOU_THRESHOLDS, "Segments with the right label", "IoU at least"),
+        ("segment", IOU_THRESHOLDS, "Segments", "minimum IoU"),
+        ("boundary", BOUNDARY_TOLERANCES_S, "Boundaries", "tolerance (s)"),
+        ("end_to_end", IOU_THRESHOLDS, "Segments with the right label", "minimum IoU"),
     )
     for panel, (key, steps, title, unit) in zip(axes, panels, strict=True):
         systems = [s for s in report["systems"] if key != "end_to_end" or s["labeled"]]
         width = 0.8 / len(report["systems"])
         for number, system in enumerate(systems):
             heights = [system[key][f"{step:g}"]["f1"] or 0.0 for step in steps]
+            bounds = [system["intervals"][f"{key}.{step:g}.f1"] for step in steps]
+            errors = [
+                [max(0.0, height - (bound[0] if bound else height)) for height, bound in
+                 zip(heights, bounds, strict=True)],
+                [max(0.0, (bound[1] if bound else height) - height) for height, bound in
+                 zip(heights, bounds, strict=True)],
+            ]  # fmt: skip
             places = [i + (number - (len(systems) - 1) / 2) * width for i in range(len(steps))]
-            panel.bar(places, heights, width * 0.92, color=f"C{number}", label=system["name"])
+            panel.bar(
+                *(places, heights, width * 0.92),
+                yerr=errors,
+                color=f"C{number}",
+                label=system["name"],
+                error_kw={"elinewidth": 0.8, "alpha": 0.6},
+            )
         panel.set(title=title, xlabel=unit, ylim=(0, 1))
         panel.set_xticks(range(len(steps)), [f"{step:g}" for step in steps])
         panel.spines[["top", "right"]].set_visible(False)

@@ -1,9 +1,9 @@
-"""Make a dataset of a WGO-Bench file: `cuesheet wgo-bench FILE.parquet FOLDER`.
+"""Convert a WGO-Bench file into a LeRobot dataset.
 
-The file has one episode a row: id, video (an mp4 as bytes), instruction, segments. The dataset
-(LeRobot v3.0) has them in the same order, so that the file itself is the reference that a run is
-scored against. Videos differ in size and frame rate, and a dataset has one of each: they are
-encoded again at --fps and fitted, with black borders, into --width x --height.
+The Parquet file has one row per episode: id, video (bytes of an MP4 file), instruction, segments.
+The dataset (LeRobot v3.0) has the episodes in the same order, so that the file itself can be used
+as the reference of a run. The videos differ in size and frame rate, which a dataset cannot have:
+they are re-encoded at --fps and scaled into --width x --height with black borders.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from cuesheet.evaluation.references import wgo_rows
 from cuesheet.media.ffmpeg import run_ffmpeg
 
 CAMERA = "observation.images.main"
-_CHUNK = 1000  # videos in a folder
+_CHUNK = 1000  # videos per folder
 _DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 _VIDEO = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 
@@ -40,22 +40,22 @@ def convert(
     height: int,
     progress: Callable[[Iterable[dict]], Iterator[dict]] = iter,
 ) -> int:
-    """Write the dataset; returns the number of episodes. It appears whole or not at all.
+    """Write the dataset and return the number of episodes. An incomplete dataset is removed.
 
     Raises:
-        CuesheetError: `target` is there already, or the file is missing or of another layout, or a
-            video cannot be read.
+        CuesheetError: `target` exists, the file is missing or has another layout, or a video cannot
+            be read.
     """
     if target.exists():
-        raise CuesheetError(f"{target} is there already; name a folder that is not.")
+        raise CuesheetError(f"{target} already exists; choose a folder that does not exist.")
     if not source.is_file():
-        raise CuesheetError(f"{source} is not there; expected the parquet file of WGO-Bench.")
+        raise CuesheetError(f"{source} does not exist; expected the Parquet file of WGO-Bench.")
     try:
         rows = wgo_rows(source)
     except (OSError, pa.ArrowException) as error:
-        raise CuesheetError(f"{source} is not a readable parquet file: {error}.") from None
+        raise CuesheetError(f"{source} is not a readable Parquet file: {error}.") from None
     if rows is None:
-        raise CuesheetError(f"{source} has no columns id and segments; is it WGO-Bench?")
+        raise CuesheetError(f"{source} has no columns id and segments, as WGO-Bench has.")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as name:
         folder = Path(name) / "dataset"
@@ -82,12 +82,12 @@ def _video_bytes(row: dict[str, Any], where: str) -> bytes:
     video = row.get("video")
     data = video.get("bytes") if isinstance(video, dict) else video
     if not isinstance(data, bytes) or not data:
-        raise CuesheetError(f"{where}: expected the bytes of an mp4 in the column video.")
+        raise CuesheetError(f"{where}: expected the bytes of an MP4 file in the column video.")
     return data
 
 
 def _encode(data: bytes, target: Path, fps: int, width: int, height: int, where: str) -> int:
-    """Encode a video again; returns its number of frames."""
+    """Re-encode a video and return its number of frames."""
     target.parent.mkdir(parents=True, exist_ok=True)
     size = f"{width}:{height}"
     fitted = f"fps={fps},scale={size}:force_original_aspect_ratio=decrease"
@@ -183,14 +183,14 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("source", type=Path, help="the benchmark's parquet file")
-    parser.add_argument("target", type=Path, help="the dataset's folder, e.g. data/wgo_bench")
+    parser.add_argument("source", type=Path, help="Parquet file of the benchmark")
+    parser.add_argument("target", type=Path, help="folder of the new dataset")
     parser.add_argument("--fps", type=int, default=10, help="frames per second (%(default)s)")
-    parser.add_argument("--width", type=int, default=640, help="px, even (%(default)s)")
-    parser.add_argument("--height", type=int, default=480, help="px, even (%(default)s)")
+    parser.add_argument("--width", type=int, default=640, help="px, an even number (%(default)s)")
+    parser.add_argument("--height", type=int, default=480, help="px, an even number (%(default)s)")
     options = parser.parse_args(arguments)
     if options.fps < 1 or any(size < 2 or size % 2 for size in (options.width, options.height)):
-        parser.error("--fps is 1 or more; --width and --height are even, 2 or more")
+        parser.error("--fps must be at least 1; --width and --height must be even and at least 2")
     try:
         count = convert(
             options.source,

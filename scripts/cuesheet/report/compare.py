@@ -1,7 +1,8 @@
-"""Hold runs on the same episodes side by side: `cuesheet compare RESULTS RESULTS...`.
+"""Compare runs on the same episodes in one HTML page.
 
-Writes one HTML file that needs no network: what each run took, how far they agree, how they score
-where there is a reference, and every episode's timelines, those they agree least on first.
+The page needs no network. It shows the model, requests and tokens of each run, the agreement of
+each pair of runs, the scores of all runs if there is a reference, and the timelines of every
+episode, with the lowest agreement first.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cuesheet.errors import CuesheetError
@@ -24,21 +26,22 @@ from cuesheet.evaluation.scores import (
     same_label,
     score_system,
 )
+from cuesheet.evaluation.table import score_frame
 from cuesheet.files import write_text
 from cuesheet.report.data import ReportData, gather, verb
 from cuesheet.report.html import COLORS, PAGES, score_table, total_calls
 
-_MOST_SHOWN = 300  # episodes with their timelines
+_MAX_TIMELINES = 300  # episodes
 
 
 def compare(runs: Sequence[Path], reference: Reference | None = None) -> str:
-    """The page as text.
+    """Return the page as text.
 
     Raises:
-        CuesheetError: fewer than two runs, no episode that all have, or a broken file.
+        CuesheetError: fewer than two runs, no episode is in all runs, or a file is broken.
     """
     if len(runs) < 2:
-        raise CuesheetError("a comparison needs two result folders or more")
+        raise CuesheetError("a comparison needs at least two result folders")
     names = run_names(runs)
     systems = [
         System(name, read_results(run).segments) for name, run in zip(names, runs, strict=True)
@@ -80,7 +83,7 @@ def compare(runs: Sequence[Path], reference: Reference | None = None) -> str:
         facts=_facts(gathered),
         agreement=agreement,
         scores=score_table(scores) if scores else None,
-        episodes=episodes[:_MOST_SHOWN],
+        episodes=episodes[:_MAX_TIMELINES],
         total=len(episodes),
         left_out=len(everything - common),
         color_of=lambda label: colors.get(verb(label), COLORS - 1),
@@ -88,49 +91,66 @@ def compare(runs: Sequence[Path], reference: Reference | None = None) -> str:
 
 
 def _agreement(found: Mapping[str, Any]) -> list[str]:
-    values = [
-        found["segment"]["0.5"]["f1"],
-        found["boundary"]["0.5"]["f1"],
-        found["frame_accuracy"],
-        found["labels"]["token_f1"],
-    ]
-    return ["–" if value is None else f"{value:.3f}" for value in values]
+    """Return four scores of one run against another as text, with their intervals."""
+    table = score_frame({"systems": [found]})[found["name"]]
+    titles = ("segment F1 at IoU 0.5", "boundary F1 within 0.5 s")
+    titles += ("frame accuracy (without labels)", "label token F1")
+    return [table[title] for title in titles]
 
 
 def _facts(gathered: Sequence[ReportData]) -> list[tuple[str, list[str]]]:
-    """What each run took and made, a row a fact."""
-    calls = [total_calls(data) for data in gathered]
-    return [
-        ("model", [", ".join(sorted(name for name, _ in data.models)) for data in gathered]),
-        ("episodes", [f"{data.annotated:,}" for data in gathered]),
-        ("subtasks", [f"{len(data.subtask_lengths_s):,}" for data in gathered]),
-        ("warnings", [f"{sum(map(len, data.warnings.values())):,}" for data in gathered]),
-        ("calls", [f"{tally.total:,}" for tally in calls]),
-        ("from the cache", [f"{tally.cache_hits:,}" for tally in calls]),
-        ("invalid", [f"{len(data.invalid):,}" for data in gathered]),
-        ("tokens in", [f"{tally.prompt_tokens:,}" for tally in calls]),
-        ("tokens out", [f"{tally.completion_tokens:,}" for tally in calls]),
-        ("server seconds", [f"{sum(tally.latencies_s):,.1f}" for tally in calls]),
-    ]
+    """Return what each run used and produced: (title, one cell per run)."""
+    facts = pd.DataFrame([_facts_of(data) for data in gathered])
+    return [(str(title), list(facts[title])) for title in facts.columns]
+
+
+def _facts_of(data: ReportData) -> dict[str, str]:
+    calls = total_calls(data)
+    return {
+        "model": ", ".join(sorted(name for name, _ in data.models)),
+        "episodes": f"{data.annotated:,}",
+        "subtasks": f"{len(data.subtask_lengths_s):,}",
+        "warnings": f"{sum(map(len, data.warnings.values())):,}",
+        "calls": f"{calls.total:,}",
+        "from the cache": f"{calls.cache_hits:,}",
+        "invalid": f"{len(data.invalid):,}",
+        "tokens in": f"{calls.prompt_tokens:,}",
+        "tokens out": f"{calls.completion_tokens:,}",
+        "server seconds": f"{sum(calls.latencies_s):,.1f}",
+    }
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the command and return its exit status; 2 if the input is wrong."""
     parser = argparse.ArgumentParser(
         prog="cuesheet compare",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("results", type=Path, nargs="+", help="result folders of the runs")
     parser.add_argument(
-        "--reference", type=Path, help="also score them, as cuesheet.app.evaluate does"
+        "results", type=Path, nargs="+", metavar="RESULTS", help="result folder, results/DATASET"
     )
-    parser.add_argument("--to", type=Path, default=Path("compare.html"), help="(%(default)s)")
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        help="also score the runs against this file or result folder, as cuesheet evaluate does",
+    )
+    parser.add_argument(
+        "--to",
+        type=Path,
+        default=Path("compare.html"),
+        metavar="FILE",
+        help="HTML file to write (default: %(default)s)",
+    )
     options = parser.parse_args(arguments)
     try:
         reference = read_reference(options.reference) if options.reference else None
         write_text(options.to, compare(options.results, reference))
     except CuesheetError as error:
         print(f"ERROR: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"ERROR: cannot write {options.to}: {error.strerror}", file=sys.stderr)
         return 2
     print(options.to)
     return 0

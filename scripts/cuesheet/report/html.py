@@ -9,13 +9,14 @@ from pathlib import Path
 from statistics import mean, median, quantiles
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from cuesheet.artifacts.source_changes import describe
 from cuesheet.artifacts.stage_files import VqaPair
 from cuesheet.config.report import ReportConfig
-from cuesheet.evaluation.table import table_rows
+from cuesheet.evaluation.table import difference_frame, interval_note, score_frame
 from cuesheet.report import plots as plots
 from cuesheet.report.data import CallTally, ReportData, Sample, chosen_timelines, verb
 from cuesheet.report.summary import DEMO_MODEL_NOTE, is_demo_model
@@ -217,12 +218,21 @@ def _prompts(data: ReportData, folder: Path) -> list[tuple[str, str, str | None]
 
 
 def score_table(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Return scores of `evaluation.scores.evaluate` as names, episode count and rows of text."""
+    """Return the result of `evaluation.scores.evaluate` as tables of text.
+
+    Returns:
+        `names`, `rows` of (title, cells), `episodes`, `note` on the intervals, and `differences`
+        with `names` and `rows` of its own.
+    """
+    scores, differences = score_frame(report), difference_frame(report)
     return {
-        "names": [system["name"] for system in report["systems"]],
+        "names": list(scores.columns),
         "episodes": len(report["episodes"]),
-        "rows": [
-            (title, ["–" if value is None else format(value, form) for value in values])
-            for title, values, form in table_rows(report)
-        ],
+        "note": interval_note(report),
+        "rows": _text_rows(scores),
+        "differences": {"names": list(differences.columns), "rows": _text_rows(differences)},
     }
+
+
+def _text_rows(table: pd.DataFrame) -> list[tuple[str, list[str]]]:
+    return [(str(title), list(cells)) for title, *cells in table.itertuples()]

@@ -13,20 +13,22 @@ from cuesheet.app.evaluate import main
 from cuesheet.artifacts.stage_files import VqaPair
 from cuesheet.errors import CuesheetError
 from cuesheet.evaluation.baselines import motion_split, uniform_split
+from cuesheet.evaluation.granularity import Granularity
 from cuesheet.evaluation.grounding import iou, score_grounding
-from cuesheet.evaluation.references import read_reference
-from cuesheet.evaluation.scores import same_label
+from cuesheet.evaluation.metrics import nested_scores
+from cuesheet.evaluation.references import Reference, read_reference
+from cuesheet.evaluation.scores import System, evaluate, same_label, score_system, system_sums
 from cuesheet.evaluation.segments import (
     Segment,
     align,
     boundaries,
+    count_superfluous,
     edit_score,
-    episode_sums,
     interval_iou,
     match_segments,
-    score,
-    superfluous,
+    pin_ends,
 )
+from cuesheet.evaluation.table import as_text
 from cuesheet.text import is_exact, normalized, token_f1
 
 
@@ -37,7 +39,15 @@ def cover(*edges: float, texts: str = "") -> list[Segment]:
 
 
 def scores(predicted, reference) -> dict:
-    return score([episode_sums(predicted, reference, same_label(0.5))])
+    return pooled((predicted, reference))
+
+
+def pooled(*episodes: tuple[list[Segment], list[Segment]]) -> dict:
+    """Scores over episodes of (predicted, reference) segments."""
+    system = System("run", {index: predicted for index, (predicted, _) in enumerate(episodes)})
+    reference = Reference({index: parts for index, (_, parts) in enumerate(episodes)})
+    sums = system_sums(system, reference, range(len(episodes)), same_label(0.5))
+    return nested_scores(sums.sum())
 
 
 def test_iou_of_segments():
@@ -78,12 +88,10 @@ def test_segment_f1_by_threshold():
 
 
 def test_counts_are_pooled_over_episodes():
-    same = same_label(0.5)
-    parts = [
-        episode_sums(cover(0, 5, 10), cover(0, 5, 10), same),  # 2 of 2
-        episode_sums([], cover(0, 1, 2, 3, 4), same),  # 0 of 4
-    ]
-    result = score(parts)
+    result = pooled(
+        (cover(0, 5, 10), cover(0, 5, 10)),  # 2 of 2
+        ([], cover(0, 1, 2, 3, 4)),  # 0 of 4
+    )
     assert result["segment"]["0.5"] == {"precision": 1, "recall": 2 / 6, "f1": 4 / 8}
     assert (result["episodes"], result["episodes_without_prediction"]) == (2, 1)
 
@@ -126,7 +134,7 @@ def test_over_and_under_segmentation():
     assert (result["over_segmentation"], result["under_segmentation"]) == (2 / 4, 0)
     result = scores(cover(0, 5, 10), cover(0, 1, 2, 5, 10))
     assert (result["over_segmentation"], result["under_segmentation"]) == (0, 2 / 4)
-    assert superfluous(cover(0, 5, 10), [Segment(20, 30)]) == 0
+    assert count_superfluous(cover(0, 5, 10), [Segment(20, 30)]) == 0
 
 
 def test_frame_accuracy_is_the_share_of_time_in_the_right_segment():
@@ -313,17 +321,25 @@ def test_one_command_prints_and_plots_the_scores(run, tmp_path, capsys):
     assert main([results, "--reference", reference, "--baseline", "uniform"]) == 0
     text = capsys.readouterr().out
     assert "2 episodes, 3 reference segments" in text
-    assert "1 annotated episodes have no reference" in text
+    assert "1 annotated episode without a reference" in text
     # Episode 3 was not annotated: 2 hits of 2 predicted and 3 true.
     # Uniform: IoU 2 / 2.5 and 2.5 / 3, two hits as well.
-    rows = {line[:43].strip(): line[43:].split() for line in text.splitlines()}
-    assert rows["segment F1 at IoU 0.75"] == ["0.800", "0.800"]
-    assert rows["label exact (pairs at IoU 0.5)"] == ["0.500", "–"]
+    scores, _, differences = text.partition("Differences")
+    (line,) = [line for line in scores.splitlines() if line.startswith("segment F1 at IoU 0.75 ")]
+    # An episode is drawn twice, or both once: 0/1, 4/4 and 4/5 of the segments.
+    assert line.split()[5:] == ["0.800", "[0.000,", "1.000]"] * 2
+    (line,) = [line for line in scores.splitlines() if line.startswith("label exact")]
+    assert line.split()[-1] == "–"
+    assert "0.500" in line
+    (line,) = [line for line in differences.splitlines() if "IoU 0.75 " in line][:1]
+    assert line.split()[5:] == ["+0.000", "[+0.000,", "+0.000]", "within", "noise"]
     plot = tmp_path / "plot.svg"
     assert main([results, "--reference", reference, "--json", "-", "--plot", str(plot)]) == 0
     (system,) = json.loads(capsys.readouterr().out)["systems"]
     assert system["labels"] == {
         **{"pairs": 2, "exact": 0.5, "token_f1": 0.5, "same": 0.5},
+        # The reference is reach and grasp, without objects; the run says reach and lift.
+        **{"pairs_with_object": 0, "object": None, "verb": 0.5, "both": 0.5},
         "frame_accuracy": pytest.approx(2 / 9),
     }
     assert system["episodes_without_prediction"] == 1
@@ -349,4 +365,165 @@ def test_only_annotated_leaves_the_others_out(run, capsys):
 def test_a_reference_of_other_episodes_is_an_error(run, tmp_path, capsys):
     (tmp_path / "other.json").write_text(json.dumps([ROWS[2] | {"episode": 9}]))
     assert main([str(run[0]), "--reference", str(tmp_path / "other.json")]) == 2
-    assert "no episode in common" in capsys.readouterr().err
+    assert "no episode number in common" in capsys.readouterr().err
+
+
+def test_pinned_ends_are_those_of_the_reference():
+    predicted, reference = cover(1, 4, 8), cover(0, 4, 10)
+    assert pin_ends(predicted, reference) == cover(0, 4, 10)
+    # Unpinned: 3/4 and 4/6, one hit of two at IoU 0.75. Pinned: both.
+    result = scores(predicted, reference)
+    assert result["segment"]["0.75"]["f1"] == 0.5
+    assert result["segment_ends_pinned"]["0.75"]["f1"] == 1
+    # A single segment gets both ends; a segment that ends before the reference starts is lost.
+    assert pin_ends([Segment(3, 4)], reference) == [Segment(0, 10)]
+    assert scores([Segment(0, 1), Segment(1, 9)], cover(2, 6, 9))["segment_ends_pinned"][
+        "0.75"
+    ] == {"precision": 0, "recall": 0, "f1": 0}
+    assert pin_ends([], reference) == []
+
+
+@pytest.mark.parametrize(
+    ("label", "reference", "verb", "thing", "same"),
+    [
+        ("open the drawer", "close the drawer", False, True, False),
+        ("pick up the red block", "pick up the blue block", True, False, False),
+        ("pick up the block", "pick up the red block", True, True, True),
+        ("picks up a block", "picking the block up", True, True, True),
+        ("turn on the lamp", "turn off the lamp", False, True, False),
+        ("put the cup on the table", "put the cup on the shelf", True, False, False),
+    ],
+)
+def test_labels_agree_in_verbs_and_objects(label, reference, verb, thing, same):
+    result = scores([Segment(0, 5, label)], [Segment(0, 5, reference)])["labels"]
+    assert (result["verb"], result["object"]) == (verb, thing)
+    assert result["both"] == (verb and thing)
+    assert result["same"] == same
+
+
+def test_objects_are_scored_only_where_the_reference_names_one():
+    predicted = [Segment(0, 5, "grasp the cup"), Segment(5, 9, "lift the cup")]
+    reference = [Segment(0, 5, "grasp"), Segment(5, 9, "lift the bowl")]
+    result = scores(predicted, reference)["labels"]
+    assert (result["pairs"], result["pairs_with_object"]) == (2, 1)
+    assert (result["verb"], result["object"], result["both"]) == (1, 0, 0.5)
+
+
+def test_intervals_are_those_of_the_bootstrap_over_episodes():
+    good, bad = (cover(0, 5, 10), cover(0, 5, 10)), (cover(0, 1, 10), cover(0, 5, 10))
+    episodes = [good] * 8 + [bad] * 8
+    reference = Reference({index: parts for index, (_, parts) in enumerate(episodes)})
+    system = System("run", {index: parts for index, (parts, _) in enumerate(episodes)})
+    found = score_system(system, reference, range(16), same_label(0.5))
+    # 2 hits of 2 in a good episode, 1 of 2 (5 / 9) in a bad one: F1 is 0.5 + the share of good
+    # ones / 2, whose standard deviation is sqrt(0.5 * 0.5 / 16) / 2 = 0.0625.
+    assert found["segment"]["0.5"]["f1"] == 0.75
+    low, high = found["intervals"]["segment.0.5.f1"]
+    assert low == pytest.approx(0.75 - 2 * 0.0625, abs=0.035)
+    assert high == pytest.approx(0.75 + 2 * 0.0625, abs=0.035)
+    single = score_system(system, reference, [0], same_label(0.5))
+    assert single["intervals"]["segment.0.5.f1"] is None
+
+
+def write_plans(folder, cuts):
+    """A run of 10 s episodes with one boundary each."""
+    for index, cut in enumerate(cuts):
+        rows = [
+            {"start_frame": 0, "end_frame": 1, "start_s": a, "end_s": b, "label": "x"}
+            for a, b in ((0.0, cut), (cut, 10.0))
+        ]
+        plan = {
+            **{"format": 1, "stage": "plan", "dataset": "d", "episode_index": index},
+            **{"persistent": [], "events": [], "subtasks": rows},
+        }
+        path = folder / "plan" / f"{index:06d}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(plan))
+    return folder
+
+
+def test_a_difference_within_the_noise_is_called_so(tmp_path):
+    right, wrong = 5.0, 1.0
+    reference = Reference({index: cover(0, 5, 10, texts="xx") for index in range(12)})
+    runs = [
+        write_plans(tmp_path / "wrong", [wrong] * 12),
+        write_plans(tmp_path / "one_right", [right] + [wrong] * 11),
+        write_plans(tmp_path / "right", [right] * 11 + [wrong]),
+    ]
+    report = evaluate(runs, reference)
+    found = [part["scores"]["boundary.0.5.f1"] for part in report["differences"]]
+    # One of twelve episodes differs: a third of the resamples do not contain it.
+    assert found[0]["difference"] == pytest.approx(1 / 12)
+    assert found[0]["within_noise"]
+    assert found[1]["difference"] == pytest.approx(11 / 12)
+    assert not found[1]["within_noise"]
+    assert found[1]["interval"][0] > 0.6
+    text = as_text(report)
+    assert "+0.083 [+0.000, +0.250] within noise" in text
+    assert "right − wrong" in text
+
+
+PHASES = [
+    *(Segment(0, 1, "approach"), Segment(1, 2, "grasp"), Segment(2, 4, "transport")),
+    *(Segment(4, 5, "Release"), Segment(5, 6, "retreat"), Segment(6, 9, "idle")),
+]
+
+
+def test_phases_become_events():
+    rules = Granularity(
+        fold={"idle": "previous", "retreat": "previous", "approach": "next"},
+        mapping={"grasp": "pick", "transport": "place", "release": "place"},
+    )
+    assert rules.apply(PHASES) == [Segment(0, 2, "pick"), Segment(2, 9, "place")]
+
+
+def test_folding_keeps_all_of_the_time():
+    fold = Granularity(fold={"idle": "previous", "wait": "next"})
+    # At the start, there is no previous segment; at the end, there is no next one.
+    assert fold.apply([Segment(0, 1, "idle"), Segment(1, 3, "lift"), Segment(3, 4, "wait")]) == [
+        Segment(0, 4, "lift")
+    ]
+    # A segment that waits for the next one takes those behind it along.
+    mixed = [Segment(0, 1, "a"), Segment(1, 2, "wait"), Segment(2, 3, "idle"), Segment(3, 4, "b")]
+    assert fold.apply(mixed) == [Segment(0, 1, "a"), Segment(1, 4, "b")]
+    only = [Segment(0, 1, "idle"), Segment(1, 2, "wait")]
+    assert fold.apply(only) == only
+
+
+def test_only_segments_with_a_new_name_are_merged():
+    rules = Granularity(mapping={"grasp": "pick"})
+    parts = cover(0, 1, 2, 3, 4, texts="aabb")
+    assert rules.apply(parts) == parts
+    twice = [Segment(0, 1, "grasp"), Segment(1, 2, "pick"), Segment(2, 3, "grasp")]
+    assert [part.text for part in rules.apply(twice)] == ["pick", "pick", "pick"]
+
+
+def test_a_reference_file_names_its_own_granularity(tmp_path):
+    rows = [{"episode": 0, "start_s": p.start_s, "end_s": p.end_s, "text": p.text} for p in PHASES]
+    content = {"segments": rows, "fold": ["idle", "retreat"], "mapping": {"approach": "pick"}}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    changed = read_reference(tmp_path / "a.json").changed(Granularity(mapping={"grasp": "pick"}))
+    assert [(p.start_s, p.end_s, p.text) for p in changed.segments[0]] == [
+        *((0, 2, "pick"), (2, 4, "transport"), (4, 9, "Release")),
+    ]
+    (tmp_path / "a.json").write_text(json.dumps({**content, "fold": {"idle": "left"}}))
+    with pytest.raises(CuesheetError, match="fold"):
+        read_reference(tmp_path / "a.json")
+
+
+def test_events_are_scored_against_folded_phases(run, tmp_path, capsys):
+    rows = [{"episode": 0, "start_s": 0, "end_s": 2, "text": "Reach"}]
+    rows += [{"episode": 0, "start_s": 2, "end_s": 3, "text": "hoist"}]
+    rows += [{"episode": 0, "start_s": 3, "end_s": 5, "text": "idle"}]
+    (tmp_path / "phases.json").write_text(json.dumps(rows))
+    command = [str(run[0]), "--reference", str(tmp_path / "phases.json"), "--json", "-"]
+    assert main(command) == 0
+    (system,) = json.loads(capsys.readouterr().out)["systems"]
+    assert system["segments"] == {"predicted": 2, "reference": 3}
+    assert main([*command, "--fold", "idle", "--map", "hoist=lift"]) == 0
+    (system,) = json.loads(capsys.readouterr().out)["systems"]
+    assert system["segments"] == {"predicted": 2, "reference": 2}
+    assert system["end_to_end"]["0.75"]["f1"] == 1
+    for wrong in (["--fold", "idle=left"], ["--map", "hoist"]):
+        assert main([*command, *wrong]) == 2
+        assert wrong[0] in capsys.readouterr().err
