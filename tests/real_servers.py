@@ -2,19 +2,18 @@
 
 import json
 import subprocess
-import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-import psutil
+import processes
 import pyarrow.parquet as pq
+from processes import PATIENCE_S
 from workflow_runs import REPOSITORY, Workdir
 
 from cuesheet.artifacts.stage_files import STAGES
 
 PYTHON = REPOSITORY / ".venv-vllm" / "bin" / "python"
 EPISODE = 1
-PATIENCE_S = 120
 
 
 def make_model(folder: Path, *text: str) -> Path:
@@ -52,24 +51,9 @@ def vllm_settings(model: Path | str, serve: str = "managed") -> dict:
     }
 
 
-def processes_in(folder: Path) -> list[psutil.Process]:
-    """Processes that work in `folder`: the run's, and all that they started, however indirectly."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.cwd() == str(folder) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return found
-
-
 def eventually(holds: Callable[[], object], run: subprocess.Popen | None = None) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert run is None or run.poll() is None, "the run ended before"
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.05)
+    """Wait until `holds()` is true; fail if `run` ends before."""
+    processes.eventually(holds, lambda: run is None or run.poll() is None)
 
 
 def calls_of(work: Workdir) -> list[dict]:

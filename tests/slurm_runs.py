@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from processes import command_of, processes_in
 from workflow_runs import REPOSITORY, CountingServer, Workdir
 
 PATIENCE_S = 240.0
@@ -158,16 +159,5 @@ def orphans_in(folder: Path) -> list[str]:
     But for Snakemake's own around a job: its handler of signals takes a lock that it may hold, so
     that SIGTERM can make it wait for ever. SLURM kills it where it has cgroups; here it has none.
     """
-    import psutil
-
-    found = []
-    for process in psutil.process_iter():
-        try:
-            command = process.cmdline()
-            if process.cwd() != str(folder) or process.status() == psutil.STATUS_ZOMBIE:
-                continue
-            if "--target-jobs" not in command:
-                found.append(" ".join(command)[:200])
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return found
+    commands = [command_of(process) for process in processes_in(folder)]
+    return [" ".join(words)[:200] for words in commands if words and "--target-jobs" not in words]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from real_servers import processes_in
+from processes import processes_in
 from workflow_runs import REPOSITORY, CountingServer, Workdir
 
 

@@ -11,6 +11,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 from dataset_variants import copy, keep_episodes, set_task
+from processes import matching
 from workflow_runs import REPOSITORY
 
 from cuesheet.serving.response_cache import describe_request
@@ -187,12 +188,12 @@ def test_sampling_is_part_of_an_answer(external, counting_server):
 
 def ours(work) -> list[psutil.Process]:
     """Processes that belong to a working directory."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        line = " ".join(process.info["cmdline"] or [])
-        if str(work.path) in line and "pytest" not in line:
-            found.append(process)
-    return found
+
+    def belongs(process: psutil.Process) -> bool:
+        line = " ".join(process.cmdline())
+        return str(work.path) in line and "pytest" not in line
+
+    return matching(belongs)
 
 
 def test_a_killed_run_goes_on_where_it_was_and_pays_nothing_twice(external, counting_server):

@@ -7,7 +7,7 @@ import sys
 import threading
 
 import pytest
-from real_servers import processes_in
+from processes import processes_in
 
 from cuesheet.artifacts.stage_files import STAGES
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import slurm_cluster
-from real_servers import PYTHON, make_model, processes_in, vllm_settings
+from processes import processes_in
+from real_servers import PYTHON, make_model, vllm_settings
 from slurm_runs import (
     Hold,
     SlurmWorkdir,

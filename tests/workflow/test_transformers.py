@@ -8,6 +8,7 @@ import json
 import signal
 
 import pytest
+from processes import processes_in
 from real_servers import (
     EPISODE,
     PYTHON,
@@ -15,7 +16,6 @@ from real_servers import (
     calls_of,
     eventually,
     make_model,
-    processes_in,
     run_folder,
 )
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from processes import command_of, descendants, processes_in
 from real_servers import (
     EPISODE,
     PATIENCE_S,
@@ -20,7 +21,6 @@ from real_servers import (
     calls_of,
     eventually,
     make_model,
-    processes_in,
     run_folder,
     vllm_settings,
 )
@@ -51,10 +51,7 @@ def model_servers_in(folder: Path) -> list[psutil.Process]:
 
 
 def is_model_server(process: psutil.Process) -> bool:
-    try:
-        words = process.cmdline()
-    except psutil.NoSuchProcess:  # it has just ended
-        return False
+    words = command_of(process)
     is_guard = any(word.endswith("process_guard.py") for word in words)
     return "vllm.entrypoints.openai.api_server" in words and not is_guard
 
@@ -160,7 +157,7 @@ def test_nothing_is_left_of_vllm_where_what_watches_it_is_killed(work, model, de
     run = work.start()
     # vLLM, its engine core, its worker and more are there, below the process guard.
     eventually(
-        lambda: [p for p in model_servers_in(work.path) if len(p.children(recursive=True)) >= 2],
+        lambda: [p for p in model_servers_in(work.path) if len(descendants(p)) >= 2],
         run,
     )
     if killed == "snakemake":

@@ -73,7 +73,7 @@ def clip_motion(clip: Path) -> tuple[np.ndarray, float]:
 
 
 def _dips(values: np.ndarray) -> list[tuple[int, float]]:
-    """Return (index, depth) of local minima; depth is the rise to the lower of the two next peaks."""
+    """Return (index, depth) of local minima; depth is the rise to the lower of both next peaks."""
     found = []
     for index in range(1, len(values) - 1):
         if not (values[index] <= values[index - 1] and values[index] < values[index + 1]):

@@ -60,8 +60,8 @@ async def judge(
     server_file = os.environ.get(SERVER_FILE_VARIABLE)
     if not server_file:
         raise SurroundingsError(
-            f"{SERVER_FILE_VARIABLE} is not set, because this is not a job of a run. The judge needs "
-            "the model server of a run: set evaluate.judge and run Snakemake."
+            f"{SERVER_FILE_VARIABLE} is not set, because this is not a job of a run. The judge "
+            "needs the model server of a run: set evaluate.judge and run Snakemake."
         )
     texts = Prompts(prompts)
     settings = {"model": answers["model"], **answers["sampling"]}

@@ -159,7 +159,7 @@ def read_results(folder: Path, episodes: Collection[int] | None = None) -> Refer
     plans = episode_files(folder, "plan")
     if not plans:
         raise CuesheetError(
-            f"{folder} contains no plan/*.json; expected the result folder of a run (results/DATASET)."
+            f"{folder} contains no plan/*.json; expected a result folder (results/DATASET)."
         )
     segments = {}
     for number, path in plans:

@@ -1,7 +1,7 @@
 """Compares the predicted segments of one episode with its reference segments.
 
-All times are seconds. `episode_sums` returns counts and sums that `metrics` adds up over episodes, so
-that ratios are made of pooled counts. Definitions with formulas: docs/evaluation.md.
+All times are seconds. `episode_sums` returns counts and sums that `metrics` adds up over episodes,
+so that ratios are made of pooled counts. Definitions with formulas: docs/evaluation.md.
 """
 
 from collections import Counter

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from processes import eventually
 
 from cuesheet.serving import job_server
 
@@ -22,7 +23,7 @@ Start = Callable[..., subprocess.Popen]
 @pytest.fixture
 def server(tmp_path) -> Iterator[job_server.JobServer]:
     started = job_server.JobServer(tmp_path)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not started.socket.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     yield started
@@ -49,7 +50,7 @@ def start(server, tmp_path) -> Start:
 
 
 def wait_for(path: Path) -> str:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not (path.exists() and path.read_text()) and time.monotonic() < deadline:
         time.sleep(0.01)
     return path.read_text()
@@ -131,10 +132,8 @@ SLEEPER = (
 
 
 def gone(pids: str) -> bool:
-    _, alive = psutil.wait_procs(
-        [psutil.Process(int(pid)) for pid in pids.split() if psutil.pid_exists(int(pid))], 20
-    )
-    return not alive
+    eventually(lambda: not [pid for pid in pids.split() if psutil.pid_exists(int(pid))])
+    return True
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

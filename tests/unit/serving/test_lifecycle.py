@@ -7,12 +7,12 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 from chat_server import KEY, completion, refusal, serving
+from processes import command_of, eventually, matching
 from pydantic import BaseModel
 
 from cuesheet.errors import CuesheetError
@@ -68,34 +68,20 @@ def state_of(server_file: Path) -> dict:
 
 def processes_of(server_file: Path) -> list[psutil.Process]:
     """Every live process that names the run's folder in its command line."""
-    found = []
-    for process in psutil.process_iter(["cmdline", "status"]):
-        words = process.info["cmdline"] or []
-        if any(str(server_file.parent) in word for word in words) and (
-            process.info["status"] != psutil.STATUS_ZOMBIE
-        ):
-            found.append(process)
-    return found
+    folder = str(server_file.parent)
+    return matching(lambda process: any(folder in word for word in process.cmdline()))
 
 
 def model_servers_of(server_file: Path) -> list[psutil.Process]:
     return [
         one
         for one in processes_of(server_file)
-        if "demo_vlm" in one.cmdline() and not is_guard(one)
+        if "demo_vlm" in command_of(one) and not is_guard(one)
     ]
 
 
 def is_guard(process: psutil.Process) -> bool:
-    return any(word.endswith("process_guard.py") for word in process.cmdline())
-
-
-def eventually(holds) -> None:
-    """Wait until `holds()`; fail after a time that is far beyond what it takes."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.05)
+    return any(word.endswith("process_guard.py") for word in command_of(process))
 
 
 def ask(server_file: Path, *texts: str, reply: type[BaseModel] = Acknowledgement) -> list:
