@@ -1,10 +1,9 @@
-"""Asking until there is an answer: bounded concurrency, retries, the ways round refusals."""
+"""Dispatches requests with bounded concurrency, retries and adjustments for each server."""
 
 import asyncio
-import json
 import logging
 import random
-import re
+import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -20,7 +19,11 @@ log = logging.getLogger(__name__)
 
 LONGEST_RETRY_AFTER_S = 300.0
 LONGEST_BACKOFF_S = 30.0
-# No reply has more tokens; a server that reports more is not believed.
+# Delays from this one on are shown on the terminal, at most once in this time.
+SHOWN_DELAY_S = 5.0
+# Rejections of one request after which it fails, each of which may name another parameter.
+MAX_REJECTIONS = 8
+# A larger token count in a response is ignored.
 MOST_TOKENS = 10**9
 
 
@@ -47,12 +50,12 @@ INDEPENDENT_STAGES = frozenset({"vqa"})
 
 
 class FairSemaphore:
-    """Bounds what runs at once.
+    """Bounds the number of requests in flight.
 
-    A free slot goes to the waiting groups in turn, not to the longest, so that an episode with many
-    calls does not hold back the chain of calls of another. Calls that nothing waits for come last,
-    in the order in which they came: they fill what the others leave, and episodes are finished one
-    after the other, not all at the same moment.
+    A free slot goes to the waiting groups in turn, so an episode with many requests does not delay
+    the chain of requests of another. Low-priority requests, which no other request waits for, come
+    last, in the order of their arrival: they fill the remaining slots, and episodes are finished
+    one after the other.
     """
 
     def __init__(self, size: int) -> None:
@@ -62,7 +65,7 @@ class FairSemaphore:
 
     @asynccontextmanager
     async def acquire(self, group: str, *, low_priority: bool = False) -> AsyncIterator[None]:
-        """Hold one slot for the length of the block; `low_priority`: after all others."""
+        """Hold one slot for the length of the block; low-priority requests wait for all others."""
         if self._free > 0:
             self._free -= 1
         else:
@@ -102,7 +105,11 @@ class FairSemaphore:
 
 @dataclass
 class Outcome:
-    """A reply and what it took; `cacheable` is False where a later run may get a better one."""
+    """A response and what it cost.
+
+    `cacheable` is False if a later run may get a better one. `adjustments` names how the request
+    was changed for the server.
+    """
 
     reply: dict[str, Any]
     upstream: str
@@ -110,20 +117,28 @@ class Outcome:
     prompt_tokens: int
     completion_tokens: int
     cacheable: bool = True
+    adjustments: list[str] = field(default_factory=list)
 
 
 @dataclass
 class _Tally:
     stage: str
     attempts: int = 0
+    failures: int = 0  # attempts that count towards the bound
+    successes: int | None = None  # of the server, at the last attempt
     prompt_tokens: int = 0
     completion_tokens: int = 0
     upstream: str = ""
+    adjustments: list[str] = field(default_factory=list)
 
 
 @dataclass
 class Dispatcher:
-    """Asks a backend, with bounded concurrency, retries, and the known ways round refusals."""
+    """Sends requests to a backend, with bounded concurrency, retries and adjustments.
+
+    `notify` shows a line on the terminal. `on_fatal` is called once with the cause if no further
+    request can succeed, because the quota is exhausted.
+    """
 
     backend: Backend
     concurrency: int
@@ -132,28 +147,40 @@ class Dispatcher:
     first_backoff_s: float = 0.5
     usage: Usage | None = None
     sleep: Callable[[float], Any] = asyncio.sleep
+    notify: Callable[[str], None] = log.warning
+    on_fatal: Callable[[str], None] = log.error
+    fatal: CallFailedError | None = None
     _slots: FairSemaphore = field(init=False)
+    _notices: set[str] = field(default_factory=set)
+    _delay_shown_until: float = 0.0
 
     def __post_init__(self) -> None:
         self._slots = FairSemaphore(self.concurrency)
 
-    async def complete(self, body: Mapping[str, Any], group: str, stage: str = "") -> Outcome:
-        """Return the reply to a chat request. Raises CallFailedError, BackendFailedError.
+    def notify_once(self, text: str) -> None:
+        """Show a line on the terminal if this run has not shown it before."""
+        if text not in self._notices:
+            self._notices.add(text)
+            log.warning("%s", text)
+            self.notify(text)
 
-        A reply that was cut at its token budget is asked once more with twice the budget; if that
-        is refused or fails, the cut reply is what there is.
+    async def complete(self, body: Mapping[str, Any], group: str, stage: str = "") -> Outcome:
+        """Return the response to a chat request. Raises CallFailedError, BackendFailedError.
+
+        A reply that was cut off at its token limit is requested once more with twice the limit; if
+        that fails, the cut reply is returned.
         """
         tally = _Tally(stage)
         reply = await self._with_retries(body, group, tally)
         cacheable = True
         budget = "max_completion_tokens" if body.get("max_completion_tokens") else "max_tokens"
         if reply["choices"][0].get("finish_reason") == "length" and body.get(budget):
-            log.info("%s: reply cut at %s tokens; asked with twice that", group, body[budget])
+            log.info("%s: reply cut off at %s tokens; retried with twice that", group, body[budget])
             try:
                 reply = await self._with_retries({**body, budget: 2 * body[budget]}, group, tally)
             except CallFailedError as error:
                 cacheable = error.kind != "gave_up"
-                log.warning("%s: twice the tokens were refused: %s", group, error.message)
+                log.warning("%s: twice the tokens were rejected: %s", group, error.message)
         return Outcome(
             reply,
             tally.upstream,
@@ -161,13 +188,15 @@ class Dispatcher:
             tally.prompt_tokens,
             tally.completion_tokens,
             cacheable,
+            tally.adjustments,
         )
 
     async def _with_retries(
         self, body: Mapping[str, Any], group: str, tally: _Tally
     ) -> dict[str, Any]:
+        tally.failures = 0
         retrying = tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(self.max_attempts),
+            stop=lambda state: tally.failures >= self.max_attempts,
             retry=tenacity.retry_if_exception_type(TransientError),
             wait=self._wait_s,
             before_sleep=self._before_sleep,
@@ -178,11 +207,14 @@ class Dispatcher:
             return await retrying(self._attempt, body, group, tally)
         except CallFailedError as error:
             error.attempts = tally.attempts
+            if error.kind == "quota_exhausted" and self.fatal is None:
+                self.fatal = error
+                self.on_fatal(f"{tally.upstream}: {error.message}")
             raise
         except TransientError as error:
             raise CallFailedError(
                 502,
-                f"given up after {self.max_attempts} attempts; the last: {error}",
+                f"failed after {tally.attempts} attempts; the last error: {error}",
                 "gave_up",
                 tally.attempts,
             ) from error
@@ -198,10 +230,19 @@ class Dispatcher:
                 waiting = False
                 counters.in_flight += 1
                 counters.in_flight_peak = max(counters.in_flight_peak, counters.in_flight)
+                successes = upstream.successes if tally.successes is None else tally.successes
+                tally.successes = upstream.successes
                 if self.usage:
                     self.usage.enter(tally.stage)
                 try:
-                    return await self._ask(upstream, body, tally)
+                    return await self._send(upstream, body, tally)
+                except TransientError as error:
+                    # A rate limit is no failure as long as the server serves other requests.
+                    made_progress = upstream.successes > successes
+                    tally.failures = (
+                        1 if error.rate_limited and made_progress else (tally.failures + 1)
+                    )
+                    raise
                 finally:
                     counters.in_flight -= 1
                     if self.usage:
@@ -210,51 +251,32 @@ class Dispatcher:
             if waiting:
                 counters.waiting -= 1
 
-    async def _ask(
+    async def _send(
         self, upstream: Upstream, body: Mapping[str, Any], tally: _Tally
     ) -> dict[str, Any]:
-        """Ask, without the processor's arguments where a server takes none from requests.
+        """Send a request as the server takes it, which is learned from its rejections.
 
-        vLLM since 0.32 does not unless it was started with --trust-request-mm-kwargs.
+        An adjustment is kept for later requests once a request with it has succeeded.
         """
-        if body.get("mm_processor_kwargs") is None:
-            return await self._ask_typed(upstream, body, tally)
-        if not upstream.rejects_mm_processor_kwargs:
+        if self.fatal is not None:
+            raise self.fatal
+        adjustments = upstream.adjustments
+        for _ in range(MAX_REJECTIONS):
             try:
-                return await self._ask_typed(upstream, body, tally)
+                reply = await self._counted(upstream, adjustments.apply(body), tally)
+                break
             except CallFailedError as error:
-                if error.status not in (400, 422) or "mm_processor_kwargs" not in error.message:
+                sent = adjustments.apply(body)
+                learned = adjustments.learn(error.error, sent) if error.error else None
+                if learned is None or learned == adjustments:
                     raise
-        plain = {name: value for name, value in body.items() if name != "mm_processor_kwargs"}
-        reply = await self._ask_typed(upstream, plain, tally)
-        if not upstream.rejects_mm_processor_kwargs:
-            upstream.rejects_mm_processor_kwargs = True
-            log.warning(
-                "%s rejects mm_processor_kwargs (a vLLM takes them with "
-                "--trust-request-mm-kwargs); from now on they are left out, so the server samples "
-                "clips and sizes pictures as it was started to",
-                upstream.name,
-            )
-        return reply
-
-    async def _ask_typed(
-        self, upstream: Upstream, body: Mapping[str, Any], tally: _Tally
-    ) -> dict[str, Any]:
-        structured = body.get("response_format") is not None
-        if structured and upstream.rejects_response_format:
-            return await self._counted(upstream, in_plain_words(body), tally)
-        try:
-            return await self._counted(upstream, body, tally)
-        except CallFailedError as error:
-            if not (structured and names_response_format(error)):
-                raise
-        reply = await self._counted(upstream, in_plain_words(body), tally)
-        if not upstream.rejects_response_format:
-            upstream.rejects_response_format = True
-            log.warning(
-                "%s rejects response_format; from now on its schema is part of the question",
-                upstream.name,
-            )
+                adjustments = learned
+        else:
+            raise CallFailedError(400, "the server rejects every form of the request", "refused")
+        tally.adjustments = adjustments.describe(body)
+        for change in set(adjustments.describe()) - set(upstream.adjustments.describe()):
+            self.notify_once(f"the server rejects part of a request; from now on {change}")
+        upstream.adjustments |= adjustments
         return reply
 
     async def _counted(
@@ -277,50 +299,20 @@ class Dispatcher:
         error = state.outcome.exception() if state.outcome else None
         backoff = min(LONGEST_BACKOFF_S, self.first_backoff_s * 2.0 ** (state.attempt_number - 1))
         jittered = backoff * random.uniform(0.5, 1.0)
-        asked_for = getattr(error, "retry_after_s", None)
-        if asked_for is None:
+        delay_s = getattr(error, "retry_after_s", None)
+        if delay_s is None:
             return jittered
-        return min(asked_for, LONGEST_RETRY_AFTER_S) + jittered * 0.2
+        return min(delay_s, LONGEST_RETRY_AFTER_S) + jittered * 0.2
 
     def _before_sleep(self, state: tenacity.RetryCallState) -> None:
         self.counters.retries += 1
         error = state.outcome.exception() if state.outcome else None
         wait_s = state.next_action.sleep if state.next_action else 0.0
         log.warning("attempt %d failed (%s); next in %.1f s", state.attempt_number, error, wait_s)
-
-
-def names_response_format(error: CallFailedError) -> bool:
-    """Tell whether a refusal is about structured output, as far as its message says."""
-    if error.status not in (400, 404, 415, 422, 501):
-        return False
-    return bool(re.search(r"response_format|json_schema|structured.?output|guided", error.message))
-
-
-def in_plain_words(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the request without `response_format`, its schema appended to the last question."""
-    plain = {name: value for name, value in body.items() if name != "response_format"}
-    form = body["response_format"]
-    schema = form.get("json_schema", {}).get("schema") if isinstance(form, dict) else None
-    order = "Reply with one JSON object only, no other text."
-    if schema is not None:
-        text = json.dumps(schema, separators=(",", ":"), ensure_ascii=False)
-        order = (
-            f"Reply with one JSON object only, no other text. It must follow this schema: {text}"
-        )
-    messages = list(body["messages"])
-    for index in range(len(messages) - 1, -1, -1):
-        message = messages[index]
-        if message.get("role") != "user":
-            continue
-        content = message.get("content")
-        if isinstance(content, list):
-            content = [*content, {"type": "text", "text": order}]
-            if len(content) > 1 and content[-2].get("type") == "text":
-                text = f"{content[-2]['text']}\n\n{order}"
-                content = [*content[:-2], {"type": "text", "text": text}]
-        else:
-            content = f"{content}\n\n{order}"
-        messages[index] = {**message, "content": content}
-        break
-    plain["messages"] = messages
-    return plain
+        delay_s, now = getattr(error, "retry_after_s", None), time.monotonic()
+        if delay_s is None or wait_s < SHOWN_DELAY_S or now < self._delay_shown_until:
+            return
+        self._delay_shown_until = now + max(SHOWN_DELAY_S, 0.9 * wait_s)
+        at = time.strftime("%H:%M:%S", time.localtime(time.time() + wait_s))
+        bound = f" (it asks for {delay_s:.0f} s)" if delay_s > LONGEST_RETRY_AFTER_S else ""
+        self.notify(f"{error}; next attempt in {wait_s:.0f} s, at {at}{bound}")

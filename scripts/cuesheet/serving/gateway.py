@@ -22,6 +22,7 @@ from cuesheet.serving.backends import ReplayBackend
 from cuesheet.serving.dispatcher import INDEPENDENT_STAGES, Dispatcher, FairSemaphore
 from cuesheet.serving.response_cache import ResponseCache, describe_request, key_of
 from cuesheet.serving.upstream import Backend, BackendFailedError, CallFailedError, ChatBody
+from cuesheet.vlm.parsing import message_text
 
 log = logging.getLogger(__name__)
 
@@ -164,6 +165,7 @@ class Gateway:
             "model": model if isinstance(model := found.reply.get("model"), str) else None,
             "prompt_tokens": found.asked.get("prompt_tokens", 0),
             "completion_tokens": found.asked.get("completion_tokens", 0),
+            "adjustments": found.asked.get("adjustments", []),
         }
         return found.reply, about
 
@@ -175,12 +177,16 @@ class Gateway:
             return _Found(entry["reply"], entry, hit=True)
         begun = time.monotonic()
         outcome = await self.dispatcher.complete(body, group, stage)
+        source = message_text(outcome.reply["choices"][0]["message"])[1]
+        if source not in ("", "content"):
+            self.dispatcher.notify_once(f"the server returns answers in {source}; they are used")
         asked = {
             "upstream": outcome.upstream,
             "attempts": outcome.attempts,
             "latency_s": round(time.monotonic() - begun, 4),
             "prompt_tokens": outcome.prompt_tokens,
             "completion_tokens": outcome.completion_tokens,
+            **({"adjustments": outcome.adjustments} if outcome.adjustments else {}),
         }
         if outcome.cacheable:
             kept = await asyncio.get_running_loop().run_in_executor(

@@ -40,19 +40,25 @@ def start(config: dict[str, Any], run_root: Path | str) -> Path:
     files.write_json(config_file, config, mode=0o600)
     server_file = run_dir / "server.json"
     log_file = run_dir / "supervisor.log"
-    first = {"state": "starting", "url": None, "api_key": None, "pid": None}
-    first |= {"parent_pid": os.getpid(), "error": None, "logs": {"supervisor": str(log_file)}}
-    files.write_json(server_file, first, mode=0o600)
     arguments = ["--config", str(config_file), "--run-dir", str(run_dir)]
     arguments += ["--parent-pid", str(os.getpid())]
     with log_file.open("ab") as output:
-        _started[server_file] = subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "cuesheet.serving.lifecycle", *arguments],
-            stdin=subprocess.DEVNULL,
+            # Closed below: the process waits until server.json names it.
+            stdin=subprocess.PIPE,
             stdout=output,
-            # stderr stays the run's own: the progress line goes there.
+            # stderr stays that of the run, for the progress line.
             start_new_session=True,
         )
+    _started[server_file] = process
+    first = {"state": "starting", "url": None, "api_key": None, "pid": process.pid}
+    first |= {"parent_pid": os.getpid(), "error": None, "logs": {"supervisor": str(log_file)}}
+    try:
+        files.write_json(server_file, first, mode=0o600)
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
     return server_file
 
 
@@ -132,7 +138,8 @@ def main(arguments: list[str] | None = None) -> int:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     logging.getLogger("asyncio").setLevel(logging.WARNING)
-    # Only here, in the process of its own: these imports cost half a CPU second.
+    sys.stdin.read()  # until the parent has written server.json
+    # Imported in this process only: these imports cost half a CPU second.
     try:
         import asyncio
 

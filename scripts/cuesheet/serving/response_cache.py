@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 from cuesheet import files
+from cuesheet.vlm.parsing import message_text
 
 log = logging.getLogger(__name__)
 
@@ -68,8 +69,7 @@ def is_complete(reply: Any) -> bool:
         return False
     if not _has_message(reply):
         return False
-    content = reply["choices"][0]["message"].get("content")
-    return isinstance(content, str) and bool(content.strip())
+    return bool(message_text(reply["choices"][0]["message"])[0].strip())
 
 
 def is_usable(entry: Mapping[str, Any]) -> bool:

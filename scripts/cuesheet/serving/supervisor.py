@@ -6,6 +6,7 @@ when the process that started it is gone. What it started ends with it.
 
 import asyncio
 import contextlib
+import functools
 import gc
 import itertools
 import logging
@@ -148,6 +149,16 @@ def _say(text: str) -> None:
         print(f"cuesheet: {text}", file=sys.stderr, flush=True)
 
 
+def _end_run(server_file: ServerFile, parent_pid: int | None, cause: str) -> None:
+    """Make jobs fail at once with the cause, and ask Snakemake to start no further jobs."""
+    log.error("%s", cause)
+    _say(cause)
+    server_file.write(state="failed", error=cause)
+    if parent_pid is not None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(parent_pid, signal.SIGTERM)
+
+
 async def supervise(config: dict[str, Any], run_dir: Path, parent_pid: int) -> int:
     """Serve until the run ends; return the exit status."""
     # Thousands of requests may wait here at once; looking at all of them for cycles, which they
@@ -171,6 +182,10 @@ async def supervise(config: dict[str, Any], run_dir: Path, parent_pid: int) -> i
             ending.callback(usage.write, ended=True)
             gateway, url = await _open_gateway(config, backend, ending)
             gateway.dispatcher.usage = usage
+            gateway.dispatcher.notify = _say
+            gateway.dispatcher.on_fatal = functools.partial(
+                _end_run, server_file, parent_pid if config.get("ends_run") else None
+            )
             progress = Progress(
                 Path(config["results_dir"]), config.get("totals") or {}, gateway.snapshot
             )

@@ -10,9 +10,9 @@ import ipaddress
 import json
 import ssl
 import time
+import zlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -20,18 +20,24 @@ import httpx2
 import openai
 from openai import AsyncOpenAI, DefaultAioHttpClient
 
+from cuesheet.serving.adjustments import Adjustments
+from cuesheet.serving.server_errors import (
+    STRUCTURED_OUTPUT,
+    ServerError,
+    error_in_reply,
+    read_error,
+)
 from cuesheet.vlm.parsing import load_finite
 
-# Temporary by nature: request timeout, too early, too many requests.
-RETRIED_STATUSES = frozenset({408, 425, 429})
 # Shorter than the 5 s after which common servers close idle connections.
 KEEP_ALIVE_S = 3.0
 FAILURES_BEFORE_COOLDOWN = 3
 FIRST_COOLDOWN_S = 5.0
 LONGEST_COOLDOWN_S = 60.0
-# A chat reply is a few kilobytes; a larger one than this is not read to its end.
+# A chat response has a few kilobytes; a larger one than this is not read to its end. Compressed
+# bytes are bounded too, in steps that a decompression bomb cannot turn into much memory.
 LARGEST_REPLY_BYTES = 8 * 1024 * 1024
-LARGEST_ERROR_BYTES = 64 * 1024
+LARGEST_ERROR_BYTES = 16 * 1024
 # The `finish_reason` of the empty reply that stands for one that was too large.
 TOO_LARGE = "reply_too_large"
 # A shorter key is a placeholder ("none", "EMPTY") and may be part of any text.
@@ -39,12 +45,13 @@ SHORTEST_SECRET = 8
 
 
 class CallFailedError(Exception):
-    """A call that no retry will save: `status` and `message` go back to the job.
+    """A request that a retry would not help: `status` and `message` are returned to the job.
 
-    `key` is the call's key in the cache, once it is known.
+    `key` is the request's key in the cache once it is known; `error` is what the server reported.
     """
 
     key: str | None = None
+    error: ServerError | None = None
 
     def __init__(self, status: int, message: str, kind: str, attempts: int = 0) -> None:
         super().__init__(message)
@@ -55,15 +62,22 @@ class CallFailedError(Exception):
 
 
 class TransientError(Exception):
-    """A failed attempt that is worth another one, after `retry_after_s` if the server said so."""
+    """A failed attempt to retry, after `retry_after_s` if the server named a delay."""
 
-    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, message: str, retry_after_s: float | None = None, rate_limited: bool = False
+    ) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.rate_limited = rate_limited
+
+
+class _BlockedError(Exception):
+    """A content filter blocked the request or its reply; the message is the server's."""
 
 
 class BackendFailedError(Exception):
-    """There is no model server and there will be none in this run."""
+    """No model server is running and none will be started in this run."""
 
 
 class ChatBody(Mapping[str, Any]):
@@ -113,8 +127,8 @@ async def _bound_errors(response: httpx2.Response) -> None:
 class Upstream:
     """One OpenAI-compatible server.
 
-    `structured`: whether it is sent `response_format`, until it refuses that; else the form is
-    asked for in words. A server on this machine is reached without the proxies of the environment.
+    `structured`: whether requests have `response_format`; if not, the reply schema is sent in the
+    prompt. A server on this machine is reached without the proxies of the environment.
     """
 
     def __init__(
@@ -125,8 +139,9 @@ class Upstream:
         self.timeout_s = timeout_s
         self.in_flight = 0
         self.groups = 0
-        self.rejects_response_format = not structured
-        self.rejects_mm_processor_kwargs = False
+        self.adjustments = Adjustments(schema_in_prompt=not structured)
+        self.successes = 0
+        self.paused_until = 0.0
         self._failures_in_row = 0
         self._cooling_down_until = 0.0
         self._base_url = base_url.rstrip("/")
@@ -135,47 +150,52 @@ class Upstream:
 
     @property
     def cooling_down(self) -> bool:
-        """Whether recent failures keep new calls away for a moment."""
+        """Whether new requests go elsewhere for now, because recent ones failed."""
         return time.monotonic() < self._cooling_down_until
 
     async def ask(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Send the request once and return the reply as the server gave it.
+        """Send the request once and return the response as the server sent it.
 
-        A reply that is too large is not read: one without text, with the finish reason TOO_LARGE,
-        replaces it. Raises TransientError (lost connection, timeout, 429, 5xx, a reply that is not
-        a chat completion) or CallFailedError (any other error response).
+        A response that is too large is replaced by one without text and with the finish reason
+        TOO_LARGE. A request that a content filter blocked is answered by a refusal. Raises
+        TransientError (lost connection, timeout, 429, 5xx, a response that is not a chat
+        completion) or CallFailedError (any other error response).
         """
         self.in_flight += 1
         try:
             async with asyncio.timeout(self.timeout_s):
                 content = await self._complete(body)
             reply = _too_large(body) if content is None else self._read(content)
+        except _BlockedError as blocked:
+            return _refused(body, str(blocked))
         except TimeoutError as error:
             self._failed()
             raise TransientError(f"{self.name}: no reply within {self.timeout_s:g} s") from error
         except openai.APIStatusError as error:
-            raise self._refusal(error.response) from error
+            return self._rejected(body, error.response)
         except (openai.APIConnectionError, httpx2.HTTPError, OSError) as error:
             raise self._lost(error) from error
         finally:
             self.in_flight -= 1
         self._failures_in_row = 0
+        self.successes += 1
         return reply
 
     async def models(self) -> list[str]:
         """Return the ids of `/v1/models`. Raises ValueError that says what came instead."""
         try:
             async with asyncio.timeout(self.timeout_s):
-                response = await self._opened().models.with_raw_response.list()
+                async with self._opened().models.with_streaming_response.list() as response:
+                    content = await self._bounded(response.http_response)
         except TimeoutError:
             raise ValueError(f"{self.name}: no reply within {self.timeout_s:g} s") from None
         except openai.APIStatusError as error:
-            message = self.without_key(_message_of(error.response)[0])
+            message = self.without_key(self._error_of(error.response).message)
             raise ValueError(f"{self.name}: {error.status_code} {message}") from None
         except (openai.APIConnectionError, httpx2.HTTPError, OSError) as error:
             raise ValueError(str(self._lost(error))) from error
         try:
-            return [str(model["id"]) for model in json.loads(response.content)["data"]]
+            return [str(model["id"]) for model in json.loads(content or b"")["data"]]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"{self.name}: the reply is not a list of models ({error})") from error
 
@@ -186,14 +206,27 @@ class Upstream:
     async def _complete(self, body: Mapping[str, Any]) -> bytes | None:
         """Return the reply's bytes; None if there are more than LARGEST_REPLY_BYTES."""
         rest = {name: value for name, value in body.items() if name not in ("model", "messages")}
-        content = bytearray()
         async with self._opened().chat.completions.with_streaming_response.create(
             model=body.get("model") or "", messages=body["messages"], extra_body=rest
         ) as response:
-            async for chunk in response.iter_bytes():
-                content += chunk
-                if len(content) > LARGEST_REPLY_BYTES:
-                    return None
+            return await self._bounded(response.http_response)
+
+    async def _bounded(self, response: httpx2.Response) -> bytes | None:
+        """Read and decompress a response; None if it has more than LARGEST_REPLY_BYTES."""
+        encoding = response.headers.get("content-encoding", "identity").lower()
+        if encoding not in ("identity", "gzip", "deflate"):
+            raise self._unusable(f"its responses have the encoding {encoding!r}, not requested")
+        unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32) if encoding != "identity" else None
+        content = bytearray()
+        async for chunk in response.aiter_raw():
+            if unpacker is not None:
+                try:
+                    chunk = unpacker.decompress(chunk, LARGEST_REPLY_BYTES + 1 - len(content))
+                except zlib.error as error:
+                    raise self._unusable(f"its response cannot be decompressed ({error})") from None
+            content += chunk
+            if len(content) > LARGEST_REPLY_BYTES:
+                return None
         return bytes(content)
 
     def _opened(self) -> AsyncOpenAI:
@@ -234,29 +267,51 @@ class Upstream:
         try:
             reply = load_finite(scrubbed(content, self._api_key))
         except (ValueError, RecursionError) as error:
-            raise self._unusable(f"the reply is not JSON ({error})") from error
+            raise self._unusable(f"the response is not JSON ({error})") from error
+        if (reported := error_in_reply(reply)) is not None:
+            raise self._error(reported)
         choices = reply.get("choices") if isinstance(reply, dict) else None
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-            raise self._unusable("the reply has no choices")
+            raise self._unusable("the response has no choices")
         if not isinstance(choices[0].get("message"), dict):
-            raise self._unusable("the reply's choice has no message")
+            raise self._unusable("the response's choice has no message")
         return reply
 
     def _unusable(self, what: str) -> TransientError:
         self._failed()
         return TransientError(f"{self.name}: {what}")
 
-    def _refusal(self, response: httpx2.Response) -> TransientError | CallFailedError:
-        status = response.status_code
-        message, code = _message_of(response)
-        message = self.without_key(message)
-        if status in RETRIED_STATUSES or status >= 500:
-            if status != 429:
-                self._failed()
-            wait = _retry_after_s(response.headers)
-            return TransientError(f"{self.name}: {status} {message}", wait)
-        kind = "context_length_exceeded" if code == "context_length_exceeded" else "refused"
-        return CallFailedError(status, message, kind)
+    def _error_of(self, response: httpx2.Response) -> ServerError:
+        """Read an error response, without the key if the server repeats it."""
+        content = scrubbed(response.content, self._api_key)
+        return read_error(response.status_code, response.headers, content)
+
+    def _rejected(self, body: Mapping[str, Any], response: httpx2.Response) -> dict[str, Any]:
+        """Return a refusal if a content filter blocked the request; else raise its error."""
+        error = self._error(self._error_of(response))
+        if isinstance(error, _BlockedError):
+            return _refused(body, str(error))
+        raise error
+
+    def _error(self, error: ServerError) -> Exception:
+        if error.kind == "content_filter":
+            return _BlockedError(error.message)
+        if error.kind == "rate_limited":
+            message = f"{self.name}: {error.status} {error.message}"
+            return TransientError(message, error.retry_after_s, rate_limited=True)
+        learnable = (
+            STRUCTURED_OUTPUT.search(error.message) and not self.adjustments.schema_in_prompt
+        )
+        if error.kind == "temporary" and not (error.status == 500 and learnable):
+            self._failed()
+            return TransientError(
+                f"{self.name}: {error.status} {error.message}", error.retry_after_s
+            )
+        kind = error.kind if error.kind != "temporary" else "refused"
+        advice = f". {error.advice}" if error.advice and kind != "context_length_exceeded" else ""
+        failed = CallFailedError(error.status, f"{error.message}{advice}", kind)
+        failed.error = error
+        return failed
 
     def _failed(self, refused: bool = False) -> None:
         self._failures_in_row += 1
@@ -371,7 +426,7 @@ class ExternalBackend:
 
 
 def is_loopback(url: str) -> bool:
-    """Tell whether a URL names this machine, which no proxy is to be asked for."""
+    """Tell whether a URL names this machine, which is reached without a proxy."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -380,45 +435,20 @@ def is_loopback(url: str) -> bool:
 
 
 def scrubbed(text: bytes, key: str | None) -> bytes:
-    """`text` without the key, wherever a server repeats it."""
+    """Return `text` with the key replaced."""
     if key is None or len(key) < SHORTEST_SECRET:
         return text
     return text.replace(key.encode(), b"***")
+
+
+def _refused(body: Mapping[str, Any], said: str) -> dict[str, Any]:
+    """Return the chat completion that stands for a request which a content filter blocked."""
+    message = {"role": "assistant", "content": None, "refusal": said}
+    choice = {"index": 0, "message": message, "finish_reason": "content_filter"}
+    return {"object": "chat.completion", "model": body.get("model"), "choices": [choice]}
 
 
 def _too_large(body: Mapping[str, Any]) -> dict[str, Any]:
     message = {"role": "assistant", "content": None}
     choice = {"index": 0, "message": message, "finish_reason": TOO_LARGE}
     return {"object": "chat.completion", "model": body.get("model"), "choices": [choice]}
-
-
-def _message_of(response: httpx2.Response) -> tuple[str, Any]:
-    """Return what a refusal says, and its error code if it has one."""
-    text = response.content.decode(errors="replace")
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        found = None
-    code = None
-    if isinstance(found, dict):
-        found = found.get("error", found)
-        if isinstance(found, dict):
-            code = found.get("code")
-            found = found.get("message") or found.get("detail") or found
-    shown = found if isinstance(found, str) else text
-    return (shown.strip() or "(no message)")[:2000], code
-
-
-def _retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds of a Retry-After header, given as a number or as an HTTP date."""
-    value = headers.get("retry-after")
-    if value is None:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return None

@@ -285,6 +285,8 @@ class Vlm:
         call["latency_s"] = round(call["latency_s"] + about.get("latency_s", 0.0), 4)
         for count in ("prompt_tokens", "completion_tokens", "attempts"):
             call[count] += about.get(count) or 0
+        if about.get("adjustments"):
+            call["adjustments"] = about["adjustments"]
         choice = answer["choices"][0]
         reason = choice.get("finish_reason")
         call["finish_reason"] = reason if isinstance(reason, str) else None

@@ -111,8 +111,8 @@ async def wait_until_ready(server_file: Path | str, wait_s: float = 120.0) -> Ga
             )
         if state.get("pid") and not is_running(state["pid"]):
             raise SurroundingsError(
-                f"the process of the run's gateway (pid {state['pid']}, from {path}) is gone. "
-                f"{_log_hint(path)}"
+                f"the process of the run's gateway (pid {state['pid']}, from {path}) ended "
+                f"unexpectedly. {_log_hint(path)}\n{log_tails(state)}".rstrip()
             )
         if time.monotonic() > deadline:
             raise SurroundingsError(

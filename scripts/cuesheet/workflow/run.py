@@ -443,6 +443,7 @@ class Run:
             "shard": self.shard,
             "results_dir": str(self.results_root),
             "totals": self.totals(),
+            "ends_run": True,
         }
 
     def totals(self) -> dict[str, dict[str, list[str]]]:

@@ -1,0 +1,125 @@
+"""Changes to requests that a server needs: parameters it rejects, the reply schema in the prompt.
+
+A server that rejects a parameter says so in its error response. `Adjustments.learn` reads that
+response, `Adjustments.apply` changes a request accordingly, and `describe` names the changes for
+the terminal and the provenance of a response.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cuesheet.serving.server_errors import STRUCTURED_OUTPUT, ServerError
+
+# Fields that a chat request cannot do without.
+_REQUIRED = frozenset({"model", "messages", "response_format"})
+_LEARNED_STATUSES = frozenset({400, 403, 404, 405, 415, 422, 500, 501})
+_REJECTED = re.compile(
+    r"unsupported|not (?:currently )?support|unknown|unrecogni[sz]ed|unexpected|disabled|deprecated"
+    r"|extra (?:input|field)|extra_forbidden|not permitted|not allowed|cannot|only the default"
+    r"|does(?:n't| not)|invalid (?:field|parameter|argument)|no such|not available|incompatible"
+    r"|ignored|forbidden|trust-request|rejected|refused",
+    re.IGNORECASE,
+)
+_ONLY_ONE = re.compile(r"\bboth\b|only one|together|either", re.IGNORECASE)
+_NOT_SUPPORTED = re.compile(r"unsupported|not (?:currently )?support|unknown|max_completion_tokens")
+
+
+@dataclass(frozen=True)
+class Adjustments:
+    """How the requests to one server differ from those that jobs make."""
+
+    omitted: frozenset[str] = frozenset()
+    max_completion_tokens: bool = False  # sent in place of max_tokens
+    schema_in_prompt: bool = False
+
+    def __or__(self, other: "Adjustments") -> "Adjustments":
+        return Adjustments(
+            self.omitted | other.omitted,
+            self.max_completion_tokens or other.max_completion_tokens,
+            self.schema_in_prompt or other.schema_in_prompt,
+        )
+
+    def apply(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the request as this server takes it."""
+        if self.schema_in_prompt and body.get("response_format") is not None:
+            body = with_schema_in_prompt(body)
+        if self.max_completion_tokens and "max_tokens" in body:
+            body = {
+                "max_completion_tokens" if name == "max_tokens" else name: value
+                for name, value in body.items()
+            }
+        if self.omitted & set(body):
+            body = {name: value for name, value in body.items() if name not in self.omitted}
+        return body
+
+    def learn(self, error: ServerError, body: Mapping[str, Any]) -> "Adjustments | None":
+        """Return the adjustments after the rejection of `body`; None if it cannot be avoided."""
+        if error.status not in _LEARNED_STATUSES or error.kind not in ("refused", "temporary"):
+            return None
+        given = {name for name, value in body.items() if value is not None}
+        named = self._named(error, given - _REQUIRED)
+        if "max_tokens" in named and _NOT_SUPPORTED.search(error.message):
+            return replace(self, max_completion_tokens=True)
+        if {"temperature", "top_p"} <= named and _ONLY_ONE.search(error.message):
+            return replace(self, omitted=self.omitted | {"top_p"})
+        if named and error.status < 500 and _REJECTED.search(f"{error.code} {error.message}"):
+            return replace(self, omitted=self.omitted | named)
+        said = f"{error.param} {error.message}"
+        if "response_format" in given and STRUCTURED_OUTPUT.search(said):
+            return replace(self, schema_in_prompt=True)
+        return None
+
+    @staticmethod
+    def _named(error: ServerError, names: set[str]) -> set[str]:
+        """Return which of the parameters an error is about."""
+        if error.param in names:
+            return {error.param}
+        return {
+            name
+            for name in names
+            if re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", error.message)
+        }
+
+    def describe(self, body: Mapping[str, Any] | None = None) -> list[str]:
+        """Name the changes, only those that concern `body` if it is given."""
+        changes = [
+            f"{name} is omitted"
+            for name in sorted(self.omitted)
+            if body is None or body.get(name) is not None
+        ]
+        if self.max_completion_tokens and (body is None or "max_tokens" in body):
+            changes.append("max_tokens is sent as max_completion_tokens")
+        if self.schema_in_prompt and (body is None or body.get("response_format") is not None):
+            changes.append("the reply schema is sent in the prompt instead of response_format")
+        return changes
+
+
+def with_schema_in_prompt(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the request without `response_format`, its schema appended to the last question."""
+    plain = {name: value for name, value in body.items() if name != "response_format"}
+    form = body["response_format"]
+    schema = form.get("json_schema", {}).get("schema") if isinstance(form, dict) else None
+    order = "Reply with one JSON object only, no other text."
+    if schema is not None:
+        text = json.dumps(schema, separators=(",", ":"), ensure_ascii=False)
+        order = f"{order[:-1]}. It must follow this schema: {text}"
+    messages = list(body["messages"])
+    for index in range(len(messages) - 1, -1, -1):
+        message = messages[index]
+        if message.get("role") != "user":
+            continue
+        content = message.get("content")
+        if isinstance(content, list):
+            content = [*content, {"type": "text", "text": order}]
+            if len(content) > 1 and content[-2].get("type") == "text":
+                text = f"{content[-2]['text']}\n\n{order}"
+                content = [*content[:-2], {"type": "text", "text": text}]
+        else:
+            content = f"{content}\n\n{order}"
+        messages[index] = {**message, "content": content}
+        break
+    plain["messages"] = messages
+    return plain
