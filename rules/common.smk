@@ -25,7 +25,7 @@ from cuesheet.cluster.plan import ShardPlans
 from cuesheet.cluster.targets import Targets
 from cuesheet.dataset.index_state import file_state
 from cuesheet.errors import CuesheetError
-from cuesheet.vlm import prompts as prompt_files
+from cuesheet.config import prompt_files
 from cuesheet.workflow.load import load_run
 
 

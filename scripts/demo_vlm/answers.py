@@ -100,11 +100,17 @@ def _object(part: dict, document: dict, facts: Facts) -> dict[str, Any]:
     if {"question", "answer"} <= keys:
         inner = set(schema.resolve(properties["answer"], document).get("properties", {}))
         answer, text = _visual_answer(inner, facts)
-        return {"answer": answer, "question": text}
+        return {"locations": _locations(facts), "answer": answer, "question": text}
     for kind, values in _KINDS:
         if kind <= keys:
             return values(facts)
     return {}
+
+
+def _locations(facts: Facts) -> str:
+    """Return where the regions with the color of the most salient one are."""
+    color = facts.regions[0].color
+    return ", ".join(facts.place(region) for region in facts.regions if region.color == color)
 
 
 def _visual_answer(keys: set[str], facts: Facts) -> tuple[dict[str, Any], str]:
@@ -142,7 +148,7 @@ def _relation(first: vision.Region, facts: Facts) -> tuple[dict[str, Any], str]:
         relation = "left_of" if across < 0 else "right_of"
     else:
         relation = "above" if down < 0 else "below"
-    answer = {"subject": first.label, "relation": relation, "object": other}
+    answer = {"subject": first.label, "object": other, "relation": relation}
     return answer, f"Where is the {first.label} compared with the {other}?"
 
 
@@ -178,7 +184,8 @@ def _segmentation(facts: Facts) -> dict[str, Any]:
 
 def _label(facts: Facts) -> dict[str, Any]:
     label = phrases.imperative(facts.asked.first_label)
-    return {"label": label or phrases.labels(facts.asked.task, 1)[0]}
+    label = label or phrases.labels(facts.asked.task, 1)[0]
+    return {"what_changed": "The image changes.", "label": label}
 
 
 def _rephrasings(facts: Facts) -> dict[str, Any]:
@@ -200,6 +207,10 @@ def _interjection(facts: Facts) -> dict[str, Any]:
     return {"interjection": said, "speech": speech}
 
 
+def _task(facts: Facts) -> dict[str, Any]:
+    return {"what_changed": _scene(facts), "task": f"Move the {facts.regions[0].label}."}
+
+
 def _verdict(facts: Facts) -> dict[str, Any]:
     same = phrases.share_a_word(facts.asked.predicted_label, facts.asked.reference_label)
     why = "They share a word." if same else "They share no word."
@@ -215,6 +226,6 @@ _KINDS = (
     ({"interjection", "speech"}, _interjection),
     ({"speech"}, lambda f: {"speech": f"Okay, I will {phrases.imperative(f.asked.task)}."}),
     ({"same"}, _verdict),
-    ({"task"}, lambda f: {"task": f"Move the {f.regions[0].label}."}),
+    ({"task"}, _task),
     ({"label"}, _label),
 )

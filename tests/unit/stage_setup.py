@@ -11,7 +11,7 @@ from gateway_setup import gateway_before
 from PIL import Image
 
 from cuesheet.annotate.stage import Stage, open_stage
-from cuesheet.vlm import prompts
+from cuesheet.config import prompt_files
 
 PROMPTS = Path(__file__).resolve().parents[2] / "config" / "prompts"
 CAMERA = "observation.images.front"
@@ -85,7 +85,11 @@ async def asking(
         "sampling": sampling or {},
         "images": {"format": "png"},
     }
-    stages = {"plan": prompts.PLAN, "interjections": prompts.INTERJECTIONS, "vqa": prompts.VQA}
+    stages = {
+        "plan": prompt_files.PLAN,
+        "interjections": prompt_files.INTERJECTIONS,
+        "vqa": prompt_files.VQA,
+    }
     async with (
         serving(behave) as server,
         gateway_before(tmp_path, server.url, concurrency=concurrency) as running,

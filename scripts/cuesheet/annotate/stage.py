@@ -21,6 +21,7 @@ from cuesheet.files import atomic_path
 from cuesheet.vlm.client import Answer, Clip, Image, Media, Vlm
 from cuesheet.vlm.gateway_client import SERVER_FILE_VARIABLE, SHARED_FOLDER_VARIABLE
 from cuesheet.vlm.prompts import Prompts
+from cuesheet.vlm.replies import MAX_LABEL_WORDS, Relabel, Segmentation, shorten_label
 
 Reply = TypeVar("Reply", bound=BaseModel)
 
@@ -102,7 +103,7 @@ class Stage:
 
         `sampling`: parameters of this question that are not as configured.
         """
-        return await self.vlm.ask(
+        answer = await self.vlm.ask(
             name=name,
             prompt=prompt,
             reply=reply,
@@ -112,6 +113,20 @@ class Stage:
             needs_media=media is not None,
             sampling=sampling,
         )
+        self._shorten_labels(name, answer.value)
+        return answer
+
+    def _shorten_labels(self, name: str, value: BaseModel | None) -> None:
+        """Cut the labels that are still too long after a correction, with a warning for each."""
+        labeled = {Segmentation: lambda: value.subtasks, Relabel: lambda: [value]}
+        for part in labeled.get(type(value), list)():
+            label = shorten_label(part.label)
+            if label != part.label:
+                self.warn(
+                    f"{name}: the label {part.label!r} has more than {MAX_LABEL_WORDS} words; it "
+                    f"was shortened to {label!r}"
+                )
+                part.label = label
 
     async def ask_or_warn(
         self,

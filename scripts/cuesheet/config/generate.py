@@ -1,8 +1,8 @@
-"""Generate the files that follow from the settings models: `cuesheet config [--check]`.
+"""Generate the files that are derived from the settings models: `cuesheet config [--check]`.
 
 Makes `config/config.yaml` (every setting with its default and meaning), `config/config.schema.json`
-(for editors) and `docs/configuration.md` (the reference). With `--check` nothing is written; exit
-status 1 says that a file has drifted from the models.
+(for editors), `docs/configuration.md` (the reference) and `docs/prompts.md` (the variables of the
+prompt files). `--check` writes nothing and exits with status 1 if a file is outdated.
 """
 
 import argparse
@@ -16,13 +16,14 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from cuesheet.config import prompt_files
 from cuesheet.config.describe import choices, describe_expected, section_of
 from cuesheet.config.models import Config, DatasetEntry
 from cuesheet.config.types import Expected, parse_episodes
 from cuesheet.files import write_text
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-COMMAND = "make config"
+COMMAND = "cuesheet config"
 _WIDTH = 98
 
 
@@ -49,7 +50,7 @@ def yaml_text() -> str:
         *_comment(
             "Change the values to your liking, or put only those that differ into a file of your "
             "own and name it with --configfile. The comments and defaults come from "
-            "scripts/cuesheet/config; after a change there run: make config",
+            "scripts/cuesheet/config; after a change there run: cuesheet config",
             0,
         ),
         "",
@@ -128,7 +129,7 @@ def reference_text() -> str:
     lines = [
         "# Configuration reference",
         "",
-        "<!-- Generated from scripts/cuesheet/config by `make config`; do not edit. -->",
+        "<!-- Generated from scripts/cuesheet/config by `cuesheet config`; do not edit. -->",
         "",
         "Every setting, what it accepts, its default and its meaning. How to go about it, with "
         "examples: [config/README.md](../config/README.md). Times are in seconds (`_s`). Unknown "
@@ -175,6 +176,7 @@ def generated() -> dict[str, str]:
         "config/config.yaml": yaml_text(),
         "config/config.schema.json": schema_text(),
         "docs/configuration.md": reference_text(),
+        "docs/prompts.md": prompt_files.reference_text(),
     }
 
 
@@ -201,7 +203,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     for name in names:
         print(
-            f"{name} does not match scripts/cuesheet/config; run: make config (or {COMMAND})",
+            f"{name} is outdated; run: {COMMAND}",
             file=sys.stderr,
         )
     return 1 if names else 0

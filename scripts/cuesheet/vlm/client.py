@@ -214,11 +214,32 @@ class Vlm:
         first = await self._post(messages, reply, call, parameters)
         try:
             value = parse_reply(first, reply)
-            call["outcome"] = "ok"
-            return Answer(value, first, call)
         except UnusableReplyError as error:
             call["error"] = _with_cause(str(error), call)
-        return await self._correct(messages, first, reply, call, parameters)
+            return await self._correct(messages, first, reply, call, parameters)
+        complaint = _complaint(value)
+        if complaint:
+            return await self._improve(messages, first, value, complaint, call, parameters)
+        call["outcome"] = "ok"
+        return Answer(value, first, call)
+
+    async def _improve(
+        self,
+        messages: list[dict[str, Any]],
+        first: str,
+        value: Reply,
+        complaint: str,
+        call: dict[str, Any],
+        parameters: Mapping[str, Any],
+    ) -> Answer[Reply]:
+        """Request a better reply than a valid one, and return the better of the two."""
+        call["error"] = complaint
+        second = await self._correct(messages, first, type(value), call, parameters)
+        if second.value is None:
+            call["outcome"] = "ok"
+            call.pop("reply", None)
+            return Answer(value, first, call)
+        return second
 
     async def _correct(
         self,
@@ -356,6 +377,11 @@ def _new_record(name: str, prompt: str) -> dict[str, Any]:
         "outcome": None,
         "error": None,
     }
+
+
+def _complaint(value: BaseModel) -> str:
+    check = getattr(value, "complaint", None)
+    return check() if callable(check) else ""
 
 
 def _record_invalid(call: dict[str, Any], text: str) -> None:

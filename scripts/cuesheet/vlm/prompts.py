@@ -1,65 +1,90 @@
 """Prompt files: Jinja2 templates, hashed for the provenance."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined, TemplateError
+from jinja2 import Environment, StrictUndefined, Template, TemplateError, meta
 
+from cuesheet.config.prompt_files import PROMPT_FILES
 from cuesheet.errors import CuesheetError
+from cuesheet.text import did_you_mean
 
-# The prompts that each stage reads; `system` is the constant first message of every request.
-PLAN = (
-    "system",
-    "plan_task_from_video",
-    "plan_rephrase",
-    "plan_rephrase_axes",
-    "plan_describe",
-    "plan_segment",
-    "plan_relabel",
-    "plan_memory",
-)
-INTERJECTIONS = ("system", "interjections_acknowledge", "interjections_interject")
-VQA = ("system", "vqa_bbox", "vqa_keypoint", "vqa_count", "vqa_attribute", "vqa_spatial")
-# Read only if labels are judged (evaluate.judge).
-JUDGE = ("system", "evaluate_judge")
-_OF_STAGE = {"plan": PLAN, "interjections": INTERJECTIONS, "vqa": VQA}
-
-
-def of_stages(stages: Iterable[str]) -> list[str]:
-    """Return the names of the prompts that these stages read, each once."""
-    return list(dict.fromkeys(name for stage in stages for name in _OF_STAGE[stage]))
+_ENVIRONMENT = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
 class Prompts:
     """The templates of one stage. Raises CuesheetError if a file is missing or invalid."""
 
     def __init__(self, paths: Iterable[Path | str]) -> None:
-        environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
         self.hashes: dict[str, str] = {}
-        self._templates = {}
+        self._templates: dict[str, Template] = {}
         for path in map(Path, paths):
+            text = _read(path)
             try:
-                text = path.read_text(encoding="utf-8")
-                self._templates[path.stem] = environment.from_string(text)
-            except (OSError, UnicodeDecodeError) as error:
-                raise CuesheetError(f"prompt file {path} cannot be read: {error}") from error
+                self._templates[path.stem] = _ENVIRONMENT.from_string(text)
             except TemplateError as error:
-                raise CuesheetError(
-                    f"prompt file {path} is not a valid Jinja2 template: {error}"
-                ) from error
-            if not text.strip():
-                raise CuesheetError(
-                    f"prompt file {path} is empty; write the prompt, or copy Cuesheet's own from "
-                    "config/prompts"
-                )
+                raise _invalid(path, error) from error
             self.hashes[path.stem] = hashlib.sha256(text.encode()).hexdigest()
 
     def render(self, name: str, **values: object) -> str:
-        """Return the text of prompt `name` with its variables filled in, stripped."""
+        """Return the text of prompt `name` with its variables filled in, stripped.
+
+        Raises CuesheetError if the template uses another variable, and ValueError if the caller
+        passes one that `config.prompt_files` does not document.
+        """
+        known = PROMPT_FILES.get(name)
+        if known is not None and not values.keys() <= known.variables.keys():
+            extra = ", ".join(sorted(values.keys() - known.variables.keys()))
+            raise ValueError(f"prompt {name}: {extra} is not documented in config.prompt_files")
         try:
             return self._templates[name].render(**values).strip()
         except TemplateError as error:
             raise CuesheetError(
-                f"prompt {name}: {error}; the variables it may use are {', '.join(sorted(values))}"
+                f"prompt {name}: {error}; it may use {', '.join(sorted(values)) or 'no variables'}"
             ) from error
+
+
+def check_files(paths: Sequence[Path]) -> None:
+    """Raise CuesheetError, with one line per file, if a template is invalid.
+
+    A variable that its prompt does not have is found here, before any request.
+    """
+    problems: list[str] = []
+    for path in paths:
+        try:
+            used = meta.find_undeclared_variables(_ENVIRONMENT.parse(_read(path)))
+        except TemplateError as error:
+            problems.append(str(_invalid(path, error)))
+            continue
+        except CuesheetError as error:
+            problems.append(str(error))
+            continue
+        known = PROMPT_FILES[path.stem].variables
+        for name in sorted(used - known.keys()):
+            near = did_you_mean(name, known)
+            advice = f"did you mean {near}?" if near else f"it has {', '.join(known) or 'none'}"
+            problems.append(
+                f"prompt file {path}: the variable {name} is unknown; {advice} (docs/prompts.md)"
+            )
+    if problems:
+        raise CuesheetError("\n".join(problems))
+
+
+def _read(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CuesheetError(f"prompt file {path} cannot be read: {error}") from error
+    if not text.strip():
+        raise CuesheetError(
+            f"prompt file {path} is empty; write the prompt, or copy the default one from "
+            "config/prompts"
+        )
+    return text
+
+
+def _invalid(path: Path, error: TemplateError) -> CuesheetError:
+    line = getattr(error, "lineno", None)
+    place = f"line {line} of {path}" if line else str(path)
+    return CuesheetError(f"prompt file {place} is not a valid Jinja2 template: {error}")

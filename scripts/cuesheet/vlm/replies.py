@@ -1,17 +1,19 @@
-"""Pydantic models of every reply that a VLM is asked for.
+"""Pydantic models of every reply that is requested from a VLM.
 
-Their JSON schema goes to the server as `response_format`. Every string and list is bounded, or a
-weak model would write for ever inside the schema; texts are one line, stripped and never empty.
+Their JSON schema is sent to the server as `response_format`. The order of the fields is the order
+in which the model writes them: evidence before conclusions. Every string and list is bounded, or a
+weak model would never stop writing; texts are one line, stripped and not empty.
 """
 
 import itertools
 import math
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -21,8 +23,8 @@ from pydantic import (
     field_validator,
 )
 
-# Control, private and unassigned characters, lone surrogates, and separators of lines: of no use
-# in a sentence, and harmful in a list of one subtask a line or to who reads the dataset.
+# Control, private and unassigned characters, lone surrogates, and line separators: useless in a
+# sentence, and harmful in a list with one subtask per line.
 _UNWANTED = frozenset({"Cc", "Co", "Cn", "Cs", "Zl", "Zp"})
 
 
@@ -40,18 +42,51 @@ def _text(max_length: int) -> type[str]:
     ]
 
 
-Label = _text(120)
+def _clip_evidence(value: object) -> object:
+    value = _one_line(value)
+    return value.strip()[:MAX_EVIDENCE_CHARS].rstrip() if isinstance(value, str) else value
+
+
+def _clip_label(value: object) -> object:
+    """Cut a label of too many characters at a word boundary; it has too many words as well."""
+    if not isinstance(value, str) or len(value) <= MAX_LABEL_CHARS:
+        return value
+    return value[:MAX_LABEL_CHARS].rpartition(" ")[0] or value
+
+
+def _without_full_stop(label: str) -> str:
+    return label.rstrip(" .") or label
+
+
+MAX_EVIDENCE_CHARS = 240
+MAX_LABEL_WORDS = 8
+MAX_LABEL_CHARS = 120
+_CONNECTING_WORDS = frozenset(
+    {"a", "an", "the", "and", "or", "of", "to", "in", "into", "on", "onto", "with", "from", "by"}
+    | {"at", "for", "its", "their", "until", "while", "then"}
+)
+
+Label = _text(MAX_LABEL_CHARS)
+StepLabel = Annotated[Label, BeforeValidator(_clip_label), AfterValidator(_without_full_stop)]
+# What a conclusion is based on. Servers must write it; a reply without it is accepted.
+Evidence = Annotated[
+    str, StringConstraints(max_length=MAX_EVIDENCE_CHARS), BeforeValidator(_clip_evidence)
+]
 Sentence = _text(300)
 Paragraph = _text(800)
-# Bounds far beyond any episode and any picture: without them a grammar allows 7E3007.
+# Bounds far beyond any episode and any image: without them a grammar allows 7E3007.
 Seconds = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 Coordinate = Annotated[float, Field(ge=-1_000_000, le=1_000_000, allow_inf_nan=False)]
 
 
 class Reply(BaseModel):
-    """Unknown keys in a reply are ignored, wrong types are not."""
+    """A reply. Unknown keys are ignored; wrong types are errors."""
 
     model_config = ConfigDict(extra="ignore")
+
+    def complaint(self) -> str:
+        """Return why the model should correct a valid reply, in words for the model; or ""."""
+        return ""
 
 
 class SceneEvent(Reply):
@@ -65,17 +100,25 @@ class Description(Reply):
 
 
 class Span(Reply):
+    what_changed: Evidence = ""
     start_s: Seconds
     end_s: Seconds
-    label: Label
+    label: StepLabel
 
 
 class Segmentation(Reply):
     subtasks: list[Span] = Field(min_length=1, max_length=64)
 
+    def complaint(self) -> str:
+        return _long_labels([span.label for span in self.subtasks])
+
 
 class Relabel(Reply):
-    label: Label
+    what_changed: Evidence = ""
+    label: StepLabel
+
+    def complaint(self) -> str:
+        return _long_labels([self.label])
 
 
 class Memory(Reply):
@@ -95,6 +138,7 @@ class AxisRephrasings(Reply):
 
 
 class TaskFromVideo(Reply):
+    what_changed: Evidence = ""
     task: Sentence
 
 
@@ -110,6 +154,7 @@ class Interjection(Reply):
 class Verdict(Reply):
     """Whether two labels mean the same."""
 
+    why: Evidence = ""
     same: bool
 
 
@@ -158,33 +203,34 @@ Relation = Literal["left_of", "right_of", "on", "in", "above", "below", "near"]
 
 class SpatialAnswer(Reply):
     subject: Label
-    relation: Relation
     object: Label
+    relation: Relation
 
 
 class BboxQA(Reply):
-    question: Sentence
     answer: BboxAnswer
+    question: Sentence
 
 
 class KeypointQA(Reply):
-    question: Sentence
     answer: KeypointAnswer
+    question: Sentence
 
 
 class CountQA(Reply):
-    question: Sentence
+    locations: Evidence = ""
     answer: CountAnswer
+    question: Sentence
 
 
 class AttributeQA(Reply):
-    question: Sentence
     answer: AttributeAnswer
+    question: Sentence
 
 
 class SpatialQA(Reply):
-    question: Sentence
     answer: SpatialAnswer
+    question: Sentence
 
 
 VQA_REPLIES: dict[str, type[Reply]] = {
@@ -194,6 +240,24 @@ VQA_REPLIES: dict[str, type[Reply]] = {
     "attribute": AttributeQA,
     "spatial": SpatialQA,
 }
+
+
+def _long_labels(labels: Sequence[str]) -> str:
+    long = [label for label in labels if len(label.split()) > MAX_LABEL_WORDS]
+    if not long:
+        return ""
+    return f"a label has at most {MAX_LABEL_WORDS} words, but these are longer: {'; '.join(long)}"
+
+
+def shorten_label(label: str) -> str:
+    """Cut a label after its eighth word, without a connecting word at the end."""
+    words = label.split()
+    if len(words) <= MAX_LABEL_WORDS:
+        return label
+    words = words[:MAX_LABEL_WORDS]
+    while len(words) > 1 and words[-1].lower().strip(",;") in _CONNECTING_WORDS:
+        words.pop()
+    return " ".join(words).rstrip(" ,;:.")
 
 
 @dataclass(frozen=True)
@@ -207,11 +271,11 @@ class AnswerProblem:
 def check_answer(
     question_type: str, answer: Any, size: tuple[int, int] | None
 ) -> list[AnswerProblem]:
-    """Return what is wrong with a VQA answer as it is stored; an empty list if it is valid.
+    """Return the defects of a VQA answer as it is stored; an empty list if it is valid.
 
-    The reply model of the question type is applied without its tolerance for replies: no conversion
-    and no unknown keys. Then the coordinates are checked: boxes are ordered and have an area, and
-    nothing is outside the frame.
+    The reply model of the question type is applied strictly: without conversion and without unknown
+    keys. Then the coordinates are checked: boxes are ordered and have an area, and nothing is
+    outside the frame.
 
     Args:
         question_type: bbox, keypoint, count, attribute or spatial.

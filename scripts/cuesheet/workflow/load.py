@@ -18,6 +18,7 @@ from cuesheet.artifacts.layout import RESULTS, Layout
 from cuesheet.artifacts.stage_files import STAGES
 from cuesheet.assemble.existing_rows import episodes_with_rows
 from cuesheet.assemble.finalize import check_source
+from cuesheet.config import prompt_files
 from cuesheet.config.hub_address import HubDataset, parse_hub_address
 from cuesheet.config.load import load_config
 from cuesheet.config.models import Config, DatasetEntry
@@ -25,7 +26,6 @@ from cuesheet.dataset import hub
 from cuesheet.dataset.metadata import Dataset, read_dataset
 from cuesheet.dataset.subtask_labels import check_column
 from cuesheet.errors import CuesheetError
-from cuesheet.vlm import prompts
 from cuesheet.workflow.checks import check_cameras, check_episodes, check_folder, check_interpreter
 from cuesheet.workflow.run import Run, RunDataset
 
@@ -104,7 +104,7 @@ def _load_dataset(
     else:
         episodes = _exclude_episodes(dataset, shard["episodes"], config, layout, is_main_run=False)
     prompts_dir = _resolve(str(entry.prompts_dir), repository)
-    _check_prompts(prompts_dir, config)
+    _check_prompts(prompts_dir, config, parse=online)
     found = RunDataset(
         name,
         dataset,
@@ -233,10 +233,11 @@ def read_corrections(folder: Path, dataset: Dataset) -> dict[int, Correction]:
     return corrections
 
 
-def _check_prompts(folder: Path, config: Config) -> None:
-    names = prompts.of_stages(stage for stage in STAGES if getattr(config, stage).enabled)
+def _check_prompts(folder: Path, config: Config, *, parse: bool) -> None:
+    """Check that the prompt files exist; with `parse`, also that their templates are valid."""
+    names = prompt_files.of_stages(stage for stage in STAGES if getattr(config, stage).enabled)
     if config.evaluate.judge and config.evaluate.reference is not None:
-        names += [name for name in prompts.JUDGE if name not in names]
+        names += [name for name in prompt_files.JUDGE if name not in names]
     paths = {name: folder / f"{name}.md" for name in names}
     missing = [path.name for path in paths.values() if not path.is_file()]
     if missing:
@@ -244,12 +245,11 @@ def _check_prompts(folder: Path, config: Config) -> None:
             f"config: prompts_dir: {folder} has no {', '.join(missing)}; copy the missing files "
             "from config/prompts"
         )
-    empty = [path.name for path in paths.values() if not path.read_bytes().strip()]
-    if empty:
-        raise CuesheetError(
-            f"config: prompts_dir: {', '.join(empty)} in {folder} is empty; write a prompt, or "
-            "copy Cuesheet's own from config/prompts"
-        )
+    if parse:
+        # Jobs do not check again what the run checked, so they need not import Jinja2.
+        from cuesheet.vlm import prompts
+
+        prompts.check_files(list(paths.values()))
 
 
 def _references(config: Config, datasets: Collection[str]) -> dict[str, str]:

@@ -25,7 +25,7 @@ from cuesheet.vlm.coordinates import unknown_family_notice
 from demo_vlm import MODEL_ID as DEMO_MODEL
 
 # Part of the rerun trigger of the stages. Increase it when a code change alters their output.
-ANSWER_VERSION = 1
+ANSWER_VERSION = 2
 
 # Larger runs use shards: planning them job by job takes minutes and gigabytes.
 MAX_UNSHARDED_EPISODES = 2000

@@ -103,7 +103,7 @@ async def test_both_calls_of_a_window_begin_with_the_same_words_and_media(
         # Everything before the empty line that ends the lines about the window.
         shared, _, _ = words_of(first).partition("\n\nDescribe what")
         assert "\nWindow: " in shared
-        assert "a part of an episode that lasts 9.00 s" in shared
+        assert "a part of an episode that is 9.00 s long" in shared
         assert words_of(second).startswith(shared + "\n\nLimits: ")
 
 
@@ -128,7 +128,7 @@ async def test_no_more_windows_are_held_than_a_server_works_on(tmp_path, monkeyp
 async def test_a_window_says_where_it_lies_in_the_episode(tmp_path, monkeypatch):
     async with asking(tmp_path, monkeypatch, halves, seconds=14) as (stage, server):
         await annotate(stage, settings())
-    begun, goes_on = "begins may have begun before it", "ends may go on after it"
+    begun, goes_on = "in this part may have begun earlier", "in this part may continue afterwards"
     found = {}
     for body in server.bodies:
         question = words_of(body)

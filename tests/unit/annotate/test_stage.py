@@ -82,3 +82,41 @@ async def test_the_robot_acknowledges_the_task_with_a_call_of_say(tmp_path, monk
     assert (event["role"], event["style"], event["content"]) == ("assistant", None, None)
     (call,) = event["tool_calls"]
     assert call["function"] == {"name": "say", "arguments": {"text": "On it."}}
+
+
+LONG = "carefully put the red block into the blue bowl slowly"
+
+
+async def segment_labels(tmp_path, monkeypatch, corrected: str):
+    """Labels and warnings of a plan whose first label is too long, and the number of requests."""
+    labels = iter([LONG, corrected])
+
+    def answer(kind, question):
+        return {"subtasks": [{"start_s": 0, "end_s": 3, "label": next(labels)}]}
+
+    async with asking(tmp_path, monkeypatch, answer, seconds=3) as (stage, server):
+        settings = PlanConfig(
+            describe_first=False, memory=False, rephrasings={"mode": "off"}, derive_task="off"
+        )
+        found = await plan.annotate(stage, settings, camera=CAMERA, cut_clip=None)
+    assert "at most 8 words" in server.bodies[1]["messages"][-1]["content"][0]["text"]
+    return [part["label"] for part in found["subtasks"]], stage.warnings, len(server.bodies)
+
+
+async def test_a_label_that_is_too_long_is_requested_once_more(tmp_path, monkeypatch):
+    labels, warnings, requests = await segment_labels(tmp_path, monkeypatch, "place the block")
+    assert (labels, warnings, requests) == (["place the block"], [], 2)
+
+
+async def test_a_label_that_stays_too_long_is_shortened_with_a_warning(tmp_path, monkeypatch):
+    labels, warnings, requests = await segment_labels(tmp_path, monkeypatch, LONG)
+    assert (labels, requests) == (["carefully put the red block into the blue"], 2)
+    assert len(warnings) == 1
+    assert "was shortened to" in warnings[0]
+
+
+async def test_a_long_label_is_kept_if_its_correction_is_unusable(tmp_path, monkeypatch):
+    labels, warnings, _ = await segment_labels(tmp_path, monkeypatch, "")
+    assert len(labels) == 1
+    assert len(labels[0].split()) <= 8
+    assert len(warnings) == 1

@@ -17,7 +17,7 @@ from cuesheet.config.models import Config
 
 @pytest.mark.parametrize("name", sorted(generate.generated()))
 def test_a_generated_file_is_what_the_models_give(repository: Path, name: str):
-    assert (repository / name).read_text() == generate.generated()[name], "run: make config"
+    assert (repository / name).read_text() == generate.generated()[name], "run: cuesheet config"
 
 
 def test_check_names_the_file_that_drifted_and_the_command(repository, tmp_path, capsys):
@@ -30,7 +30,7 @@ def test_check_names_the_file_that_drifted_and_the_command(repository, tmp_path,
     assert generate.main([*here, "--check"]) == 1
     said = capsys.readouterr().err
     assert "config/config.yaml" in said
-    assert "make config" in said
+    assert "cuesheet config" in said
     assert "schema" not in said
     assert (tmp_path / "config/config.yaml").read_text() == "seed: 1\n"
     assert generate.main(here) == 0

@@ -82,3 +82,56 @@ def test_what_may_be_left_out_can_still_be_said_to_be_nothing():
     assert (
         replies.CountAnswer.model_validate({"label": "cup", "count": 1, "note": None}).note is None
     )
+
+
+@pytest.mark.parametrize(
+    ("reply", "order"),
+    [
+        (replies.Span, ["what_changed", "start_s", "end_s", "label"]),
+        (replies.Relabel, ["what_changed", "label"]),
+        (replies.TaskFromVideo, ["what_changed", "task"]),
+        (replies.Verdict, ["why", "same"]),
+        (replies.SpatialAnswer, ["subject", "object", "relation"]),
+        (replies.SpatialQA, ["answer", "question"]),
+        (replies.CountQA, ["locations", "answer", "question"]),
+        (replies.BboxQA, ["answer", "question"]),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_evidence_is_written_before_the_conclusion(reply, order):
+    schema = response_format(reply)["json_schema"]["schema"]
+    assert schema["required"] == order
+
+
+def test_a_reply_without_evidence_is_accepted_and_long_evidence_is_cut():
+    assert replies.Relabel.model_validate({"label": "lift the lid"}).what_changed == ""
+    long = replies.Verdict.model_validate({"why": "x" * 500, "same": True})
+    assert len(long.why) == replies.MAX_EVIDENCE_CHARS
+
+
+def test_labels_have_no_full_stop_and_long_ones_are_a_complaint():
+    assert replies.Relabel.model_validate({"label": "lift the lid."}).label == "lift the lid"
+    eight = "put the red cup on the wooden tray"
+    assert replies.Relabel.model_validate({"label": eight}).complaint() == ""
+    nine = replies.Segmentation.model_validate(
+        {"subtasks": [{"start_s": 0, "end_s": 1, "label": f"{eight} slowly"}]}
+    )
+    assert f"longer: {eight} slowly" in nine.complaint()
+
+
+@pytest.mark.parametrize(
+    ("label", "short"),
+    [
+        ("lift the lid", "lift the lid"),
+        ("put the red cup on the wooden tray slowly", "put the red cup on the wooden tray"),
+        ("pick up the big red cup and the blue one", "pick up the big red cup"),
+    ],
+)
+def test_long_labels_are_cut_at_a_word_boundary(label, short):
+    assert replies.shorten_label(label) == short
+
+
+def test_a_label_of_very_many_characters_is_cut_not_rejected():
+    label = replies.Relabel.model_validate({"label": "lift the lid and " * 20}).label
+    assert len(label) <= replies.MAX_LABEL_CHARS
+    assert not label.endswith(" ")

@@ -1,0 +1,157 @@
+"""The prompt files: which stage reads which, and the variables that each may use.
+
+`docs/prompts.md` is generated from this module (`cuesheet config`).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class PromptFile:
+    """What a prompt asks for, and its template variables with their meaning."""
+
+    purpose: str
+    variables: dict[str, str] = field(default_factory=dict)
+
+
+_TASK = {"task": "Task of the episode; empty if it is missing or a placeholder."}
+_FRAMES = {"frames": "Lines that say which time each image shows, and how to read a contact sheet."}
+_WINDOW = {
+    **_FRAMES,
+    **_TASK,
+    "start_s": "Start of the window.",
+    "end_s": "End of the window.",
+    "episode_s": "Length of the episode.",
+    "more_before": "True if the episode has frames before the window.",
+    "more_after": "True if the episode has frames after the window.",
+}
+_VQA = {
+    "time_s": "Time of the image.",
+    "camera": "Camera key of the image.",
+    **_TASK,
+    "type": "Question type, such as `bbox`.",
+    "coordinates": "Line that names the unit of coordinates (setting `vlm.coordinates`).",
+}
+PROMPT_FILES = {
+    "system": PromptFile("First message of every request, the same for all stages."),
+    "plan_task_from_video": PromptFile(
+        "Derives the task from the video (`plan.derive_task`).", _FRAMES
+    ),
+    "plan_rephrase": PromptFile(
+        "Rephrases the task (`plan.rephrasings.mode: free`).",
+        {**_TASK, "count": "Number of rephrasings."},
+    ),
+    "plan_rephrase_axes": PromptFile(
+        "Rephrases the task along five axes (`plan.rephrasings.mode: axes`).",
+        {**_TASK, "axes": "Mapping of each axis to its number of rephrasings."},
+    ),
+    "plan_describe": PromptFile("Describes a window (`plan.describe_first`).", _WINDOW),
+    "plan_segment": PromptFile(
+        "Divides a window into subtasks.",
+        {
+            **_WINDOW,
+            "description": "Reply to `plan_describe` as text; empty without it.",
+            "under_way": "Last label of the window before; empty for the first window.",
+            "max_subtasks": "Most subtasks per window (setting `plan.max_subtasks`).",
+            "min_subtask_s": "Shortest subtask (setting `plan.min_subtask_s`).",
+        },
+    ),
+    "plan_relabel": PromptFile(
+        "Labels one segment again (`plan.relabel`).",
+        {
+            **_FRAMES,
+            **_TASK,
+            "start_s": "Start of the segment.",
+            "end_s": "End of the segment.",
+            "label": "Label from the segmentation.",
+            "previous_label": "Label of the segment before; empty for the first one.",
+            "next_label": "Label of the segment after; empty for the last one.",
+        },
+    ),
+    "plan_memory": PromptFile(
+        "Writes the robot's memory at the start of a subtask (`plan.memory`).",
+        {
+            **_FRAMES,
+            **_TASK,
+            "memory": "The memory before; empty for the first one.",
+            "finished": "Label of the subtask that has just ended.",
+            "starting": "Label of the subtask that starts.",
+        },
+    ),
+    "interjections_acknowledge": PromptFile(
+        "The robot's first sentence, in reply to the task.", _TASK
+    ),
+    "interjections_interject": PromptFile(
+        "What a person says at the start of a subtask, and the robot's reply.",
+        {
+            **_FRAMES,
+            **_TASK,
+            "last": "Label of the subtask that has just ended; `none` for the first one.",
+            "coming": "Label of the subtask that starts.",
+            "time_s": "Time of the interjection.",
+        },
+    ),
+    "vqa_bbox": PromptFile("Question and answer about boxes.", _VQA),
+    "vqa_keypoint": PromptFile("Question and answer about a point.", _VQA),
+    "vqa_count": PromptFile("Question and answer about a number of objects.", _VQA),
+    "vqa_attribute": PromptFile("Question and answer about a property of an object.", _VQA),
+    "vqa_spatial": PromptFile("Question and answer about the relation of two objects.", _VQA),
+    "evaluate_judge": PromptFile(
+        "Decides whether two labels mean the same (`evaluate.judge`).",
+        {
+            **_TASK,
+            "predicted": "Label of the annotated segment.",
+            "reference": "Label of the reference segment.",
+        },
+    ),
+}
+
+
+def _names(prefix: str) -> tuple[str, ...]:
+    return ("system", *(name for name in PROMPT_FILES if name.startswith(prefix)))
+
+
+# The prompts that each stage reads.
+PLAN, INTERJECTIONS, VQA = _names("plan_"), _names("interjections_"), _names("vqa_")
+# Read only if labels are judged (evaluate.judge).
+JUDGE = _names("evaluate_")
+_OF_STAGE = {"plan": PLAN, "interjections": INTERJECTIONS, "vqa": VQA}
+
+
+def of_stages(stages: Iterable[str]) -> list[str]:
+    """Return the names of the prompts that these stages read, each once."""
+    return list(dict.fromkeys(name for stage in stages for name in _OF_STAGE[stage]))
+
+
+def reference_text() -> str:
+    """Return the page `docs/prompts.md`."""
+    lines = [
+        "# Prompt files",
+        "",
+        "<!-- Generated from scripts/cuesheet/config/prompt_files.py by `cuesheet config`. -->",
+        "",
+        "Every prompt is a Jinja2 template in the folder `prompts_dir` (default `config/prompts`). "
+        "To write your own, copy the folder, edit the files and set `prompts_dir`. An edited file "
+        "reruns its stage, and only requests that changed are sent. A variable that a prompt does "
+        "not have is an error before any job starts, also in a dry run. All times are seconds "
+        "from the start of the episode.",
+        "",
+        "The form of each reply is a JSON schema that is sent with the request. Its fields are in "
+        "the order in which the model should fill them in: what it sees first, then what it "
+        "concludes.",
+        "",
+        "A prompt may be worded freely, but the demo model finds its facts in the lines that the "
+        "default prompts begin with a name and a colon, such as `Task:` and `Window:`. Keep these "
+        "lines if you use the demo model.",
+        "",
+    ]
+    for name, prompt in PROMPT_FILES.items():
+        lines += [f"## `{name}.md`", "", prompt.purpose, ""]
+        if not prompt.variables:
+            lines += ["It has no variables.", ""]
+            continue
+        lines += ["| variable | meaning |", "|---|---|"]
+        lines += [f"| `{name}` | {meaning} |" for name, meaning in prompt.variables.items()]
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
