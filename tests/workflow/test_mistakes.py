@@ -3,9 +3,11 @@
 import json
 import os
 import re
+import shutil
 
 import pytest
 from dataset_variants import copy, edit_info, remove_cameras, truncate_video
+from workflow_runs import REPOSITORY
 
 pytestmark = pytest.mark.workflow
 
@@ -65,6 +67,17 @@ def test_a_dataset_of_an_old_version_is_rejected_in_a_dry_run(workdir, demo_v3, 
     done = workdir.run("-n", check=False)
     assert done.returncode != 0
     assert "v1.6" in done.output
+
+
+def test_an_unknown_variable_in_a_prompt_is_rejected_in_a_dry_run(workdir, demo_v3, tmp_path):
+    prompts = tmp_path / "prompts"
+    shutil.copytree(REPOSITORY / "config" / "prompts", prompts)
+    file = prompts / "plan_segment.md"
+    file.write_text(file.read_text() + "\n{{ taks }}\n")
+    workdir.configure(dataset=str(demo_v3), prompts_dir=str(prompts))
+    done = workdir.run("-n", check=False)
+    assert done.returncode != 0
+    assert f"prompt file {file}: the variable taks is unknown; did you mean task?" in done.output
 
 
 def test_without_a_camera_nothing_is_invented(workdir, demo_v3, tmp_path):
