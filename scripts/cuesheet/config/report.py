@@ -21,8 +21,8 @@ class ReportConfig(Section):
         default=200,
         ge=1,
         description=(
-            "Maximum number of timelines in the report: episodes with warnings first, then an even "
-            "selection of the others. The review page shows all episodes."
+            "Maximum number of timelines in the report: episodes with warnings first, then an "
+            "even selection of the others. The review page shows all episodes."
         ),
     )
     price_prompt: Price = Field(

@@ -9,89 +9,21 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_DETERMINERS = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "this",
-        "that",
-        "these",
-        "those",
-        "its",
-        "his",
-        "her",
-        "their",
-        "some",
-        "each",
-        "both",
-    ]
+_WORDS = {
+    "determiners": "a an the this that these those its his her their some each both",
+    "pronouns": "it them itself him one ones",
+    "prepositions": """to into onto in on from with of at by above below under underneath near
+        toward towards until through around across along against between behind beside inside
+        outside for over upon while before after using via next past within without""",
+    "particles": "up down away off out back over apart together open closed shut",
+}
+_DETERMINERS, _PRONOUNS, _PREPOSITIONS, _PARTICLES = (
+    frozenset(words.split()) for words in _WORDS.values()
 )
-_PRONOUNS = frozenset(["it", "them", "itself", "him", "one", "ones"])
-_PREPOSITIONS = frozenset(
-    [
-        "to",
-        "into",
-        "onto",
-        "in",
-        "on",
-        "from",
-        "with",
-        "of",
-        "at",
-        "by",
-        "above",
-        "below",
-        "under",
-        "underneath",
-        "near",
-        "toward",
-        "towards",
-        "until",
-        "through",
-        "around",
-        "across",
-        "along",
-        "against",
-        "between",
-        "behind",
-        "beside",
-        "inside",
-        "outside",
-        "for",
-        "over",
-        "upon",
-        "while",
-        "before",
-        "after",
-        "using",
-        "via",
-        "next",
-        "past",
-        "within",
-        "without",
-    ]
-)
-_PARTICLES = frozenset(
-    [
-        "up",
-        "down",
-        "away",
-        "off",
-        "out",
-        "back",
-        "over",
-        "apart",
-        "together",
-        "open",
-        "closed",
-        "shut",
-    ]
-)
-# These are prepositions, but particles after the verbs that are listed: "turn on the lamp".
+# Prepositions that are particles after certain verbs: "turn on the lamp".
 _VERBS_WITH_PARTICLE = {
-    "on": frozenset(["turn", "switch", "put", "power"]),
-    "in": frozenset(["plug", "screw", "push"]),
+    "on": frozenset(("turn", "switch", "put", "power")),
+    "in": frozenset(("plug", "screw", "push")),
 }
 _FIXED_VERBS = ("let go of", "let go", "take hold of", "get hold of", "make contact with")
 _ALIASES = {"pick": "pick up"}

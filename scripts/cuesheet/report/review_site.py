@@ -16,6 +16,7 @@ from PIL import Image
 
 from cuesheet.artifacts.layout import KEYFRAMES_FILE, Layout, episode_name
 from cuesheet.artifacts.results import EpisodeView, annotated_episodes, read_view
+from cuesheet.artifacts.signals_file import read_signals
 from cuesheet.files import atomic_path, write_text
 from cuesheet.report.correction_files import CorrectionFolder
 from cuesheet.report.data import verb
@@ -25,6 +26,7 @@ PAGES = Path(__file__).parent / "pages"
 CHUNK = 1000  # episodes in a file of the list
 COLORS = 7  # of theme.css, for the most frequent verbs
 _STRIP = (576, 64)  # px; the strip is about as wide, of as many pictures as fit
+_MAX_CURVE_POINTS = 2000  # per curve of the signals lane
 
 Progress = Callable[[Sequence[int]], Iterator[int]]
 
@@ -113,7 +115,33 @@ def episode_data(view: EpisodeView, correction: dict[str, Any] | None) -> dict[s
         "events": events,
         "pairs": [pair.model_dump() for pair in view.pairs],
         "warnings": [f"{w.where}: {w.message}" for w in view.validation.warnings],
+        "signals": _signals(view),
         "correction": correction,
+    }
+
+
+def _signals(view: EpisodeView) -> dict[str, Any] | None:
+    """Return gripper openings and arm speeds (at `times`, s) and strokes; None without signals."""
+    path = Layout(view.results).signals(view.episode_index)
+    if not path.is_file():
+        return None
+    signals = read_signals(path)
+    step = -(-len(signals.times_s) // _MAX_CURVE_POINTS) or 1
+    return {
+        "times": [round(time_s, 3) for time_s in signals.times_s[::step]],
+        "grippers": [
+            {"name": one.name, "opening": [round(value, 3) for value in one.opening[::step]]}
+            for one in signals.grippers
+        ],
+        "arms": [
+            {"name": one.name, "speed": [round(value, 3) for value in one.speed[::step]]}
+            for one in signals.arms
+        ],
+        "strokes": [
+            {"gripper": one.name, **stroke.model_dump(include={"kind", "start_frame", "end_frame"})}
+            for one in signals.grippers
+            for stroke in one.strokes
+        ],
     }
 
 

@@ -1,8 +1,10 @@
-// The timeline: one track a kind of language, the playhead over all of them.
+// The timeline: one track per kind of language, the signals lane, and the playhead over all tracks.
 "use strict";
 
 (function (app) {
   const { make } = app;
+  const SVG = "http://www.w3.org/2000/svg";
+  const SNAP_PX = 8; // a boundary that is dragged this close to an event snaps to it
   const STEPS_S = [0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600];
 
   app.Timeline = class {
@@ -23,6 +25,7 @@
         this.tracks[name] = make("div", { class: `track ${name}`, "data-title": title });
         rows.push(this.tracks[name]);
       }
+      if (this.episode.signals) rows.push(this.signals());
       this.lanes.append(...rows, this.playhead);
       this.root.replaceChildren(this.lanes);
       this.drawRows();
@@ -45,11 +48,48 @@
       const step = STEPS_S.find((value) => value >= wanted) ?? STEPS_S.at(-1);
       const marks = [];
       // The last number would reach beyond the end.
-    for (let i = 0; i * step < this.episode.end_s - step * 0.4; i += 1) {
+      for (let i = 0; i * step < this.episode.end_s - step * 0.4; i += 1) {
         const text = step < 1 ? (i * step).toFixed(1) : String(i * step);
         marks.push(make("span", { style: { left: this.left(i * step) } }, i ? text : "0 s"));
       }
       return make("div", { class: "ruler", title: "seconds; click or drag to seek" }, ...marks);
+    }
+
+    /** Gripper opening and arm speed as curves, gripper strokes as marks. */
+    signals() {
+      const { times, grippers, arms, strokes } = this.episode.signals;
+      const svg = document.createElementNS(SVG, "svg");
+      svg.setAttribute("viewBox", "0 0 1000 100");
+      svg.setAttribute("preserveAspectRatio", "none");
+      svg.setAttribute("aria-hidden", "true");
+      const curve = (values, top, kind) => {
+        const line = document.createElementNS(SVG, "polyline");
+        const y = (value) => 96 - (92 * Math.min(Math.max(value, 0), top)) / top;
+        line.setAttribute("points", times.map((time, i) => `${((1000 * time) / this.episode.end_s).toFixed(1)},${y(values[i]).toFixed(1)}`).join(" "));
+        line.setAttribute("class", kind);
+        svg.append(line);
+      };
+      for (const arm of arms) curve(arm.speed, Math.max(1, ...arm.speed), "speed");
+      for (const gripper of grippers) curve(gripper.opening, 1, "opening");
+      const marks = strokes.map((stroke) =>
+        make("div", {
+          class: `stroke ${stroke.kind}`,
+          style: this.span(this.time(stroke.start_frame), this.time(stroke.end_frame)),
+          title: `${stroke.gripper}: ${stroke.kind}, ${app.seconds(this.time(stroke.start_frame))} to ${app.seconds(this.time(stroke.end_frame))}`,
+        })
+      );
+      return make("div", { class: "track signals", "data-title": "gripper, speed", role: "img", "aria-label": `Gripper opening and arm speed; ${strokes.length} gripper strokes` }, svg, ...marks);
+    }
+
+    /** Start or end of the nearest stroke if the pointer is close to it; Alt disables snapping. */
+    snappedFrame(event) {
+      const frame = this.frameOf(event);
+      if (event.altKey || !this.episode.signals) return frame;
+      const perSecond = this.lanes.getBoundingClientRect().width / this.episode.end_s;
+      const distance = (other) => Math.abs(this.time(other) - this.time(frame)) * perSecond;
+      const events = this.episode.signals.strokes.flatMap((stroke) => [stroke.start_frame, stroke.end_frame]);
+      const nearest = events.reduce((best, other) => (best === null || distance(other) < distance(best) ? other : best), null);
+      return nearest !== null && distance(nearest) <= SNAP_PX ? nearest : frame;
     }
 
     drawRows() {
@@ -91,7 +131,7 @@
         );
       });
       const edges = cover.slice(1).map((part, i) =>
-        make("div", { class: "edge", "data-edge": i + 1, title: "drag to move the boundary", style: { left: this.left(this.time(part.start)) } })
+        make("div", { class: "edge", "data-edge": i + 1, title: this.episode.signals ? "Drag to move the boundary. It snaps to gripper strokes unless Alt is pressed." : "Drag to move the boundary", style: { left: this.left(this.time(part.start)) } })
       );
       this.tracks.subtask.replaceChildren(...parts, ...edges);
     }
@@ -125,7 +165,7 @@
       if (event.button !== 0 || !this.episode) return;
       const { edge, frame, time } = event.target.dataset;
       if (edge !== undefined) {
-        this.drag(event, (moved, last) => this.on.moveBoundary(Number(edge), this.frameOf(moved), last));
+        this.drag(event, (moved, last) => this.on.moveBoundary(Number(edge), this.snappedFrame(moved), last));
         return;
       }
       if (frame !== undefined) this.on.seek(Number(frame));
