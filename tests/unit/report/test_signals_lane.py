@@ -3,6 +3,7 @@
 The episode lasts 10 s at 10 fps. Its gripper closes in frames 30 to 34.
 """
 
+import itertools
 import json
 import shutil
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ def results(tmp_path: Path) -> Path:
     edges = (0, 50, 100)
     subtasks = [
         {"start_frame": a, "end_frame": b, "start_s": a / 10, "end_s": b / 10, "label": f"wipe {a}"}
-        for a, b in zip(edges, edges[1:], strict=False)
+        for a, b in itertools.pairwise(edges)
     ]
     plan = {**head, "stage": "plan", "persistent": [], "events": [], "subtasks": subtasks}
     write(layout.plan(0), plan)
