@@ -152,7 +152,12 @@ def check_data_file(
     try:
         with pq.ParquetFile(root / data_file) as file:
             wanted = [*_COLUMNS, *image_cameras]
-            missing = [name for name in wanted if name not in file.schema_arrow.names]
+            names = file.schema_arrow.names
+            twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+            if twice:
+                problem(None, f"it has more than one column {twice[0]!r}; expected one ({numbers})")
+                return check
+            missing = [name for name in wanted if name not in names]
             if missing:
                 problem(None, f"it has no column {missing[0]!r}, a feature in meta/info.json")
                 return check
@@ -316,6 +321,8 @@ def _check_range(
     if not finite or video.to_s <= video.from_s:
         return f"its range is {video.from_s} s to {video.to_s} s; expected the end after the start"
     half_s = 0.5 / fps
+    if video.from_s < -half_s:
+        return f"its range starts at {video.from_s} s; expected 0 or later"
     begin = bisect.bisect_left(times, video.from_s - half_s)
     if bisect.bisect_left(times, video.to_s - half_s) - begin >= episode.length:
         return None

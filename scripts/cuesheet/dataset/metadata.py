@@ -197,7 +197,7 @@ def _read_info(root: Path, name: str) -> dict[str, Any]:
         )
     try:
         info = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise CuesheetError(f"{name}: {path} is not valid JSON: {error}.") from None
     except OSError as error:
         raise CuesheetError(f"{name}: {path} cannot be read: {error.strerror}.") from None
@@ -278,7 +278,7 @@ def _cameras(
                 f"meta/info.json: the camera is called {key!r}; a camera name may not contain "
                 "slashes, braces or control characters, because it is used as a folder name."
             )
-        details = {**(feature.get("video_info") or {}), **(feature.get("info") or {})}
+        details = _video_details(feature)
         width, height = _frame_size(key, feature, details)
         codec = str(details.get("video.codec") or "") if kind == "video" else ""
         camera = Camera(key=key, kind=kind, width=width, height=height, codec=codec)
@@ -288,6 +288,14 @@ def _cameras(
         else:
             cameras[key] = camera
     return cameras, excluded, notices
+
+
+def _video_details(feature: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a camera's feature says about its video; older writers call it video_info."""
+    found: dict[str, Any] = {}
+    for key in ("video_info", "info"):
+        found |= feature[key] if isinstance(feature.get(key), dict) else {}
+    return found
 
 
 def _is_depth(key: str, feature: Mapping[str, Any], details: Mapping[str, Any]) -> bool:

@@ -1,13 +1,16 @@
 """The templates in info.json that name a dataset's data and video files."""
 
 import re
+import string
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
 from cuesheet.errors import CuesheetError
 
-_HUGE_PADDING = re.compile(r":[^}]*\d{3}")
+# A plain padding such as 03d. Anything else has no use in a file name, and a width of a billion
+# digits fills the memory.
+_PADDING = re.compile(r"(0?\d{1,2})?d?")
 
 
 class PathTemplate:
@@ -16,30 +19,47 @@ class PathTemplate:
     def __init__(self, info: Mapping[str, Any], key: str, default: str, name: str) -> None:
         self._template = info.get(key) or default
         self._key = key
-        self._name = name
-        self._made: dict[tuple[Any, ...], str] = {}
+        self._label = f"{name}: meta/info.json has {key} = {str(self._template)[:120]!r}"
+        self._is_checked = False
+        self._cached: dict[tuple[Any, ...], str] = {}
 
     def format(self, **values: Any) -> str:
-        known = tuple(values.values())
-        if known not in self._made:
-            self._made[known] = self._checked(values)
-        return self._made[known]
+        """Return the path for these values. Raises CuesheetError if the template is invalid."""
+        key = tuple(values.values())
+        if key not in self._cached:
+            if not self._is_checked:
+                self._check_fields(values)
+                self._is_checked = True
+            self._cached[key] = self._path(values)
+        return self._cached[key]
 
-    def _checked(self, values: dict[str, Any]) -> str:
-        shown = f"{self._name}: meta/info.json has {self._key} = {str(self._template)[:120]!r}"
-        if _HUGE_PADDING.search(str(self._template)):
-            raise CuesheetError(f"{shown}, which pads a number to 100 digits or more.")
+    def _check_fields(self, values: Mapping[str, Any]) -> None:
+        if not isinstance(self._template, str):
+            raise CuesheetError(f"{self._label}; expected text.")
         try:
-            path = str(self._template).format(**values)
-        except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
-            raise CuesheetError(
-                f"{shown}, which cannot be filled in ({error!r}); it may use {', '.join(values)}."
-            ) from None
+            parts = list(string.Formatter().parse(self._template))
+        except ValueError as error:
+            raise CuesheetError(f"{self._label}, which cannot be filled in ({error}).") from None
+        for _, field, padding, conversion in parts:
+            if field is None:
+                continue
+            if field not in values or conversion or not _PADDING.fullmatch(padding or ""):
+                shown = f"{{{field}{f':{padding}' if padding else ''}}}"[:80]
+                raise CuesheetError(
+                    f"{self._label}, which has the field {shown}; it may use "
+                    f"{', '.join(values)}, padded with at most two digits such as :03d."
+                )
+
+    def _path(self, values: Mapping[str, Any]) -> str:
+        try:
+            path = self._template.format(**values)
+        except ValueError as error:
+            raise CuesheetError(f"{self._label}, which cannot be filled in ({error}).") from None
         pure = PurePosixPath(path)
-        if pure.is_absolute() or ".." in pure.parts:
+        if pure.is_absolute() or ".." in pure.parts or "\0" in path:
             raise CuesheetError(
-                f"{shown}, which leads out of the dataset's folder; expected a path inside it."
+                f"{self._label}, which leads out of the dataset; expected a path inside its folder."
             )
         if self._key == "data_path" and pure.parts[:1] != ("data",):
-            raise CuesheetError(f"{shown}; expected a path that starts with data/.")
+            raise CuesheetError(f"{self._label}; expected a path that starts with data/.")
         return str(pure)

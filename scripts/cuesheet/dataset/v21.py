@@ -52,6 +52,12 @@ def read_episodes(
                 "expected its number of frames."
             )
     chunk_size = info.get("chunks_size") or _CHUNK
+    if not isinstance(chunk_size, int | float) or not chunk_size >= 1 or chunk_size % 1:
+        raise CuesheetError(
+            f"{name}: meta/info.json has chunks_size = {chunk_size!r}; expected a whole number, at "
+            "least 1."
+        )
+    chunk_size = int(chunk_size)
     data_path = PathTemplate(info, "data_path", _DATA_PATH, name)
     video_path = PathTemplate(info, "video_path", _VIDEO_PATH, name)
     numbered = any(isinstance(task, int) for row in rows for task in row.get("tasks") or ())
@@ -92,7 +98,19 @@ def read_episodes(
 
 def read_statistics(root: Path, name: str) -> dict[int, dict[str, dict[str, Any]]]:
     """Return feature -> statistic -> value by episode. Raises CuesheetError if malformed."""
-    return {row["episode_index"]: row.get("stats") or {} for row in _lines(root / STATISTICS, name)}
+    path = root / STATISTICS
+    found = {}
+    for row in _lines(path, name):
+        statistics = row.get("stats") or {}
+        if not isinstance(statistics, dict) or not all(
+            isinstance(values, dict) for values in statistics.values()
+        ):
+            raise CuesheetError(
+                f"{name}: {path}, episode {row['episode_index']}: 'stats' is not an object of "
+                "objects; expected feature -> statistic -> value."
+            )
+        found[row["episode_index"]] = statistics
+    return found
 
 
 def read_tasks(root: Path, name: str) -> dict[int, str]:
@@ -160,7 +178,7 @@ def _objects(path: Path, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CuesheetError(
                 f"{name}: {path}, line {number}, is not valid JSON: {error}"
             ) from None

@@ -51,7 +51,14 @@ def read_table(
     for path in paths:
         try:
             file = pq.ParquetFile(path)
-            present = set(file.schema_arrow.names)
+            names = file.schema_arrow.names
+            present = set(names)
+            if len(present) < len(names):
+                twice = next(column for column in names if names.count(column) > 1)
+                raise CuesheetError(
+                    f"{name}: {path} has more than one column {twice!r}, a file of meta/episodes; "
+                    "expected every column once."
+                )
             missing = [column for column in required if column not in present]
             if missing:
                 raise CuesheetError(
@@ -117,7 +124,12 @@ def _tasks(
 ) -> list[tuple[str, ...]]:
     if "tasks" not in table.column_names:
         return tasks_by_index(root, name, table, data_files)
-    values = table.column("tasks").to_pylist()
+    try:
+        values = table.column("tasks").to_pylist()
+    except UnicodeDecodeError as error:
+        raise CuesheetError(
+            f"{name}: meta/episodes has tasks that are not valid UTF-8 ({error}); write them again."
+        ) from None
     numbered = any(isinstance(task, int) for value in values for task in _listed(value))
     names = read_task_names(root, name) if numbered else None
     return [task_tuple(value, names) for value in values]
@@ -155,6 +167,12 @@ def _by_episode(
                 "file_index": _whole(file, f"videos/{key}/file_index", name),
             }
             path = template.format(video_key=key, **place)
+            times = (from_s, to_s)
+            if not all(isinstance(time, int | float) for time in times):
+                raise CuesheetError(
+                    f"{name}: meta/episodes says that row {row} is at {times} of {key} "
+                    "(from_timestamp, to_timestamp); expected two numbers, seconds."
+                )
             entry[key] = VideoRange(path, float(from_s), float(to_s))
     return videos
 

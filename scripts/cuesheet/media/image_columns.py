@@ -117,7 +117,12 @@ def _decode(cell: dict | bytes | None, root: Path, frame_index: int, label: str)
 def _read_image_file(root: Path, name: str, label: str) -> bytes:
     """Read the image at `name` of the dataset, which is not trusted: no other file is read."""
     path = root / name
-    if Path(name).is_absolute() or ".." in Path(name).parts or not is_inside(root, path):
+    if (
+        "\0" in name
+        or Path(name).is_absolute()
+        or ".." in Path(name).parts
+        or not is_inside(root, path)
+    ):
         raise CuesheetError(
             f"{label}: the image path {name!r} leads out of the dataset {root}; expected a path "
             "inside it"
