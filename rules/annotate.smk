@@ -14,7 +14,7 @@ rule annotate_plan:
         clip=clip_for_plan,
         prompts=prompts_of(*prompt_files.PLAN),
     output:
-        json="<results>/{dataset}/plan/{episode}.json",
+        json=update("<results>/{dataset}/plan/{episode}.json"),
     log:
         "<results>/{dataset}/logs/annotate_plan/{episode}.log",
     benchmark:
@@ -43,7 +43,7 @@ rule annotate_interjections:
         plan="<results>/{dataset}/plan/{episode}.json",
         prompts=prompts_of(*prompt_files.INTERJECTIONS),
     output:
-        json="<results>/{dataset}/interjections/{episode}.json",
+        json=update("<results>/{dataset}/interjections/{episode}.json"),
     log:
         "<results>/{dataset}/logs/annotate_interjections/{episode}.log",
     benchmark:
@@ -70,7 +70,7 @@ rule annotate_vqa:
         keyframes="<results>/{dataset}/keyframes/{episode}",
         prompts=prompts_of(*prompt_files.VQA),
     output:
-        json="<results>/{dataset}/vqa/{episode}.json",
+        json=update("<results>/{dataset}/vqa/{episode}.json"),
     log:
         "<results>/{dataset}/logs/annotate_vqa/{episode}.log",
     benchmark:

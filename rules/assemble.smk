@@ -10,8 +10,8 @@ rule validate_episode:
         unpack(stage_files),
         keyframes="<results>/{dataset}/keyframes/{episode}",
     output:
-        json="<results>/{dataset}/validation/{episode}.json",
-        text="<results>/{dataset}/validation/{episode}.txt",
+        json=update("<results>/{dataset}/validation/{episode}.json"),
+        text=update("<results>/{dataset}/validation/{episode}.txt"),
     log:
         "<results>/{dataset}/logs/validate_episode/{episode}.log",
     benchmark:

@@ -73,7 +73,8 @@ def targets():
 @functools.cache
 def session():
     """What this run starts before its first job and stops after its last."""
-    return Session(RUN, SHARD_PLANS if targets().is_sharded else None)
+    plans = SHARD_PLANS if targets().is_sharded else None
+    return Session(RUN, plans, tell, progress_to_file=has_own_logger())
 
 
 @as_workflow_error

@@ -67,6 +67,20 @@ def deployment_options():
     return options
 
 
+def has_own_logger():
+    """Whether Cuesheet's logger plugin prints the messages of this run."""
+    handlers = workflow.logger_manager.get_log_handlers()
+    return any(type(one).__module__ == "snakemake_logger_plugin_cuesheet" for one in handlers)
+
+
+def tell(text):
+    """Print a message on the terminal, in order with Snakemake's own."""
+    if has_own_logger():
+        logger.info(text, extra={"cuesheet": True})
+    else:
+        print(text, file=sys.stderr, flush=True)
+
+
 def use_job_server(prefix):
     """Run the scripts of local jobs through the run's job server."""
     shell.prefix(prefix.replace("{", "{{").replace("}", "}}"))

@@ -12,7 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from cuesheet import job_log
-from cuesheet.artifacts.failures import episode_failures
+from cuesheet.artifacts.failures import episode_failures, failed_episodes
 from cuesheet.artifacts.layout import Layout
 from cuesheet.artifacts.stage_files import digest, read_stage_file, read_validation_file
 from cuesheet.assemble.merge import EpisodeRows, Merged, merge_file
@@ -70,9 +70,15 @@ def read_rows(results: Path, episode: Episode) -> EpisodeRows:
 
 
 def check_annotated(results: Path, episodes: Collection[int]) -> None:
-    """Raises CuesheetError for episodes without a validation, with what made them fail."""
+    """Raise CuesheetError for episodes that are not annotated, with the causes.
+
+    An episode whose last job failed is not annotated: its files are those of an earlier run.
+    """
+    failed, layout = failed_episodes(results, episodes), Layout(results)
     missing = [
-        index for index in sorted(episodes) if not Layout(results).validation(index).is_file()
+        index
+        for index in sorted(episodes)
+        if index in failed or not layout.validation(index).is_file()
     ]
     if not missing:
         return

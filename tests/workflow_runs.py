@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,15 @@ import yaml
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+def until(is_true: Callable[[], object], what: str, timeout_s: float = 120.0) -> None:
+    """Wait until `is_true` returns something true; fail with `what` was waited for."""
+    deadline = time.monotonic() + timeout_s
+    while not is_true():
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {timeout_s:.0f} s for {what}")
+        time.sleep(0.05)
+
+
 @dataclasses.dataclass
 class Finished:
     """A Snakemake process that ended."""
@@ -29,7 +39,11 @@ class Finished:
 
     @property
     def jobs(self) -> dict[str, int]:
-        """Jobs by rule, from the table that Snakemake prints before it starts."""
+        """Jobs by rule, from the line before the first job or from the table of a dry run."""
+        planned = re.search(r"^Cuesheet: \d+ jobs: (.+)$", self.output, re.MULTILINE)
+        if planned:
+            words = (entry.rsplit(" ", 1) for entry in planned[1].split(", "))
+            return {rule: int(count) for rule, count in words}
         counts = {}
         _, _, table = self.output.partition("Job stats:")
         for line in table.splitlines()[3:]:
@@ -79,13 +93,14 @@ class Workdir:
             pytest.fail(f"snakemake {' '.join(arguments)} failed:\n{done.stdout[-6000:]}")
         return Finished(done.returncode, done.stdout)
 
-    def start(self, *arguments: str) -> subprocess.Popen:
+    def start(self, *arguments: str, reads_output: bool = False) -> subprocess.Popen:
         return subprocess.Popen(
             self.command(*arguments),
             env=self.environment(),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if reads_output else subprocess.DEVNULL,
+            stderr=subprocess.STDOUT if reads_output else subprocess.DEVNULL,
+            text=True,
             start_new_session=True,
         )
 

@@ -1,4 +1,4 @@
-"""A job's log file: everything the job prints, and the cause when it fails."""
+"""A job's log file: everything the job prints, and the cause if it fails."""
 
 import csv
 import json
@@ -18,21 +18,23 @@ from cuesheet.files import write_json, write_text
 # Environment variable with the file to which jobs that run in forks append what they used.
 USAGE_VARIABLE = "CUESHEET_JOB_USAGE"
 
+INTERRUPTED_STATUS = 130  # as a shell reports SIGINT
+
 
 @contextmanager
 def to_file(path: Path | str) -> Iterator[logging.Logger]:
-    """Send stdout, stderr (child processes included) and logging of this process to `path`.
+    """Redirect stdout, stderr (also of child processes) and logging of this process to `path`.
 
-    The last lines of a failed job name the cause: a `CuesheetError` as its message alone, anything
-    else with its traceback. The same message is repeated on the terminal, then the process exits
-    with 1. A job that failed because of its episode also leaves `failed/{rule}/{episode}.json`
-    next to `logs/`, until it succeeds: no output of the rule, so it outlives the failure. Where the
-    run's surroundings failed (server, key, disk, our own bug) there is no such file.
+    If the job fails, the log ends with the line `ERROR: ` and the cause: the message of a
+    `CuesheetError`; other exceptions are preceded by their traceback. Then the process exits with
+    status 1, and Snakemake (its logger plugin, see `snakemake_logger_plugin_cuesheet`) reports the
+    cause. If the job failed because of its episode, it also writes failed/{rule}/…/{episode}.json,
+    which the next success deletes. It is not an output of the rule, so it survives the failure. If
+    the surroundings failed (server, key, disk, a bug of ours), there is no such file.
     """
     target = Path(path)
-    marker = failure_record(target)
+    record = failure_record(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    terminal = os.fdopen(os.dup(2), "w", encoding="utf-8")
     sys.stdout.flush()
     sys.stderr.flush()
     with target.open("w", encoding="utf-8", buffering=1) as file:
@@ -46,30 +48,22 @@ def to_file(path: Path | str) -> Iterator[logging.Logger]:
     )
     try:
         yield logging.getLogger("cuesheet")
-        if marker is not None and marker.exists():
-            marker.unlink(missing_ok=True)
-            for folder in (marker.parent, marker.parent.parent):
-                with suppress(OSError):  # other episodes of this rule, or other rules, have failed
-                    folder.rmdir()
+        if record is not None and record.exists():
+            _delete_record(record)
+    except KeyboardInterrupt:
+        print("ERROR: interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED_STATUS)
     except Exception as error:
         if not isinstance(error, CuesheetError):
             traceback.print_exc()
             error = SurroundingsError(f"{type(error).__name__}: {error}")
         print(f"ERROR: {error}", file=sys.stderr, flush=True)
-        if marker is not None and not isinstance(error, SurroundingsError):
-            call = getattr(error, "call", None)  # the record of the call that it failed by
-            failure = {"error": str(error), "log": str(target)}
-            failure = {**failure, "call": call} if call else failure
-            try:
-                write_json(marker, failure)
-            except FileNotFoundError:  # another episode's job has just removed the empty folder
-                write_json(marker, failure)
-        print(f"ERROR: {error}\n       log: {target}", file=terminal, flush=True)
+        if record is not None and not isinstance(error, SurroundingsError):
+            _write_record(record, error, target)
         sys.exit(1)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        terminal.close()
         _record_usage(target)
 
 
@@ -108,3 +102,19 @@ def correct_benchmarks(usage: Path) -> None:
             row.update({key: known.get(key, "NA") for key in row})
         text = "\n".join("\t".join(row.values()) for row in [dict(zip(rows[0], rows[0])), *rows])  # noqa: B905
         write_text(path, text + "\n")
+
+
+def _delete_record(record: Path) -> None:
+    record.unlink(missing_ok=True)
+    for folder in (record.parent, record.parent.parent):
+        with suppress(OSError):  # other episodes of this rule, or other rules, have failed
+            folder.rmdir()
+
+
+def _write_record(record: Path, error: CuesheetError, log: Path) -> None:
+    call = getattr(error, "call", None)  # the record of the request that it failed by
+    content = {"error": str(error), "log": str(log)} | ({"call": call} if call else {})
+    try:
+        write_json(record, content)
+    except FileNotFoundError:  # another episode's job has just removed the empty folder
+        write_json(record, content)

@@ -1,9 +1,8 @@
 """What a run starts before its first job and stops after its last."""
 
 import os
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cuesheet.cluster.job import OUTER_RUN_VARIABLE
@@ -24,8 +23,25 @@ class Session:
     Jobs find the gateway by environment variables, which `start` sets in this process.
     """
 
-    def __init__(self, run: Run, shard_plans: Mapping[str, ShardPlan] | None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        shard_plans: Mapping[str, ShardPlan] | None,
+        tell: Callable[[str], None],
+        progress_to_file: bool,
+    ) -> None:
+        """Prepare a session.
+
+        Args:
+            run: the run.
+            shard_plans: the shards of each dataset; None if jobs work on single episodes.
+            tell: prints a message on the terminal.
+            progress_to_file: the supervisor writes its progress line next to server.json, for
+                Snakemake's logger plugin, instead of printing it.
+        """
         self._run = run
+        self._tell = tell
+        self._progress_to_file = progress_to_file
         self._shard_plans = shard_plans
         self._job_server: job_server.JobServer | None = None
         self._created_at = time.time()
@@ -52,8 +68,9 @@ class Session:
             os.environ[OUTER_RUN_VARIABLE] = start_record(self._shard_plans)
             return None
         if self._run.shard is None and self._run.coordinates_notice:
-            _tell(f"Cuesheet: {self._run.coordinates_notice}")
-        server_file = lifecycle.start(self._run.server_settings(), RUNS)
+            self._tell(f"Cuesheet: {self._run.coordinates_notice}")
+        settings = self._run.server_settings() | {"progress_to_file": self._progress_to_file}
+        server_file = lifecycle.start(settings, RUNS)
         os.environ[SERVER_FILE_VARIABLE] = str(server_file.resolve())
         if self._run.shared_folder is not None:
             os.environ[SHARED_FOLDER_VARIABLE] = self._run.shared_folder
@@ -68,9 +85,9 @@ class Session:
         if self._run.shard is not None:
             return
         if self._shard_plans is not None:
-            say_unfinished(self._shard_plans, os.environ.get(OUTER_RUN_VARIABLE))
+            say_unfinished(self._shard_plans, os.environ.get(OUTER_RUN_VARIABLE), self._tell)
         if not finished:
-            _tell(
+            self._tell(
                 "Cuesheet: the run is not finished; the causes are above and in the logs. Run the "
                 "same command again to continue: finished files and cached responses are reused."
             )
@@ -88,14 +105,14 @@ class Session:
         for dataset in self._run.datasets.values():
             path = dataset.layout.summary_text
             if path.is_file() and path.stat().st_mtime >= self._created_at:
-                _tell(_summary(dataset))
+                self._tell(_summary(dataset))
         if self._run.shard is None:
             now = time.time()
             usages = [use for use in read_usages(RUNS) if use["updated_at"] >= self._created_at]
             for name in self._run.datasets:
                 account = account_of(usages, name, now)
                 if account.calls:
-                    _tell(f"Cuesheet: {name}: {account.as_text()}")
+                    self._tell(f"Cuesheet: {name}: {account.as_text()}")
 
 
 def _summary(dataset: RunDataset) -> str:
@@ -106,7 +123,3 @@ def _summary(dataset: RunDataset) -> str:
         if layout.review.is_dir():
             text += f"; to correct annotations: cuesheet review {layout.folder}"
     return f"{text}\n"
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

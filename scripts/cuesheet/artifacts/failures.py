@@ -7,6 +7,23 @@ from typing import Any
 from cuesheet.artifacts.layout import Layout, episode_name
 from cuesheet.files import read_json
 
+# Without one of these an episode has no annotations; a clip that failed does not count.
+ANNOTATION_RULES = (
+    "decode_keyframes",
+    "annotate_plan",
+    "annotate_interjections",
+    "annotate_vqa",
+    "validate_episode",
+)
+
+
+def failed_episodes(results: Path, episodes: Collection[int]) -> set[int]:
+    """Return the episodes whose last attempt at annotation failed.
+
+    They are not annotated, even if the files of an earlier run still exist.
+    """
+    return set(episode_failures(results, episodes, rules=ANNOTATION_RULES))
+
 
 def episode_failures(
     results: Path,

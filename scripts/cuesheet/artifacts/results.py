@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cuesheet.artifacts.episode import Episode, read_episode
+from cuesheet.artifacts.failures import failed_episodes
 from cuesheet.artifacts.language import LanguageRow
 from cuesheet.artifacts.layout import Layout
 from cuesheet.artifacts.source_changes import read_fingerprints
@@ -67,8 +68,10 @@ class EpisodeView:
 
 
 def annotated_episodes(results: Path) -> list[int]:
-    """Episodes with a validation file, in order; those that the source lost are left out."""
-    return [number for number, _ in episode_files(results, "validation")]
+    """Return the annotated episodes that the source still has, in order."""
+    validated = [number for number, _ in episode_files(results, "validation")]
+    failed = failed_episodes(results, validated)
+    return [number for number in validated if number not in failed]
 
 
 def episode_files(results: Path, folder: str) -> list[tuple[int, Path]]:

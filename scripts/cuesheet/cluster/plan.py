@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from cuesheet.artifacts.failures import failed_episodes
 from cuesheet.artifacts.layout import Layout, shard_name
 from cuesheet.cluster.assignment import (
     Assignment,
@@ -160,9 +161,13 @@ def _hash(parts: list[Any]) -> str:
 
 
 def complete_episodes(results: Path, stages: Iterable[str]) -> set[int]:
-    """Episodes that have a file of every one of these stages, and a validation."""
+    """Return the episodes that have a validation and a file of every one of these stages.
+
+    An episode whose last job failed is not complete: its files are those of an earlier run.
+    """
     folders = [Layout(results).stage_folder(name) for name in ("validation", *stages)]
-    return set.intersection(*(_numbers_in(folder) for folder in folders))
+    found = set.intersection(*(_numbers_in(folder) for folder in folders))
+    return found - failed_episodes(results, found)
 
 
 def _numbers_in(folder: Path) -> set[int]:

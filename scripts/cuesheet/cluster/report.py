@@ -7,9 +7,8 @@ import secrets
 import shutil
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +51,10 @@ def start_record(plans: Mapping[str, ShardPlan]) -> str:
     return run
 
 
-def say_unfinished(plans: Mapping[str, ShardPlan], run: str | None) -> None:
-    """Name the shards and episodes that this run tried and could not finish, with the causes."""
+def say_unfinished(
+    plans: Mapping[str, ShardPlan], run: str | None, tell: Callable[[str], None]
+) -> None:
+    """List the shards and episodes that this run tried and could not finish, with the causes."""
     if run is None:
         return
     lines = []
@@ -61,9 +62,9 @@ def say_unfinished(plans: Mapping[str, ShardPlan], run: str | None) -> None:
         for shard in plan.shards:
             lines += _about(plan, shard, run)
     for line in lines[:_SHOWN]:
-        print(f"Cuesheet: {line}", file=sys.stderr)
+        tell(f"Cuesheet: {line}")
     if len(lines) > _SHOWN:
-        print(f"Cuesheet: and {len(lines) - _SHOWN} more", file=sys.stderr)
+        tell(f"Cuesheet: and {len(lines) - _SHOWN} more")
 
 
 def _about(plan: ShardPlan, shard: str, run: str) -> list[str]:

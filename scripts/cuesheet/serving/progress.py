@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from cuesheet import files
+
 # Folder below results/<dataset>, and the file that is there when an episode is done (None: the
 # entry itself, named <episode>.json).
 STAGES: Mapping[str, str | None] = {
@@ -22,6 +24,8 @@ STAGES: Mapping[str, str | None] = {
     "validation": None,
 }
 SHOWN = ("keyframes", "plan", "interjections", "vqa")
+# File next to server.json that Snakemake's logger plugin shows (see `Progress`).
+PROGRESS_FILE = "progress.txt"
 TTY_EVERY_S = 1.0
 ELSE_EVERY_S = 15.0
 RATE_WINDOW_S = 20.0
@@ -88,12 +92,15 @@ class Progress:
         stats: Callable[[], Mapping[str, Any]],
         out: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
+        file: Path | None = None,
     ) -> None:
+        """`file`: write the line there for Snakemake's logger plugin, instead of printing it."""
         self._results = results
         self._totals = totals
         self._stats = stats
         self._out = out if out is not None else sys.stderr
         self._clock = clock
+        self._file = file
         began = clock()
         self._began = began, count_done(results, totals).finished
         self._recent: deque[tuple[float, int]] = deque([(began, 0)])
@@ -107,7 +114,8 @@ class Progress:
         try:
             return max(0.2, float(wish))
         except ValueError:
-            return TTY_EVERY_S if self._out.isatty() else ELSE_EVERY_S
+            in_place = self._file is not None or self._out.isatty()
+            return TTY_EVERY_S if in_place else ELSE_EVERY_S
 
     def line(self) -> str | None:
         """Return the line, or None where it would say what the last one said."""
@@ -153,7 +161,10 @@ class Progress:
         if line is None:
             return True
         try:
-            print(line, file=self._out, flush=True)
+            if self._file is not None:
+                files.write_text(self._file, line)
+            else:
+                print(line, file=self._out, flush=True)
         except (OSError, ValueError):
             return False
         return True

@@ -30,7 +30,7 @@ from cuesheet.serving.gateway import Gateway
 from cuesheet.serving.gpus import deal_out, visible_gpus
 from cuesheet.serving.launch_command import Launch, check_executable, demo_launch, managed_launch
 from cuesheet.serving.model_server import ManagedBackend, Replica
-from cuesheet.serving.progress import Progress
+from cuesheet.serving.progress import PROGRESS_FILE, Progress
 from cuesheet.serving.response_cache import ResponseCache
 from cuesheet.serving.upstream import Backend, ExternalBackend
 from cuesheet.serving.usage import WRITE_EVERY_S, Usage
@@ -146,7 +146,9 @@ def _logs(config: dict[str, Any], run_dir: Path) -> dict[str, Path]:
 def _say(text: str) -> None:
     """Tell the person at the terminal, if there still is one."""
     with contextlib.suppress(OSError, ValueError):
-        print(f"cuesheet: {text}", file=sys.stderr, flush=True)
+        # Snakemake's logger plugin may show its progress line there.
+        erase = "\r\x1b[K" if sys.stderr.isatty() else ""
+        print(f"{erase}cuesheet: {text}", file=sys.stderr, flush=True)
 
 
 def _end_run(server_file: ServerFile, parent_pid: int | None, cause: str) -> None:
@@ -187,7 +189,10 @@ async def supervise(config: dict[str, Any], run_dir: Path, parent_pid: int) -> i
                 _end_run, server_file, parent_pid if config.get("ends_run") else None
             )
             progress = Progress(
-                Path(config["results_dir"]), config.get("totals") or {}, gateway.snapshot
+                Path(config["results_dir"]),
+                config.get("totals") or {},
+                gateway.snapshot,
+                file=run_dir / PROGRESS_FILE if config.get("progress_to_file") else None,
             )
             telling = [asyncio.create_task(_tell(progress)), asyncio.create_task(_count(usage))]
             if isinstance(backend, ManagedBackend) and (every_s := progress.every_s()):

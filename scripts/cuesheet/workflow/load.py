@@ -133,6 +133,11 @@ def _open_source(name: str, entry: DatasetEntry, repository: Path, online: bool)
         check_folder("dataset", root)
     else:
         root = hub.open_dataset(address, name, online=online)
+    if set("{}") & set(str(root)):
+        raise CuesheetError(
+            f"config: dataset: the path {root} contains a brace, which Snakemake would read as a "
+            "wildcard; rename the folder, or use a symbolic link to it"
+        )
     if Path.cwd().resolve().is_relative_to(root.resolve()):
         raise CuesheetError(
             f"{name}: the working directory {Path.cwd()} is inside the dataset {root}, which "

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cuesheet.artifacts.corrections import Correction
+from cuesheet.artifacts.failures import failed_episodes
 from cuesheet.artifacts.layout import RESULTS, Layout, episode_name
 from cuesheet.artifacts.stage_files import STAGES
 from cuesheet.config.models import Config
@@ -107,7 +108,8 @@ class RunDataset:
     @functools.cached_property
     def _validated(self) -> frozenset[int]:
         names = (path.stem for path in self.layout.stage_folder("validation").glob("*.json"))
-        return frozenset(int(name) for name in names if name.isdigit())
+        found = {int(name) for name in names if name.isdigit()}
+        return frozenset(found - failed_episodes(self.results, found))
 
     def _episodes_in(self, data_file: str) -> list[int]:
         try:
