@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cuesheet.artifacts.index import indexed_episodes, read_indexed_episode
+from cuesheet.artifacts.layout import Layout
 from cuesheet.artifacts.signals_file import GripperLayout, SignalsLayout
 from cuesheet.dataset.index import make_index
 from cuesheet.dataset.metadata import read_dataset
@@ -46,7 +47,7 @@ def report(root: Path, state: Sequence[str], action: Sequence[str], gripper: lis
         state, action, dimension_names(features, state), dimension_names(features, action)
     )
     with tempfile.TemporaryDirectory() as folder:
-        index = Path(folder) / "episodes.parquet"
+        index = Layout(Path(folder)).index
         present = [e.episode_index for e in dataset.episodes if dataset.is_there(e.data_file)]
         make_index(index, dataset, present[:SAMPLED_EPISODES])
         sampled = indexed_episodes(index)[:SAMPLED_EPISODES]
