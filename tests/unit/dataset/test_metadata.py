@@ -251,9 +251,9 @@ def test_the_text_of_a_task_is_cleaned_and_bounded(copied, task, read):
         ({"features": {"cam": {"dtype": "video", "shape": ["a", 2, 3]}}}, "shape of cam"),
         ({"features": {"cam": "video"}}, "feature 'cam'"),
         ({"data_path": "rows/file-{file_index:03d}.parquet"}, "starts with data/"),
-        ({"data_path": "data/{nothing}.parquet"}, "cannot be filled in"),
-        ({"data_path": "data/{file_index:0999999999d}.parquet"}, "100 digits"),
-        ({"data_path": "data/{file_index.real.x}.parquet"}, "cannot be filled in"),
+        ({"data_path": "data/{nothing}.parquet"}, "which has the field"),
+        ({"data_path": "data/{file_index:0999999999d}.parquet"}, "at most two digits"),
+        ({"data_path": "data/{file_index.real.x}.parquet"}, "which has the field"),
         ({"data_path": "../data/{file_index}.parquet"}, "leads out of"),
     ],
 )
