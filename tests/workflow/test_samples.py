@@ -64,7 +64,7 @@ def test_samples_are_asked_once_and_their_agreement_is_in_the_files(
         {"temperature": 0.7, "seed": seed} for seed in range(3)
     ]
     report = (workdir.path / "results/demo_v3/report.html").read_text()
-    assert "Least agreed first" in report
+    assert "Agreement of samples, lowest first" in report
     listed = (workdir.path / "results/demo_v3/review/data/list/0000.js").read_text()
     assert f'"agreement":{plan["agreement"]}' in listed
 

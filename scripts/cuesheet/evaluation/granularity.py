@@ -1,8 +1,8 @@
 """Changes the granularity of reference segments, so that they fit what is scored against them.
 
 A reference of phases (approach, grasp, carry, ...) becomes one of events (pick, place) in two
-steps: labels such as `idle` are folded into a neighbor, and the others get new names, where consecutive
-segments of the same new name become one.
+steps: labels such as `idle` are folded into a neighbor, and the others get new names. Consecutive
+segments with the same new name become one.
 """
 
 from collections.abc import Mapping, Sequence

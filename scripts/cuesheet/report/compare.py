@@ -17,6 +17,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cuesheet.errors import CuesheetError
+from cuesheet.evaluation.labels import first_verb
 from cuesheet.evaluation.references import Reference, read_reference, read_results
 from cuesheet.evaluation.scores import (
     SAME_LABEL_TOKEN_F1,
@@ -28,7 +29,7 @@ from cuesheet.evaluation.scores import (
 )
 from cuesheet.evaluation.table import score_frame
 from cuesheet.files import write_text
-from cuesheet.report.data import ReportData, gather, verb
+from cuesheet.report.data import ReportData, gather
 from cuesheet.report.html import COLORS, PAGES, score_table, total_calls
 
 _MAX_TIMELINES = 300  # episodes
@@ -86,7 +87,7 @@ def compare(runs: Sequence[Path], reference: Reference | None = None) -> str:
         episodes=episodes[:_MAX_TIMELINES],
         total=len(episodes),
         left_out=len(everything - common),
-        color_of=lambda label: colors.get(verb(label), COLORS - 1),
+        color_of=lambda label: colors.get(first_verb(label), COLORS - 1),
     )
 
 

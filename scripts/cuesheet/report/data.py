@@ -1,7 +1,6 @@
-"""What the report says of a dataset's results, gathered from its files one episode at a time."""
+"""Collects what the report shows about the results of a dataset, one episode at a time."""
 
 import json
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,16 +11,10 @@ from cuesheet.artifacts.failures import episode_failures
 from cuesheet.artifacts.results import EpisodeView, annotated_episodes, read_view
 from cuesheet.artifacts.source_changes import read_changes
 from cuesheet.artifacts.stage_files import Provenance, Subtask, VqaPair
+from cuesheet.evaluation.labels import first_verb, parse_label
 
 SAMPLES_PER_GROUP = 3
 Progress = Callable[[Sequence[int]], Iterator[int]]
-
-# An object in a label: the words behind an article, up to a word that begins something else.
-_OBJECT = re.compile(
-    r"\b(?:the|a|an)\s+((?:(?!(?:and|then|to|into|onto|in|on|from|with|of|at|off|over|up|down|out|"
-    r"away|back|by|above|below|under|near|toward|towards|until|while)\b)[\w-]+\s*){1,3})",
-    re.IGNORECASE,
-)
 
 
 @dataclass
@@ -38,7 +31,7 @@ class Timeline:
 
 @dataclass
 class Agreement:
-    """How far the samples of an episode's segmentation agree, 0 to 1; and on what least."""
+    """Agreement (0 to 1) of an episode's segmentation samples, and the least agreed subtask."""
 
     episode_index: int
     task: str
@@ -49,11 +42,11 @@ class Agreement:
 
 @dataclass
 class Sample:
-    """A visual question and the keyframe that it is about."""
+    """A visual question and its keyframe."""
 
     episode_index: int
     timestamp_s: float
-    picture: Path
+    image: Path
     size: tuple[int, int]
     pair: VqaPair
 
@@ -106,7 +99,7 @@ class ReportData:
 
 
 def gather(results: Path, selected: Collection[int], progress: Progress = iter) -> ReportData:
-    """Reads the result folder of a dataset.
+    """Read the result folder of a dataset.
 
     Args:
         results: the dataset's result folder.
@@ -138,8 +131,8 @@ def _add(data: ReportData, view: EpisodeView) -> None:
     data.subtasks_per_episode.append(len(view.subtasks))
     for subtask in view.subtasks:
         data.subtask_lengths_s.append(subtask.end_s - subtask.start_s)
-        data.verbs[verb(subtask.label)] += 1
-        data.objects.update(objects(subtask.label))
+        data.verbs[first_verb(subtask.label)] += 1
+        data.objects.update(parse_label(subtask.label).objects)
     data.timelines.append(
         Timeline(
             view.episode_index,
@@ -178,16 +171,16 @@ def _add(data: ReportData, view: EpisodeView) -> None:
 
 
 def _add_sample(data: ReportData, view: EpisodeView, pair: VqaPair) -> None:
-    """The first pair of each of the first episodes."""
+    """Add the first pair of each of the first episodes."""
     group = data.samples[pair.type, pair.camera]
     if len(group) >= SAMPLES_PER_GROUP or (group and group[-1].episode_index == view.episode_index):
         return
-    picture = view.picture(pair.camera, pair.frame_index)
-    if picture is not None:
+    image = view.picture(pair.camera, pair.frame_index)
+    if image is not None:
         size = view.keyframes.cameras[pair.camera]
         timestamp_s = view.keyframes.timestamps_s[pair.frame_index]
         group.append(
-            Sample(view.episode_index, timestamp_s, picture, (size.width, size.height), pair)
+            Sample(view.episode_index, timestamp_s, image, (size.width, size.height), pair)
         )
 
 
@@ -206,19 +199,8 @@ def _add_provenance(data: ReportData, made: Provenance) -> None:
         ]
 
 
-def verb(label: str) -> str:
-    """The first word of a label, which is its verb where labels are imperative."""
-    words = label.casefold().split()
-    return words[0].strip(".,;:!?") if words else ""
-
-
-def objects(label: str) -> list[str]:
-    """What a label names behind an article, at most three words each: `the red cup`."""
-    return [" ".join(found.split()).casefold() for found in _OBJECT.findall(label)]
-
-
 def chosen_timelines(timelines: Sequence[Timeline], most: int) -> list[Timeline]:
-    """Those with warnings first, then an even choice of the others, at most `most` in all."""
+    """Return at most `most` timelines: those with warnings first, then an even selection."""
     noted = [line for line in timelines if line.warnings][:most]
     rest = [line for line in timelines if not line.warnings]
     room = min(most - len(noted), len(rest))

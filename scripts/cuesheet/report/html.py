@@ -16,9 +16,10 @@ from PIL import Image
 from cuesheet.artifacts.source_changes import describe
 from cuesheet.artifacts.stage_files import VqaPair
 from cuesheet.config.report import ReportConfig
+from cuesheet.evaluation.labels import first_verb
 from cuesheet.evaluation.table import difference_frame, interval_note, score_frame
 from cuesheet.report import plots as plots
-from cuesheet.report.data import CallTally, ReportData, Sample, chosen_timelines, verb
+from cuesheet.report.data import CallTally, ReportData, Sample, chosen_timelines
 from cuesheet.report.summary import DEMO_MODEL_NOTE, is_demo_model
 
 PAGES = Path(__file__).parent / "pages"
@@ -52,7 +53,7 @@ def render(
         plots=_plots(data),
         timelines=chosen_timelines(data.timelines, settings.max_timelines),
         legend=list(colors.items()) + ([("others", COLORS - 1)] if len(data.verbs) > 7 else []),
-        color_of=lambda label: colors.get(verb(label), COLORS - 1),
+        color_of=lambda label: colors.get(first_verb(label), COLORS - 1),
         changed=describe,
         cameras=sorted({camera for counts in data.questions.values() for camera in counts}),
         samples=_samples(data),
@@ -154,15 +155,15 @@ def _plots(data: ReportData) -> list[tuple[str, str]]:
 
 
 def _samples(data: ReportData) -> dict[str, list[tuple[Sample, str]]]:
-    """By type, each with its picture as a data URL."""
+    """By type, each with its image as a data URL."""
     shown: dict[str, list[tuple[Sample, str]]] = {}
     for (kind, _), samples in sorted(data.samples.items()):
-        shown.setdefault(kind, []).extend((sample, _data_url(sample.picture)) for sample in samples)
+        shown.setdefault(kind, []).extend((sample, _data_url(sample.image)) for sample in samples)
     return shown
 
 
-def _data_url(picture: Path) -> str:
-    with Image.open(picture) as image:
+def _data_url(path: Path) -> str:
+    with Image.open(path) as image:
         small = image.convert("RGB")
         small.thumbnail((_SAMPLE_WIDTH, _SAMPLE_WIDTH))
         buffer = io.BytesIO()

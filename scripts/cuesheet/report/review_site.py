@@ -19,7 +19,6 @@ from cuesheet.artifacts.results import EpisodeView, annotated_episodes, read_vie
 from cuesheet.artifacts.signals_file import read_signals
 from cuesheet.files import atomic_path, write_text
 from cuesheet.report.correction_files import CorrectionFolder
-from cuesheet.report.data import verb
 from cuesheet.report.summary import is_demo_model
 
 PAGES = Path(__file__).parent / "pages"
@@ -63,7 +62,7 @@ def build_site(
         thumb = _write_strip(view, default_camera, site / "data" / "thumbs" / f"{name}.jpg")
         _deliver(site, f"episodes/{name}", episode_data(view, saved))
         entries.append(_entry(view, saved, thumb))
-        verbs.update(verb(part.label) for part in view.subtasks)
+        verbs.update(_first_word(part.label) for part in view.subtasks)
         models |= {(m.model or "", m.served_by or "") for m in view.made_by.values() if m.calls}
     for chunk, start in enumerate(range(0, len(entries), CHUNK)):
         _deliver(site, f"list/{chunk:04d}", entries[start : start + CHUNK])
@@ -83,6 +82,12 @@ def build_site(
     _delete_others(site / "data", {episode_name(index) for index in episodes}, len(entries))
     _copy_assets(site)
     return len(entries)
+
+
+def _first_word(label: str) -> str:
+    """Return the word that sets the color of a subtask, as `colorOf` in the page's scripts does."""
+    words = label.casefold().split()
+    return words[0].strip(".,;:!?") if words else ""
 
 
 def episode_data(view: EpisodeView, correction: dict[str, Any] | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from keyframe_files import keyframes_json
 from PIL import Image
 
 from cuesheet.config.report import ReportConfig
-from cuesheet.report.data import Timeline, chosen_timelines, gather, objects, verb
+from cuesheet.report.data import Timeline, chosen_timelines, gather
 from cuesheet.report.html import render
 
 CAMERA = "observation.images.front"
@@ -165,7 +165,7 @@ def test_episodes_whose_samples_agree_least_come_first(results, tmp_path):
         write(results / f"keyframes/{index:06d}/keyframes.json", {**frames, "episode_index": index})
     sampled(results, 0.625, [0.75, 0.35])
     page = render(gather(results, [0, 1, 2]), ReportConfig(), tmp_path)
-    table = page[page.index("Least agreed first") :].partition("</table>")[0]
+    table = page[page.index("Agreement of samples, lowest first") :].partition("</table>")[0]
     rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in table.split("<tr>")[2:]]
     assert [re.sub("<[^>]*>", "", row[0]) for row in rows] == ["1", "2", "0"]
     assert [re.sub("<[^>]*>", "", cell) for cell in rows[2]] == [
@@ -206,12 +206,6 @@ def test_a_prompt_that_changed_since_is_not_shown_as_the_one_that_was_used(resul
     page = render(gather(results, [0]), ReportConfig(), tmp_path)
     assert "SECRET OF TODAY" not in page
     assert "111111111111" in page
-
-
-def test_verbs_and_objects_of_labels():
-    assert verb("Reach for the cup") == "reach"
-    assert objects("put the red cup into a box and close the lid") == ["red cup", "box", "lid"]
-    assert objects("wait") == []
 
 
 def test_episodes_with_warnings_are_among_the_chosen_timelines():
