@@ -63,7 +63,7 @@ class LogHandler(LogHandlerBase):
         self._snakemake = None
         if settings.dryrun or wants_all:
             self._snakemake = _snakemake_handler(settings, self._stream)
-        self._progress = ProgressLine(self._stream, self._lock, enabled=not self._is_silent)
+        self._progress = ProgressLine(self._stream, self._lock)
 
     @property
     def writes_to_stream(self) -> bool:

@@ -22,11 +22,11 @@ _ERASE_LINE = "\r\x1b[K"
 class ProgressLine:
     """Shows the progress of a run until `stop`. Other output calls `clear` first, under `lock`."""
 
-    def __init__(self, stream: TextIO, lock: threading.RLock, *, enabled: bool) -> None:
+    def __init__(self, stream: TextIO, lock: threading.RLock) -> None:
         self._stream = stream
         self._lock = lock
         self._in_place = stream.isatty() and os.environ.get("TERM") != "dumb"
-        self._interval_s = _interval_s(self._in_place) if enabled else None
+        self._interval_s = _interval_s(self._in_place)
         self._file: Path | None = None
         self._shown = ""
         self._is_visible = False

@@ -237,7 +237,7 @@ def test_the_log_of_a_failed_job_ends_with_the_cause(external, counting_server):
     last = log.read_text().strip().splitlines()[-1]
     assert last.startswith("ERROR: ")
     assert "bad key" in last
-    assert last in done.output
+    assert f"annotate_plan failed: {last.removeprefix('ERROR: ')}" in done.output
 
 
 def test_progress_is_said_while_a_run_goes(external, monkeypatch):
