@@ -1,4 +1,4 @@
-"""Writes the subtasks of finished episodes as correction files, for a person to edit.
+"""Export the subtasks of annotated episodes as correction files, so that they can be edited.
 
 `cuesheet corrections export RESULTS` (docs/corrections.md).
 """
@@ -23,7 +23,7 @@ from cuesheet.files import write_json, write_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 1 for a mistake, which is said in one line."""
+    """Run the command and return its exit status; 1 for a user error, reported in one line."""
     given = _parser().parse_args(arguments)
     results = Path(given.results)
     folder = Path(given.to) if given.to else Path("corrections") / results.resolve().name
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     print(f"{written} files written to {folder}")
     if left:
-        print(f"{left} that were there are left as they are (--overwrite replaces them)")
+        print(f"{left} existing files were not changed (--overwrite replaces them)")
     return 0
 
 
@@ -109,13 +109,13 @@ def _write(plan: StageFile, length: int, folder: Path, existing: Path | None, as
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="cuesheet corrections", description=__doc__)
     export_command = parser.add_subparsers(required=True).add_parser(
-        "export", help="write the subtasks as they are now as correction files"
+        "export", help="write the current subtasks as correction files"
     )
-    export_command.add_argument("results", help="results folder of a dataset: results/NAME")
-    export_command.add_argument("--to", help="folder of the files (default: corrections/NAME)")
-    export_command.add_argument("--episodes", help="for example 0,3-5 (default: all)")
-    export_command.add_argument("--csv", action="store_true", help="CSV instead of JSON")
+    export_command.add_argument("results", help="result folder of a dataset: results/DATASET")
+    export_command.add_argument("--to", help="folder to write to (default: corrections/DATASET)")
     export_command.add_argument(
-        "--overwrite", action="store_true", help="replace files that are there"
+        "--episodes", help="episodes to export, such as 0,3-5 (default: all)"
     )
+    export_command.add_argument("--csv", action="store_true", help="write CSV instead of JSON")
+    export_command.add_argument("--overwrite", action="store_true", help="replace existing files")
     return parser

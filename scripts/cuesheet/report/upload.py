@@ -1,7 +1,8 @@
-"""Uploads an annotated dataset to a hub, with a card that says how the annotations were made.
+"""Upload an annotated dataset to the Hugging Face Hub.
 
-`cuesheet push results/NAME user/name`: a new private repository, one commit of
-the files and the card, and a tag for the version of the format, by which LeRobot looks it up.
+Creates a private repository with one commit: the files of the dataset, and a card that states the
+model, the prompts and the number of annotations. A tag names the version of the
+dataset format, because LeRobot looks up datasets by this tag.
 """
 
 import argparse
@@ -24,7 +25,7 @@ SHOWN_FILES = 20
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 1 for a mistake, which is said in one line."""
+    """Run the command and return its exit status; 1 for a user error, reported in one line."""
     given = _parser().parse_args(arguments)
     try:
         url = push(
@@ -160,7 +161,7 @@ def _files_to_upload(annotated: Path, extra_files: bool) -> list[Path]:
 
 
 def _deletions(there: Sequence[str], additions: Sequence[Any]) -> list[Any]:
-    """Data, videos and metadata of an earlier version that this one does not have."""
+    """Return deletions of data, videos and metadata that only an earlier version has."""
     from huggingface_hub import CommitOperationDelete
 
     kept = {operation.path_in_repo for operation in additions}
@@ -179,12 +180,14 @@ def _drop_tag(api: Any, repo_id: str, name: str) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="cuesheet push", description=__doc__)
-    parser.add_argument("results", help="results folder of a dataset: results/NAME")
-    parser.add_argument("repo_id", help="repository to make: user/name")
-    parser.add_argument("--public", action="store_true", help="not private")
-    parser.add_argument("--tag", help="a further tag, such as v1")
+    parser.add_argument("results", help="result folder of a dataset: results/DATASET")
+    parser.add_argument("repo_id", help="repository to create: user/name")
     parser.add_argument(
-        "--overwrite", action="store_true", help="write into a repository that is there"
+        "--public", action="store_true", help="create a public repository (default: private)"
+    )
+    parser.add_argument("--tag", help="additional tag, such as v1")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="add a commit to a repository that already exists"
     )
     parser.add_argument(
         "--extra-files",
