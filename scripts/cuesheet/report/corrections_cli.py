@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     export_command = parser.add_subparsers(required=True).add_parser(
         "export", help="write the current subtasks as correction files"
     )
-    export_command.add_argument("results", help="result folder of a dataset: results/DATASET")
+    export_command.add_argument("results", help="result folder, results/DATASET")
     export_command.add_argument("--to", help="folder to write to (default: corrections/DATASET)")
     export_command.add_argument(
         "--episodes", help="episodes to export, such as 0,3-5 (default: all)"
