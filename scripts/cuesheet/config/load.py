@@ -17,7 +17,7 @@ RENAMED_SETTINGS: dict[str, str] = {}
 RENAMED_VALUES: dict[tuple[str, str], str] = {("vlm.serve", "offline"): "demo"}
 
 _SHOWN = 60  # characters of a found value
-_NAMES = 8  # keys listed where nothing is near
+_NAMES = 8  # keys listed if no name is similar
 
 
 def load_config(raw: Mapping[str, Any] | None) -> Config:
@@ -54,10 +54,10 @@ def _validate(
     except ValidationError as error:
         lines: dict[str, str] = {}
         for details in error.errors(include_url=False):
-            where, line = _describe(model, details, values, above)
-            lines.setdefault(where, line)  # each branch of a union reports by itself
-        for where, line in lines.items():
-            if not any(other.startswith(f"{where}[") for other in lines):
+            label, line = _describe(model, details, values, above)
+            lines.setdefault(label, line)  # each branch of a union reports by itself
+        for label, line in lines.items():
+            if not any(other.startswith(f"{label}[") for other in lines):
                 problems.append(line)
         return None
 
@@ -154,18 +154,18 @@ def _is_folder(value: Any) -> bool:
 
 
 def _read_entry(name: Any, entry: Any, problems: list[str]) -> Any:
-    where = f"dataset.{name}"
+    label = f"dataset.{name}"
     if not isinstance(name, str):
-        problems.append(f"{where}: the name is {show(name)}, expected text; put it in quotes")
+        problems.append(f"{label}: the name is {show(name)}, expected text; put it in quotes")
     elif isinstance(entry, Mapping):
         before = len(problems)
-        known = _drop_unknown(DatasetEntry, entry, f"{where}.", problems)
+        known = _drop_unknown(DatasetEntry, entry, f"{label}.", problems)
         if "path" in known or len(problems) == before:  # a misspelled path is one problem, not two
-            _validate(DatasetEntry, known, f"{where}.", problems)
+            _validate(DatasetEntry, known, f"{label}.", problems)
         return known
     elif not _is_folder(entry):
         problems.append(
-            f"{where}: found {show(entry)}, expected a folder, or a section with path, episodes "
+            f"{label}: found {show(entry)}, expected a folder, or a section with path, episodes "
             "and default_camera"
         )
     return entry
@@ -176,25 +176,25 @@ def _describe(
 ) -> tuple[str, str]:
     """Return (full key, line) for one of pydantic's errors."""
     field: FieldInfo | None = None
-    value, where, item = values, above, False
+    value, label, item = values, above, False
     current: type[BaseModel] | None = model
     for part in details["loc"]:
         if current is not None and part in current.model_fields:
             field = current.model_fields[str(part)]
-            where += f"{part}."
+            label += f"{part}."
             value = value.get(part) if isinstance(value, Mapping) else None
             current = section_of(field)
         elif isinstance(part, int) and isinstance(value, list) and part < len(value):
-            where, value, item = f"{where.rstrip('.')}[{part}].", value[part], True
+            label, value, item = f"{label.rstrip('.')}[{part}].", value[part], True
         # anything else is the name of a branch of a union
-    where = where.rstrip(".")
+    label = label.rstrip(".")
     if details["type"] == "value_error":
         message = str(details.get("ctx", {}).get("error", details["msg"]))
-        return where, f"{where}: {message}" if where else message
+        return label, f"{label}: {message}" if label else message
     if details["type"] == "missing" or field is None:
-        return where, f"{where}: the key is missing, expected {_plain(_words(field))}"
-    line = f"{where}: found {show(value)}, expected {_plain(_words(field, item))}"
-    return where, line + _hint(field, value, item)
+        return label, f"{label}: the key is missing, expected {_plain(_words(field))}"
+    line = f"{label}: found {show(value)}, expected {_plain(_words(field, item))}"
+    return label, line + _hint(field, value, item)
 
 
 def _words(field: FieldInfo | None, item: bool = False) -> str:
