@@ -21,8 +21,10 @@ def main(snakemake) -> None:
         params = snakemake.params
         progress = functools.partial(tqdm, desc="episodes", unit="episode", mininterval=2.0)
         data = gather(Path(params.results), params.selected, progress)
-        evaluation = snakemake.input.get("evaluation")
-        scores = json.loads(Path(evaluation).read_text(encoding="utf-8")) if evaluation else None
+        evaluations = snakemake.input.get("evaluation")  # a list of at most one file
+        scores = (
+            json.loads(Path(evaluations[0]).read_text(encoding="utf-8")) if evaluations else None
+        )
         page = render(data, ReportConfig(**params.report), Path(params.prompts_dir), scores)
         files.write_text(snakemake.output.html, page)
 

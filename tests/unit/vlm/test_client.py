@@ -371,7 +371,7 @@ async def test_a_failed_server_ends_a_job_at_once_with_the_end_of_its_log(tmp_pa
     [
         (None, "snakemake"),
         ({"state": "stopped", "logs": {}}, "stopped"),
-        ({"state": "starting", "pid": 2**22 - 1, "logs": {}}, "is gone"),
+        ({"state": "starting", "pid": 2**22 - 1, "logs": {}}, "ended unexpectedly"),
     ],
     ids=["no file", "stopped", "dead"],
 )
