@@ -47,6 +47,9 @@ def verb_and_object(task: str) -> tuple[str, str]:
     verb = words.pop(0).strip(",")
     if words and words[0].lower() in _PARTICLES:
         verb += f" {words.pop(0)}"
+    if len(words) > 2 and words[0] == "and":  # "pick and place a puck"
+        verb += f" and {words[1]}"
+        words = words[2:]
     thing = []
     for word in words:
         if word.lower().strip(",") in _STOP or len(thing) == 4:

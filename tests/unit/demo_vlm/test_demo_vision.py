@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cuesheet.vlm import replies
-from demo_vlm import answers, question
+from demo_vlm import answers, phrases, question
 from demo_vlm.colors import name_of
 from demo_vlm.frames import timed_frames
 from demo_vlm.media import Media
@@ -245,3 +245,11 @@ def test_a_description_names_the_color_and_when_the_image_changes():
     assert told.events
     assert all(0 <= event.at_s <= 10 for event in told.events)
     assert answer(replies.TaskFromVideo, lines, *frames).task == "Move the red object."
+
+
+def test_labels_name_the_object_of_the_task():
+    assert phrases.labels("Pick and place a puck to a goal", 2) == [
+        "reach for a puck",
+        "pick and place a puck",
+    ]
+    assert phrases.labels("Pick up the red cup and wash it", 2)[0] == "reach for the red cup"
