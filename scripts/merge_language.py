@@ -1,8 +1,8 @@
-"""Writes one data file of the dataset with the language columns.
+"""Write one data file of the annotated dataset.
 
 In: a data file of the source, and the validated annotation files of its episodes. Out: the same
-rows and columns, then `language_persistent` and `language_events`; one row group an episode.
-Episodes that are not annotated keep the language rows of the source, or have none.
+rows and columns, then `language_persistent` and `language_events`; one row group per episode.
+Episodes that are not annotated keep the language rows of the source, if there are any.
 """
 
 import functools
@@ -20,22 +20,22 @@ from cuesheet.dataset.metadata import Dataset, Episode, read_dataset
 from cuesheet.errors import CuesheetError
 from cuesheet.text import as_ranges, describe_range
 
-# Failed episodes whose causes are repeated.
+# Failed episodes whose causes the error message repeats.
 SHOWN_EPISODES = 10
 
 
 def read_rows(results: Path, episode: Episode) -> EpisodeRows:
-    """The rows of an episode from the annotation files that its validation checked.
+    """Return the rows of an episode from the annotation files that were validated.
 
-    An episode that a person called bad has none.
+    An episode with the verdict "bad" has no rows.
 
     Args:
         results: the dataset's result folder, which holds plan/, interjections/, vqa/, validation/.
         episode: the episode.
 
     Raises:
-        CuesheetError: a file is missing, broken, not the one that was validated, or of another
-            episode or length.
+        CuesheetError: a file is missing, damaged, changed since it was validated, or belongs to
+            another episode or recording.
     """
     persistent, events = [], []
     layout = Layout(results)
@@ -47,22 +47,22 @@ def read_rows(results: Path, episode: Episode) -> EpisodeRows:
         path = layout.stage_file(stage, episode.episode_index)
         if digest(path) != checked:
             raise CuesheetError(
-                f"{path} is not there, or not as it was when it was validated; a run of episode "
-                f"{episode.episode_index} was not finished. Run it again (episodes: "
+                f"{path} is missing or has changed since it was validated, because a run of "
+                f"episode {episode.episode_index} did not finish. Run it again (episodes: "
                 f"[{episode.episode_index}]), or delete {validation} to leave it without rows."
             )
         data = read_stage_file(path, stage)
         if data.episode_index != episode.episode_index:
             raise CuesheetError(
-                f"{path} is of episode {data.episode_index}; expected {episode.episode_index}. "
-                "Delete it and run again."
+                f"{path} belongs to episode {data.episode_index}; expected "
+                f"{episode.episode_index}. Delete it and run again."
             )
         ends = [span.end_frame for span in data.subtasks]
         if ends and max(ends) != episode.length:
             raise CuesheetError(
-                f"{path} is of an episode of {max(ends)} frames; episode {episode.episode_index} "
-                f"has {episode.length} now. It was recorded again: delete its files in keyframes, "
-                "plan, interjections, vqa and validation, and run again."
+                f"{path} belongs to a recording of {max(ends)} frames, but episode "
+                f"{episode.episode_index} has {episode.length} frames now. Delete its files in "
+                "keyframes, plan, interjections, vqa and validation, and run again."
             )
         persistent += [row.model_dump() for row in data.persistent]
         events += [row.model_dump() for row in data.events]
@@ -90,7 +90,7 @@ def check_annotated(results: Path, episodes: Collection[int]) -> None:
     ]
     raise CuesheetError(
         f"{len(missing)} of {len(episodes)} episodes are not annotated ({as_ranges(missing)}), so "
-        "the file is not written. Run again to try them once more, or set output.on_missing to "
+        "the file is not written. Run again to retry them, or set output.on_missing to "
         "leave_unannotated." + "".join(f"\n  {line}" for line in lines)
     )
 
@@ -103,15 +103,15 @@ def merge_data_file(
     annotated: Collection[int],
     replaced: Collection[str | None] | None = None,
 ) -> Merged:
-    """Merges the annotations of the episodes `annotated` into one data file.
+    """Merge the annotations of the episodes `annotated` into one data file.
 
     Args:
         dataset: the source dataset.
         data_file: the file, relative to the dataset's root.
         results: the dataset's result folder.
-        output: where the annotated file goes.
+        output: the annotated file.
         annotated: the episodes of this run, and those that were annotated earlier.
-        replaced: the styles whose rows in the source go; None: all.
+        replaced: the styles whose rows in the source are replaced; None: all styles.
 
     Raises:
         CuesheetError: an episode is not in the file or not annotated, or its annotations do not
@@ -119,10 +119,11 @@ def merge_data_file(
     """
     check_annotated(results, annotated)
     present = {episode.episode_index: episode for episode in dataset.data_files[data_file]}
-    strangers = sorted(set(annotated) - set(present))
-    if strangers:
+    unknown = sorted(set(annotated) - set(present))
+    if unknown:
         raise CuesheetError(
-            f"{data_file} does not hold the episodes {strangers}, whose annotations belong there."
+            f"{data_file} does not hold the episodes {unknown}, whose annotations are to be merged "
+            "into it."
         )
 
     def annotations(episode_index: int) -> EpisodeRows | None:

@@ -1,8 +1,8 @@
-"""Checks the annotations of one episode before they may be merged.
+"""Validate the annotations of one episode before they are merged.
 
-In: the episode's keyframes folder and its plan, interjections and VQA files (a stage that is
-switched off has none). Out: the findings and the number of rows by style, as JSON and as text.
-An episode with errors fails: the report is then in the log.
+In: the episode's keyframes folder and its plan, interjections and VQA files (without stages that
+are switched off). Out: the findings and the number of rows by style, as JSON and as text. The job
+fails if there are errors; the report is then in the log.
 """
 
 from collections.abc import Collection, Mapping
@@ -21,9 +21,9 @@ def make_report(
     cameras: Collection[str],
     verdict: str | None = None,
 ) -> Report:
-    """The report on one episode. A file that is no annotation file is an error of its stage.
+    """Return the report on one episode. A file that cannot be read is an error of its stage.
 
-    `verdict` is a person's: good, bad or None; the merge leaves a bad episode without rows.
+    `verdict` comes from a person: good, bad or None. The merge leaves a bad episode without rows.
     """
     episode = read_episode(keyframes, needs_images=False)
     digests = {stage: digest(path) or "" for stage, path in stage_paths.items()}
@@ -46,10 +46,10 @@ def make_report(
 
 
 def write_report(report: Report, json_path: Path, text_path: Path) -> None:
-    """Writes both forms of a report.
+    """Write both forms of a report.
 
     Raises:
-        CuesheetError: the report has errors; nothing is written then.
+        CuesheetError: the report has errors; nothing is written.
     """
     print(report.as_text())
     if report.errors:

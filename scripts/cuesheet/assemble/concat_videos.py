@@ -1,7 +1,7 @@
-"""Joins the videos of single episodes to files of many, without coding them anew.
+"""Concatenates the videos of single episodes to files of many, without encoding them again.
 
-For a dataset that goes from v2.1 to v3.0. After joining, every episode's frames are looked up where
-the new metadata says they are.
+Used when a dataset is converted from v2.1 to v3.0. After that, every episode's frames are located
+in the range that the new metadata states.
 """
 
 import tempfile
@@ -23,12 +23,12 @@ VIDEO_FILE_MB = 200
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 
 _MB = 1 << 20
-_MANIFEST = "relaid_videos.json"
+_MANIFEST = "concatenated_videos.json"
 
 
 @dataclass(frozen=True)
 class Placed:
-    """Where an episode lies: [from_s, to_s) seconds of a video file that others share."""
+    """The range of an episode: [from_s, to_s) seconds of a video file that episodes share."""
 
     episode_index: int
     chunk_index: int
@@ -39,7 +39,7 @@ class Placed:
 
 @dataclass(frozen=True)
 class _Piece:
-    """The video of one episode. `coding`: what must be the same within a file."""
+    """The video of one episode. `coding` must be the same for all videos of a file."""
 
     episode_index: int
     length: int
@@ -49,18 +49,17 @@ class _Piece:
 
 
 def concat_videos(dataset: Dataset, annotated: Path) -> dict[str, list[Placed]]:
-    """Joins every camera's videos below `annotated`; returns where each episode lies.
+    """Concatenate every camera's videos below `annotated`; return the ranges of the episodes.
 
-    A file whose pieces have not changed since it was joined is left as it is: the manifest beside
-    `annotated` says what it was made of.
+    A file whose sources have not changed is not written again: the manifest next to `annotated`
+    lists the sources of each file.
 
     Raises:
-        CuesheetError: a video cannot be read, or the joined file does not hold an episode's frames
-            where they should be.
+        CuesheetError: a video cannot be read, or an episode's frames are not in its range.
     """
     manifest = annotated.parent / _MANIFEST
     known = _read_manifest(manifest)
-    made: dict[str, list[str]] = {}
+    sources: dict[str, list[str]] = {}
     placed: dict[str, list[Placed]] = {}
     for camera in (*dataset.cameras.values(), *dataset.excluded_cameras.values()):
         if camera.kind != "video":
@@ -71,17 +70,17 @@ def concat_videos(dataset: Dataset, annotated: Path) -> dict[str, list[Placed]]:
             file = VIDEO_PATH.format(
                 video_key=camera.key, chunk_index=place[0], file_index=place[1]
             )
-            made[file] = [f"{piece.path} {file_state(piece.path)}" for piece in pieces]
+            sources[file] = [f"{piece.path} {file_state(piece.path)}" for piece in pieces]
             joined = annotated / file
-            if known.get(file) != made[file] or not joined.is_file():
+            if known.get(file) != sources[file] or not joined.is_file():
                 _join(pieces, joined, dataset.fps, camera.key)
             placed[camera.key] += _places(pieces, *place)
-    write_json(manifest, {"format": 1, "files": made})
+    write_json(manifest, {"format": 1, "files": sources})
     return placed
 
 
 def video_files(placed: Mapping[str, Sequence[Placed]]) -> set[str]:
-    """The joined files, relative to the dataset's root."""
+    """Return the concatenated files, relative to the dataset's root."""
     return {
         VIDEO_PATH.format(
             video_key=camera, chunk_index=place.chunk_index, file_index=place.file_index
@@ -92,7 +91,7 @@ def video_files(placed: Mapping[str, Sequence[Placed]]) -> set[str]:
 
 
 def as_columns(camera: str, places: Sequence[Placed]) -> dict[str, list[float]]:
-    """The columns of meta/episodes that say where the episodes lie."""
+    """Return the columns of meta/episodes with the ranges of the episodes."""
     rows = [asdict(place) for place in places]
     names = {
         "chunk_index": "chunk_index",
@@ -111,8 +110,8 @@ def _read_manifest(path: Path) -> dict[str, list[str]]:
 
 def _pieces(dataset: Dataset, camera: str) -> Iterator[_Piece]:
     for episode in dataset.episodes:
-        lies = episode.videos.get(camera) or episode.excluded_videos[camera]
-        path = dataset.root / lies.file
+        video = episode.videos.get(camera) or episode.unseen_videos[camera]
+        path = dataset.root / video.file
         label = f"episode {episode.episode_index}, camera {camera}, {path}"
         try:
             with open_video(path, label) as container:
@@ -134,7 +133,7 @@ def _pieces(dataset: Dataset, camera: str) -> Iterator[_Piece]:
 
 
 def _files_of(pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:
-    """Pieces by file: at most VIDEO_FILE_MB, and of one coding."""
+    """Yield the videos of each file: at most VIDEO_FILE_MB, and of one coding."""
     held: list[_Piece] = []
     size = 0
     for piece in pieces:
@@ -166,8 +165,8 @@ def _join(pieces: Sequence[_Piece], joined: Path, fps: float, camera: str) -> No
         listed.write("ffconcat version 1.0\n")
         for piece in pieces:
             name = str(piece.path.resolve()).replace("'", "'\\''")
-            # Without it the next file begins where the packets end, which is not where the
-            # metadata says when they are counted from an edit list.
+            # Without a duration, the next file begins at the end of the last packet. That differs
+            # from the metadata if an edit list shifts the packets.
             listed.write(f"file '{name}'\nduration {piece.duration_s:.6f}\n")
         listed.flush()
         run_ffmpeg(
@@ -176,14 +175,14 @@ def _join(pieces: Sequence[_Piece], joined: Path, fps: float, camera: str) -> No
                 *("-f", "concat", "-safe", "0", "-i", listed.name),
                 *("-map", "0:v:0", "-c", "copy", "-movflags", "+faststart", str(temporary)),
             ],
-            f"joining {len(pieces)} videos of camera {camera} to {joined}",
+            f"concatenating {len(pieces)} videos of camera {camera} to {joined}",
         )
         for place, piece in zip(_places(pieces, 0, 0), pieces, strict=True):
-            where = f"episode {piece.episode_index}, camera {camera}, joined from {piece.path}"
+            label = f"episode {piece.episode_index}, camera {camera}, from {piece.path}"
             at = {"from_s": place.from_s, "to_s": place.to_s, "fps": fps}
-            found = locate_range(temporary, **at, length=piece.length, where=where)
+            found = locate_range(temporary, **at, length=piece.length, where=label)
             if found is None:
                 raise CuesheetError(
-                    f"{where}: the video has more frames than the episode's {piece.length}, so it "
-                    "cannot be joined with others; set output.format: source"
+                    f"{label}: the video has more frames than the episode's {piece.length}, so it "
+                    "cannot be concatenated with others; set output.format to source"
                 )

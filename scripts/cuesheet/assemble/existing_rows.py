@@ -1,4 +1,4 @@
-"""Language rows that a source dataset already has: which episodes, and what of them stays."""
+"""Language rows that a source dataset already has: which episodes have them, and which are kept."""
 
 from collections.abc import Collection, Iterator, Sequence
 
@@ -10,7 +10,7 @@ from cuesheet.dataset.data_reader import SourceLanguage, open_data_file
 from cuesheet.dataset.metadata import Dataset, Episode
 from cuesheet.errors import CuesheetError
 
-# The rows that are written anew with a stage. Interjections and speech follow from the plan.
+# The styles that each stage writes. Interjections and speech depend on the plan.
 _OF_STAGE: dict[str, tuple[str | None, ...]] = {
     "plan": ("subtask", "plan", "memory", "task_aug", "interjection", None),
     "interjections": ("interjection", None),
@@ -19,15 +19,15 @@ _OF_STAGE: dict[str, tuple[str | None, ...]] = {
 
 
 def replaced_styles(stages: Collection[str]) -> list[str | None]:
-    """The styles of which no row of the source stays when `stages` are run."""
+    """Return the styles whose rows in the source are replaced if `stages` run."""
     return list(dict.fromkeys(style for stage in stages for style in _OF_STAGE[stage]))
 
 
 def episodes_with_rows(dataset: Dataset) -> frozenset[int]:
-    """The episodes that have language rows in the source.
+    """Return the episodes that have language rows in the source.
 
-    Where a row group is an episode, as in what Cuesheet writes, the file's footer tells; else the
-    columns are read.
+    If every row group is an episode, as in files that Cuesheet writes, the statistics of the file's
+    footer are used; otherwise the columns are read.
 
     Raises:
         CuesheetError: a data file cannot be read.
@@ -50,9 +50,9 @@ def episodes_with_rows(dataset: Dataset) -> frozenset[int]:
 def _with_rows(file: pq.ParquetFile, episodes: Sequence[Episode]) -> Iterator[int]:
     groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
     if [group.num_rows for group in groups] == [episode.length for episode in episodes]:
-        told = [_footer_tells(group) for group in groups]
-        if None not in told:
-            yield from (e.episode_index for e, has in zip(episodes, told, strict=True) if has)
+        known = [_has_rows_by_footer(group) for group in groups]
+        if None not in known:
+            yield from (e.episode_index for e, has in zip(episodes, known, strict=True) if has)
             return
     own = SourceLanguage(file)
     begin = 0
@@ -63,8 +63,8 @@ def _with_rows(file: pq.ParquetFile, episodes: Sequence[Episode]) -> Iterator[in
         begin = end
 
 
-def _footer_tells(group: pq.RowGroupMetaData) -> bool | None:
-    """Whether a row group holds a language row: a role that is not null. None: it does not say."""
+def _has_rows_by_footer(group: pq.RowGroupMetaData) -> bool | None:
+    """Return whether a row group has a role that is not null; None if statistics are missing."""
     for number in range(group.num_columns):
         column = group.column(number)
         steps = column.path_in_schema.split(".")
@@ -72,7 +72,7 @@ def _footer_tells(group: pq.RowGroupMetaData) -> bool | None:
             statistics = column.statistics
             if statistics is None or not statistics.has_null_count:
                 return None
-            # What the footer counts as values leaves the nulls of empty lists out.
+            # The footer does not count the nulls of empty lists as values.
             if statistics.num_values > 0:
                 return True
     return False
@@ -83,12 +83,12 @@ def foreign_rows(
     timestamps: Sequence[float],
     styles: Collection[str | None],
 ) -> tuple[list[Row], list[Row]]:
-    """The persistent rows and the events of an episode whose style is not one of `styles`.
+    """Return the persistent rows and events of an episode that are kept: those of other styles.
 
     Args:
         columns: the episode's two language columns.
-        timestamps: of its frames, s; events get theirs.
-        styles: what is written anew.
+        timestamps: of its frames, in seconds; each event gets that of its frame.
+        styles: the styles that are replaced.
     """
     first = columns[0].slice(0, 1).to_pylist()
     persistent = [row for row in (first[0] if first else []) if row["style"] not in styles]

@@ -1,6 +1,6 @@
-"""What must hold of an episode's annotations before they are merged into the dataset.
+"""Validates the annotations of an episode before they are merged into the dataset.
 
-`validate_episode` looks at the keyframes file and the annotation files of one episode and returns a
+`validate_episode` reads the keyframes file and the annotation files of one episode and returns a
 report: errors (the episode must not be merged) and warnings, each with a code, a place and a
 message, and the number of rows by style.
 """
@@ -28,7 +28,7 @@ from cuesheet.assemble.validate_vqa import check_vqa
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong: a stable code, a place such as "vqa event 4", a sentence."""
+    """One problem: a stable code, a place such as "vqa event 4", a sentence."""
 
     code: str
     where: str
@@ -37,14 +37,14 @@ class Finding:
 
 @dataclass
 class Report:
-    """The findings about one episode, and its rows by style."""
+    """The findings about one episode and its number of rows by style."""
 
     episode_index: int
     errors: list[Finding] = field(default_factory=list)
     warnings: list[Finding] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
-    stage_files: dict[str, str] = field(default_factory=dict)  # sha256 of what was checked
-    verdict: str | None = None  # a person's: good, bad, or none
+    stage_files: dict[str, str] = field(default_factory=dict)  # sha256 of each checked file
+    verdict: str | None = None  # of a person: good, bad or none
 
     def error(self, code: str, where: str, message: str) -> None:
         self.errors.append(Finding(code, where, message))
@@ -64,7 +64,7 @@ class Report:
         }
 
     def as_text(self) -> str:
-        """The report for a person, one finding a line."""
+        """Return the report as text with one finding per line."""
         rows = ", ".join(f"{style} {count}" for style, count in self.counts.items()) or "none"
         lines = [
             f"Episode {self.episode_index}: "
@@ -94,11 +94,11 @@ class PlacedRow:
 def validate_episode(
     episode: Episode, stages: Mapping[str, StageFile], cameras: Collection[str]
 ) -> Report:
-    """Checks the annotations of one episode.
+    """Check the annotations of one episode.
 
     Args:
         episode: the episode's timestamps and decoded keyframes.
-        stages: the annotation files by stage; a stage that is switched off is not in it.
+        stages: the annotation files by stage, without stages that are switched off.
         cameras: the camera keys of the dataset.
     """
     report = Report(episode.episode_index)
@@ -133,7 +133,8 @@ def _check_identity(report: Report, episode: Episode, stage: str, data: StageFil
         report.error(
             "wrong_episode",
             stage,
-            f"the file is of episode {data.episode_index} of {data.dataset!r}; expected episode "
+            f"the file belongs to episode {data.episode_index} of {data.dataset!r}; expected "
+            f"episode "
             f"{episode.episode_index} of {episode.dataset!r}. Delete the file and run again.",
         )
 
@@ -156,7 +157,7 @@ def _check_time(report: Report, placed: PlacedRow, episode: Episode) -> None:
     report.error(
         "event_not_on_frame" if is_event else "persistent_not_on_frame",
         placed.where,
-        f"timestamp {placed.row.timestamp} s is not that of a frame; the nearest frame is at "
+        f"timestamp {placed.row.timestamp} s is not that of any frame; the nearest frame is at "
         f"{near} s (the episode has {episode.length} frames, the last at "
         f"{episode.timestamps_s[-1]} s).",
     )
@@ -178,17 +179,17 @@ def _check_style(report: Report, placed: PlacedRow, cameras: Collection[str]) ->
         report.error(
             "style_wrong_role",
             where,
-            f"role {row.role!r}; {name} is by {' or '.join(style.roles)}.",
+            f"role {row.role!r}; {name} has the role {' or '.join(style.roles)}.",
         )
     if style.camera == "none" and row.camera is not None:
-        report.error("camera_not_allowed", where, f"{name} has no camera, found {row.camera!r}.")
+        report.error("camera_not_allowed", where, f"{name} has no camera; found {row.camera!r}.")
     elif style.camera == "required" and row.camera is None:
         report.error("camera_missing", where, f"{name} must name its camera.")
     elif row.camera is not None and row.camera not in cameras:
         report.error(
             "camera_unknown",
             where,
-            f"camera {row.camera!r} is not one of the dataset's: {', '.join(cameras) or 'none'}.",
+            f"the dataset has no camera {row.camera!r}; it has {', '.join(cameras) or 'none'}.",
         )
 
 
@@ -205,7 +206,7 @@ def _check_content(report: Report, placed: PlacedRow) -> None:
             report.error(
                 "speech_form",
                 where,
-                "a row without style is speech: no content and exactly one tool call say(text).",
+                "a row without a style is speech: no content and exactly one tool call say(text).",
             )
         elif not calls[0].function.arguments.text.strip():
             report.error("empty_text", where, "the text to speak is empty.")
@@ -222,7 +223,7 @@ def _check_duplicates(report: Report, rows: list[PlacedRow]) -> None:
     seen: dict[str, str] = {}
     for placed in rows:
         if placed.row.style == "vqa":
-            continue  # two pairs on one frame and camera are an error of their own
+            continue  # check_vqa reports two pairs on one frame and camera
         key = placed.column + placed.row.model_dump_json()
         if key in seen:
             report.warn("duplicate_row", placed.where, f"the same row as {seen[key]}.")
@@ -241,7 +242,7 @@ def _frames(rows: list[PlacedRow]) -> set[int]:
 def _check_subtasks(
     report: Report, rows: list[PlacedRow], episode: Episode, has_plan: bool
 ) -> set[int]:
-    """Exactly one subtask is active on every frame: distinct starts, the first on frame 0."""
+    """Check that exactly one subtask is active on every frame; return the start frames."""
     subtasks = _of_style(rows, "subtask")
     starts = _frames(subtasks)
     if not subtasks:
@@ -258,8 +259,8 @@ def _check_subtasks(
             report.error(
                 "subtask_starts_not_distinct",
                 placed.where,
-                f"starts on frame {placed.frame_index} as {seen[placed.frame_index]} does; "
-                "exactly one subtask may be active.",
+                f"starts on frame {placed.frame_index}, like {seen[placed.frame_index]}; exactly "
+                "one subtask may be active.",
             )
         seen.setdefault(placed.frame_index, placed.where)
     if starts and 0 not in starts:
@@ -272,7 +273,7 @@ def _check_subtasks(
 
 
 def _check_spans(report: Report, plan: StageFile, starts: set[int], episode: Episode) -> None:
-    """The list of spans says the same as the rows and covers the episode without gaps."""
+    """Check that the spans agree with the rows and cover the episode without gaps."""
     spans = sorted(plan.subtasks, key=lambda span: span.start_frame)
     if {span.start_frame for span in spans} != starts:
         report.error(
@@ -290,8 +291,8 @@ def _check_spans(report: Report, plan: StageFile, starts: set[int], episode: Epi
             report.error(
                 "subtask_spans_not_covering",
                 f"plan subtask {number}",
-                f"covers frames {span.start_frame} to {span.end_frame}; expected it to end at "
-                f"{end}, where the next one starts or the episode ends.",
+                f"covers frames {span.start_frame} to {span.end_frame}; expected the end {end}, "
+                "the start of the next span or the end of the episode.",
             )
 
 
@@ -305,13 +306,13 @@ def _check_memory(report: Report, rows: list[PlacedRow], starts: set[int]) -> No
             report.error(
                 "memory_not_at_subtask_start",
                 placed.where,
-                f"memory at {placed.row.timestamp} s, where no subtask starts.",
+                f"memory at {placed.row.timestamp} s, but no subtask starts there.",
             )
         elif frame_index == min(starts):
-            report.warn("memory_at_first_start", placed.where, "nothing has been done yet there.")
+            report.warn("memory_at_first_start", placed.where, "nothing has been done yet.")
         if frame_index in seen:
             report.error(
-                "memory_twice", placed.where, f"{seen[frame_index]} is memory at the same time."
+                "memory_twice", placed.where, f"{seen[frame_index]} is also memory at this time."
             )
         seen.setdefault(frame_index, placed.where)
 
@@ -326,7 +327,7 @@ def _check_plans(report: Report, rows: list[PlacedRow]) -> None:
             report.error(
                 "plans_disagree",
                 placed.where,
-                f"{first.where} is another plan at the same time, {placed.row.timestamp} s.",
+                f"{first.where} is a different plan at the same time, {placed.row.timestamp} s.",
             )
 
 
@@ -336,16 +337,20 @@ def _check_task_rephrasings(report: Report, rows: list[PlacedRow]) -> None:
             report.warn(
                 "task_aug_not_at_start",
                 placed.where,
-                f"rephrasings of the task belong to the first frame, not {placed.row.timestamp} s.",
+                f"rephrasings of the task must be at the first frame, not at "
+                f"{placed.row.timestamp} s.",
             )
 
 
 def _check_speech(report: Report, rows: list[PlacedRow]) -> None:
-    """Interjections come with speech and plan; speech only then, or once on the first frame."""
+    """Check that interjections have speech and a plan, and speech an interjection.
+
+    The exception is the speech on the first frame.
+    """
     interjections = _of_style(rows, "interjection")
     speech = _of_style(rows, None)
     spoken, planned = _frames(speech), _frames(_of_style(rows, "plan"))
-    asked: dict[int, str] = {}
+    interjected: dict[int, str] = {}
     for placed in interjections:
         frame_index = placed.frame_index
         if frame_index is None:
@@ -355,11 +360,13 @@ def _check_speech(report: Report, rows: list[PlacedRow]) -> None:
             report.error("interjection_without_speech", placed.where, f"no speech {at}.")
         if frame_index not in planned:
             report.error("interjection_without_plan", placed.where, f"no plan {at}.")
-        if frame_index in asked:
+        if frame_index in interjected:
             report.error(
-                "interjection_twice", placed.where, f"{asked[frame_index]} is an interjection {at}."
+                "interjection_twice",
+                placed.where,
+                f"{interjected[frame_index]} is also an interjection {at}.",
             )
-        asked.setdefault(frame_index, placed.where)
+        interjected.setdefault(frame_index, placed.where)
     seen: dict[int, str] = {}
     for placed in speech:
         frame_index = placed.frame_index
@@ -367,8 +374,8 @@ def _check_speech(report: Report, rows: list[PlacedRow]) -> None:
             continue
         at = f"at {placed.row.timestamp} s"
         if frame_index in seen:
-            report.error("speech_twice", placed.where, f"{seen[frame_index]} is speech {at} too.")
-        elif frame_index != 0 and frame_index not in asked:
+            report.error("speech_twice", placed.where, f"{seen[frame_index]} is also speech {at}.")
+        elif frame_index != 0 and frame_index not in interjected:
             report.error(
                 "speech_without_interjection",
                 placed.where,

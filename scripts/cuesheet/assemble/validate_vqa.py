@@ -1,4 +1,4 @@
-"""Checks of VQA rows: one question and one answer a frame and camera, true to form and frame.
+"""Checks of VQA rows: one question and one answer per frame and camera, valid for the frame.
 
 Coordinates are pixels of the source frame, measured from its top left corner: the frame spans
 [0, width] x [0, height].
@@ -29,12 +29,12 @@ class Reporter(Protocol):
 def check_vqa(
     report: Reporter, events: Sequence[Placed], pairs: Sequence[VqaPair], episode: Episode
 ) -> None:
-    """Reports what is wrong with the VQA events of one episode.
+    """Report what is wrong with the VQA events of one episode.
 
     Args:
-        report: where errors go.
+        report: receives the errors.
         events: the rows of style "vqa".
-        pairs: the list that names each pair's frame, camera, question type and answer.
+        pairs: the file's list with the frame, camera, question type and answer of each pair.
         episode: the decoded keyframes with their sizes.
     """
     decoded = {
@@ -51,7 +51,7 @@ def check_vqa(
                 f"a second pair for frame {pair.frame_index} of {pair.camera}; at most one.",
             )
         listed.setdefault(key, pair)
-    # A row that is on no frame is an error of its own; its partner is not one more.
+    # A row on no frame is reported elsewhere; its partner is not reported again.
     all_placed = all(event.frame_index is not None for event in events)
     for (frame_index, camera), placed in _by_frame_and_camera(events).items():
         where, at = placed[0].where, f"frame {frame_index} of {camera}"
@@ -69,7 +69,7 @@ def check_vqa(
         if len(placed) == 1:
             missing = "answer" if roles == ["user"] else "question"
             if all_placed:
-                report.error("vqa_unpaired", where, f"{at} has no {missing} to this row.")
+                report.error("vqa_unpaired", where, f"{at} has no {missing} for this row.")
             continue
         question = next((item for item in placed if item.row.role == "user"), None)
         answer = next((item for item in placed if item.row.role == "assistant"), None)
@@ -109,10 +109,10 @@ def _check_pair(
         report.error("vqa_answer_not_json", answer.where, f"the answer is not JSON: {error}.")
         return
     if not isinstance(value, dict):
-        report.error("vqa_answer_not_json", answer.where, f"the answer is no JSON object: {text}")
+        report.error("vqa_answer_not_json", answer.where, f"the answer is not an object: {text}")
         return
     if json.dumps(value) != _plain(value):
-        report.error("vqa_keys_not_sorted", answer.where, "the answer's keys are not in order.")
+        report.error("vqa_keys_not_sorted", answer.where, "the answer's keys are not sorted.")
     same = _plain(value) == _plain(pair.answer) and question.row.content == pair.question
     if not same:
         report.error(

@@ -1,9 +1,10 @@
 """Cuts an episode out of its video file: yuv420p, no sound, exactly the episode's frames.
 
-A clip is H.264, or AV1 where the source's stream can be copied and that is allowed.
-The frames keep their distances in time (a clip of pictures has a constant rate). The index (moov)
-precedes the pictures, so that a browser can begin to play before it has the whole file. H.264 in
-yuv420p needs even sizes: a picture of odd width or height gets its last column or row once more.
+A clip is H.264, or AV1 if the source's stream can be copied and the settings allow it. The frames
+keep their distances in time; a clip of images has a constant rate. The index (moov) precedes the
+frames, so that a browser can start playback before it has the whole file. H.264 in yuv420p needs
+even sizes: the last column or row of a frame of odd width or height is repeated. A display rotation
+is removed.
 """
 
 import dataclasses
@@ -35,9 +36,10 @@ _NO_ROTATION = "sidedata=mode=delete:type=DISPLAYMATRIX"
 
 @dataclass(frozen=True, slots=True)
 class ClipSettings:
-    """How clips are coded. `copied` are the codecs of which a stream is taken as it is.
+    """How clips are encoded.
 
-    It is taken where that gives exactly the same frames; all else is encoded as H.264.
+    Streams of the codecs in `copied` are copied if that gives exactly the same frames; all others
+    are encoded as H.264.
     """
 
     preset: str = "ultrafast"
@@ -46,7 +48,7 @@ class ClipSettings:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> "ClipSettings":
-        """From the configuration's section `media`."""
+        """Return the settings in the configuration's section `media`."""
         copied = {"auto": {"h264", "av1"}, "h264": {"h264"}}[settings["clip_codec"]]
         return cls(
             preset=settings["clip_preset"],
@@ -56,9 +58,9 @@ class ClipSettings:
 
 
 def write_clip(clip: Path | str, episode: EpisodeFrames, settings: ClipSettings) -> str:
-    """Write the clip of an episode that lies in a video file; return "copied" or "encoded".
+    """Write the clip of an episode in a video file; return "copied" or "encoded".
 
-    Raises CuesheetError where the source cannot be read or the clip has another count of frames.
+    Raises CuesheetError if the source cannot be read or the clip has the wrong number of frames.
     """
     with atomic_path(clip) as temporary:
         if episode.source.codec in settings.copied and can_copy(episode):
@@ -67,7 +69,7 @@ def write_clip(clip: Path | str, episode: EpisodeFrames, settings: ClipSettings)
                 _verify(temporary, len(episode.pts), episode.where)
                 way = "copied"
             except (CuesheetError, av.FFmpegError):
-                # Such as packets that mp4 does not take as they are: encoding always works.
+                # For example, mp4 does not accept the packets. Encoding always works.
                 way = "encoded"
         else:
             way = "encoded"
@@ -78,7 +80,7 @@ def write_clip(clip: Path | str, episode: EpisodeFrames, settings: ClipSettings)
 
 
 class ClipCutter:
-    """Cuts stretches of frames out of an episode's clip at `path`."""
+    """Cuts ranges of frames out of an episode's clip at `path`."""
 
     def __init__(self, path: Path | str, *, length: int, end_s: float, fps: float) -> None:
         self._path = Path(path)
@@ -91,7 +93,10 @@ class ClipCutter:
             )
 
     def cut(self, start_frame: int, end_frame: int) -> bytes:
-        """The frames [start_frame, end_frame) as an H.264 clip; the clip itself where all are."""
+        """Return the frames [start_frame, end_frame) as an H.264 clip.
+
+        If these are all frames, the clip itself is returned.
+        """
         frames = self._frames
         if (start_frame, end_frame) == (0, len(frames.pts)):
             return self._path.read_bytes()
@@ -115,7 +120,7 @@ def write_clip_of_images(
 ) -> None:
     """Write the clip of an image camera, `length` frames at `fps`.
 
-    Raises CuesheetError where frames are missing or differ in size.
+    Raises CuesheetError if frames are missing or differ in size.
     """
     rate = Fraction(fps).limit_denominator(100_000)
     arguments = ["-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-video_size", f"{width}x{height}"]
@@ -131,10 +136,10 @@ def write_clip_of_images(
 
 
 def can_copy(episode: EpisodeFrames) -> bool:
-    """Whether the episode's packets can be taken as they are.
+    """Return whether the episode's packets can be copied.
 
-    They can where the source is yuv420p, the episode starts on a keyframe, its packets
-    follow each other in decoding order with nothing between, and so none needs a frame outside.
+    They can if the source is yuv420p, the episode starts on an I-frame, and its packets are
+    contiguous in decoding order, so that no frame depends on one outside.
     """
     source = episode.source
     if source.pixel_format != "yuv420p":
@@ -150,9 +155,9 @@ def can_copy(episode: EpisodeFrames) -> bool:
 
 
 def count_frames(clip: Path | str, where: str) -> int:
-    """Frames that a player shows of a file, counted without decoding.
+    """Return the number of frames that a player shows, counted without decoding.
 
-    Raises CuesheetError where the file cannot be read.
+    Raises CuesheetError if the file cannot be read.
     """
     try:
         with open_video(clip, where) as container:
@@ -217,11 +222,11 @@ def _encoding(
     time_base: Fraction,
     fps: float,
 ) -> list[str]:
-    """Output options: even size, libx264, nothing but the pictures, index first, one thread.
+    """Return the output options: even size, libx264, only the video, index first, one thread.
 
-    The encoder's time base is given, or times would be rounded to whole frame periods; and so is
-    the duration, which some releases of ffmpeg write as 0 for the last frame, so that players
-    leave it out.
+    The encoder's time base is set, because times would be rounded to whole frame periods otherwise.
+    The duration is set, because some releases of ffmpeg write 0 for the last frame, which players
+    then skip.
     """
     chain = [filters] if filters else []
     duration = max(1, round(1 / (fps * time_base)))
@@ -243,8 +248,8 @@ def _encoding(
 def _sized(frame: RgbFrame, width: int, height: int, where: str) -> bytes:
     if (frame.width, frame.height) != (width, height):
         raise CuesheetError(
-            f"{where}: frame {frame.frame_index} is {frame.width}x{frame.height}, frame 0 is "
-            f"{width}x{height}; a camera's pictures must have one size in an episode"
+            f"{where}: frame {frame.frame_index} has {frame.width} x {frame.height} pixels, frame "
+            f"0 has {width} x {height}; all frames of a camera in an episode must have one size"
         )
     return frame.data
 
@@ -253,6 +258,6 @@ def _verify(clip: Path, length: int, where: str) -> None:
     found = count_frames(clip, where)
     if found != length:
         raise CuesheetError(
-            f"{where}: the clip came out with {found} frames, the episode has {length}; the video "
-            "may be cut off or damaged: compare it with the original and copy it again"
+            f"{where}: the clip has {found} frames, but the episode has {length}; the video may be "
+            "truncated or damaged: compare it with the original and copy it again"
         )

@@ -1,10 +1,10 @@
-"""Exact decoding of chosen frames by ffmpeg, PyAV or torchcodec.
+"""Decodes selected frames exactly, with ffmpeg, PyAV or torchcodec.
 
-Every decoder gives the same bytes: the frame of that very pts, turned into RGB by FFmpeg's scaler
-with its default flags (bicubic), which honors the range and matrix that the video states. The
-picture is as stored: a display rotation is not applied.
+Every decoder returns the same bytes: the frame with exactly that pts, converted to RGB by FFmpeg's
+scaler with its default flags (bicubic), which honors the range and matrix that the video states.
+Frames are returned as stored: a display rotation is not applied.
 
-Frames are found by exact pts, never by a time that a decoder would round, and they are counted.
+Frames are selected by exact pts, never by a time that a decoder would round, and they are counted.
 """
 
 import collections
@@ -30,11 +30,11 @@ from cuesheet.media.packets import (
 if TYPE_CHECKING:
     from torchcodec.decoders import VideoDecoder
 
-# FFmpeg's expression parser fails above 100 terms in a row; 20 groups of 50 stay below it.
+# FFmpeg's expression parser fails above 100 consecutive terms: 1,000 frames are 20 groups of 50.
 _TERMS = 50
 _FRAMES_PER_PROCESS = 1000
-# Codecs whose decoders leave out frames that none depends on, one by one and without an effect on
-# the others; AV1's does so for several frames at once.
+# Codecs whose decoders can skip single frames that no other frame depends on. The decoder of AV1
+# skips several frames at once.
 _SKIPPING = frozenset({"h264", "hevc"})
 
 
@@ -54,8 +54,8 @@ def decode_frames(
     """Yield the frames of `frame_indices` (sorted, distinct) in order.
 
     `decoder` is "ffmpeg", "pyav" or "torchcodec".
-    Raises CuesheetError if the file cannot be decoded, if not exactly these frames came out,
-    and if the decoder is not installed.
+    Raises CuesheetError if the file cannot be decoded, if the decoder does not return exactly these
+    frames, or if it is not installed.
     """
     try:
         decode = _DECODERS[decoder]
@@ -72,8 +72,8 @@ def decode_frames(
         yield frame
     if found != len(wanted):
         raise CuesheetError(
-            f"{episode.where}: {len(wanted)} frames were to be decoded, {decoder} gave {found}; "
-            "the file may be cut off or damaged"
+            f"{episode.where}: expected {len(wanted)} frames, but {decoder} returned {found}; the "
+            "file may be truncated or damaged"
         )
 
 
@@ -98,26 +98,27 @@ def _by_one_ffmpeg(
         yield RgbFrame(wanted[pts], width, height, data)
     if next(frames, None) is not None:
         raise CuesheetError(
-            f"{episode.where}: ffmpeg gave more bytes than {len(chosen)} frames of {width}x{height}"
+            f"{episode.where}: ffmpeg returned more bytes than {len(chosen)} frames of {width} x "
+            f"{height} pixels"
         )
 
 
 def ffmpeg_input(source: PacketRange, wanted: set[int]) -> list[str]:
-    """Options that make ffmpeg read the video from the keyframe before the first wanted pts.
+    """Return options that make ffmpeg read from the I-frame before the first wanted pts.
 
-    The frames keep their pts; some frames before the first wanted one may come as well.
+    The frames keep their pts. Some frames before the first wanted one may be returned too.
     """
     options = ["-threads", "1", *input_options(CONTAINER_FORMATS)]
     start = decoding_runs(source, wanted)[0][0]
     if start > 0 or not source.starts_file:
-        # Half a tick late, so that rounding to microseconds cannot lead to the keyframe before.
+        # Half a tick late, so that rounding to microseconds cannot select an earlier I-frame.
         seek_s = float((source.packets[start].dts + Fraction(1, 2)) * source.time_base)
         options += ["-seek_timestamp", "1", "-noaccurate_seek", "-ss", f"{seek_s:.6f}"]
     return [*options, "-copyts", "-noautorotate", "-i", str(source.path), "-map", "0:v:0"]
 
 
 def any_pts(chosen: Sequence[int]) -> str:
-    """The ffmpeg expression that is not 0 for a frame of any of these pts."""
+    """Return the ffmpeg expression that is not 0 for a frame with any of these pts."""
     groups = (
         "+".join(f"eq(pts,{pts})" for pts in chosen[begin : begin + _TERMS])
         for begin in range(0, len(chosen), _TERMS)
@@ -126,9 +127,9 @@ def any_pts(chosen: Sequence[int]) -> str:
 
 
 def _by_pyav(episode: EpisodeFrames, wanted: dict[int, int]) -> Iterator[RgbFrame]:
-    """Decode only from the keyframes before wanted frames up to them.
+    """Decode only the ranges from an I-frame to the last wanted frame that depends on it.
 
-    A frame goes on as soon as it is decoded: a long group of pictures is never held.
+    Each frame is yielded as soon as it is decoded: a long group of pictures is never held.
     """
     source = episode.source
     to_rgb = _RgbConverter(source.time_base)
@@ -226,7 +227,7 @@ class _RgbConverter:
 
 
 def _tight_bytes(frame: av.VideoFrame) -> bytes:
-    """The pixels of an rgb24 frame without the padding at the end of its rows."""
+    """Return the pixels of an rgb24 frame without the padding at the end of its rows."""
     plane = frame.planes[0]
     row_bytes = frame.width * 3
     data = memoryview(plane)
@@ -243,13 +244,13 @@ def _by_torchcodec(episode: EpisodeFrames, wanted: dict[int, int]) -> Iterator[R
         open_video(source.path, episode.where).close()
         decoder = _torchcodec_decoder(source)
         for pts in sorted(wanted):
-            # torchcodec gives the frame that is on show at a time: ask a little after it began.
+            # torchcodec returns the frame that is shown at a time: half a tick after it starts.
             pts_s = float(pts * source.time_base)
             frame = decoder.get_frame_played_at(pts_s + float(source.time_base) / 2)
             if abs(frame.pts_seconds - pts_s) > float(source.time_base) / 2:
                 raise CuesheetError(
-                    f"{episode.where}: torchcodec gave the frame at {frame.pts_seconds:.6f} s for "
-                    f"frame {wanted[pts]} at {pts_s:.6f} s; set keyframes.decoder to ffmpeg"
+                    f"{episode.where}: torchcodec returned the frame at {frame.pts_seconds:.6f} s "
+                    f"for frame {wanted[pts]} at {pts_s:.6f} s; set keyframes.decoder to ffmpeg"
                 )
             height, width, _ = frame.data.shape
             yield RgbFrame(wanted[pts], width, height, frame.data.contiguous().numpy().tobytes())
@@ -259,7 +260,7 @@ def _by_torchcodec(episode: EpisodeFrames, wanted: dict[int, int]) -> Iterator[R
 
 def _torchcodec_decoder(source: PacketRange) -> "VideoDecoder":
     try:
-        # Only if it is chosen: importing it costs over 2 CPU seconds.
+        # Imported only if it is selected: importing it takes over 2 CPU seconds.
         from torchcodec.decoders import VideoDecoder
     except (ImportError, RuntimeError, OSError) as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
@@ -276,10 +277,10 @@ def _torchcodec_decoder(source: PacketRange) -> "VideoDecoder":
 
 
 def decoding_runs(source: PacketRange, wanted: set[int]) -> list[tuple[int, int]]:
-    """Which packets must be decoded for the frames of these pts: (first, last) positions.
+    """Return which packets must be decoded for the frames of these pts: (first, last) positions.
 
-    Each run starts at a keyframe and ends with the last wanted frame that depends on it. A frame
-    shown before its group's keyframe (an open group) needs the group before as well.
+    Each run starts at an I-frame and ends with the last wanted frame that depends on it. A frame
+    that is shown before the I-frame of its group (an open group) also needs the group before.
     """
     runs: list[tuple[int, int]] = []
     keyframes: list[int] = []

@@ -1,7 +1,7 @@
-"""The ffmpeg program: which one is used, and how it is run.
+"""Finds and runs the ffmpeg program, release 4.4 or later.
 
-The order is: the environment variable CUESHEET_FFMPEG, an `ffmpeg` on the PATH, the program that
-the package imageio-ffmpeg ships. Release 4.4 or later is needed.
+Candidates, in this order: the environment variable CUESHEET_FFMPEG, an `ffmpeg` on the PATH, the
+program in the package imageio-ffmpeg.
 """
 
 import contextlib
@@ -21,17 +21,17 @@ LAST_LINES = 8
 
 @functools.cache
 def find_ffmpeg() -> str:
-    """Path of the ffmpeg program.
+    """Return the path of the ffmpeg program.
 
-    Raises CuesheetError if there is none, or if CUESHEET_FFMPEG names no program.
+    Raises CuesheetError if there is none, or if CUESHEET_FFMPEG does not name a program.
     """
     wanted = os.environ.get("CUESHEET_FFMPEG")
     if wanted:
         found = shutil.which(wanted)
         if found is None:
             raise CuesheetError(
-                f"CUESHEET_FFMPEG is {wanted!r}, which is not a program that can be run; "
-                "set it to the path of an ffmpeg program or unset it"
+                f"CUESHEET_FFMPEG is {wanted!r}, which is not an executable program; set it to the "
+                "path of an ffmpeg program or unset it"
             )
         return found
     return shutil.which("ffmpeg") or _packaged_ffmpeg()
@@ -42,23 +42,23 @@ def _packaged_ffmpeg() -> str:
         import imageio_ffmpeg
     except ModuleNotFoundError:
         raise CuesheetError(
-            "no ffmpeg was found: not on the PATH, and the package imageio-ffmpeg is not "
+            "no ffmpeg was found: there is none on the PATH, and the package imageio-ffmpeg is not "
             "installed; install one of them or set CUESHEET_FFMPEG to an ffmpeg program"
         ) from None
     try:
         return imageio_ffmpeg.get_ffmpeg_exe()
     except RuntimeError as error:
         raise CuesheetError(
-            f"no ffmpeg was found: not on the PATH, and imageio-ffmpeg has none here ({error}); "
-            "install ffmpeg or set CUESHEET_FFMPEG to an ffmpeg program"
+            f"no ffmpeg was found: there is none on the PATH, and imageio-ffmpeg has none for this "
+            f"platform ({error}); install ffmpeg or set CUESHEET_FFMPEG to an ffmpeg program"
         ) from error
 
 
 @functools.cache
 def passthrough_options() -> tuple[str, str]:
-    """The output options that keep every frame with its own time (no frame dropped or doubled).
+    """Return the output options that keep every frame with its time: none dropped or repeated.
 
-    `-fps_mode` came with ffmpeg 5.1; later versions have no `-vsync`.
+    `-fps_mode` exists since ffmpeg 5.1; later versions have no `-vsync`.
     """
     text = run_ffmpeg(["-h", "long"]).decode(errors="replace")
     known = any(line.startswith("-fps_mode") for line in text.splitlines())
@@ -74,10 +74,10 @@ def input_options(formats: str) -> list[str]:
 
 
 def run_ffmpeg(arguments: list[str], purpose: str = "ffmpeg") -> bytes:
-    """Run ffmpeg to its end and return what it wrote to stdout.
+    """Run ffmpeg to its end and return its stdout.
 
-    `purpose` opens the error message: what was being done to which file.
-    Raises CuesheetError with ffmpeg's last lines where it fails.
+    `purpose` starts the error message: what was being done to which file.
+    Raises CuesheetError with ffmpeg's last lines if it fails.
     """
     command = ffmpeg_command(arguments)
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
@@ -87,25 +87,25 @@ def run_ffmpeg(arguments: list[str], purpose: str = "ffmpeg") -> bytes:
 
 
 def ffmpeg_command(arguments: list[str]) -> list[str]:
-    """The whole command line: the program, quiet but for errors, then `arguments`."""
+    """Return the command line: the program, options that leave only errors, then `arguments`."""
     return [find_ffmpeg(), "-hide_banner", "-nostdin", "-loglevel", "error", *arguments]
 
 
 def failure(purpose: str, command: list[str], code: int, stderr: bytes) -> CuesheetError:
-    """The error of a failed run: what was being done, ffmpeg's last lines, the command."""
+    """Return the error of a failed run: what was being done, ffmpeg's last lines, the command."""
     lines = [line for line in stderr.decode(errors="replace").splitlines() if line.strip()]
     said = "\n".join(f"  {line}" for line in lines[-LAST_LINES:]) or "  (it printed nothing)"
     shown = shlex.join([Path(command[0]).name, *command[1:]])
     if len(shown) > 600:
         shown = f"{shown[:400]} … {shown[-180:]}"
-    return CuesheetError(f"{purpose}: ffmpeg ended with code {code} and said\n{said}\n  ({shown})")
+    return CuesheetError(f"{purpose}: ffmpeg exited with {code}:\n{said}\n  ({shown})")
 
 
 def read_frames(arguments: list[str], frame_bytes: int, purpose: str) -> Iterator[bytes]:
     """Run ffmpeg and yield its stdout in pieces of `frame_bytes`.
 
     Raises CuesheetError if ffmpeg fails or its output ends within a frame. Closing the iterator
-    early ends ffmpeg.
+    stops ffmpeg.
     """
     command = ffmpeg_command(arguments)
     with (
@@ -131,10 +131,7 @@ def read_frames(arguments: list[str], frame_bytes: int, purpose: str) -> Iterato
 
 
 def write_frames(arguments: list[str], frames: Iterable[bytes], purpose: str) -> None:
-    """Run ffmpeg with `frames` as its stdin, one after the other.
-
-    Raises CuesheetError if ffmpeg fails.
-    """
+    """Run ffmpeg with `frames` as its stdin. Raises CuesheetError if ffmpeg fails."""
     command = ffmpeg_command(arguments)
     with (
         tempfile.TemporaryFile() as stderr,
@@ -144,7 +141,7 @@ def write_frames(arguments: list[str], frames: Iterable[bytes], purpose: str) ->
     ):
         assert process.stdin is not None
         try:
-            # A broken pipe means that ffmpeg ended early; its exit code and last lines say why.
+            # A broken pipe means that ffmpeg exited early; its exit code and last lines say why.
             with contextlib.suppress(BrokenPipeError):
                 for frame in frames:
                     process.stdin.write(frame)

@@ -1,4 +1,7 @@
-"""Frames of image cameras: encoded pictures inside the data files, struct{bytes, path}."""
+"""Reads the frames of image cameras, which are encoded images in the data files.
+
+A cell is a struct{bytes, path} or plain binary. An image without bytes is a file of the dataset.
+"""
 
 import collections
 import io
@@ -13,7 +16,7 @@ from cuesheet.files import is_inside
 from cuesheet.media.decode import RgbFrame
 from cuesheet.media.packets import check_frame_size
 
-_BATCH_BYTES = 4 << 20  # of pictures, read at once
+_BATCH_BYTES = 4 << 20  # of images, read at once
 _MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "YCbCr")
 
 
@@ -26,10 +29,10 @@ def read_images(
     frame_indices: Sequence[int],
     where: str,
 ) -> Iterator[RgbFrame]:
-    """Yield the pictures of `frame_indices` (sorted, distinct): rows `row_from` + index.
+    """Yield the images of `frame_indices` (sorted, distinct): rows `row_from` + index.
 
-    A picture without bytes is read from its path, relative to `root`. Transparency is dropped.
-    Raises CuesheetError where the column, a row or a picture is missing or cannot be read.
+    An image without bytes is read from its path, relative to `root`. Transparency is dropped.
+    Raises CuesheetError if the column, a row or an image is missing or cannot be read.
     """
     label = f"{where}, {data_file}"
     wanted = [row_from + index for index in frame_indices]
@@ -41,9 +44,9 @@ def read_images(
 def _read_cells(
     data_file: Path, camera: str, rows: Sequence[int], label: str
 ) -> Iterator[tuple[int, dict]]:
-    """Read only the row groups that hold wanted rows, and of them only the camera's column.
+    """Read only the camera's column of the row groups that hold wanted rows.
 
-    A row group may be an hour of pictures: a few are read at a time, up to the last wanted one.
+    A row group may hold an hour of images: a few are read at a time, up to the last wanted one.
     """
     try:
         # By default, pyarrow loads the column of all row groups at once.
@@ -53,12 +56,12 @@ def _read_cells(
     with file:
         if camera not in file.schema_arrow.names:
             raise CuesheetError(
-                f"{label}: there is no column {camera!r}; expected the camera's pictures there. "
-                f"The columns are: {', '.join(file.schema_arrow.names)}"
+                f"{label}: there is no column {camera!r} with the camera's images; the columns are "
+                f"{', '.join(file.schema_arrow.names)}"
             )
         if rows and rows[-1] >= file.metadata.num_rows:
             raise CuesheetError(
-                f"{label}: the file has {file.metadata.num_rows} rows, row {rows[-1]} was "
+                f"{label}: the file has {file.metadata.num_rows} rows, but row {rows[-1]} was "
                 "expected; the metadata and the data file do not agree"
             )
         remaining = collections.deque(rows)
@@ -73,7 +76,7 @@ def _read_cells(
 def _cells_of_group(
     file: pq.ParquetFile, group: int, begin: int, camera: str, remaining: collections.deque[int]
 ) -> Iterator[tuple[int, dict]]:
-    """The wanted cells of the row group whose first row is `begin`; they leave `remaining`."""
+    """Yield the wanted cells of the row group that starts at row `begin`; pop their rows."""
     end = begin + file.metadata.row_group(group).num_rows
     size = _batch_rows(file.metadata.row_group(group), camera)
     for batch in file.iter_batches(size, row_groups=[group], columns=[camera], use_threads=False):
@@ -96,15 +99,15 @@ def _decode(cell: dict | bytes | None, root: Path, frame_index: int, label: str)
     data, path = cell.get("bytes"), cell.get("path")
     if data is None:
         if not path:
-            raise CuesheetError(f"{label} has no picture: neither bytes nor a path")
+            raise CuesheetError(f"{label} has no image: neither bytes nor a path")
         data = _read_image_file(root, str(path), label)
     try:
         with Image.open(io.BytesIO(data)) as image:
             check_frame_size(image.width, image.height, label)
             if image.mode not in _MODES:
                 raise CuesheetError(
-                    f"{label} is a picture of mode {image.mode}; expected 8 bits a channel. "
-                    "Depth cameras are not annotated: list the others in the setting `cameras`"
+                    f"{label} is an image of mode {image.mode}; expected 8 bits per channel. Depth "
+                    "cameras are not annotated: list the others in the setting `cameras`"
                 )
             rgb = image.convert("RGB")
             return RgbFrame(frame_index, rgb.width, rgb.height, rgb.tobytes())

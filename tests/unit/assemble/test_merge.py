@@ -377,7 +377,7 @@ def test_the_script_refuses_a_file_that_is_not_the_one_that_was_validated(
         path.unlink()
     else:
         path.write_text(path.read_text() + " ")
-    with pytest.raises(CuesheetError, match=r"plan/000001\.json is not there, or not as it was"):
+    with pytest.raises(CuesheetError, match=r"plan/000001\.json is missing or has changed"):
         run(script, root, results, [1])
 
 
@@ -385,7 +385,7 @@ def test_the_script_refuses_annotations_of_an_earlier_recording(script, root, re
     rows = EpisodeRows([row("subtask", "assistant", "all", 0.0)], [])
     write_stage_files(results, 1, rows, length=100)
     length = lengths(root / FILE)[1]
-    with pytest.raises(CuesheetError, match=f"episode of 100 frames; episode 1 has {length}"):
+    with pytest.raises(CuesheetError, match=f"recording of 100 frames, but episode 1 has {length}"):
         run(script, root, results, [1])
 
 
