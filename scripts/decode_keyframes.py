@@ -1,10 +1,9 @@
-"""Decode the keyframes of one episode, every camera, to PNG.
+"""Decode the keyframes of one episode and all its cameras to PNG.
 
-In:  input.index: episodes.parquet; params.root: the dataset's folder; params.cameras: keys of the
-     cameras to decode; params.decoder, params.per_second, params.vqa_hz (or None),
-     params.vqa_frames: which frames, and how
-Out: folder `keyframes/{episode}` with {camera}/{frame_index:06d}.png and keyframes.json (times in
-     seconds, sizes in pixels)
+In: episodes.parquet (input.index) and the dataset's folder (params.root); params.cameras: keys of
+the cameras; params.per_second, params.vqa_hz (or None), params.vqa_frames: which frames;
+params.decoder. Out: the folder `keyframes/{episode}` with {camera}/{frame_index:06d}.png and
+keyframes.json (times in seconds, sizes in pixels).
 """
 
 import time
@@ -25,9 +24,9 @@ def main(snakemake) -> None:
             row.shortest_timestamps, params.per_second, params.vqa_hz or None, params.vqa_frames
         )
         folder = snakemake.output[0]
-        elsewhere = scratch.place_of_pictures(folder, snakemake.wildcards.dataset)
+        local = scratch.local_folder(folder, snakemake.wildcards.dataset)
         written = write_keyframes(
-            elsewhere or folder,
+            local or folder,
             row,
             dataset=snakemake.wildcards.dataset,
             root=params.root,
@@ -35,8 +34,8 @@ def main(snakemake) -> None:
             selection=selection,
             decoder=params.decoder,
         )
-        if elsewhere:
-            scratch.link_pictures(elsewhere, folder)
+        if local:
+            scratch.link_images(local, folder)
         log.info(
             "episode %d: %d of %d frames from each of %d cameras, decoded by %s in %.2f s",
             row.episode_index,

@@ -183,7 +183,7 @@ class ShardJob:
     @contextlib.contextmanager
     def _scratch(self) -> Iterator[dict[str, str]]:
         """The environment in which pictures go to the node's own disk, where that is set."""
-        scratch.forget_without_pictures(self.results, self.episodes)
+        scratch.remove_without_images(self.results, self.episodes)
         if self.scratch is None:
             yield {}
             return
@@ -191,7 +191,7 @@ class ShardJob:
         try:
             yield {scratch.SCRATCH_VARIABLE: folder}
         finally:
-            scratch.unlink_pictures(self.results, self.episodes)
+            scratch.unlink_images(self.results, self.episodes)
             shutil.rmtree(folder, ignore_errors=True)
 
     def _run_inner(

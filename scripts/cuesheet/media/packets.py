@@ -1,9 +1,9 @@
-"""Which packets of a video file are the frames of an episode.
+"""Locates the frames of an episode among the packets of a video file.
 
-Many episodes lie one after the other in a file. What counts are the presentation times (pts) of
-the packets, which are read without decoding and only around the episode. Frame 0 of the file is
-its first frame shown (edit lists are applied; a file whose first pts is not 0 is counted from
-there), and [from_s, to_s) of an episode are seconds from it.
+A file holds many consecutive episodes. The presentation times (pts) of the packets decide; they are
+read without decoding, and only around the episode. Frame 0 of the file is the first frame that is
+shown (edit lists are applied, and the first pts may be other than 0). The range [from_s, to_s) of
+an episode is in seconds from that frame.
 """
 
 import bisect
@@ -17,9 +17,9 @@ import av
 from cuesheet.artifacts.sampling import nearest_index
 from cuesheet.errors import CuesheetError
 
-# How far before a wanted time the first search for a keyframe goes; doubled until one is found.
+# Distance of the first search for an I-frame before a wanted time; doubled until one is found.
 _FIRST_STEP_S = 0.5
-# How far the rates of data and video may differ: 29.97 and 30 differ by a thousandth.
+# Relative difference that the rates of data and video may have: 29.97 and 30 differ by 0.001.
 _PACE = 0.01
 # FFmpeg's names of the demuxers for MP4 and MOV, Matroska and WebM, and AVI.
 CONTAINER_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
@@ -29,17 +29,17 @@ MAX_PIXELS = 1 << 26
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """One coded frame. Times in units of the stream's time base."""
+    """One encoded frame. Times are in units of the stream's time base."""
 
     pts: int
     dts: int
     keyframe: bool
-    shown: bool  # false: only there to be decoded, cut away by an edit list
+    shown: bool  # false: decoded only because others depend on it, removed by an edit list
 
 
 @dataclass(frozen=True, slots=True)
 class PacketRange:
-    """The packets of a stretch of a file in decoding order, from a keyframe on."""
+    """Consecutive packets of a file in decoding order, starting at an I-frame."""
 
     path: Path
     time_base: Fraction
@@ -48,22 +48,22 @@ class PacketRange:
     packets: tuple[Packet, ...]
     width: int
     height: int
-    codec: str  # FFmpeg's name of the coding, e.g. "h264", "av1"
+    codec: str  # FFmpeg's name, e.g. "h264", "av1"
     pixel_format: str
 
     @property
     def starts_file(self) -> bool:
-        """Whether the stretch begins with the file's first packet."""
+        """Whether the range starts at the file's first packet."""
         return self.packets[0].dts <= self.first_dts
 
     def seconds(self, pts: int) -> float:
-        """Time of a pts in seconds from the file's first frame."""
+        """Return the time of a pts in seconds from the file's first frame."""
         return float((pts - self.origin_pts) * self.time_base)
 
 
 @dataclass(frozen=True, slots=True)
 class EpisodeFrames:
-    """The frames of one episode: `pts[i]` is frame i's, in the stream's time base."""
+    """The frames of one episode: `pts[i]` is the pts of frame i in the stream's time base."""
 
     source: PacketRange
     pts: tuple[int, ...]
@@ -114,8 +114,8 @@ def _choose(
     fps: float,
     label: str,
 ) -> tuple[int, ...]:
-    """The pts of `candidates`, shown at `times`, that is nearest to each wanted time."""
-    # A thousandth for timestamps that are stored as float32.
+    """Return the pts among `candidates`, shown at `times`, that is nearest to each wanted time."""
+    # One thousandth more for timestamps that are stored as float32.
     tolerance_s = 0.5 / fps * 1.001
     chosen: list[int] = []
     for index, wanted in enumerate(wanted_s):
@@ -139,10 +139,10 @@ def _choose(
 def locate_range(
     path: Path | str, *, from_s: float, to_s: float, length: int, fps: float, where: str
 ) -> EpisodeFrames | None:
-    """The `length` frames between `from_s` and `to_s`; None if there are more of them.
+    """Return the `length` frames between `from_s` and `to_s`; None if there are more of them.
 
-    This needs no timestamps; where the answer is None, `locate_episode` chooses by them.
-    Raises CuesheetError if there are fewer.
+    This needs no timestamps; if it returns None, `locate_episode` selects frames by timestamp.
+    Raises CuesheetError if there are fewer frames.
     """
     label = f"{where}, {path}"
     source, candidates = _frames_between(path, from_s, to_s, fps, label)
@@ -153,9 +153,9 @@ def locate_range(
 
 
 def read_packets(path: Path | str, from_s: float, to_s: float, label: str) -> PacketRange:
-    """Read the packets from the keyframe at or before `from_s` to the last one before `to_s`.
+    """Read the packets from the I-frame at or before `from_s` to the last one before `to_s`.
 
-    Nothing is decoded. The stretch may go on a little beyond `to_s`.
+    Nothing is decoded. The range may end a little after `to_s`.
     Raises CuesheetError if the file cannot be read, has no video or frames without a time.
     """
     try:
@@ -212,10 +212,10 @@ def open_video(path: Path | str, label: str) -> av.container.InputContainer:
 
 
 def unreadable(label: str, error: Exception) -> CuesheetError:
-    """The error of a file that FFmpeg's libraries cannot read."""
+    """Return the error for a file that FFmpeg's libraries cannot read."""
     reason = getattr(error, "strerror", None) or error
     return CuesheetError(
-        f"{label}: the video cannot be read ({reason}); it may be cut off or damaged: compare it "
+        f"{label}: the video cannot be read ({reason}); it may be truncated or damaged: compare it "
         "with the original and copy it again"
     )
 
@@ -247,11 +247,11 @@ def demux_from(
     pts: int,
     first_dts: int,
 ) -> Iterator[av.Packet]:
-    """Yield packets in decoding order, from the last keyframe that is shown at or before `pts`.
+    """Yield packets in decoding order, from the last I-frame that is shown at or before `pts`.
 
-    A seek finds keyframes by their decoding time, which may be earlier than when they are shown:
-    so it is repeated farther back until the keyframe found is early enough, at most to the
-    file's start, `first_dts`.
+    A seek finds I-frames by their decoding time, which may be earlier than the time at which they
+    are shown. It is repeated farther back until the I-frame is early enough, at most to the start
+    of the file, `first_dts`.
     """
     step = max(1, int(_FIRST_STEP_S / stream.time_base))
     target = pts
@@ -274,7 +274,7 @@ def demux_from(
 def _file_start(
     container: av.container.InputContainer, stream: av.video.stream.VideoStream, label: str
 ) -> tuple[int, int]:
-    """Decoding time of the file's first packet, and pts of the first frame that is shown."""
+    """Return the decoding time of the first packet and the pts of the first frame shown."""
     first_dts: int | None = None
     first_pts: int | None = None
     for raw in container.demux(stream):
@@ -288,7 +288,7 @@ def _file_start(
         if packet.shown and (first_pts is None or packet.pts < first_pts):
             first_pts = packet.pts
     if first_dts is None or first_pts is None:
-        raise CuesheetError(f"{label}: the video holds no frames")
+        raise CuesheetError(f"{label}: the video has no frames")
     return first_dts, first_pts
 
 
@@ -305,12 +305,12 @@ def _packet(raw: av.Packet, label: str) -> Packet:
 def _frames_between(
     path: Path | str, from_s: float, to_s: float, fps: float, label: str
 ) -> tuple[PacketRange, list[int]]:
-    """The packets around an episode, and the sorted pts of its frames.
+    """Return the packets around an episode and the sorted pts of its frames.
 
-    The borders lie half a frame period early, in the middle between two episodes' frames.
+    The limits are half a frame period early, halfway between the frames of two episodes.
     """
     if not Path(path).is_file():
-        raise CuesheetError(f"{label}: the file is not there")
+        raise CuesheetError(f"{label}: the file does not exist")
     half_s = 0.5 / fps
     source = read_packets(path, from_s - half_s, to_s - half_s, label)
     shown = sorted({packet.pts for packet in source.packets if packet.shown})
@@ -325,7 +325,7 @@ def _require_enough(
 ) -> None:
     if len(found) < length:
         raise CuesheetError(
-            f"{label}: the episode has {length} frames, but the video holds {len(found)} between "
-            f"{from_s:.6f} s and {to_s:.6f} s; the file may be cut off, or the metadata belongs to "
-            "another version of it"
+            f"{label}: the episode has {length} frames, but the video has {len(found)} between "
+            f"{from_s:.6f} s and {to_s:.6f} s; the file may be truncated, or the metadata belongs "
+            "to another version of it"
         )

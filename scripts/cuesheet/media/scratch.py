@@ -1,7 +1,7 @@
-"""Pictures of keyframes on a node's own disk, while the job of a shard works there.
+"""Keyframe images on a node's local disk while the job of a shard runs there.
 
-`keyframes/{episode}/` then holds keyframes.json and a link for each camera. The links end with the
-job; what needs the pictures again has them decoded again.
+`keyframes/{episode}/` then holds keyframes.json and one link per camera. The links are removed when
+the job ends; later stages that need the images decode them again.
 """
 
 import json
@@ -13,12 +13,12 @@ from pathlib import Path
 from cuesheet.artifacts.layout import KEYFRAMES_FILE, Layout
 from cuesheet.errors import SurroundingsError
 
-# Environment of the steps of a shard: the folder for its pictures.
+# Environment variable of the jobs of a shard: the folder for its images.
 SCRATCH_VARIABLE = "CUESHEET_SCRATCH"
 
 
 def resolve(setting: str) -> Path:
-    """The folder that the setting names on this node. Raises SurroundingsError without one."""
+    """Return the folder that the setting names on this node; raise SurroundingsError if missing."""
     named = os.path.expanduser(os.path.expandvars(setting))
     if not os.path.isdir(named):
         raise SurroundingsError(
@@ -28,19 +28,19 @@ def resolve(setting: str) -> Path:
     return Path(named)
 
 
-def place_of_pictures(folder: Path | str, dataset: str) -> Path | None:
-    """Where the keyframes folder of an episode is made instead; None if it is made in place."""
+def local_folder(folder: Path | str, dataset: str) -> Path | None:
+    """Return the local folder for an episode's keyframes; None if there is no scratch disk."""
     scratch = os.environ.get(SCRATCH_VARIABLE)
     return Path(scratch) / dataset / Path(folder).name if scratch else None
 
 
-def link_pictures(made: Path, folder: Path | str) -> None:
-    """Put keyframes.json of `made` into `folder`, and links to its cameras; whole or not at all."""
+def link_images(local: Path, folder: Path | str) -> None:
+    """Create `folder` atomically with keyframes.json of `local` and links to its cameras."""
     target = Path(folder)
     partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    for entry in made.iterdir():
+    for entry in local.iterdir():
         if entry.is_dir():
             (partial / entry.name).symlink_to(entry.absolute(), target_is_directory=True)
         else:
@@ -49,22 +49,22 @@ def link_pictures(made: Path, folder: Path | str) -> None:
     os.replace(partial, target)
 
 
-def unlink_pictures(results: Path, episodes: Iterable[int]) -> None:
-    """Remove the links of these episodes; keyframes.json stays."""
+def unlink_images(results: Path, episodes: Iterable[int]) -> None:
+    """Remove the links of these episodes and keep keyframes.json."""
     for index in episodes:
         for link in _links(Layout(results).keyframes(index)):
             link.unlink()
 
 
-def forget_without_pictures(results: Path, episodes: Iterable[int]) -> None:
-    """Remove the keyframes folders whose pictures are gone, so that they are made again."""
+def remove_without_images(results: Path, episodes: Iterable[int]) -> None:
+    """Remove keyframes folders whose images are missing, so that they are decoded again."""
     for index in episodes:
         folder = Layout(results).keyframes(index)
-        if _links(folder) or not _has_pictures(folder):
+        if _links(folder) or not _has_images(folder):
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _has_pictures(folder: Path) -> bool:
+def _has_images(folder: Path) -> bool:
     try:
         cameras = json.loads((folder / KEYFRAMES_FILE).read_bytes())["cameras"]
     except (OSError, ValueError, KeyError):

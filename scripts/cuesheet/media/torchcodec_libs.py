@@ -1,12 +1,12 @@
-"""FFmpeg's shared libraries for torchcodec, if the system has none: those inside PyAV.
+"""Provides PyAV's FFmpeg libraries to torchcodec if the system has none. Linux only.
 
-torchcodec loads `libavcodec.so.62` and the like by these names; PyAV's wheel has the same libraries
-under names with a hash. A folder of links gives them the names that are looked for:
+torchcodec loads libraries by names such as `libavcodec.so.62`; PyAV's wheel contains the same
+libraries under names with a hash. This module creates a folder of links with the expected names and
+prints `export LD_LIBRARY_PATH=...`:
 
     eval $(python -m cuesheet.media.torchcodec_libs)
 
-prints, and so runs, `export LD_LIBRARY_PATH=…`. PyAV must bring a release of FFmpeg that torchcodec
-knows (PyAV 18: FFmpeg 8, known to torchcodec 0.9 and later). Linux only.
+torchcodec must support PyAV's release of FFmpeg (PyAV 18: FFmpeg 8, torchcodec 0.9 and later).
 """
 
 import importlib.util
@@ -32,8 +32,8 @@ def link_libraries(folder: Path) -> Path:
     libraries = Path(spec.origin).parent.parent / "av.libs"
     if not libraries.is_dir():
         raise CuesheetError(
-            f"{libraries} is not there: this PyAV uses FFmpeg libraries of the system, and "
-            "torchcodec can use the same ones; nothing has to be linked"
+            f"{libraries} does not exist: this PyAV uses the system's FFmpeg libraries, and "
+            "torchcodec can use them too; no links are needed"
         )
     folder.mkdir(parents=True, exist_ok=True)
     for library in sorted(libraries.iterdir()):

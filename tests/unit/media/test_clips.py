@@ -309,7 +309,7 @@ def test_pictures_become_a_clip_of_even_size(pictures, tmp_path):
     assert len(decoded) == 20
     assert np.abs(decoded[:, :45, :61] - truth[10:]).mean(axis=(1, 2, 3)).max() < 6
     assert_plays_in_a_browser(clip, 20 / 29.97)
-    with pytest.raises(CuesheetError, match="came out with 20 frames, the episode has 21"):
+    with pytest.raises(CuesheetError, match="has 20 frames, but the episode has 21"):
         write_clip_of_images(clip, read(file, range(20)), length=21, **arguments)
 
 
@@ -317,7 +317,7 @@ def test_missing_and_broken_pictures_are_named(pictures, tmp_path):
     file, _ = pictures
     with pytest.raises(CuesheetError, match=r"episode 1.*no column 'wrist'.*observation\.images"):
         next(read(file, [0], camera="wrist"))
-    with pytest.raises(CuesheetError, match=r"episode 1.*has 30 rows, row 30 was expected"):
+    with pytest.raises(CuesheetError, match=r"episode 1.*has 30 rows, but row 30 was expected"):
         [*read(file, [0, 20])]
     (tmp_path / "images/twelve.png").write_bytes(b"no picture")
     with pytest.raises(CuesheetError, match=r"episode 1.*frame 2: the image has no known format"):

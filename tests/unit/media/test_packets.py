@@ -82,7 +82,7 @@ def test_a_range_shorter_than_the_episode_names_episode_file_and_both_counts(dem
     assert "episode 3" in text
     assert str(case.file) in text
     assert "the episode has 76 frames" in text
-    assert "the video holds 71 between 12.100000 s and 19.200000 s" in text
+    assert "the video has 71 between 12.100000 s and 19.200000 s" in text
 
 
 def test_a_timestamp_between_frames_is_an_error_that_names_both_times(demo_v3):
@@ -168,7 +168,7 @@ def test_a_file_that_was_cut_off_is_one_error_that_names_file_and_episode(
         locate(single(file, 269, 10.0, 224, 224))
     assert "episode 3" in str(caught.value)
     assert str(file) in str(caught.value)
-    assert "cut off" in str(caught.value)
+    assert "truncated" in str(caught.value)
 
 
 def test_a_file_without_its_index_is_one_error_that_names_file_and_episode(original, tmp_path):
@@ -193,7 +193,7 @@ def test_damage_within_a_file_is_an_error_and_not_another_frame(original, decode
 
 
 def test_missing_files_and_files_without_video_are_named(tmp_path):
-    with pytest.raises(CuesheetError, match=r"episode 3.*none\.mp4: the file is not there"):
+    with pytest.raises(CuesheetError, match=r"episode 3.*none\.mp4: the file does not exist"):
         locate(single(tmp_path / "none.mp4", 5, 10.0, 8, 8))
     sound = tmp_path / "sound.mp4"
     run("-f", "lavfi", "-i", "sine=duration=1", "-c:a", "aac", sound)
@@ -217,7 +217,7 @@ def test_the_users_ffmpeg_wins_over_the_packaged_one(tmp_path, monkeypatch):
         monkeypatch.delenv("CUESHEET_FFMPEG", raising=False)
         monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
         assert ffmpeg.find_ffmpeg() == str(own)
-        with pytest.raises(CuesheetError, match=r"reading: ffmpeg ended with code 3 .*\n  mine"):
+        with pytest.raises(CuesheetError, match=r"reading: ffmpeg exited with 3:\n  mine"):
             ffmpeg.run_ffmpeg(["-version"], "reading")
         ffmpeg.find_ffmpeg.cache_clear()
         monkeypatch.setenv("CUESHEET_FFMPEG", str(tmp_path / "nowhere"))

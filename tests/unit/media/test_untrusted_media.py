@@ -57,7 +57,7 @@ def test_a_video_that_became_a_playlist_is_rejected_by_every_decoder(
     frames = locate_range(path, from_s=0.0, to_s=2.0, length=20, fps=10.0, where="episode 1")
     assert isinstance(frames, EpisodeFrames)
     path.write_text(playlists(secret)[kind])
-    with pytest.raises(CuesheetError, match=r"playlist|ffmpeg ended with code"):
+    with pytest.raises(CuesheetError, match=r"playlist|ffmpeg exited with"):
         list(decode_frames(frames, [0, 5], decoder))
 
 
