@@ -1,9 +1,11 @@
 """Cut one episode of one camera out of its source: H.264 or AV1, yuv420p, exactly its frames.
 
-In: input.source: the video file, or the data file of an image camera; input.index:
-episodes.parquet, which is read only if the range in the video has more frames than the episode;
-params.source: kind, from_s, to_s (seconds of the file), length (frames), fps, row_from (row of the
-data file); params.clip: clip_codec, clip_preset, clip_crf, clip_copy. Out: the clip, an mp4 file.
+In:  input.index: episodes.parquet (read for the rows of image cameras, and if the video's range has
+     frames that the episode does not have); params.root: the dataset's folder; params.source: kind,
+     file (the video, or for image cameras the data file, relative to the root), from_s, to_s
+     (seconds of the file), length (frames), fps; params.clip: clip_codec, clip_preset, clip_crf,
+     clip_copy
+Out: output.clip: the mp4
 """
 
 import time
@@ -23,12 +25,12 @@ if TYPE_CHECKING:
 def episode_frames(
     file: str, source: Mapping[str, Any], index: str, episode_index: int, where: str
 ) -> EpisodeFrames:
-    """Return the episode's frames in the video; timestamps are read only if they are needed."""
+    """Return the episode's frames in the video; timestamps are read only if they must decide."""
     place = {"from_s": source["from_s"], "to_s": source["to_s"], "fps": source["fps"]}
     found = locate_range(file, **place, length=source["length"], where=where)
     if found is not None:
         return found
-    # Imported here, because importing pyarrow takes as much CPU time as the rest of the job.
+    # Imported here: pyarrow costs as much CPU time as the rest of the job.
     from cuesheet.artifacts.index import read_indexed_episode
 
     row = read_indexed_episode(index, episode_index)
@@ -41,7 +43,6 @@ def write_image_clip(
     from cuesheet.media.image_columns import read_images
 
     def frames(indices: range):
-        # Data files are two folders below the dataset's root.
         return read_images(
             root / row.data_file,
             root=root,
@@ -65,7 +66,7 @@ def write_image_clip(
 
 
 def warm_up() -> None:
-    """Find out once, before jobs are forked, what every job would find out for itself."""
+    """Query FFmpeg once, in the process that the jobs fork from."""
     passthrough_options()
 
 
@@ -78,7 +79,10 @@ def main(snakemake) -> None:
         where = f"episode {episode_index}, camera {camera}"
         settings = ClipSettings.of(snakemake.params.clip)
         if source["kind"] == "image":
-            write_image_clip(snakemake.output.clip, file, source, camera, settings, where)
+            from cuesheet.artifacts.index import read_indexed_episode
+
+            row = read_indexed_episode(index, episode_index)
+            write_image_clip(snakemake.output.clip, root, row, camera, settings, where)
             way = "encoded from images"
         else:
             file = str(root / source["file"])

@@ -237,7 +237,7 @@ def test_another_episode_whose_rerun_failed_is_not_merged_half(external, countin
     external.configure_external(episodes=[0], plan={"rephrasings": {"count": 4}})
     done = external.run(check=False)
     assert done.returncode != 0
-    assert "plan/000001.json is not there" in done.output
+    assert "plan/000001.json is missing or has changed" in done.output
     assert "episodes: [1]" in done.output
     external.configure_external(episodes=[1])
     external.run()
@@ -252,7 +252,7 @@ def test_another_episode_that_was_changed_and_not_validated_is_not_merged(extern
     external.configure_external(episodes=[0], plan={"rephrasings": {"count": 4}})
     done = external.run(check=False)
     assert done.returncode != 0
-    assert "not as it was when it was validated" in done.output
+    assert "is missing or has changed since it was validated" in done.output
 
 
 def test_a_rewritten_video_is_looked_at_again_and_costs_no_call(

@@ -149,7 +149,7 @@ def test_wrong_episode_index_is_named(copied):
 def test_a_video_range_shorter_than_its_frames_is_named(copied):
     set_values(copied / EPISODES, f"videos/{FRONT}/to_timestamp", {2: 19.3})
     text = problems(copied)
-    assert f"episode 2, {VIDEO}: the episode has 76 frames, but the video holds 72" in text
+    assert f"episode 2, {VIDEO}: the episode has 76 frames, but the video has 72" in text
 
 
 def test_a_video_that_ends_early_is_named(copied):
