@@ -208,10 +208,10 @@ def _all() -> list[Fault]:
             _message(lambda text: text[:-1], finish_reason="length"),
             "asked otherwise",
             "invalid",
-            "token budget",
+            "token limit",
         ),
         Fault("400 for response_format", _status(400, rejects), *["asked otherwise"] * 2),
-        Fault("400 for context length", _status(400, context), *["refused"] * 2, "8192 fit"),
+        Fault("400 for context length", _status(400, context), *["refused"] * 2, "limit is 8192"),
         Fault("401", _status(401, "no such key"), *["refused"] * 2, "vlm.api_key_env"),
         Fault("404 of the model", _status(404, "no such model"), *["refused"] * 2, "vlm.model"),
     ]

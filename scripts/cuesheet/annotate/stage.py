@@ -154,6 +154,11 @@ class Stage:
 
     def result(self, **parts: Any) -> dict[str, Any]:
         """The stage's JSON file."""
+        if unstored := sum(call.get("stored") is False for call in self.vlm.calls):
+            self.warn(
+                f"{self.name}: {unstored} responses could not be cached (see the log of the run's "
+                "gateway); a later run has to request them again"
+            )
         return {
             "format": 1,
             "stage": self.name,

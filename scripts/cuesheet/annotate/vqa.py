@@ -13,6 +13,7 @@ from cuesheet.annotate.task_text import is_placeholder
 from cuesheet.artifacts.corrections import apply_vqa, check_decoded
 from cuesheet.artifacts.episode import Keyframe
 from cuesheet.config.models import VqaConfig
+from cuesheet.vlm.client import VlmError
 from cuesheet.vlm.coordinates import (
     Convention,
     CoordinateCheck,
@@ -66,6 +67,7 @@ async def annotate(
                 progress()
 
     await asyncio.gather(*(work() for _ in range(MAX_IN_FLIGHT)))
+    _check_replies(stage, settings.max_invalid)
     if problem := check.warning():
         stage.warn(problem)
     pairs, corrected = apply_vqa(pairs, corrections)
@@ -79,6 +81,19 @@ async def annotate(
             row("vqa", "assistant", answer, timestamp, pair["camera"]),
         ]
     return {"pairs": pairs, "corrected": corrected}
+
+
+def _check_replies(stage: Stage, max_invalid: float) -> None:
+    """Raise VlmError if too large a share of the replies was invalid."""
+    calls = stage.vlm.calls
+    invalid = [call for call in calls if call["outcome"] == "invalid"]
+    if calls and len(invalid) / len(calls) > max_invalid:
+        raise VlmError(
+            f"episode {stage.episode.name}: {len(invalid)} of {len(calls)} replies to visual "
+            f"questions were invalid, more than vqa.max_invalid ({max_invalid:.0%}); the first: "
+            f"{invalid[0]['name']}: {invalid[0]['error']}. Check the model and its server, then "
+            "run the same command again: invalid replies are requested again"
+        )
 
 
 def count_frames(stage: Stage, cameras: Sequence[str]) -> int:

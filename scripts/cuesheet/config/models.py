@@ -296,6 +296,15 @@ class VqaConfig(Section):
         min_length=1,
         description="Question types; one is drawn per frame and camera.",
     )
+    max_invalid: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        description=(
+            "Largest share of invalid replies per episode; with more of them the episode fails, "
+            "and the next run requests them again."
+        ),
+    )
 
 
 class OutputConfig(Section):

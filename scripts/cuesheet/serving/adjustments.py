@@ -105,6 +105,8 @@ def with_schema_in_prompt(body: Mapping[str, Any]) -> dict[str, Any]:
     order = "Reply with one JSON object only, no other text."
     if schema is not None:
         text = json.dumps(schema, separators=(",", ":"), ensure_ascii=False)
+        # Only the schema itself begins with `{"`, not the schemas nested in it.
+        text = text[:1] + text[1:].replace('{"', '{ "')
         order = f"{order[:-1]}. It must follow this schema: {text}"
     messages = list(body["messages"])
     for index in range(len(messages) - 1, -1, -1):

@@ -37,6 +37,8 @@ DRAIN_S = 8.0
 WRITERS = 8
 # A request that is larger is taken apart in a thread.
 LARGEST_READ_AT_ONCE = 1024 * 1024
+# Responses in a row that could not be cached, after which no further requests are sent.
+MAX_CACHE_FAILURES = 10
 OPEN_PATHS = frozenset({"/health", "/metrics"})
 
 METRICS = {
@@ -78,6 +80,7 @@ class Gateway:
         self._writers = ThreadPoolExecutor(WRITERS, "cache")
         self._started = time.monotonic()
         self._replaying = isinstance(self.backend, ReplayBackend)
+        self._cache_failures = 0
 
     @property
     def backend(self) -> Backend:
@@ -89,6 +92,7 @@ class Gateway:
             client_max_size=LARGEST_REQUEST_BYTES, middlewares=[self._guarded, _errors_as_json]
         )
         app.router.add_post("/v1/chat/completions", self.chat_completions)
+        app.router.add_post("/v1/responses/invalidate", self.invalidate)
         app.router.add_get("/v1/models", self.models)
         app.router.add_get("/health", self.health)
         app.router.add_get("/metrics", self.metrics)
@@ -166,6 +170,7 @@ class Gateway:
             "prompt_tokens": found.asked.get("prompt_tokens", 0),
             "completion_tokens": found.asked.get("completion_tokens", 0),
             "adjustments": found.asked.get("adjustments", []),
+            "stored": found.asked.get("stored", True),
         }
         return found.reply, about
 
@@ -175,6 +180,15 @@ class Gateway:
         entry = await asyncio.to_thread(self.cache.get, key, self._replaying)
         if entry is not None:
             return _Found(entry["reply"], entry, hit=True)
+        if self._cache_failures >= MAX_CACHE_FAILURES:
+            raise CallFailedError(
+                507,
+                f"the last {self._cache_failures} responses could not be cached in "
+                f"{self.cache.folder} ({self.cache.write_error}), so no further requests are sent: "
+                "they would be paid for again. Free disk space or set vlm.cache_dir to a folder "
+                "that can be written",
+                "cache_not_writable",
+            )
         begun = time.monotonic()
         outcome = await self.dispatcher.complete(body, group, stage)
         source = message_text(outcome.reply["choices"][0]["message"])[1]
@@ -193,6 +207,14 @@ class Gateway:
                 self._writers, self.cache.put, key, request, outcome.reply, asked
             )
             self.dispatcher.counters.cache_write_failures += not kept
+            self._cache_failures = 0 if kept else self._cache_failures + 1
+            if not kept:
+                asked["stored"] = False
+                self.dispatcher.notify_once(
+                    f"responses cannot be cached in {self.cache.folder} "
+                    f"({self.cache.write_error}); a later run has to request them again. After {MAX_CACHE_FAILURES} of them in "
+                    "a row no further requests are sent"
+                )
         return _Found(outcome.reply, asked, hit=False)
 
     def _forget(self, key: str, task: "asyncio.Task[_Found]") -> None:
@@ -200,6 +222,15 @@ class Gateway:
         if not task.cancelled():
             # Marks the exception as seen where no job waits for it any more.
             task.exception()
+
+    async def invalidate(self, request: web.Request) -> web.Response:
+        """Mark cached responses as invalid, so that they are requested again."""
+        try:
+            keys = [key for key in (await request.json())["keys"] if isinstance(key, str)]
+        except (ValueError, KeyError, TypeError) as error:
+            raise CallFailedError(400, f"expected keys: {error}", "bad_request") from error
+        marked = await asyncio.to_thread(lambda: sum(map(self.cache.invalidate, keys)))
+        return web.json_response({"invalidated": marked})
 
     async def models(self, _: web.Request) -> web.Response:
         listed = [{"id": name, "object": "model"} for name in await self.backend.models()]

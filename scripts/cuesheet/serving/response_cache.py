@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,6 +42,7 @@ OPERATIONAL = frozenset(
         "extra_query",
     }
 )
+_KEY = re.compile("[0-9a-f]{64}")
 MEDIA_PARTS = ("image_url", "video_url", "audio_url")
 
 
@@ -89,6 +91,7 @@ class ResponseCache:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
+        self.write_error: Exception | None = None  # why the last response could not be cached
 
     def path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.json"
@@ -142,12 +145,24 @@ class ResponseCache:
         try:
             files.write_json(self.path(key), entry)
         except (OSError, ValueError) as error:
+            self.write_error = error
             log.warning(
                 "the reply %s could not be kept in %s (%s); it will be asked again by a later run",
                 key,
                 self.folder,
                 error,
             )
+            return False
+        return True
+
+    def invalidate(self, key: str) -> bool:
+        """Mark a response as invalid: replays still use it, other runs request it again."""
+        if not _KEY.fullmatch(key):
+            return False
+        try:
+            entry = read_entry(self.path(key))
+            files.write_json(self.path(key), {**entry, "usable": False})
+        except (OSError, ValueError):
             return False
         return True
 

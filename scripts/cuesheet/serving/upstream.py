@@ -308,8 +308,10 @@ class Upstream:
                 f"{self.name}: {error.status} {error.message}", error.retry_after_s
             )
         kind = error.kind if error.kind != "temporary" else "refused"
-        advice = f". {error.advice}" if error.advice and kind != "context_length_exceeded" else ""
-        failed = CallFailedError(error.status, f"{error.message}{advice}", kind)
+        message = error.message
+        if error.advice and kind != "context_length_exceeded":
+            message = f"{message.rstrip('.')}: {error.advice}"
+        failed = CallFailedError(error.status, message, kind)
         failed.error = error
         return failed
 

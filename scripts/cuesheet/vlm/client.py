@@ -10,6 +10,7 @@ chooses a server; this module does what depends on the type of the reply.
 """
 
 import base64
+import contextlib
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -157,7 +158,24 @@ class Vlm:
         """
         wanted = VlmSettings.of(settings)
         link = await wait_until_ready(server_file, wait_s)
-        yield cls(link, wanted, group, dict(prompts), wanted.model, stage)
+        vlm = cls(link, wanted, group, dict(prompts), wanted.model, stage)
+        try:
+            yield vlm
+        except CuesheetError as error:
+            await vlm._invalidate(only_invalid=isinstance(error, SurroundingsError))
+            raise
+
+    async def _invalidate(self, only_invalid: bool) -> None:
+        """Have the next run request the responses of this stage again, because the stage failed.
+
+        Valid responses are kept if the server or the surroundings are the cause.
+        """
+        invalid = [call for call in self.calls if call["outcome"] == "invalid"]
+        chosen = invalid if invalid or only_invalid else self.calls
+        keys = [call[name] for call in chosen for name in ("key", "correction_key") if call[name]]
+        if keys:
+            with contextlib.suppress(CuesheetError):
+                await self.link.post("/responses/invalidate", {"keys": keys}, {})
 
     @property
     def calls(self) -> list[dict[str, Any]]:
@@ -306,6 +324,8 @@ class Vlm:
         call["latency_s"] = round(call["latency_s"] + about.get("latency_s", 0.0), 4)
         for count in ("prompt_tokens", "completion_tokens", "attempts"):
             call[count] += about.get(count) or 0
+        if not about.get("stored", True):
+            call["stored"] = False
         if about.get("adjustments"):
             call["adjustments"] = about["adjustments"]
         choice = answer["choices"][0]

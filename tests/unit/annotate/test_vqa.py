@@ -25,7 +25,11 @@ def reply(kind, question):
 
 async def annotate(stage, kind, convention="pixels"):
     return await vqa.annotate(
-        stage, VqaConfig(types=[kind]), cameras=[CAMERA], convention=convention, seed=0
+        stage,
+        VqaConfig(types=[kind], max_invalid=1),
+        cameras=[CAMERA],
+        convention=convention,
+        seed=0,
     )
 
 
