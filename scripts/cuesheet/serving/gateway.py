@@ -212,8 +212,8 @@ class Gateway:
                 asked["stored"] = False
                 self.dispatcher.notify_once(
                     f"responses cannot be cached in {self.cache.folder} "
-                    f"({self.cache.write_error}); a later run has to request them again. After {MAX_CACHE_FAILURES} of them in "
-                    "a row no further requests are sent"
+                    f"({self.cache.write_error}); a later run has to request them "
+                    f"again. After {MAX_CACHE_FAILURES} of them in a row no further requests are sent"
                 )
         return _Found(outcome.reply, asked, hit=False)
 
