@@ -213,7 +213,8 @@ class Gateway:
                 self.dispatcher.notify_once(
                     f"responses cannot be cached in {self.cache.folder} "
                     f"({self.cache.write_error}); a later run has to request them "
-                    f"again. After {MAX_CACHE_FAILURES} of them in a row no further requests are sent"
+                    f"again. After {MAX_CACHE_FAILURES} of them in a row no further requests "
+                    "are sent"
                 )
         return _Found(outcome.reply, asked, hit=False)
 
