@@ -3,8 +3,9 @@
 Every test that lists processes uses these functions, and every wait in a test uses `eventually`.
 """
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import psutil
@@ -49,6 +50,13 @@ def descendants(process: psutil.Process | int) -> list[psutil.Process]:
 def is_alive(process: psutil.Process) -> bool:
     """Return whether a process runs and is not a zombie."""
     return _holds(process, lambda one: one.is_running())
+
+
+def kill_all(processes: Iterable[psutil.Process]) -> None:
+    """Kill processes; those that have ended in the meantime are skipped."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def eventually(holds: Callable[[], object], still: Callable[[], bool] = lambda: True) -> None:

@@ -31,7 +31,7 @@ def test_a_wheel_has_the_library_its_data_and_the_command(repository, tmp_path):
         [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", tmp_path, repository],
         check=True,
     )
-    (wheel,) = tmp_path.glob("cuesheet_workflow-*.whl")
+    (wheel,) = tmp_path.glob(f"cuesheet_workflow-{cuesheet.__version__}-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         (entry_points,) = (name for name in names if name.endswith("entry_points.txt"))
@@ -62,3 +62,8 @@ def test_every_command_has_help(command, capsys):
 def test_no_document_installs_the_project_of_another_name(repository):
     for path in [*repository.glob("*.md"), *repository.glob("docs/**/*.md")]:
         assert "pip install cuesheet\n" not in Path(path).read_text()
+
+
+def test_the_citation_has_the_version_of_the_package(repository):
+    citation = (repository / "CITATION.cff").read_text()
+    assert f"\nversion: {cuesheet.__version__}\n" in citation

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import processes_in
+from processes import kill_all, processes_in
 from workflow_runs import REPOSITORY, CountingServer, Workdir
 
 
@@ -22,8 +22,7 @@ def work(tmp_path: Path) -> Iterator[Workdir]:
     """A working directory; whatever still runs in it after the test is ended."""
     (tmp_path / "work").mkdir()
     yield Workdir(tmp_path / "work")
-    for process in processes_in(tmp_path / "work"):
-        process.kill()
+    kill_all(processes_in(tmp_path / "work"))
 
 
 @pytest.fixture(scope="session")

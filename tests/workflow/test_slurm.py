@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import slurm_cluster
-from processes import processes_in
+from processes import kill_all, processes_in
 from real_servers import PYTHON, make_model, vllm_settings
 from slurm_runs import (
     Hold,
@@ -49,8 +49,7 @@ def work(tmp_path: Path) -> Iterator[SlurmWorkdir]:
     yield SlurmWorkdir(tmp_path / "work")
     slurm("scancel", "--user", "root")
     eventually(lambda: not slurm("squeue", "--noheader"))
-    for process in processes_in(tmp_path / "work"):
-        process.kill()
+    kill_all(processes_in(tmp_path / "work"))
 
 
 @pytest.fixture
