@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from cuesheet.dataset.metadata import Dataset, read_dataset
     from cuesheet.errors import CuesheetError
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Annotations", "CuesheetError", "Dataset", "open_annotations", "read_dataset"]
 
 _MODULES = {
