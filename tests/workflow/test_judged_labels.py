@@ -12,8 +12,8 @@ def test_the_judge_is_asked_once_and_its_verdicts_count(
     workdir: Workdir, counting_server: CountingServer, demo_v3, tmp_path
 ):
     rows = [
-        {"episode": 0, "start_s": 0.0, "end_s": 2.5, "text": "approach puck"},  # shares "puck"
-        {"episode": 0, "start_s": 2.5, "end_s": 7.5, "text": "rest"},
+        {"episode": 0, "start_s": 0.0, "end_s": 3.7, "text": "approach puck"},  # shares "puck"
+        {"episode": 0, "start_s": 3.7, "end_s": 7.5, "text": "rest"},
     ]
     (tmp_path / "truth.json").write_text(json.dumps(rows))
     settings = {
@@ -46,7 +46,7 @@ def test_the_judge_is_asked_once_and_its_verdicts_count(
     assert all("Task: Pick and place a puck to a goal" in text for text in texts)
     plan = workdir.json("results/demo_v3/plan/000000.json")["subtasks"]
     assert "puck" in plan[0]["label"]
-    assert plan[0]["end_s"] == 2.5
+    assert plan[0]["end_s"] == 3.7
     before, after = by_words["systems"][0], judged["systems"][0]
     assert before["segment"] == after["segment"]
     assert before["end_to_end"]["0.75"]["recall"] == 0
