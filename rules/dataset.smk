@@ -22,6 +22,7 @@ rule index_episodes:
         mem_mb=2000,
     params:
         root=lambda wildcards, input: str(dataset_of(wildcards).root),
+        cameras=lambda wildcards, input: dataset_of(wildcards).cameras,
         selected=lambda wildcards, input: dataset_of(wildcards).worked_on,
     script:
         "../scripts/index_episodes.py"

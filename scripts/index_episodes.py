@@ -1,8 +1,8 @@
 """Make the index of a dataset from its metadata, checked against its files.
 
-In: the dataset's folder, the episodes to annotate. Out: episodes.parquet, one row per episode:
-task, length, rows of the data file, timestamps (s), and per camera the video file and range (s).
-Fails with a list of the problems if metadata and files of an episode to annotate disagree.
+In: the dataset's folder, the cameras and episodes to use. Out: episodes.parquet, one row per
+episode: task, length, rows of the data file, timestamps (s), and per camera the video file and its
+range (s). Fails with a list of the problems if metadata and files of an episode disagree.
 """
 
 import functools
@@ -17,6 +17,7 @@ from cuesheet.dataset.metadata import read_dataset
 def main(snakemake) -> None:
     with job_log.to_file(snakemake.log[0]) as log:
         dataset = read_dataset(snakemake.params.root, snakemake.wildcards.dataset)
+        dataset = dataset.with_cameras(snakemake.params.cameras)
         log.info("%s: %d episodes at %s", dataset.name, len(dataset.episodes), dataset.root)
         notices = make_index(
             snakemake.output.index,

@@ -81,7 +81,9 @@ def build_index(
 
     errors = [p for p in problems if concerned(p) & needed or not concerned(p) & every]
     if errors:
-        raise CuesheetError(_problem_text(dataset, errors))
+        # A wrong fps makes every video look too short.
+        pace = [n for n in timing_notices(dataset, rows) if "frames per second" in n]
+        raise CuesheetError("\n".join([_problem_text(dataset, errors), *pace]))
     broken = {index for problem in problems for index in concerned(problem)}
     entries = [
         _entry(dataset, episode, rows[episode.episode_index], checks)
