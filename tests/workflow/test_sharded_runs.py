@@ -146,13 +146,13 @@ def test_a_judge_without_a_server_is_refused_before_anything_starts(
     work.configure(**settings, cluster={**TWO, "media": "separate"})
     done = work.run(check=False)
     assert done.returncode
-    assert "config: evaluate.judge: found true in a run with one job a shard" in done.output
+    assert "config: evaluate.judge: found true in a run with one job per shard" in done.output
     assert "Traceback" not in done.output
     on_a_cluster = ("--dry-run", "--workflow-profile", str(REPOSITORY / "profiles/slurm"))
     work.configure(**settings, cluster={"episodes_per_shard": 2})
     done = work.run(*on_a_cluster, check=False)
     assert done.returncode
-    assert "config: evaluate.judge: found true in a run with one job a shard" in done.output
+    assert "config: evaluate.judge: found true in a run with one job per shard" in done.output
     # As the message says: afterwards, without shards, nothing but the judge is asked.
     work.configure(**settings, cluster={"shards": "never"})
     jobs = work.run().jobs
