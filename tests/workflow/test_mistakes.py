@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 
 import pytest
@@ -149,16 +148,12 @@ def test_garbage_for_one_episode_fails_that_episode_alone(external, counting_ser
     assert summary["episodes"]["annotated"] == 3
     assert summary["episodes"]["left_out"] == [1]
 
-    # The bad reply was paid for: it is kept, named, and not asked again by itself.
+    # A stage that failed is requested again once the server is repaired.
     counting_server.answer_instead = lambda request: None
     external.configure_external(vqa={"enabled": False})
     asked = len(counting_server.asked)
-    again = external.run(check=False)
-    assert again.returncode != 0
-    assert len(counting_server.asked) == asked
-    kept = re.search(r"as ([0-9a-f]{2}/[0-9a-f]{64}\.json)", again.output)[1]
-    (external.path / ".cache/vlm" / kept).unlink()
     external.run()
+    assert len(counting_server.asked) > asked
     assert external.json("results/demo_v3/summary.json")["episodes"]["annotated"] == 4
 
 
@@ -186,7 +181,7 @@ def test_a_vqa_answer_that_is_given_up_costs_that_pair_alone(external, counting_
         return reply("no") if name == "CountQA" else None
 
     counting_server.answer_instead = garbage
-    external.configure_external(episodes=[0])
+    external.configure_external(episodes=[0], vqa={"max_invalid": 1})
     external.run()
     data = external.json("results/demo_v3/vqa/000000.json")
     invalid = [c for c in data["provenance"]["calls"] if c["outcome"] == "invalid"]

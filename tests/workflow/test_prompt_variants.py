@@ -41,4 +41,4 @@ def test_variants_of_the_prompts_share_every_call_that_is_the_same(
     assert kinds["Memory"] == 2 * memories
     assert plans[0]["provenance"]["prompts"] != plans[1]["provenance"]["prompts"]
     results = workdir.path / "results"
-    assert "all of them have: 1" in compare([results / "usual", results / "brief"])
+    assert "all runs have: 1" in compare([results / "usual", results / "brief"])

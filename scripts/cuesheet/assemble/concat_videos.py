@@ -110,7 +110,7 @@ def _read_manifest(path: Path) -> dict[str, list[str]]:
 
 def _pieces(dataset: Dataset, camera: str) -> Iterator[_Piece]:
     for episode in dataset.episodes:
-        video = episode.videos.get(camera) or episode.unseen_videos[camera]
+        video = episode.videos.get(camera) or episode.excluded_videos[camera]
         path = dataset.root / video.file
         label = f"episode {episode.episode_index}, camera {camera}, {path}"
         try:
