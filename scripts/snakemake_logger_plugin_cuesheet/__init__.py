@@ -102,6 +102,8 @@ class LogHandler(LogHandlerBase):
         elif self._snakemake is not None:
             if self._snakemake.filter(record):
                 self._snakemake.emit(record)
+            if event == LogEvent.JOB_INFO or event in (LogEvent.JOB_ERROR, LogEvent.GROUP_ERROR):
+                self._job_event(event, record)  # the cause of a failure is always printed
         elif event is None:
             self._message(record)
         else:
