@@ -162,16 +162,19 @@ class Vlm:
         try:
             yield vlm
         except CuesheetError as error:
-            await vlm._invalidate(only_invalid=isinstance(error, SurroundingsError))
+            await vlm._invalidate(error)
             raise
 
-    async def _invalidate(self, only_invalid: bool) -> None:
-        """Have the next run request the responses of this stage again, because the stage failed.
+    async def _invalidate(self, error: CuesheetError) -> None:
+        """Have the next run request the replies again that made this stage fail.
 
-        Valid responses are kept if the server or the surroundings are the cause.
+        These are the invalid ones. Valid replies are kept if the failure has another cause: a
+        request that the server rejected, or the surroundings. Only if there is no other cause
+        are the valid replies themselves at fault.
         """
-        invalid = [call for call in self.calls if call["outcome"] == "invalid"]
-        chosen = invalid if invalid or only_invalid else self.calls
+        outcomes = {call["outcome"] for call in self.calls}
+        elsewhere = isinstance(error, SurroundingsError) or outcomes & {"invalid", "failed"}
+        chosen = [call for call in self.calls if call["outcome"] == "invalid" or not elsewhere]
         keys = [call[name] for call in chosen for name in ("key", "correction_key") if call[name]]
         if keys:
             with contextlib.suppress(CuesheetError):

@@ -13,7 +13,7 @@ from chat_server import completion, question_of, refusal, serving
 from gateway_setup import gateway_before
 from pydantic import BaseModel, Field
 
-from cuesheet.errors import CuesheetError
+from cuesheet.errors import CuesheetError, SurroundingsError
 from cuesheet.serving.response_cache import ResponseCache
 from cuesheet.vlm.client import Clip, Image, Vlm, VlmError
 from cuesheet.vlm.parsing import UnusableReplyError, parse_reply
@@ -431,3 +431,36 @@ def test_a_stage_script_does_not_import_heavy_packages(repository):
     loaded = set(result.stdout.split())
     heavy = {"openai", "aiohttp", "httpx", "numpy", "pandas", "pyarrow", "tenacity", "snakemake"}
     assert not loaded & heavy
+
+
+@pytest.mark.parametrize(
+    ("second", "cause", "requested_again"),
+    [
+        ("rejected", None, ["rejected"]),
+        ("invalid", "the plan is empty", ["invalid"]),
+        ("fine", "the plan is empty", ["first", "fine"]),
+        ("fine", "the disk is full", []),
+    ],
+)
+async def test_after_a_failed_stage_only_the_replies_at_fault_are_requested_again(
+    tmp_path, second, cause, requested_again
+):
+    def behave(body, number):
+        if number < 2 and "rejected" in question_of(body):
+            return refusal(400, "image is upside down")
+        return completion("hm" if "invalid" in str(body) and number < 3 else GOOD)
+
+    async def run_stage(vlm, cause):
+        await vlm.ask(**question("first"))
+        await vlm.ask(**question(second))
+        if cause:
+            raise (SurroundingsError if "disk" in cause else CuesheetError)(cause)
+
+    async with serving(behave) as server, gateway_before(tmp_path, server.url):
+        with pytest.raises(CuesheetError):
+            async with connect(tmp_path) as vlm:
+                await run_stage(vlm, cause)
+        before = server.calls
+        async with connect(tmp_path) as vlm:
+            await run_stage(vlm, None)
+        assert [question_of(body) for body in server.bodies[before:]] == requested_again
