@@ -15,6 +15,7 @@ COMMANDS = {
     "status": ("cuesheet.cluster.status", "show how far a run is, from its files"),
     "evaluate": ("cuesheet.app.evaluate", "score annotations against reference segments"),
     "compare": ("cuesheet.report.compare", "compare runs on the same episodes side by side"),
+    "retry": ("cuesheet.app.retry", "request invalid replies and failed stages again"),
     "corrections": ("cuesheet.report.corrections_cli", "export subtasks as correction files"),
     "review": ("cuesheet.report.review_server", "serve the review page and save corrections"),
     "push": ("cuesheet.report.upload", "upload an annotated dataset to a hub"),

@@ -65,6 +65,9 @@ class Call(File):
     attempts: int = 1
     outcome: Literal["ok", "retried", "invalid", "failed"] = "ok"
     error: str | None = None
+    key: str | None = None  # of the response in the cache
+    correction_key: str | None = None
+    stored: bool = True  # whether the responses could be cached
 
 
 class Provenance(File):

@@ -55,6 +55,8 @@ def summarize(
     models: dict[str, str] = {}
     verdicts: dict[str, list[int]] = {"good": [], "bad": []}
     corrected: list[int] = []
+    invalid: set[int] = set()
+    unstored = 0
     for index in progress(annotated):
         checked = read_validation_file(layout.validation(index))
         if checked.verdict:
@@ -74,6 +76,9 @@ def summarize(
                 models[made.model] = made.served_by or ""
             for call in made.calls:
                 calls.update(_call_counts(call.cache_hit, call.outcome))
+                if call.outcome == "invalid":
+                    invalid.add(index)
+                unstored += not call.stored
                 kind = "cached" if call.cache_hit else "asked"
                 tokens[f"prompt_{kind}"] += call.prompt_tokens or 0
                 tokens[f"completion_{kind}"] += call.completion_tokens or 0
@@ -92,6 +97,8 @@ def summarize(
         "people": {**verdicts, "corrected": corrected},
         "rows": _in_order(rows),
         "calls": {k: calls[k] for k in ("total", "cache_hits", "retried", "invalid")},
+        "invalid_replies_in": sorted(invalid),
+        "not_cached": unstored,
         "tokens": {
             "prompt": tokens["prompt_asked"],
             "completion": tokens["completion_asked"],
@@ -164,6 +171,7 @@ def as_text(summary: Mapping[str, Any]) -> str:
         ("Model", "; ".join(map(_model_text, summary["models"])) or "none was asked"),
         ("Warnings", _warnings_text(summary["warnings"])),
     ]
+    entries[-1:-1] = _attention(summary)
     entries[-1:-1] = [("Notice", notice) for notice in summary["notices"]]
     lines = [summary["dataset"], *(f"  {name + ':':<18} {text}" for name, text in entries)]
     for warning in summary["warnings"]["first"]:
@@ -174,6 +182,31 @@ def as_text(summary: Mapping[str, Any]) -> str:
     if more:
         lines.append(f"    and {more} more in validation/*.txt")
     return "\n".join(lines) + "\n"
+
+
+def _attention(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the entries about replies that are invalid or missing, and responses not cached."""
+    entries = []
+    what = []
+    if episodes := summary["invalid_replies_in"]:
+        what.append(f"invalid replies in episodes {as_ranges(episodes)}")
+    if left_out := summary["episodes"]["left_out"]:
+        what.append(f"failed stages in episodes {as_ranges(left_out)}")
+    if what:
+        command = f"cuesheet retry {summary['dataset']}"
+        entries.append(
+            ("To request again", f"{' and '.join(what)}: run `{command}`, then the workflow")
+        )
+    if count := summary["not_cached"]:
+        responses = "1 response" if count == 1 else f"{count} responses"
+        entries.append(
+            (
+                "Not cached",
+                f"{responses}, which a later run has to request again; check the disk and the "
+                "permissions of vlm.cache_dir",
+            )
+        )
+    return entries
 
 
 def _model_text(model: Mapping[str, str]) -> str:

@@ -116,3 +116,28 @@ def test_what_was_noticed_of_the_source_is_told(results):
     summary = summarize(results, range(5), left_out=[3], notices=[notice])
     assert summary["notices"] == [notice]
     assert notice in as_text(summary)
+
+
+def test_invalid_replies_and_failed_stages_are_named_with_the_command_that_retries_them(results):
+    summary = summarize(results, range(5), left_out=[3])
+    assert summary["invalid_replies_in"] == [0, 1]
+    text = as_text(summary)
+    assert (
+        "invalid replies in episodes 0-1 and failed stages in episodes 3: run `cuesheet retry demo`"
+        in text
+    )
+    assert "Not cached" not in text
+
+
+def test_no_retry_is_proposed_if_all_replies_are_valid(results):
+    for path in results.glob("vqa/*.json"):
+        path.write_text(path.read_text().replace('"invalid"', '"ok"'))
+    assert "cuesheet retry" not in as_text(summarize(results, range(2), left_out=[]))
+
+
+def test_responses_that_could_not_be_cached_are_counted(results):
+    path = results / "vqa/000001.json"
+    path.write_text(path.read_text().replace('"attempts": 1', '"attempts": 1, "stored": false'))
+    summary = summarize(results, range(2), left_out=[])
+    assert summary["not_cached"] == 4
+    assert "Not cached:        4 responses, which a later run" in as_text(summary)
