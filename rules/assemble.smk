@@ -91,6 +91,9 @@ rule finalize_dataset:
         videos=CONFIG.output.videos,
         extra_files=CONFIG.output.extra_files,
         convert=lambda wildcards: dataset_of(wildcards).is_converted,
+        # Functions of the input: the check depends on them, its output does not.
+        cameras=lambda wildcards, input: dataset_of(wildcards).cameras,
+        selected=lambda wildcards, input: dataset_of(wildcards).worked_on,
     script:
         "../scripts/finalize_dataset.py"
 

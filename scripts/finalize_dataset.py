@@ -40,9 +40,10 @@ def main(snakemake) -> None:
             log.info("files: %s", ", ".join(f"{n} {way}" for way, n in placed.counts.items()))
         try:
             check_dataset(
-                dataset,
+                dataset.with_cameras(snakemake.params.cameras),
                 annotated,
                 functools.partial(tqdm, desc="check", unit="file", mininterval=2.0),
+                snakemake.params.selected,
             )
         except Exception:
             info.unlink(missing_ok=True)

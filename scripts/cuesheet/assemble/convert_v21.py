@@ -50,12 +50,6 @@ def convert_dataset(
     Raises:
         CuesheetError: a file cannot be read, or the joined videos are not exact.
     """
-    absent = [file for file in dataset.data_files if not dataset.has_file(file)]
-    if absent:
-        raise CuesheetError(
-            f"{dataset.name}: output.format is v3.0, but {len(absent)} data files of the source "
-            f"are missing, such as {absent[0]}; choose all episodes, or set it to source"
-        )
     prepare(dataset, annotated)
     columns: dict[str, list[Any]] = {"episode_index": [e.episode_index for e in dataset.episodes]}
     groups = list(_files_of(dataset.episodes, merged))

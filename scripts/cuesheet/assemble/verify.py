@@ -1,6 +1,6 @@
 """Reads an annotated dataset as a user would and compares it with its source."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +17,30 @@ from cuesheet.errors import CuesheetError
 Progress = Callable[[list[str]], Iterator[str]]
 
 
-def check_dataset(source: Dataset, annotated: Path, progress: Progress = iter) -> None:
+def check_dataset(
+    source: Dataset,
+    annotated: Path,
+    progress: Progress = iter,
+    selected: Collection[int] = (),
+) -> None:
     """Check the annotated dataset.
 
     Every data file opens and has the columns and types of its own source file, with the language
     columns last; there is one row group per episode, as the metadata says; the persistent list is
-    the same on every frame of an episode; every video exists; the totals of info.json and the
-    lengths of the episodes agree.
+    the same on every frame of an episode; every video exists that the source has, and all videos of
+    the selected episodes and the cameras in use; the totals of info.json and the lengths of the
+    episodes agree.
+
+    Args:
+        source: the source dataset, with the cameras that the run used.
+        annotated: the folder of the annotated dataset.
+        progress: wraps the data files to show progress, as `tqdm` does.
+        selected: the episodes that the run annotated.
 
     Raises:
         CuesheetError: names the first twenty problems.
     """
-    finished = read_dataset(annotated, source.name)
+    finished = read_dataset(annotated, source.name).with_cameras(list(source.cameras))
     problems: list[str] = []
     rows = 0
     # A partial copy or download lacks files without chosen episodes.
@@ -49,22 +61,28 @@ def check_dataset(source: Dataset, annotated: Path, progress: Progress = iter) -
     if is_partial:
         rows = sum(episode.length for episode in source.episodes)
     problems += _check_totals(finished, source, rows)
-    for video in _videos(finished, source):
-        if (is_partial and not source.has_file(video)) or _is_file(annotated / video):
-            continue
-        problems.append(f"{annotated / video} does not exist or is empty.")
+    problems += [
+        f"{annotated / video} does not exist or is empty."
+        for video in _videos(finished, source, selected)
+        if not _is_file(annotated / video)
+    ]
     if problems:
         shown = "\n  ".join(problems[:20])
         more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
         raise CuesheetError(f"The annotated dataset at {annotated} is not valid:\n  {shown}{more}")
 
 
-def _videos(finished: Dataset, source: Dataset) -> list[str]:
-    """Return the video files that must exist. Some of cameras that are not used may be missing."""
-    used = {video.file for episode in finished.episodes for video in episode.videos.values()}
-    unused = {v.file for episode in finished.episodes for v in episode.excluded_videos.values()}
-    is_converted = source.version != finished.version
-    return sorted(used | {file for file in unused if is_converted or source.has_file(file)})
+def _videos(finished: Dataset, source: Dataset, selected: Collection[int]) -> list[str]:
+    """Return the video files that must exist.
+
+    The source may lack videos of cameras that are not in use and of episodes that are not selected.
+    A conversion writes every video.
+    """
+    names = finished.files_of((e.episode_index for e in finished.episodes), include_excluded=True)
+    if source.version == finished.version:
+        names = {name for name in names if source.has_file(name)}
+        names |= {*source.files_of(selected)}
+    return sorted({*names} - {*finished.data_files})
 
 
 def _check_schema(schema: pa.Schema, source: Dataset, episodes: Sequence[Episode]) -> Iterator[str]:

@@ -186,9 +186,17 @@ class RunDataset:
         return functools.cache(file_state)
 
     def check_files(self) -> None:
-        """Raise CuesheetError if source files of the selected episodes do not exist."""
-        needed = self.source.files_of(self.worked_on)
-        missing = [file for file in sorted(needed) if not self.source.has_file(file)]
+        """Raise CuesheetError if source files of the selected episodes do not exist.
+
+        A conversion to another format needs the files of all episodes and cameras.
+        """
+        source, advice = self.source, "leave these episodes out (episodes: [...])"
+        needed = source.files_of(self.worked_on)
+        if self.is_converted:
+            advice = "set output.format to source, which needs only the selected episodes"
+            every = (episode.episode_index for episode in source.episodes)
+            needed = source.files_of(every, include_excluded=True)
+        missing = [file for file in sorted(needed) if not source.has_file(file)]
         if missing:
             lines = [
                 f"  {self.root / file}, needed by {describe_range(needed[file])}"
@@ -197,8 +205,7 @@ class RunDataset:
             raise CuesheetError(
                 f"{self.name}: {len(missing)} files that meta/ names do not exist:\n"
                 + "\n".join(lines)
-                + "\nCopy or download the dataset again, or leave these episodes out "
-                "(episodes: [...])."
+                + f"\nCopy or download the dataset again, or {advice}."
             )
 
     def refresh_index(self) -> None:

@@ -349,3 +349,18 @@ def test_finalizing_again_changes_nothing(source, annotated):
     assert {k: v[0] for k, v in after.items()} == {k: v[0] for k, v in before.items()}
     changed = {name for name in before if before[name] != after[name]}
     assert changed <= {"meta/info.json"}
+
+
+def test_only_videos_of_selected_episodes_and_cameras_in_use_are_required(source, annotated):
+    """The source may lack other videos; the annotated dataset then lacks them too."""
+    dataset = read_dataset(source, "dev")
+    unused, used = list(dataset.cameras)[-1], list(dataset.cameras)[0]
+    episodes = [episode.episode_index for episode in dataset.episodes]
+    missing = dataset.episodes[0].videos[unused].file
+    (source / missing).unlink()
+    finalize_dataset(dataset, annotated, "hardlink")
+    check_dataset(dataset.with_cameras([used]), annotated, selected=episodes)
+    with pytest.raises(CuesheetError, match=f"{missing} does not exist"):
+        check_dataset(dataset, annotated, selected=episodes)
+    without = [e.episode_index for e in dataset.episodes if e.videos[unused].file != missing]
+    check_dataset(dataset, annotated, selected=without)
