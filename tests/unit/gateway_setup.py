@@ -10,10 +10,10 @@ from typing import Any
 from aiohttp.test_utils import TestServer
 from chat_server import KEY
 
+from cuesheet.serving.backends import Backend, ExternalBackend
 from cuesheet.serving.dispatcher import Counters, Dispatcher
 from cuesheet.serving.gateway import Gateway
 from cuesheet.serving.response_cache import ResponseCache, describe_request, key_of
-from cuesheet.serving.upstream import Backend, ExternalBackend
 from cuesheet.vlm.gateway_client import GatewayClient
 
 GATEWAY_KEY = "gateway-key-77aa"

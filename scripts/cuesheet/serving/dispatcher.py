@@ -12,7 +12,8 @@ from typing import Any
 
 import tenacity
 
-from cuesheet.serving.upstream import Backend, CallFailedError, TransientError, Upstream
+from cuesheet.serving.backends import Backend
+from cuesheet.serving.upstream import CallFailedError, TransientError, Upstream
 from cuesheet.serving.usage import Usage
 
 log = logging.getLogger(__name__)

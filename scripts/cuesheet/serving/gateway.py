@@ -18,10 +18,10 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from cuesheet.serving.backends import ReplayBackend
+from cuesheet.serving.backends import Backend, BackendFailedError, ReplayBackend
 from cuesheet.serving.dispatcher import INDEPENDENT_STAGES, Dispatcher, FairSemaphore
 from cuesheet.serving.response_cache import ResponseCache, describe_request, key_of
-from cuesheet.serving.upstream import Backend, BackendFailedError, CallFailedError, ChatBody
+from cuesheet.serving.upstream import CallFailedError, ChatBody
 from cuesheet.vlm.parsing import message_text
 
 log = logging.getLogger(__name__)

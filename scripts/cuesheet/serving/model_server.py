@@ -20,9 +20,10 @@ import aiohttp
 
 from cuesheet.errors import CuesheetError
 from cuesheet.serving import log_diagnosis
+from cuesheet.serving.backends import Affinity, BackendFailedError
 from cuesheet.serving.launch_command import Launch
 from cuesheet.serving.log_diagnosis import Cause
-from cuesheet.serving.upstream import Affinity, BackendFailedError, Upstream
+from cuesheet.serving.upstream import Upstream
 from cuesheet.vlm.gateway_client import tail_of
 
 log = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from aiohttp import web
 
 from cuesheet import files
 from cuesheet.errors import CuesheetError
-from cuesheet.serving.backends import ReplayBackend
+from cuesheet.serving.backends import Backend, ExternalBackend, ReplayBackend
 from cuesheet.serving.credentials import keys_of
 from cuesheet.serving.dispatcher import Counters, Dispatcher
 from cuesheet.serving.gateway import Gateway
@@ -32,7 +32,6 @@ from cuesheet.serving.launch_command import Launch, check_executable, demo_launc
 from cuesheet.serving.model_server import ManagedBackend, Replica
 from cuesheet.serving.progress import PROGRESS_FILE, Progress
 from cuesheet.serving.response_cache import ResponseCache
-from cuesheet.serving.upstream import Backend, ExternalBackend
 from cuesheet.serving.usage import WRITE_EVERY_S, Usage
 from cuesheet.vlm.gateway_client import SERVER_FAILED
 from demo_vlm import MODEL_ID as DEMO_MODEL

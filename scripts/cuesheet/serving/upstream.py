@@ -1,8 +1,6 @@
-"""Model servers as the gateway sees them: one attempt at one server, and the choice of a server.
+"""One OpenAI-compatible server, and one attempt to get a response from it.
 
-What is behind the gateway, managed processes or given URLs, is a `Backend`. Requests go through
-the openai package, without its retries: the dispatcher retries. This module knows neither HTTP
-towards the jobs nor the cache.
+Requests go through the openai package without its retries, because the dispatcher retries.
 """
 
 import asyncio
@@ -11,9 +9,8 @@ import json
 import ssl
 import time
 import zlib
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import httpx2
@@ -40,8 +37,17 @@ LARGEST_REPLY_BYTES = 8 * 1024 * 1024
 LARGEST_ERROR_BYTES = 16 * 1024
 # The `finish_reason` of the empty reply that stands for one that was too large.
 TOO_LARGE = "reply_too_large"
+# Timeout of `/v1/models`, which servers answer without the model.
+LIST_TIMEOUT_S = 10.0
 # A shorter key is a placeholder ("none", "EMPTY") and may be part of any text.
 SHORTEST_SECRET = 8
+
+
+class ListedModel(NamedTuple):
+    """An entry of `/v1/models`. `root`: the model behind a name that an operator chose, or ""."""
+
+    id: str
+    root: str
 
 
 class CallFailedError(Exception):
@@ -74,10 +80,6 @@ class TransientError(Exception):
 
 class _BlockedError(Exception):
     """A content filter blocked the request or its reply; the message is the server's."""
-
-
-class BackendFailedError(Exception):
-    """No model server is running and none will be started in this run."""
 
 
 class ChatBody(Mapping[str, Any]):
@@ -181,23 +183,31 @@ class Upstream:
         self.successes += 1
         return reply
 
-    async def models(self) -> list[str]:
-        """Return the ids of `/v1/models`. Raises ValueError that says what came instead."""
+    async def list_models(self) -> list["ListedModel"]:
+        """Return the models that `/v1/models` lists.
+
+        Raises TransientError if the server does not answer, and CallFailedError if it answers
+        something else.
+        """
+        limit_s = min(self.timeout_s, LIST_TIMEOUT_S)
         try:
-            async with asyncio.timeout(self.timeout_s):
+            async with asyncio.timeout(limit_s):
                 async with self._opened().models.with_streaming_response.list() as response:
                     content = await self._bounded(response.http_response)
         except TimeoutError:
-            raise ValueError(f"{self.name}: no reply within {self.timeout_s:g} s") from None
+            raise TransientError(f"{self.name}: no reply within {limit_s:g} s") from None
         except openai.APIStatusError as error:
-            message = self.without_key(self._error_of(error.response).message)
-            raise ValueError(f"{self.name}: {error.status_code} {message}") from None
+            raise self._error(self._error_of(error.response)) from None
         except (openai.APIConnectionError, httpx2.HTTPError, OSError) as error:
-            raise ValueError(str(self._lost(error))) from error
+            raise self._lost(error) from error
         try:
-            return [str(model["id"]) for model in json.loads(content or b"")["data"]]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ValueError(f"{self.name}: the reply is not a list of models ({error})") from error
+            return [
+                ListedModel(str(model["id"]), str(model.get("root") or ""))
+                for model in json.loads(content or b"")["data"]
+            ]
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            message = f"{self.name}: the response is not a list of models ({error})"
+            raise CallFailedError(502, message, "no_model") from error
 
     async def close(self) -> None:
         if self._client:
@@ -325,106 +335,6 @@ class Upstream:
 
     def without_key(self, text: str) -> str:
         return scrubbed(text.encode(errors="replace"), self._api_key).decode()
-
-
-class Backend(Protocol):
-    """What the gateway needs of the model servers behind it."""
-
-    async def pick(self, group: str) -> Upstream:
-        """Return a living upstream for the group, waiting for one; BackendFailedError if none."""
-
-    async def default_model(self) -> str:
-        """Return the model to ask where the config names none."""
-
-    async def models(self) -> list[str]:
-        """Return the ids of the models served."""
-
-    def state(self) -> str:
-        """Return "idle", "starting", "ready" or "failed"."""
-
-    async def close(self) -> None:
-        """End what was started."""
-
-
-class Affinity:
-    """Keeps a group's calls on one upstream while that lives, new groups on the least loaded."""
-
-    LARGEST = 100_000
-
-    def __init__(self) -> None:
-        self._of_group: OrderedDict[str, Upstream] = OrderedDict()
-
-    def choose(self, upstreams: Sequence[Upstream], group: str) -> Upstream | None:
-        """Return the group's upstream among the living ones; None if none lives."""
-        fit = [upstream for upstream in upstreams if not upstream.cooling_down] or list(upstreams)
-        if not fit:
-            return None
-        kept = self._of_group.get(group)
-        if kept is not None and kept in fit:
-            self._of_group.move_to_end(group)
-            return kept
-        chosen = min(fit, key=lambda upstream: (upstream.in_flight, upstream.groups))
-        if group:
-            if kept is not None:
-                kept.groups -= 1
-            chosen.groups += 1
-            self._of_group[group] = chosen
-            if len(self._of_group) > self.LARGEST:
-                self._of_group.popitem(last=False)[1].groups -= 1
-        return chosen
-
-
-class ExternalBackend:
-    """Servers that others run, at given URLs; nothing is started or stopped."""
-
-    def __init__(
-        self,
-        keys: Mapping[str, str | None],
-        model: str | None,
-        timeout_s: float,
-        structured: bool = True,
-    ) -> None:
-        """`keys`: the API key of every base URL, None for one that wants none."""
-        self._upstreams = [Upstream(url, key, timeout_s, structured) for url, key in keys.items()]
-        self._affinity = Affinity()
-        self._model = model
-        self._asking = asyncio.Lock()
-
-    async def pick(self, group: str) -> Upstream:
-        chosen = self._affinity.choose(self._upstreams, group)
-        if chosen is None:
-            raise BackendFailedError("no base URL is configured (vlm.base_urls)")
-        return chosen
-
-    async def default_model(self) -> str:
-        async with self._asking:
-            if self._model is None:
-                listed = await self.models()
-                if not listed:
-                    raise CallFailedError(502, "the server lists no model", "no_model")
-                self._model = listed[0]
-        return self._model
-
-    async def models(self) -> list[str]:
-        causes = []
-        for upstream in self._upstreams:
-            try:
-                return await upstream.models()
-            except ValueError as error:
-                causes.append(str(error))
-        raise CallFailedError(
-            502,
-            "no server answers /v1/models (" + "; ".join(causes) + "); check vlm.base_urls and the "
-            "API key, or name the model in vlm.model",
-            "no_model",
-        )
-
-    def state(self) -> str:
-        return "ready"
-
-    async def close(self) -> None:
-        for upstream in self._upstreams:
-            await upstream.close()
 
 
 def is_loopback(url: str) -> bool:

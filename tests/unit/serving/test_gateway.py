@@ -303,7 +303,7 @@ async def test_a_server_that_is_gone_is_replaced_by_one_that_lives(tmp_path):
 
 
 async def test_a_model_that_is_not_named_is_the_one_that_the_server_lists(tmp_path):
-    from cuesheet.serving.upstream import ExternalBackend
+    from cuesheet.serving.backends import ExternalBackend
 
     async with serving(lambda body, n: completion("ok")) as server:
         backend = ExternalBackend({server.url: KEY}, None, 20.0)

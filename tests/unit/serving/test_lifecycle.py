@@ -17,10 +17,10 @@ from pydantic import BaseModel
 
 from cuesheet.errors import CuesheetError
 from cuesheet.serving import launch_command, lifecycle
+from cuesheet.serving.backends import BackendFailedError
 from cuesheet.serving.dispatcher import Counters, Dispatcher
 from cuesheet.serving.launch_command import Launch
 from cuesheet.serving.model_server import ManagedBackend, Replica
-from cuesheet.serving.upstream import BackendFailedError
 from cuesheet.vlm.client import Image, Vlm, VlmError
 from cuesheet.vlm.replies import Acknowledgement, Description
 

@@ -19,10 +19,10 @@ from processes import command_of, descendants, is_alive
 from cuesheet.config.vlm import VlmConfig
 from cuesheet.errors import CuesheetError
 from cuesheet.serving import log_diagnosis, process_guard
+from cuesheet.serving.backends import BackendFailedError
 from cuesheet.serving.gpus import deal_out, visible_gpus
 from cuesheet.serving.launch_command import check_executable, managed_launch
 from cuesheet.serving.model_server import ManagedBackend, Replica
-from cuesheet.serving.upstream import BackendFailedError
 
 FAKE = """
 import http.server, json, os, subprocess, sys, time
