@@ -354,7 +354,7 @@ def test_finalizing_again_changes_nothing(source, annotated):
 def test_only_videos_of_selected_episodes_and_cameras_in_use_are_required(source, annotated):
     """The source may lack other videos; the annotated dataset then lacks them too."""
     dataset = read_dataset(source, "dev")
-    unused, used = list(dataset.cameras)[-1], list(dataset.cameras)[0]
+    used, *_, unused = dataset.cameras
     episodes = [episode.episode_index for episode in dataset.episodes]
     missing = dataset.episodes[0].videos[unused].file
     (source / missing).unlink()

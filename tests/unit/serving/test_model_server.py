@@ -196,7 +196,7 @@ async def test_a_server_is_ready_when_it_lists_its_model_and_nothing_of_it_stays
     upstream = await replica.start()
     processes = [psutil.Process(replica.pid), *descendants(replica.pid)]
     assert len(processes) == 3  # process guard, server, its worker
-    assert await upstream.models() == ["tiny"]
+    assert [model.id for model in await upstream.list_models()] == ["tiny"]
     await upstream.close()
     await replica.stop()
     assert gone(processes)
