@@ -19,13 +19,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cuesheet.artifacts.language import EVENTS_COLUMN, PERSISTENT_COLUMN, style_name
 from cuesheet.artifacts.sampling import shortest_float32
-from cuesheet.dataset.data_reader import open_data_file, scalars
+from cuesheet.dataset.data_reader import open_data_file, scalars, seconds_from_start
 from cuesheet.dataset.metadata import Dataset, Episode
 from cuesheet.errors import CuesheetError
 from cuesheet.files import atomic_path
@@ -96,17 +97,18 @@ def _episode_table(file: pq.ParquetFile, group: int, episode: Episode, fps: floa
     """Return the table of one episode, which is a row group of an annotated file."""
     first = next(file.iter_batches(1, row_groups=[group], columns=[PERSISTENT_COLUMN]))
     persistent = first.column(0)[0].as_py()
-    times: list[float] = []
+    own_times: list[float] = []
     events: list[dict[str, Any]] = []
     for batch in file.iter_batches(
         _BATCH_FRAMES, row_groups=[group], columns=["timestamp", EVENTS_COLUMN]
     ):
-        batch_times = [shortest_float32(t) for t in scalars(batch.column("timestamp")).tolist()]
         rows_by_frame = batch.column(EVENTS_COLUMN).to_pylist()
-        for frame_index, rows in enumerate(rows_by_frame, start=len(times)):
+        for frame_index, rows in enumerate(rows_by_frame, start=len(own_times)):
             events += [{**row, "frame_index": frame_index} for row in rows]
-        times += batch_times
-    frame_of = {time_s: frame_index for frame_index, time_s in enumerate(times)}
+        own_times += scalars(batch.column("timestamp")).tolist()
+    frame_of = {shortest_float32(time_s): index for index, time_s in enumerate(own_times)}
+    relative = seconds_from_start(np.asarray(own_times, np.float64)).tolist()
+    times = [shortest_float32(time_s) for time_s in relative]
     for row in persistent:
         row["frame_index"] = frame_of[shortest_float32(row["timestamp"])]
     table = pd.DataFrame(

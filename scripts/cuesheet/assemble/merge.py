@@ -34,10 +34,12 @@ from cuesheet.assemble.episode_writer import EpisodeWriter
 from cuesheet.assemble.existing_rows import foreign_rows
 from cuesheet.dataset.data_reader import (
     SourceLanguage,
+    episode_start_s,
     episode_tables,
     open_data_file,
     repeat_list,
     scalars,
+    seconds_from_start,
 )
 from cuesheet.errors import CuesheetError
 from cuesheet.files import atomic_path
@@ -47,7 +49,10 @@ LanguageColumns = tuple[pa.ChunkedArray, pa.ChunkedArray]
 
 @dataclass(frozen=True)
 class EpisodeRows:
-    """The annotations of an episode. Events still have their timestamp."""
+    """The annotations of an episode. Events still have their timestamp.
+
+    Timestamps are seconds from the start of the episode.
+    """
 
     persistent: Sequence[Row]
     events: Sequence[Row]
@@ -153,6 +158,8 @@ class _Writing:
         """Return the language columns of an episode and its outcome: annotated, kept or empty."""
         rows = self.annotations(episode_index)
         timestamps = table.column("timestamp")
+        if rows is not None:
+            rows = _on_own_clock(rows, scalars(timestamps).astype(np.float64))
         if rows is not None and self.replaced is None:
             return language_columns(rows, timestamps, episode_index, self.source), "annotated"
         *found, had_rows = self.own.take(first_row, first_row + table.num_rows)
@@ -163,6 +170,23 @@ class _Writing:
             persistent, events = foreign_rows((found[0], found[1]), times, self.replaced)
             rows = EpisodeRows([*rows.persistent, *persistent], [*rows.events, *events])
         return language_columns(rows, timestamps, episode_index, self.source), "annotated"
+
+
+def _on_own_clock(rows: EpisodeRows, timestamps: np.ndarray) -> EpisodeRows:
+    """Replace seconds from the start of the episode by the data file's own timestamps.
+
+    They differ only if the data file's timestamps do not start at 0 in each episode.
+    """
+    if not episode_start_s(timestamps):
+        return rows
+    relative = seconds_from_start(timestamps).tolist()
+    own = dict(zip(relative, timestamps.astype(np.float32).tolist(), strict=True))
+
+    def moved(listed: Sequence[Row]) -> list[Row]:
+        times = (own.get(float(np.float32(row["timestamp"])), row["timestamp"]) for row in listed)
+        return [{**row, "timestamp": time} for row, time in zip(listed, times, strict=True)]
+
+    return EpisodeRows(moved(rows.persistent), moved(rows.events))
 
 
 def annotated_schema(source: pa.Schema) -> pa.Schema:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from cuesheet.artifacts.language import EVENTS_COLUMN, LANGUAGE_COLUMNS, PERSISTENT_COLUMN
 from cuesheet.artifacts.language_arrow import EVENTS_TYPE, PERSISTENT_DICTIONARY_TYPE
+from cuesheet.artifacts.sampling import shortest_float32
 from cuesheet.errors import CuesheetError
 
 # Frames whose persistent lists are in memory at once: enough to keep the work per batch small, few
@@ -30,6 +31,7 @@ _TYPES: Mapping[str, pa.DataType] = {
 }
 _BATCH_ROWS = 4096
 _BATCH_BYTES = 32 << 20  # of the source's columns, before they are decoded
+_MAX_START_S = 1.0
 _HELD_BYTES = 128 << 20  # of an episode, decoded; larger episodes are held in a file
 
 
@@ -108,6 +110,30 @@ def scalars(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
     if isinstance(column, pa.ChunkedArray):
         return column.to_numpy()
     return column.to_numpy(zero_copy_only=False)
+
+
+def episode_start_s(timestamps: np.ndarray) -> float:
+    """Return the time of an episode's start on the clock of its timestamps, in seconds.
+
+    In the format, timestamps count from the start of the episode, so it is 0. If the first one is
+    later than a second and than two frames, the timestamps continue across episodes or are those of
+    another clock, and it is the first one.
+
+    Args:
+        timestamps: float64, one per frame of the episode.
+    """
+    period_s = float(timestamps[1] - timestamps[0]) if len(timestamps) > 1 else 0.0
+    first_s = float(timestamps[0])
+    return first_s if abs(first_s) > max(_MAX_START_S, 2 * period_s) else 0.0
+
+
+def seconds_from_start(timestamps: np.ndarray) -> np.ndarray:
+    """Return the timestamps of an episode (float64) relative to `episode_start_s`, as float32."""
+    if not episode_start_s(timestamps):
+        return timestamps.astype(np.float32)
+    # In float32, 7.6 - 7.5 is 0.0999999; the difference of the shortest decimals is 0.1.
+    times = np.array([shortest_float32(time_s) for time_s in timestamps.tolist()])
+    return np.round(times - times[0], 6).astype(np.float32)
 
 
 class _HeldRows:

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cuesheet.dataset.data_reader import episode_start_s, seconds_from_start
 from cuesheet.dataset.metadata import Dataset, Episode
 from cuesheet.errors import CuesheetError
 from cuesheet.media import packets
@@ -24,7 +25,8 @@ from cuesheet.text import describe_range
 _COLUMNS = ("episode_index", "frame_index", "timestamp")
 _BATCH_ROWS = 65_536
 FPS_TOLERANCE = 0.02
-MAX_START_S = 1.0  # an episode whose first timestamp is later does not start at 0
+# Part of a frame by which float32 may change a timestamp. Language rows store times as float32.
+_MAX_ROUNDING = 0.1
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class DataRows:
 
     row_from: int
     row_to: int
-    timestamps: np.ndarray  # float32, s
+    timestamps: np.ndarray  # float32, seconds from the start of the episode
+    start_s: float = 0.0  # what the data file's own timestamps say at that start
 
 
 @dataclass
@@ -104,9 +107,9 @@ def timing_notices(dataset: Dataset, rows: Mapping[int, "DataRows"]) -> list[str
     jittered, paces = [], []
     for index, data in rows.items():
         times = data.timestamps.astype(np.float64)
-        if len(times) < 2:
-            continue
         steps = np.diff(times)
+        if not len(steps) or np.median(steps) <= 0:
+            continue
         paces.append(float(np.median(steps)) * dataset.fps)
         off = np.abs(times - times[0] - np.arange(len(times)) * float(np.median(steps)))
         if off.max() > 0.1 / dataset.fps and not np.allclose(steps, steps[0], rtol=0.2):
@@ -117,6 +120,13 @@ def timing_notices(dataset: Dataset, rows: Mapping[int, "DataRows"]) -> list[str
         notices.append(
             f"meta/info.json says {dataset.fps:g} frames per second; the timestamps say "
             f"{dataset.fps / pace:.4g}. The timestamps are used."
+        )
+    shifted = [index for index, data in rows.items() if data.start_s]
+    if shifted:
+        notices.append(
+            f"the timestamps of {describe_range(shifted)} do not start at 0. They are taken "
+            "relative to the first frame of the episode; the language rows carry the dataset's own "
+            "timestamps. (LeRobot expects timestamps that start at 0 in each episode.)"
         )
     if jittered:
         notices.append(
@@ -261,15 +271,16 @@ def _check_run(
                 f"timestamps do not increase: frame {at} is at {timestamps[at]} s, "
                 f"frame {at + 1} at {timestamps[at + 1]} s"
             )
-    if not messages and abs(timestamps[0]) > max(MAX_START_S, 2 / fps):
+    start_s = episode_start_s(timestamps)
+    if not messages and start_s and np.spacing(np.float32(timestamps[-1])) > _MAX_ROUNDING / fps:
         messages.append(
-            f"its timestamps start at {timestamps[0]:.6g} s; expected seconds from the start of "
-            "the episode. Subtract the first timestamp of each episode (for clocks and for "
-            "timestamps that continue across episodes)"
+            f"its timestamps start at {timestamps[0]:.6g} s, which is so large that float32, the "
+            "type of times in language rows, cannot tell its frames apart; subtract the first "
+            "timestamp of each episode"
         )
     check.problems += [Problem(data_file, run.episode_index, message) for message in messages]
     row_to = run.row_from + len(frame_index)
-    return DataRows(run.row_from, row_to, timestamps.astype(np.float32))
+    return DataRows(run.row_from, row_to, seconds_from_start(timestamps), start_s)
 
 
 def check_video_file(

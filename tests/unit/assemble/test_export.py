@@ -1,17 +1,20 @@
 """The exported table has one row per language row, with the right frames, times and values."""
 
 import json
+import shutil
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from cuesheet.artifacts.language import say
-from cuesheet.assemble.export import write_exports
+from cuesheet.assemble.export import tidy_tables, write_exports
 from cuesheet.assemble.merge import EpisodeRows, merge_file
 from cuesheet.dataset.metadata import read_dataset
 from cuesheet.errors import CuesheetError
 
+DATA = "data/chunk-000/file-000.parquet"
 CAMERA = "observation.images.front"
 COLUMNS = ["episode_index", "frame_index", "style", "role"]
 COLUMNS += ["start_s", "end_s", "camera", "text", "json"]
@@ -91,3 +94,34 @@ def test_a_dataset_without_labels_is_named(demo_v3, tmp_path):
     with pytest.raises(CuesheetError, match=r"file-000\.parquet has no column language_events"):
         write_exports(read_dataset(demo_v3, "demo"), tmp_path / "a", tmp_path / "b")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_carry_the_datasets_own_timestamps_and_the_export_counts_from_the_start(
+    demo_v3, tmp_path
+):
+    """Timestamps continue across episodes; episode 1 begins with row 75, at 7.5 s."""
+    root, annotated = shutil.copytree(demo_v3, tmp_path / "clock"), tmp_path / "annotated"
+    path = root / DATA
+    table = pq.read_table(path)
+    times = pa.array([row / 10 for row in range(len(table))], pa.float32())
+    position = table.column_names.index("timestamp")
+    pq.write_table(table.set_column(position, "timestamp", times), path)
+    rows = EpisodeRows(
+        [row("subtask", "assistant", "reach", 0.0), row("subtask", "assistant", "pull", 2.1)],
+        [row("interjection", "user", "stop", 4.5)],
+    )
+    dataset = read_dataset(root, "clock")
+    lengths = {episode.episode_index: episode.length for episode in dataset.episodes}
+    (annotated / DATA).parent.mkdir(parents=True)
+    merge_file(path, annotated / DATA, {1: rows}.get, lengths)
+    (annotated / "meta").symlink_to(root / "meta")
+
+    merged = pq.read_table(annotated / DATA)
+    assert merged["timestamp"].combine_chunks() == times
+    stored = merged["language_persistent"][75].as_py()
+    assert [r["timestamp"] for r in stored] == [times[75].as_py(), times[75 + 21].as_py()]
+    assert [len(events.as_py()) for events in merged["language_events"]].index(1) == 75 + 45
+
+    exported = pd.concat(tidy_tables(read_dataset(annotated, "clock")))
+    found = exported[["frame_index", "start_s", "end_s", "text"]].to_numpy().tolist()
+    assert found == [[0, 0.0, 2.1, "reach"], [21, 2.1, 4.6, "pull"], [45, 4.5, 4.6, "stop"]]

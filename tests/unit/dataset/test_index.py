@@ -222,13 +222,22 @@ def test_columns_of_lists_with_one_number_are_read_as_numbers(copied):
     assert lists.equals(plain)
 
 
-def test_timestamps_that_continue_across_episodes_are_rejected_by_name(copied):
+def test_timestamps_that_continue_across_episodes_are_taken_from_each_start(copied):
+    plain, _ = build_index(read_dataset(copied, "demo"))
     rows = pq.read_metadata(copied / DATA).num_rows
     times = pa.array([row / 10 for row in range(rows)], pa.float32())
     set_column(copied / DATA, "timestamp", times)
+    table, notices = build_index(read_dataset(copied, "demo"))
+    assert table.equals(plain)
+    assert [notice for notice in notices if "episodes 1 to 3 do not start at 0" in notice]
+
+
+def test_timestamps_that_float32_cannot_tell_apart_are_rejected_by_name(copied):
+    frame = pq.read_table(copied / DATA)["frame_index"].to_numpy()
+    set_column(copied / DATA, "timestamp", pa.array(1.7e9 + frame / 10, pa.float64()))
     text = problems(copied)
-    assert f"episode 1, {DATA}: its timestamps start at 7.5 s" in text
-    assert "episode 0," not in text
+    assert f"episode 0, {DATA}: its timestamps start at 1.7e+09 s" in text
+    assert "subtract the first timestamp of each episode" in text
 
 
 def test_timestamps_of_a_wall_clock_are_a_notice(copied):
