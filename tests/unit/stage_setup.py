@@ -1,7 +1,7 @@
 """An episode of plain pictures, and a stage that asks a server about it through a real gateway."""
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ def write_keyframes(
     task: str = "put the red block into the bowl",
     size: tuple[int, int] = (64, 48),
     per_second: int = 2,
+    task_starts: Sequence[tuple[int, str]] = (),
 ) -> Path:
     """A keyframes folder of one camera, `per_second` frames of one color each and the last one."""
     length = round(seconds * FPS)
@@ -48,6 +49,7 @@ def write_keyframes(
         "dataset": "made",
         "episode_index": 0,
         "task": task,
+        "task_starts": [{"frame_index": index, "task": text} for index, text in task_starts],
         "fps": float(FPS),
         "timestamps_s": [index / FPS for index in range(length)],
         "keyframes": {CAMERA: frames},

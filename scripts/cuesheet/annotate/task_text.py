@@ -63,12 +63,22 @@ async def choose_task(
 
 
 async def write_task_rows(stage: Stage, settings: PlanConfig, task: str) -> None:
-    """`task_aug` rows at the first frame: the task itself, then its distinct rephrasings."""
+    """Write `task_aug` rows: the task itself, then its distinct rephrasings.
+
+    They are at the first frame. If the episode has several tasks, the rows of each one are at the
+    frame where it begins.
+    """
     if not task:
         stage.warn(f"episode {stage.episode.name} has no task: no task_aug rows written")
         return
-    for text in [task, *await _rephrase(stage, settings, task)]:
-        stage.add_persistent("task_aug", "user", text, stage.episode.timestamps_s[0])
+    is_derived = task != stage.episode.task.strip()
+    starts = [] if is_derived else stage.episode.task_starts
+    texts: dict[str, list[str]] = {}
+    for frame_index, one in starts or [(0, task)]:
+        if one not in texts:
+            texts[one] = [one, *await _rephrase(stage, settings, one)]
+        for text in texts[one]:
+            stage.add_persistent("task_aug", "user", text, stage.episode.timestamps_s[frame_index])
 
 
 async def _rephrase(stage: Stage, settings: PlanConfig, task: str) -> list[str]:

@@ -40,6 +40,7 @@ class Episode:
     keyframes: dict[str, list[Keyframe]]
     grid: Sequence[int] = ()
     vqa: Sequence[int] = ()
+    task_starts: Sequence[tuple[int, str]] = ()  # frame_index and task, if there are several
 
     @property
     def cameras(self) -> dict[str, Keyframe]:
@@ -83,6 +84,11 @@ class _Entry(File):
     height: int
 
 
+class _TaskStart(File):
+    frame_index: int
+    task: str
+
+
 class KeyframesFile(File):
     """keyframes.json, which `media.keyframes` writes."""
 
@@ -90,6 +96,7 @@ class KeyframesFile(File):
     dataset: str
     episode_index: int
     task: str | None = None
+    task_starts: list[_TaskStart] = Field(default_factory=list)
     fps: float = Field(gt=0)
     timestamps_s: list[FiniteFloat] = Field(min_length=1)
     grid: list[int]
@@ -120,6 +127,7 @@ class KeyframesFile(File):
             },
             grid=self.grid,
             vqa=self.vqa,
+            task_starts=[(start.frame_index, start.task) for start in self.task_starts],
         )
 
 

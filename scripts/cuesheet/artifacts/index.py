@@ -1,12 +1,13 @@
 """The index of a dataset, episodes.parquet: its schema, and how one episode is read from it.
 
-Columns: episode_index, task, tasks, length (frames), fps, data_file (relative to the dataset's
-root), row_from and row_to (rows of the data file, end exclusive), fingerprint, timestamps (float32
-s, one per frame), cameras (key, kind, file, from_s, to_s, width and height in pixels, codec). Row
-groups hold 64 episodes, so that a job that needs one episode reads little.
+Columns: episode_index, task, tasks, task_starts (frame_index and task, if there are several),
+length (frames), fps, data_file (relative to the dataset's root), row_from and row_to (rows of the
+data file, end exclusive), fingerprint, timestamps (float32 s, one per frame), cameras (key, kind,
+file, from_s, to_s, width and height in pixels, codec). Row groups hold 64 episodes, so that a job
+that needs one episode reads little.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -47,6 +48,15 @@ SCHEMA = pa.schema(
                 )
             ),
         ),
+        pa.field(
+            "task_starts",
+            pa.list_(
+                pa.field(
+                    "element",
+                    pa.struct([pa.field("frame_index", pa.int64()), pa.field("task", pa.string())]),
+                )
+            ),
+        ),
     ]
 )
 
@@ -79,6 +89,13 @@ class IndexedEpisode:
     row_to: int
     timestamps: list[float]
     cameras: list[IndexedCamera]
+    task_starts: list[tuple[int, str]] = field(default_factory=list)  # frame_index, task
+
+    @property
+    def task_text(self) -> str:
+        """The task as prompts have it: all tasks of the episode, in order of their frames."""
+        tasks = list(dict.fromkeys(task for _, task in self.task_starts))
+        return ". Then: ".join(task.rstrip(".") for task in tasks) if tasks else self.task
 
     @property
     def shortest_timestamps(self) -> list[float]:
@@ -126,7 +143,9 @@ def read_indexed_episode(path: Path | str, episode_index: int) -> IndexedEpisode
                         row = table.slice(episodes.index(episode_index), 1).to_pylist()[0]
                         row.pop("fingerprint", None)  # for `source_changes`
                         cameras = [IndexedCamera(**camera) for camera in row.pop("cameras")]
-                        return IndexedEpisode(**row, cameras=cameras)
+                        starts = row.pop("task_starts", None) or ()
+                        starts = [(start["frame_index"], start["task"]) for start in starts]
+                        return IndexedEpisode(**row, cameras=cameras, task_starts=starts)
     except (OSError, pa.ArrowException) as error:
         raise CuesheetError(f"{path} cannot be read ({error}); delete it and run again.") from None
     raise CuesheetError(f"{path} has no episode {episode_index}; delete it and run again.")

@@ -4,8 +4,7 @@ One row per language row, with LeRobot's names `episode_index` and `frame_index`
 
 - `style`, `role`, `camera`: as in the dataset; rows without a style are `speech`;
 - `start_s`, `end_s`: seconds from the episode's start. A persistent row lasts until the next one of
-  its style or the end of the episode; rephrasings of the task (`task_aug`) last for the whole
-  episode; an event lasts for its frame;
+  its style or the end of the episode; an event lasts for its frame;
 - `text`: what is said or asked;
 - `json`: the structured value of a row, if it has one: the answer of a VQA pair, the tool calls of
   speech.
@@ -127,10 +126,10 @@ def _end_times(table: pd.DataFrame, persistent: int, edges_s: list[float]) -> li
     """
     end = table["frame_index"] + 1
     starts = table["frame_index"][:persistent]
-    for style, rows in starts.groupby(table["style"][:persistent]):
+    for _, rows in starts.groupby(table["style"][:persistent]):
         distinct = sorted(set(rows))
         following = dict(zip(distinct, [*distinct[1:], len(edges_s) - 1], strict=True))
-        end[rows.index] = len(edges_s) - 1 if style == "task_aug" else rows.map(following)
+        end[rows.index] = rows.map(following)
     return [edges_s[index] for index in end]
 
 

@@ -119,7 +119,7 @@ def validate_episode(
         _check_spans(report, stages["plan"], starts, episode)
     _check_memory(report, rows, starts)
     _check_plans(report, rows)
-    _check_task_rephrasings(report, rows)
+    _check_task_rephrasings(report, rows, episode)
     _check_speech(report, rows)
     if "vqa" in stages:
         events = [r for r in rows if r.row.style == "vqa" and r.column == EVENTS_COLUMN]
@@ -331,13 +331,14 @@ def _check_plans(report: Report, rows: list[PlacedRow]) -> None:
             )
 
 
-def _check_task_rephrasings(report: Report, rows: list[PlacedRow]) -> None:
+def _check_task_rephrasings(report: Report, rows: list[PlacedRow], episode: Episode) -> None:
+    starts = {0, *(frame_index for frame_index, _ in episode.task_starts)}
     for placed in _of_style(rows, "task_aug"):
-        if placed.frame_index not in (0, None):
+        if placed.frame_index not in starts | {None}:
             report.warn(
                 "task_aug_not_at_start",
                 placed.where,
-                f"rephrasings of the task must be at the first frame, not at "
+                f"rephrasings of a task must be at the frame where it begins, not at "
                 f"{placed.row.timestamp} s.",
             )
 

@@ -1,9 +1,10 @@
 """The index of a dataset: episodes.parquet, one row per episode, made from checked metadata.
 
-Columns: episode_index, task, tasks, length (frames), fps, data_file (relative to the dataset's
-root), row_from and row_to (rows of the data file, end exclusive), fingerprint, timestamps (float32
-s, one per frame), cameras (key, kind, file, from_s, to_s, width and height in pixels, codec). A
-row group holds 64 episodes, so a job that needs one episode reads little.
+Columns: episode_index, task, tasks, task_starts (frame_index and task, if there are several),
+length (frames), fps, data_file (relative to the dataset's root), row_from and row_to (rows of the
+data file, end exclusive), fingerprint, timestamps (float32 s, one per frame), cameras (key, kind,
+file, from_s, to_s, width and height in pixels, codec). A row group holds 64 episodes, so a job that
+needs one episode reads little.
 """
 
 import json
@@ -26,6 +27,7 @@ from cuesheet.dataset.index_checks import (
 )
 from cuesheet.dataset.index_state import NOTICES_KEY, STATE_KEY, source_state
 from cuesheet.dataset.metadata import Dataset, Episode
+from cuesheet.dataset.task_starts import read_task_starts
 from cuesheet.errors import CuesheetError
 from cuesheet.files import atomic_path
 from cuesheet.text import describe_range
@@ -84,9 +86,11 @@ def build_index(
         # A wrong fps makes every video look too short.
         pace = [n for n in timing_notices(dataset, rows) if "frames per second" in n]
         raise CuesheetError("\n".join([_problem_text(dataset, errors), *pace]))
+    task_starts = read_task_starts(dataset)
     broken = {index for problem in problems for index in concerned(problem)}
     entries = [
         _entry(dataset, episode, rows[episode.episode_index], checks)
+        | {"task_starts": _as_structs(task_starts.get(episode.episode_index, ()))}
         for episode in dataset.episodes
         if episode.episode_index not in broken | elsewhere
     ]
@@ -97,6 +101,12 @@ def build_index(
             "left out of the index and of the annotated dataset."
         )
     notices += timing_notices(dataset, rows)
+    alike = [index for index, starts in task_starts.items() if not starts]
+    if alike:
+        notices.append(
+            f"task_index does not tell apart the tasks of {describe_range(alike)}; prompts and "
+            "rephrasings use the first one."
+        )
     if unknown - every:
         notices.append(
             f"the data files hold rows of {describe_range(unknown - every)}, which meta/episodes "
@@ -174,6 +184,10 @@ def _entry(
         "timestamps": rows.timestamps,
         "cameras": cameras,
     }
+
+
+def _as_structs(starts: Sequence[tuple[int, str]]) -> list[dict[str, Any]]:
+    return [{"frame_index": frame_index, "task": task} for frame_index, task in starts]
 
 
 def _notices(

@@ -368,8 +368,8 @@ def _task_notices(episodes: Sequence[Episode]) -> list[str]:
     quoted = ", ".join(repr(task) for task in first.tasks)
     which = describe_range(episode.episode_index for episode in several)
     return [
-        f"{which}: more than one task (episode {first.episode_index}: {quoted}); prompts and "
-        "rephrasings use the first one."
+        f"{which}: more than one task (episode {first.episode_index}: {quoted}); each one applies "
+        "from the frame on that task_index says."
     ]
 
 

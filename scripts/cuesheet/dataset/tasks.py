@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cuesheet.dataset.data_reader import scalars
 from cuesheet.errors import CuesheetError
 
 TASKS_FILE = "meta/tasks.parquet"
@@ -78,15 +80,15 @@ def tasks_by_index(
     if not names:
         return [()] * len(table)
     ends = [_statistic(table, f"stats/task_index/{end}") for end in ("min", "max")]
-    read: dict[str, dict[int, list[int]]] = {}
+    read: dict[str, dict[int, list[tuple[int, int]]]] = {}
     found = []
     for row, index in enumerate(table.column("episode_index").to_pylist()):
         first, last = (values[row] if values else None for values in ends)
         if first is None or first != last:
             file = data_files[row]
             if file not in read:
-                read[file] = _task_indices(root / file)
-            numbers = read[file].get(index, [])
+                read[file] = read_task_runs(root / file)
+            numbers = list(dict.fromkeys(task for _, task in read[file].get(index, ())))
         else:
             numbers = [int(first)]
         found.append(task_tuple([names[number] for number in numbers if number in names]))
@@ -100,16 +102,22 @@ def _statistic(table: pa.Table, column: str) -> list[float | None]:
     return [value[0] if isinstance(value, list) and value else value for value in values]
 
 
-def _task_indices(path: Path) -> dict[int, list[int]]:
-    """Return the task indices of each episode of a data file, in order of their first frame."""
+def read_task_runs(path: Path) -> dict[int, list[tuple[int, int]]]:
+    """Return the runs of frames with one task_index, for each episode of a data file.
+
+    A run is (index of its first frame in the episode, task_index).
+    """
     try:
         table = pq.read_table(path, columns=["episode_index", "task_index"])
+        episodes, tasks = (scalars(column) for column in table.columns)
     except (OSError, pa.ArrowException):
         return {}  # the index reports what is wrong with the file
-    found: dict[int, list[int]] = {}
-    for episode, task in zip(*(column.to_pylist() for column in table.columns), strict=True):
-        episode = episode[0] if isinstance(episode, list) else episode
-        task = task[0] if isinstance(task, list) else task
-        if task is not None and task not in found.setdefault(episode, []):
-            found[episode].append(task)
+    found: dict[int, list[tuple[int, int]]] = {}
+    first_row: dict[int, int] = {}
+    changes = np.flatnonzero((np.diff(episodes) != 0) | (np.diff(tasks) != 0)) + 1
+    for row in [0, *changes.tolist()] if len(episodes) else ():
+        episode, task = int(episodes[row]), tasks[row]
+        start = first_row.setdefault(episode, row)
+        if task == task:  # not a null
+            found.setdefault(episode, []).append((row - start, int(task)))
     return found

@@ -113,7 +113,10 @@ def _describe(
         "format": 1,
         "dataset": dataset,
         "episode_index": row.episode_index,
-        "task": row.task,
+        "task": row.task_text,
+        "task_starts": [
+            {"frame_index": frame_index, "task": task} for frame_index, task in row.task_starts
+        ],
         "fps": row.fps,
         "length": row.length,
         "timestamps_s": row.shortest_timestamps,

@@ -55,6 +55,31 @@ async def test_rephrasings_by_axis_are_asked_for_by_the_names_of_the_reply(tmp_p
     assert texts == ["put the red block into the bowl", *(f"do it {axis}" for axis in axes)]
 
 
+async def test_rephrasings_of_several_tasks_are_at_the_frame_where_each_begins(
+    tmp_path, monkeypatch
+):
+    def answer(kind, question):
+        return {"rephrasings": ["grab it"] if "lift" in question else ["put it down"]}
+
+    starts = [(0, "lift the cup"), (5, "lower the cup"), (8, "lift the cup")]
+    task = "lift the cup. Then: lower the cup"
+    config = PlanConfig(derive_task="off")
+    async with asking(tmp_path, monkeypatch, answer, seconds=1, task=task, task_starts=starts) as (
+        stage,
+        server,
+    ):
+        await plan.annotate(stage, config, camera=None, cut_clip=None)
+    assert len(server.bodies) == 2
+    assert [(row["timestamp"], row["content"]) for row in stage.persistent] == [
+        (0.0, "lift the cup"),
+        (0.0, "grab it"),
+        (0.5, "lower the cup"),
+        (0.5, "put it down"),
+        (0.8, "lift the cup"),
+        (0.8, "grab it"),
+    ]
+
+
 async def test_rephrasings_that_only_repeat_the_task_are_one_warning(tmp_path, monkeypatch):
     def answer(kind, question):
         return {"rephrasings": ["Put the red block into the bowl."]}

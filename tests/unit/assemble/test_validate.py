@@ -143,6 +143,15 @@ def test_valid_annotations_pass_without_findings():
     }
 
 
+def test_rephrasings_are_at_the_frame_where_their_task_begins():
+    files = valid_files()
+    rows_of(files, "plan", "task_aug")[1]["timestamp"] = TIMES[12]
+    (warning,) = report_of(files).warnings
+    assert warning.code == "task_aug_not_at_start"
+    tasks = [{"frame_index": 0, "task": "Pick a puck"}, {"frame_index": 12, "task": "Move it"}]
+    assert report_of(files, keyframes() | {"task_starts": tasks}).warnings == []
+
+
 def test_stages_that_are_off_are_not_missed():
     files = valid_files()
     assert codes({"plan": files["plan"]}) == set()
