@@ -26,7 +26,8 @@ def main(snakemake) -> None:
             functools.partial(tqdm, desc="files", unit="file", mininterval=2.0),
         )
         for notice in notices:
-            log.warning(notice)
+            # The terminal shows warnings; the run has shown the notices of the metadata already.
+            (log.info if notice in dataset.notices else log.warning)(notice)
 
 
 if "snakemake" in globals():

@@ -116,6 +116,8 @@ class LogHandler(LogHandlerBase):
         elif event == LogEvent.JOB_INFO:
             self._jobs.started(record.jobid, record.rule_name, record.wildcards, record.log)
         elif event == LogEvent.JOB_FINISHED:
+            for line in self._jobs.notices(record.job_id):
+                self._write(f"Cuesheet: {line}")
             self._status(self._jobs.finished(record.job_id))
         elif event == LogEvent.JOB_ERROR:
             self._failure(record.jobid, record.rule_name, record.log, record.rule_msg)

@@ -65,6 +65,13 @@ class Jobs:
     ) -> None:
         self._jobs[jobid] = Job(rule, dict(wildcards or {}), logs[0] if logs else None)
 
+    def notices(self, jobid: int) -> list[str]:
+        """Return what a job that is about to finish found out about its dataset."""
+        job = self._jobs.get(jobid)
+        if job is None or job.rule != "index_episodes":
+            return []
+        return [f"{job.wildcards['dataset']}: {text}" for text in warnings_in(job.log)]
+
     def finished(self, jobid: int) -> str | None:
         """Count a finished job; return a line if it was the last one of its rule."""
         job = self._jobs.pop(jobid, None)
@@ -132,6 +139,15 @@ def _listed(jobs: Sequence[Job]) -> str:
         noun = " episodes " if len(found) > 1 else " episode "
         listed.append(f"{name}{noun}{as_ranges(found)}" if found else name)
     return "; ".join(listed)
+
+
+def warnings_in(log: str | None) -> list[str]:
+    """Return the warnings in a job's log (`cuesheet.job_log`)."""
+    try:
+        text = Path(log or "").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return re.findall(r"^\S+ \S+ WARNING cuesheet: (.*)$", text, re.MULTILINE)
 
 
 def cause_in(log: str | None) -> str | None:

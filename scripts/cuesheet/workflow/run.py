@@ -229,7 +229,11 @@ class RunDataset:
 
         print(f"Cuesheet: {self.name}: the source changed; checking it", file=sys.stderr)
         before = source_changes.read_fingerprints(path)
-        notices = make_index(path, self.source, self.worked_on)
+        notices = [  # those of the metadata are on the terminal already
+            notice
+            for notice in make_index(path, self.source, self.worked_on)
+            if notice not in self.source.notices
+        ]
         after = source_changes.read_fingerprints(path)
         if before is not None and (changes := source_changes.compare(before, after)):
             source_changes.record(self.results, changes)

@@ -26,6 +26,16 @@ def test_a_rule_is_reported_once_when_its_last_job_ends() -> None:
     assert lines == [None, None, "annotate_plan: 3 done"]
 
 
+def test_warnings_of_the_index_are_notices_about_its_dataset(tmp_path) -> None:
+    jobs = Jobs()
+    text = "2026-11-26 12:00:00,123 WARNING cuesheet: episode 3 is left out\nWARNING: other\n"
+    log = _log(tmp_path, "index_episodes", f"2026-11-26 12:00:00,1 INFO cuesheet: x\n{text}")
+    jobs.started(0, "index_episodes", {"dataset": "demo"}, [log])
+    jobs.started(1, "annotate_plan", {"dataset": "demo", "episode": "000000"}, [log])
+    assert jobs.notices(0) == ["demo: episode 3 is left out"]
+    assert jobs.notices(1) == []
+
+
 def test_a_failure_names_the_episode_the_cause_and_the_log(tmp_path) -> None:
     jobs = Jobs()
     jobs.planned({"extract_clip": 2, "total": 2})
