@@ -68,6 +68,8 @@ rule annotate_interjections:
 rule annotate_vqa:
     input:
         keyframes="<results>/{dataset}/keyframes/{episode}",
+        # The questions are about the task and the objects of the plan.
+        plan="<results>/{dataset}/plan/{episode}.json" if CONFIG.plan.enabled else [],
         prompts=prompts_of(*prompt_files.VQA),
     output:
         json=update("<results>/{dataset}/vqa/{episode}.json"),
@@ -75,7 +77,7 @@ rule annotate_vqa:
         "<results>/{dataset}/logs/annotate_vqa/{episode}.log",
     benchmark:
         "<results>/{dataset}/benchmarks/annotate_vqa/{episode}.tsv"
-    priority: 2
+    priority: 3
     conda:
         "../envs/annotate.yaml"
     threads: STAGE_THREADS

@@ -1,7 +1,8 @@
 """Asks questions about single frames of one episode.
 
-In: the keyframes folder, the prompt files. Out: vqa/{episode}.json with question and answer events
-and the same pairs in typed form. Coordinates are pixels of the source frame, times seconds.
+In: the keyframes folder, the plan if there is one, the prompt files. Out: vqa/{episode}.json with
+question and answer events and the same pairs in typed form. Coordinates are pixels of the source
+frame, times seconds.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from tqdm import tqdm
 from cuesheet import files, job_log
 from cuesheet.annotate import vqa
 from cuesheet.annotate.stage import open_stage
+from cuesheet.artifacts.stage_files import StageFile, read_stage_file
 from cuesheet.config.models import VqaConfig
 from cuesheet.vlm.coordinates import convention_of
 
@@ -26,11 +28,12 @@ async def annotate(
     cameras: Sequence[str],
     coordinates: str,
     seed: int,
+    plan: StageFile | None = None,
     corrections: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The content of the VQA file."""
     async with open_stage("vqa", keyframes=keyframes, prompts=prompts, answers=answers) as stage:
-        total = vqa.count_frames(stage, cameras)
+        total = vqa.count_requests(stage, settings, cameras)
         with tqdm(total=total, unit="call", mininterval=2, file=sys.stderr) as bar:
             pairs = await vqa.annotate(
                 stage,
@@ -38,13 +41,19 @@ async def annotate(
                 cameras=cameras,
                 convention=convention_of(answers["model"], coordinates),
                 seed=seed,
+                plan=_facts(plan) if plan else None,
                 corrections=corrections,
                 progress=bar.update,
             )
         return stage.result(**pairs)
 
 
+def _facts(plan: StageFile) -> vqa.PlanFacts:
+    return vqa.PlanFacts(plan.task.text, [part.label for part in plan.subtasks])
+
+
 def main(snakemake) -> None:
+    plan = snakemake.input.plan
     with job_log.to_file(snakemake.log[0]):
         result = asyncio.run(
             annotate(
@@ -55,6 +64,7 @@ def main(snakemake) -> None:
                 list(snakemake.params.cameras),
                 snakemake.params.coordinates,
                 snakemake.params.seed,
+                read_stage_file(plan, "plan") if plan else None,
                 snakemake.params.corrections,
             )
         )

@@ -14,6 +14,7 @@ from demo_vlm import phrases, question, schema, vision
 from demo_vlm.frames import TimedFrames, timed_frames
 from demo_vlm.media import Media
 from demo_vlm.request import ApiError, ChatRequest
+from demo_vlm.visual import VisualQuestion
 
 # What holds if the question does not say it.
 DEFAULT_MOST, DEFAULT_MIN_S, DEFAULT_REPHRASINGS = 64, 0.5, 10
@@ -24,6 +25,7 @@ class Facts:
     """What the demo model knows of a request; measured when it is first needed."""
 
     def __init__(self, text: str, media: Media) -> None:
+        self.text = text
         self.asked = question.parse(text)
         self.media = media
 
@@ -98,58 +100,30 @@ def _object(part: dict, document: dict, facts: Facts) -> dict[str, Any]:
     properties = schema.resolve(part, document).get("properties", {})
     keys = set(properties)
     if {"question", "answer"} <= keys:
-        inner = set(schema.resolve(properties["answer"], document).get("properties", {}))
-        answer, text = _visual_answer(inner, facts)
-        return {"locations": _locations(facts), "answer": answer, "question": text}
+        return _visual(properties, document, facts, facts.text)
+    visual = _several_visual(properties, document, facts)
+    if visual:
+        return visual
     for kind, values in _KINDS:
         if kind <= keys:
             return values(facts)
     return {}
 
 
-def _locations(facts: Facts) -> str:
-    """Return where the regions with the color of the most salient one are."""
-    color = facts.regions[0].color
-    return ", ".join(facts.place(region) for region in facts.regions if region.color == color)
+def _visual(properties: dict, document: dict, facts: Facts, text: str) -> dict[str, Any]:
+    inner = schema.resolve(properties["answer"], document).get("properties", {})
+    return VisualQuestion(facts, question.topic(text)).answer(set(inner))
 
 
-def _visual_answer(keys: set[str], facts: Facts) -> tuple[dict[str, Any], str]:
-    """Return an answer about the most salient region, and its question."""
-    first = facts.regions[0]
-    place = facts.place(first)
-    if "detections" in keys:
-        box = facts.scaled(*first.box)
-        detection = {"location": place, "label": first.label, "bbox_format": "xyxy", "bbox": box}
-        return {"detections": [detection]}, f"Where is the {first.label}?"
-    if "point" in keys:
-        point = facts.scaled(*first.point)
-        answer = {"location": place, "label": first.label, "point_format": "xy", "point": point}
-        return answer, f"Which point is on the {first.label}?"
-    if "count" in keys:
-        same = [region.color == first.color and region.salience > 0 for region in facts.regions]
-        answer = {"location": place, "label": f"{first.color} region", "count": sum(same)}
-        return answer, f"How many {first.color} regions are in view?"
-    if "relation" in keys:
-        return _relation(first, facts)
-    answer = {"label": f"object {place}", "attribute": "color", "value": first.color}
-    return answer, f"What color is the object {place}?"
-
-
-def _relation(first: vision.Region, facts: Facts) -> tuple[dict[str, Any], str]:
-    height, width = facts.image.shape[:2]
-    others = [region for region in facts.regions[1:] if region.color != first.color]
-    other, center = "center of the image", (width / 2, height / 2)
-    if others:
-        other, center = others[0].label, others[0].center
-    across, down = first.center[0] - center[0], first.center[1] - center[1]
-    if abs(across) < width / 50 and abs(down) < height / 50:
-        relation = "near"
-    elif abs(across) * height >= abs(down) * width:
-        relation = "left_of" if across < 0 else "right_of"
-    else:
-        relation = "above" if down < 0 else "below"
-    answer = {"subject": first.label, "object": other, "relation": relation}
-    return answer, f"Where is the {first.label} compared with the {other}?"
+def _several_visual(properties: dict, document: dict, facts: Facts) -> dict[str, Any]:
+    """Return one question and answer per field, if that is what all fields are."""
+    found = {}
+    for name, part in properties.items():
+        inner = schema.resolve(part, document).get("properties", {})
+        if not {"question", "answer"} <= set(inner):
+            return {}
+        found[name] = _visual(inner, document, facts, question.section(facts.text, name))
+    return found
 
 
 def _scene(facts: Facts) -> str:
@@ -203,8 +177,11 @@ def _axes(facts: Facts) -> dict[str, Any]:
 
 
 def _interjection(facts: Facts) -> dict[str, Any]:
-    said, speech = phrases.interjection(facts.asked.coming or facts.asked.task)
-    return {"interjection": said, "speech": speech}
+    step = facts.asked.coming or facts.asked.task
+    return {
+        "interjection": phrases.interjection(step, facts.asked.kind),
+        "speech": phrases.speech(step, facts.asked.manner),
+    }
 
 
 def _task(facts: Facts) -> dict[str, Any]:
@@ -224,7 +201,7 @@ _KINDS = (
     ({"rephrasings"}, _rephrasings),
     ({"synonym", "combined"}, _axes),
     ({"interjection", "speech"}, _interjection),
-    ({"speech"}, lambda f: {"speech": f"Okay, I will {phrases.imperative(f.asked.task)}."}),
+    ({"speech"}, lambda f: {"speech": phrases.speech(f.asked.task, f.asked.manner)}),
     ({"same"}, _verdict),
     ({"task"}, _task),
     ({"label"}, _label),

@@ -24,13 +24,22 @@ REPHRASINGS = (
     "Let us see you {task}.",
     "What I want is for you to {task}.",
 )
-INTERJECTIONS = (
-    ("Now {step}, please.", "Okay, I will {step}."),
-    ("Remember to {step}.", "Thanks, I am about to {step}."),
-    ("You can {step} now.", "All right, time to {step}."),
-    ("I would like you to {step} next.", "Understood: {step}."),
-    ("Could you {step}?", "Yes, let me {step}."),
-)
+INTERJECTIONS = {
+    "reminder": "Remember to {step}.",
+    "correction": "Not yet that, {step} first.",
+    "preference": "I would like you to {step} next.",
+    "permission": "You can {step} now.",
+    "question": "Could you {step}?",
+}
+# By a word of the manner that is asked for.
+SPEECH = {
+    "object": "{Thing} comes next.",
+    "action": "Time to {step}.",
+    "agreement": "Okay, I will {step}.",
+    "see": "{Thing} is in view, so I {step}.",
+    "words": "On it.",
+    "": "I am about to {step}.",
+}
 
 
 def imperative(task: str) -> str:
@@ -80,11 +89,18 @@ def rephrasings(task: str, count: int) -> list[str]:
     return [form.format(task=text) for form in REPHRASINGS][:count]
 
 
-def interjection(step: str) -> tuple[str, str]:
-    """Return what a person says before a step, and the robot's reply."""
+def interjection(step: str, kind: str) -> str:
+    """Return what a person says before a step."""
     text = imperative(step) or "go on"
-    said, reply = INTERJECTIONS[sum(text.encode()) % len(INTERJECTIONS)]
-    return said.format(step=text), reply.format(step=text)
+    return INTERJECTIONS.get(kind, INTERJECTIONS["preference"]).format(step=text)
+
+
+def speech(step: str, manner: str) -> str:
+    """Return what the robot says before a step."""
+    text = imperative(step) or "go on"
+    thing = verb_and_object(step)[1]
+    form = next(form for word, form in SPEECH.items() if word in manner)
+    return form.format(step=text, Thing=thing[:1].upper() + thing[1:])
 
 
 def memory(before: str, finished: str) -> str:

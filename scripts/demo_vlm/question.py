@@ -35,7 +35,8 @@ class Question:
     reference_label: str = ""
     coming: str = ""
     last: str = ""
-    vqa_type: str = ""
+    kind: str = ""
+    manner: str = ""
     coordinates: tuple[float, float] | None = None
     rephrasings: int | None = None
     axes: dict[str, int] = field(default_factory=dict)
@@ -63,7 +64,8 @@ def parse(text: str) -> Question:
         reference_label=_line(text, "Reference label"),
         coming=_line(text, "Coming subtask"),
         last=_line(text, "Last subtask"),
-        vqa_type=_line(text, "Question type").lower(),
+        kind=_line(text, "Kind").lower(),
+        manner=_line(text, "Manner").lower(),
         coordinates=_coordinates(text),
         rephrasings=_whole(text, r"^[ \t]*Rephrasings wanted:\s*(\d+)"),
         axes={
@@ -71,6 +73,30 @@ def parse(text: str) -> Question:
             for name, count in re.findall(r"(?m)^[ \t]*Axis ([a-z_]+):\s*(\d+)", text)
         },
     )
+
+
+@dataclass(frozen=True)
+class Topic:
+    """What one visual question is about."""
+
+    target: str = ""
+    names: str = ""  # objects that were asked about
+    already_asked: bool = False
+
+
+def topic(text: str) -> Topic:
+    """Read the lines about the object of a visual question."""
+    return Topic(
+        target=_line(text, "Ask about"),
+        names=_line(text, "Already asked about"),
+        already_asked=re.search(r"(?m)^[ \t]*Do not ask again:", text) is not None,
+    )
+
+
+def section(text: str, name: str) -> str:
+    """Return the lines about one field of a reply with several questions."""
+    _, _, rest = text.partition(f"Field `{name}`:")
+    return re.split(r"(?m)^[ \t]*Field `", rest)[0]
 
 
 def _line(text: str, name: str) -> str:

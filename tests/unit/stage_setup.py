@@ -26,10 +26,16 @@ def write_keyframes(
     size: tuple[int, int] = (64, 48),
     per_second: int = 2,
     task_starts: Sequence[tuple[int, str]] = (),
+    vqa_frames: int = 1,
 ) -> Path:
-    """A keyframes folder of one camera, `per_second` frames of one color each and the last one."""
+    """A keyframes folder of one camera, `per_second` frames of one color each and the last one.
+
+    Every second begins with `vqa_frames` frames for visual questions.
+    """
     length = round(seconds * FPS)
-    indices = sorted({*range(0, length, FPS // per_second), length - 1})
+    grid = sorted({*range(0, length, FPS // per_second), length - 1})
+    vqa = [index for index in range(length) if index % FPS < vqa_frames]
+    indices = sorted({*grid, *vqa})
     (folder / CAMERA).mkdir(parents=True)
     frames = []
     for index in indices:
@@ -53,8 +59,8 @@ def write_keyframes(
         "fps": float(FPS),
         "timestamps_s": [index / FPS for index in range(length)],
         "keyframes": {CAMERA: frames},
-        "grid": indices,
-        "vqa": [i for i in indices if i % FPS == 0],
+        "grid": grid,
+        "vqa": vqa,
     }
     (folder / "keyframes.json").write_text(json.dumps(content))
     return folder

@@ -2,7 +2,9 @@
 
 import asyncio
 import random
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from cuesheet.annotate.frame_selection import frames_around
 from cuesheet.annotate.stage import Stage, row
@@ -11,17 +13,59 @@ from cuesheet.artifacts.subtasks import remaining_plan
 from cuesheet.config.models import FramesConfig, InterjectionsConfig
 from cuesheet.vlm.replies import Acknowledgement, Interjection
 
+KINDS = ("reminder", "correction", "preference", "permission", "question")
+# How the robot words what it says. One is drawn per sentence; without it, small models begin nearly
+# every sentence with the same words.
+MANNERS = (
+    "begin with the object that you handle next",
+    "begin with the action, such as Opening or Pouring",
+    "begin with a short word of agreement",
+    "begin with I",
+    "begin with what you see",
+    "use at most four words",
+)
+# Nobody asks for these: they end an act or do nothing.
+_ENDS_OF_ACTS = re.compile(
+    r"(let go|release|retreat|retract|withdraw|back away|move (away|back)( from| to|$)|wait|stay|"
+    r"stop|hold still|idle|open (the )?gripper|return to (the |its )?(home|start|rest|initial))\b",
+    re.IGNORECASE,
+)
 
-def choose_moments(
-    starts_s: Sequence[float], *, seed: int, episode_index: int, not_before_s: float, count: int
+
+def begins_act(label: str) -> bool:
+    """Whether a person could ask for this step: false for letting go, moving away and waiting."""
+    return _ENDS_OF_ACTS.match(label.strip()) is None
+
+
+def choose_subtask_starts(
+    subtasks: Sequence[Mapping[str, Any]],
+    *,
+    seed: int,
+    episode_index: int,
+    not_before_s: float,
+    count: int,
 ) -> list[int]:
-    """Positions of at most `count` subtasks that start later than `not_before_s`, in order.
+    """Return the positions of at most `count` subtasks, in order.
 
-    The choice depends on `seed` and `episode_index` alone.
+    They start later than `not_before_s`, and an act begins with them. The choice depends on the
+    subtasks, `seed` and `episode_index` alone.
     """
-    candidates = [position for position, start in enumerate(starts_s) if start > not_before_s]
+    candidates = [
+        position
+        for position, part in enumerate(subtasks)
+        if part["start_s"] > not_before_s and begins_act(part["label"])
+    ]
     generator = random.Random(f"interjections {seed} {episode_index}")
     return sorted(generator.sample(candidates, min(count, len(candidates))))
+
+
+def draw_in_turn(values: Sequence[str], count: int, key: str) -> list[str]:
+    """Return `count` values in random order; none is drawn again before all were drawn."""
+    generator = random.Random(key)
+    drawn: list[str] = []
+    while len(drawn) < count:
+        drawn += generator.sample(list(values), len(values))
+    return drawn[:count]
 
 
 async def annotate(
@@ -39,28 +83,31 @@ async def annotate(
     """
     episode = stage.episode
     task, subtasks = plan["task"]["text"], plan["subtasks"]
-    moments = choose_moments(
-        [part["start_s"] for part in subtasks],
+    positions = choose_subtask_starts(
+        subtasks,
         seed=seed,
         episode_index=episode.episode_index,
         not_before_s=settings.not_before_s,
         count=settings.max_per_episode,
     )
-    calls = [_acknowledge(stage, task)]
+    key = f"{seed} {episode.episode_index}"
+    kinds = draw_in_turn(KINDS, len(positions), f"kinds {key}")
+    first, *manners = draw_in_turn(MANNERS, len(positions) + 1, f"manners {key}")
+    calls = [_acknowledge(stage, task, first)]
     if camera is None:
         stage.warn(f"episode {episode.name} has no camera: no interjections written")
     else:
         grid = episode.frames_at(camera, episode.grid)
         calls += [
-            _interject(stage, settings, grid, layout, task, subtasks, position)
-            for position in moments
+            _interject(stage, settings, grid, layout, task, subtasks, *drawn)
+            for drawn in zip(positions, kinds, manners, strict=True)
         ]
     await asyncio.gather(*calls)
     _complete_plans(stage, plan)
     stage.events.sort(key=lambda event: event["timestamp"])
 
 
-async def _acknowledge(stage: Stage, task: str) -> None:
+async def _acknowledge(stage: Stage, task: str, manner: str) -> None:
     """The robot's first words, at the first frame."""
     if not task:
         stage.warn(f"episode {stage.episode.name} has no task: nothing to acknowledge")
@@ -70,7 +117,7 @@ async def _acknowledge(stage: Stage, task: str) -> None:
         "interjections_acknowledge",
         Acknowledgement,
         None,
-        {"task": task},
+        {"task": task, "manner": manner},
         otherwise="no usable acknowledgement of the task came back; none is written",
     )
     if reply is not None:
@@ -85,6 +132,8 @@ async def _interject(
     task: str,
     subtasks: Sequence[dict],
     position: int,
+    kind: str,
+    manner: str,
 ) -> None:
     coming = subtasks[position]
     start_s = coming["start_s"]
@@ -101,6 +150,8 @@ async def _interject(
             "last": subtasks[position - 1]["label"] if position else "none",
             "coming": coming["label"],
             "time_s": start_s,
+            "kind": kind,
+            "manner": manner,
         },
         otherwise=f"no usable interjection at {start_s:.2f} s; none is written there",
     )

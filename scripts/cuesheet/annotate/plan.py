@@ -21,7 +21,7 @@ from cuesheet.artifacts.corrections import GivenSubtasks
 from cuesheet.artifacts.episode import Keyframe
 from cuesheet.artifacts.subtasks import Subtask, join_windows, remaining_plan
 from cuesheet.config.models import FramesConfig, PlanConfig
-from cuesheet.vlm.replies import Memory, Relabel
+from cuesheet.vlm.replies import MAX_MEMORY_SENTENCES, Memory, Relabel, first_sentences
 
 # Relabel calls whose sheets are held at any time.
 _RELABELS_AT_ONCE = 8
@@ -168,7 +168,7 @@ async def _write_memory(
 ) -> None:
     """A chain: each memory is made from the one before and frames of the span that just ended."""
     memory = ""
-    for finished, starting in itertools.pairwise(subtasks):
+    for position, (finished, starting) in enumerate(itertools.pairwise(subtasks)):
         # At most one row of a sheet: the outcome of one step is all that is to be seen, and the
         # calls of the chain wait for each other, so each had better be short.
         media, words = stage.sheets(frames_of(grid, finished, layout.columns), layout)
@@ -184,9 +184,10 @@ async def _write_memory(
                 "memory": memory,
                 "finished": finished.label,
                 "starting": starting.label,
+                "remaining": [part.label for part in subtasks[position + 2 :]],
             },
             otherwise=f"no usable memory at {start_s:.2f} s came back; none is written there",
         )
         if reply is not None:
-            memory = reply.memory
+            memory = first_sentences(reply.memory, MAX_MEMORY_SENTENCES)
             stage.add_persistent("memory", "assistant", memory, start_s)

@@ -96,12 +96,20 @@ class Stage:
         prompt: str,
         reply: type[Reply],
         media: Sequence[Media] | None,
-        values: Mapping[str, object],
+        values: Mapping[str, object] | None = None,
         sampling: Mapping[str, Any] | None = None,
+        text: str | None = None,
     ) -> Answer[Reply]:
-        """Ask with the prompt file `prompt` filled in with `values`; `media` None: words alone.
+        """Send one request.
 
-        `sampling`: parameters of this question that are not as configured.
+        Args:
+            name: name of the request in the provenance.
+            prompt: name of the prompt file.
+            reply: model of the reply.
+            media: images and clips; None for a request without any.
+            values: variables of the prompt.
+            sampling: parameters that override those of the run.
+            text: sent instead of the prompt filled in with `values`.
         """
         answer = await self.vlm.ask(
             name=name,
@@ -109,7 +117,7 @@ class Stage:
             reply=reply,
             system=self.system,
             media=media or [],
-            text=self.prompts.render(prompt, **values),
+            text=self.prompts.render(prompt, **(values or {})) if text is None else text,
             needs_media=media is not None,
             sampling=sampling,
         )

@@ -2,14 +2,16 @@
 
 import asyncio
 import json
-import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
 
+from cuesheet.annotate.object_names import objects_in
 from cuesheet.annotate.stage import Stage, row
 from cuesheet.annotate.task_text import is_placeholder
+from cuesheet.annotate.vqa_topics import PLACE_TYPES, Topic, draw_topics, group_frames
 from cuesheet.artifacts.corrections import apply_vqa, check_decoded
 from cuesheet.artifacts.episode import Keyframe
 from cuesheet.config.models import VqaConfig
@@ -20,17 +22,27 @@ from cuesheet.vlm.coordinates import (
     CoordinateFrame,
     PixelLimits,
 )
-from cuesheet.vlm.replies import VQA_REPLIES, BboxAnswer, KeypointAnswer
+from cuesheet.vlm.replies import (
+    VQA_REPLIES,
+    BboxAnswer,
+    KeypointAnswer,
+    Reply,
+    visual_questions,
+)
 
-# Pictures that are encoded and waiting for their answer at any time, in one episode's job: enough
-# to fill a server, few enough for an hour of three cameras in bounded memory.
+# Requests of one episode whose images are encoded at the same time: enough to keep a server busy,
+# few enough to bound the memory of a job for an hour of three cameras.
 MAX_IN_FLIGHT = 64
+# Most questions that a request lists as already asked.
+_MAX_LISTED = 40
 
 
-def question_type(types: Sequence[str], *, seed: int, frame: Keyframe, episode_index: int) -> str:
-    """The type that is asked of a frame; depends on its arguments alone."""
-    key = f"vqa {seed} {episode_index} {frame.camera} {frame.frame_index}"
-    return random.Random(key).choice(list(types))
+@dataclass(frozen=True)
+class PlanFacts:
+    """What the plan tells about the whole episode: its task and the labels of its subtasks."""
+
+    task: str
+    labels: Sequence[str] = ()
 
 
 async def annotate(
@@ -40,35 +52,42 @@ async def annotate(
     cameras: Sequence[str],
     convention: Convention,
     seed: int,
+    plan: PlanFacts | None = None,
     corrections: Sequence[Mapping[str, Any]] = (),
     progress: Any = None,
 ) -> dict[str, Any]:
     """Fill `stage` with question and answer events; returns `pairs`, the same in typed form.
 
-    `cameras` are asked at every tick. `corrections` are applied to the replies, see
-    `cuesheet.artifacts.corrections`; `corrected` lists them. `progress`, if given, is called after
-    every reply.
+    Args:
+        stage: collects rows and warnings.
+        settings: the settings of the stage.
+        cameras: they are asked about at every tick.
+        convention: the coordinates that the model writes.
+        seed: of the drawn question types and objects.
+        plan: its objects are what the questions are about; None: the task's.
+        corrections: applied to the replies, see `cuesheet.artifacts.corrections`; `corrected`
+            lists them.
+        progress: called after each reply.
     """
     check_decoded(corrections, stage.episode)
-    frames = _frames(stage, cameras)
-    limits = PixelLimits()
-    if convention == "resized_pixels":
-        limits = PixelLimits.of(stage.sampling.get("mm_processor_kwargs"))
-    pairs: list[dict[str, Any]] = []
-    check = CoordinateCheck(convention)
-
-    async def work() -> None:
-        for frame in frames:
-            coordinates = CoordinateFrame(convention, frame.width, frame.height, limits)
-            pair = await _ask(stage, settings, frame, coordinates, seed, check)
-            if pair is not None:
-                pairs.append(pair)
-            if progress is not None:
-                progress()
-
-    await asyncio.gather(*(work() for _ in range(MAX_IN_FLIGHT)))
+    asking = _Asking(stage, settings, convention, _task(stage, plan))
+    plan = plan or PlanFacts(asking.task)
+    objects = objects_in([*plan.labels, asking.task])
+    by_camera = []
+    for camera in cameras:
+        groups = _groups(stage, settings, camera)
+        topics = draw_topics(
+            groups,
+            settings.types,
+            objects=objects,
+            seed=seed,
+            episode_index=stage.episode.episode_index,
+        )
+        by_camera.append(list(zip(groups, topics, strict=True)))
+    pairs = await _ask_all(asking, by_camera, progress)
+    pairs = await _replace_repeated(asking, pairs)
     _check_replies(stage, settings.max_invalid)
-    if problem := check.warning():
+    if problem := asking.check.warning():
         stage.warn(problem)
     pairs, corrected = apply_vqa(pairs, corrections)
     order = list(dict.fromkeys([*cameras, *stage.episode.keyframes]))
@@ -83,6 +102,179 @@ async def annotate(
     return {"pairs": pairs, "corrected": corrected}
 
 
+def _task(stage: Stage, plan: PlanFacts | None) -> str:
+    task = plan.task if plan is not None else stage.episode.task
+    return "" if is_placeholder(task) else task
+
+
+def _groups(stage: Stage, settings: VqaConfig, camera: str) -> list[list[Keyframe]]:
+    return group_frames(stage.episode.frames_at(camera, stage.episode.vqa), settings.per_call)
+
+
+def count_requests(stage: Stage, settings: VqaConfig, cameras: Sequence[str]) -> int:
+    """Return the number of requests that `annotate` makes, without repetitions."""
+    return sum(len(_groups(stage, settings, camera)) for camera in cameras)
+
+
+class _Asking:
+    """Requests about frames, and their replies as pairs."""
+
+    def __init__(
+        self, stage: Stage, settings: VqaConfig, convention: Convention, task: str
+    ) -> None:
+        self.stage = stage
+        self.settings = settings
+        self.task = task
+        self.check = CoordinateCheck(convention)
+        self._convention = convention
+        self._limits = PixelLimits()
+        if convention == "resized_pixels":
+            self._limits = PixelLimits.of(stage.sampling.get("mm_processor_kwargs"))
+
+    async def ask(
+        self,
+        frames: Sequence[Keyframe],
+        topics: Sequence[Topic],
+        already_asked: Sequence[str] = (),
+    ) -> list[dict[str, Any]]:
+        """Return the pairs of one request, one per topic unless its reply is unusable.
+
+        The model sees the first of the consecutive `frames`; each frame gets one pair, because
+        LeRobot allows one per frame and camera. `already_asked`: questions that must not be asked
+        again.
+        """
+        frame = frames[0]
+        coordinates = CoordinateFrame(self._convention, frame.width, frame.height, self._limits)
+        kinds = tuple(topic.question_type for topic in topics)
+        where = f"{' '.join(kinds)} {frame.camera} {frame.frame_index}"
+        prompt = f"vqa_{kinds[0]}" if len(kinds) == 1 else "vqa_frame"
+        answer = await self.stage.ask(
+            f"{where} again" if already_asked else where,
+            prompt,
+            VQA_REPLIES[kinds[0]] if len(kinds) == 1 else visual_questions(kinds),
+            [self.stage.picture(frame)],
+            text=self._text(frame, topics, coordinates, already_asked),
+        )
+        if answer.value is None:
+            if not already_asked:
+                self.stage.warn(f"vqa: no usable reply for {where}; no pair is written there")
+            return []
+        replies = [answer.value] if len(kinds) == 1 else [getattr(answer.value, k) for k in kinds]
+        pairs = [
+            self._pair(frame, kind, reply, coordinates)
+            for frame, kind, reply in zip(frames, kinds, replies, strict=True)
+        ]
+        return [pair for pair in pairs if pair is not None]
+
+    def _text(
+        self,
+        frame: Keyframe,
+        topics: Sequence[Topic],
+        coordinates: CoordinateFrame,
+        already_asked: Sequence[str],
+    ) -> str:
+        render = self.stage.prompts.render
+        questions = []
+        for topic in topics:
+            about = render("vqa_topic", target=topic.target, names=topic.names)
+            kind = topic.question_type
+            text = render(f"vqa_{kind}", topic=about)
+            questions.append({"type": kind, "text": text})
+        has_places = any(topic.question_type in PLACE_TYPES for topic in topics)
+        return render(
+            "vqa_frame",
+            time_s=frame.timestamp_s,
+            camera=frame.camera,
+            task=self.task,
+            coordinates=coordinates.describe() if has_places else "",
+            already_asked=list(already_asked),
+            questions=questions,
+        )
+
+    def _pair(
+        self, frame: Keyframe, kind: str, reply: Reply, coordinates: CoordinateFrame
+    ) -> dict[str, Any] | None:
+        for values in _coordinates_in(reply.answer):
+            self.check.add(values, coordinates)
+        value = _in_source_pixels(kind, reply.answer, coordinates)
+        if value is None:
+            self.stage.warn(
+                f"vqa: the answer for {kind} {frame.camera} {frame.frame_index} is outside the "
+                "frame; no pair is written there"
+            )
+            return None
+        return {
+            "frame_index": frame.frame_index,
+            "camera": frame.camera,
+            "type": kind,
+            "question": reply.question,
+            "answer": value,
+        }
+
+
+_Wanted = tuple[list[Keyframe], list[Topic]]
+
+
+async def _ask_all(
+    asking: _Asking, by_camera: Sequence[Sequence[_Wanted]], progress: Any
+) -> list[dict[str, Any]]:
+    """Ask about all frames, those of one tick in a row."""
+    pairs: list[dict[str, Any]] = []
+    waiting = iter([wanted for tick in zip(*by_camera, strict=True) for wanted in tick])
+
+    async def work() -> None:
+        for frames, topics in waiting:
+            pairs.extend(await asking.ask(frames, topics))
+            if progress is not None:
+                progress()
+
+    await asyncio.gather(*(work() for _ in range(MAX_IN_FLIGHT)))
+    return pairs
+
+
+async def _replace_repeated(asking: _Asking, pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Request another question for each one that repeats an earlier one of its camera.
+
+    A question that is repeated again is left out, with one warning per episode.
+    """
+    stage = asking.stage
+    by_camera: dict[str, list[dict[str, Any]]] = {}
+    for pair in sorted(pairs, key=lambda pair: pair["frame_index"]):
+        by_camera.setdefault(pair["camera"], []).append(pair)
+
+    async def distinct(camera: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        kept = {}
+        repeated = []
+        for pair in found:
+            key = normalized(pair["question"])
+            if key in kept:
+                repeated.append(pair)
+            else:
+                kept[key] = pair
+        frames = {frame.frame_index: frame for frame in stage.episode.keyframes[camera]}
+        for pair in repeated:
+            topic = Topic(pair["type"])
+            asked = [other["question"] for other in kept.values() if other["type"] == pair["type"]]
+            frame = frames[pair["frame_index"]]
+            for new in await asking.ask([frame], [topic], asked[-_MAX_LISTED:]):
+                kept.setdefault(normalized(new["question"]), new)
+        return list(kept.values())
+
+    found = await asyncio.gather(*(distinct(*item) for item in by_camera.items()))
+    result = [pair for camera in found for pair in camera]
+    if dropped := len(pairs) - len(result):
+        stage.warn(
+            f"vqa: {dropped} of {len(pairs)} questions repeated another question of their camera, "
+            "also after a second request; no pair is written for them"
+        )
+    return result
+
+
+def normalized(question: str) -> str:
+    """Return a question without differences in case, spaces and final punctuation."""
+    return " ".join(question.casefold().split()).rstrip(" .?!")
+
+
 def _check_replies(stage: Stage, max_invalid: float) -> None:
     """Raise VlmError if too large a share of the replies was invalid."""
     calls = stage.vlm.calls
@@ -94,61 +286,6 @@ def _check_replies(stage: Stage, max_invalid: float) -> None:
             f"{invalid[0]['name']}: {invalid[0]['error']}. Check the model and its server, then "
             "run the same command again: invalid replies are requested again"
         )
-
-
-def count_frames(stage: Stage, cameras: Sequence[str]) -> int:
-    """Return the number of requests that `annotate` makes."""
-    return len(stage.episode.vqa) * len(cameras)
-
-
-def _frames(stage: Stage, cameras: Sequence[str]) -> Iterator[Keyframe]:
-    episode = stage.episode
-    for frames in zip(*(episode.frames_at(camera, episode.vqa) for camera in cameras)):  # noqa: B905
-        yield from frames
-
-
-async def _ask(
-    stage: Stage,
-    settings: VqaConfig,
-    frame: Keyframe,
-    coordinates: CoordinateFrame,
-    seed: int,
-    check: CoordinateCheck,
-) -> dict[str, Any] | None:
-    kind = question_type(
-        settings.types, seed=seed, frame=frame, episode_index=stage.episode.episode_index
-    )
-    where = f"{kind} {frame.camera} {frame.frame_index}"
-    task = stage.episode.task
-    reply = await stage.ask_or_warn(
-        where,
-        f"vqa_{kind}",
-        VQA_REPLIES[kind],
-        [stage.picture(frame)],
-        {
-            "time_s": frame.timestamp_s,
-            "camera": frame.camera,
-            "task": "" if is_placeholder(task) else task,
-            "type": kind,
-            "coordinates": coordinates.describe(),
-        },
-        otherwise=f"vqa: no usable reply for {where}; no pair is written there",
-    )
-    if reply is None:
-        return None
-    for values in _coordinates_in(reply.answer):
-        check.add(values, coordinates)
-    value = _in_source_pixels(kind, reply.answer, coordinates)
-    if value is None:
-        stage.warn(f"vqa: the answer for {where} lies outside the frame; no pair is written there")
-        return None
-    return {
-        "frame_index": frame.frame_index,
-        "camera": frame.camera,
-        "type": kind,
-        "question": reply.question,
-        "answer": value,
-    }
 
 
 def _coordinates_in(answer: BaseModel) -> list[list[float]]:

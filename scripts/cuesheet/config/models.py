@@ -294,7 +294,17 @@ class VqaConfig(Section):
     types: list[Literal["bbox", "keypoint", "count", "attribute", "spatial"]] = Field(
         default=["bbox", "keypoint", "count", "attribute", "spatial"],
         min_length=1,
-        description="Question types; one is drawn per frame and camera.",
+        description="Question types; they are drawn equally often per episode and camera.",
+    )
+    per_call: int = Field(
+        default=1,
+        ge=1,
+        le=5,
+        description=(
+            "Questions per request, each of another type. The request shows the first of as many "
+            "consecutive frames (`frames`), and each of them gets one question, so the tokens of "
+            "the image are paid once."
+        ),
     )
     max_invalid: float = Field(
         default=0.2,
@@ -305,6 +315,20 @@ class VqaConfig(Section):
             "and the next run requests them again."
         ),
     )
+
+    @model_validator(mode="after")
+    def _per_call_fits_types(self) -> "VqaConfig":
+        if self.per_call > len(set(self.types)):
+            raise ValueError(
+                f"per_call is {self.per_call} but types has {len(set(self.types))}; the questions "
+                "of a request are of different types: lower vqa.per_call or add types"
+            )
+        if self.per_call > self.frames:
+            raise ValueError(
+                f"per_call is {self.per_call} but frames is {self.frames}; a frame has one "
+                f"question per camera, so set vqa.frames to at least {self.per_call}"
+            )
+        return self
 
 
 class OutputConfig(Section):

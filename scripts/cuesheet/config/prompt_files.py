@@ -26,13 +26,8 @@ _WINDOW = {
     "more_before": "True if the episode has frames before the window.",
     "more_after": "True if the episode has frames after the window.",
 }
-_VQA = {
-    "time_s": "Time of the image.",
-    "camera": "Camera key of the image.",
-    **_TASK,
-    "type": "Question type, such as `bbox`.",
-    "coordinates": "Line that names the unit of coordinates (setting `vlm.coordinates`).",
-}
+_MANNER = {"manner": "How the robot words its sentence; drawn by seed."}
+_TOPIC = {"topic": "The lines of `vqa_topic` for this question."}
 PROMPT_FILES = {
     "system": PromptFile("First message of every request, the same for all stages."),
     "plan_task_from_video": PromptFile(
@@ -77,10 +72,11 @@ PROMPT_FILES = {
             "memory": "The memory before; empty for the first one.",
             "finished": "Label of the subtask that has just ended.",
             "starting": "Label of the subtask that starts.",
+            "remaining": "Labels of the subtasks that come after it, in order.",
         },
     ),
     "interjections_acknowledge": PromptFile(
-        "The robot's first sentence, in reply to the task.", _TASK
+        "The robot's first sentence, in reply to the task.", {**_TASK, **_MANNER}
     ),
     "interjections_interject": PromptFile(
         "What a person says at the start of a subtask, and the robot's reply.",
@@ -90,13 +86,42 @@ PROMPT_FILES = {
             "last": "Label of the subtask that has just ended; `none` for the first one.",
             "coming": "Label of the subtask that starts.",
             "time_s": "Time of the interjection.",
+            "kind": (
+                "Kind of the interjection: `reminder`, `correction`, `preference`, `permission` "
+                "or `question`; drawn by seed."
+            ),
+            **_MANNER,
         },
     ),
-    "vqa_bbox": PromptFile("Question and answer about boxes.", _VQA),
-    "vqa_keypoint": PromptFile("Question and answer about a point.", _VQA),
-    "vqa_count": PromptFile("Question and answer about a number of objects.", _VQA),
-    "vqa_attribute": PromptFile("Question and answer about a property of an object.", _VQA),
-    "vqa_spatial": PromptFile("Question and answer about the relation of two objects.", _VQA),
+    "vqa_frame": PromptFile(
+        "Request about one image: what is known of it, then what each question is about.",
+        {
+            "time_s": "Time of the image.",
+            "camera": "Camera key of the image.",
+            **_TASK,
+            "coordinates": (
+                "Line that names the unit of coordinates (setting `vlm.coordinates`); empty if no "
+                "question needs it."
+            ),
+            "already_asked": "Questions that must not be asked again; usually empty.",
+            "questions": (
+                "List with `type` (such as `bbox`) and `text` (that type's prompt) of each "
+                "question (setting `vqa.per_call`)."
+            ),
+        },
+    ),
+    "vqa_topic": PromptFile(
+        "The object that a question is about; part of the prompts below.",
+        {
+            "target": "Object to ask about; empty if the model chooses.",
+            "names": "Objects that earlier questions of the type and camera are about.",
+        },
+    ),
+    "vqa_bbox": PromptFile("Question and answer about boxes.", _TOPIC),
+    "vqa_keypoint": PromptFile("Question and answer about a point.", _TOPIC),
+    "vqa_count": PromptFile("Question and answer about a number of objects.", _TOPIC),
+    "vqa_attribute": PromptFile("Question and answer about a property of an object.", _TOPIC),
+    "vqa_spatial": PromptFile("Question and answer about the relation of two objects.", _TOPIC),
     "evaluate_judge": PromptFile(
         "Decides whether two labels mean the same (`evaluate.judge`).",
         {

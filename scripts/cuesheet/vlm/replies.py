@@ -7,9 +7,11 @@ weak model would never stop writing; texts are one line, stripped and not empty.
 
 import itertools
 import math
+import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -20,6 +22,7 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationError,
+    create_model,
     field_validator,
 )
 
@@ -61,6 +64,7 @@ def _without_full_stop(label: str) -> str:
 MAX_EVIDENCE_CHARS = 240
 MAX_LABEL_WORDS = 8
 MAX_LABEL_CHARS = 120
+MAX_MEMORY_SENTENCES = 2
 _CONNECTING_WORDS = frozenset(
     {"a", "an", "the", "and", "or", "of", "to", "in", "into", "on", "onto", "with", "from", "by"}
     | {"at", "for", "its", "their", "until", "while", "then"}
@@ -123,6 +127,12 @@ class Relabel(Reply):
 
 class Memory(Reply):
     memory: Paragraph
+
+    def complaint(self) -> str:
+        count = len(_sentences(self.memory))
+        if count <= MAX_MEMORY_SENTENCES:
+            return ""
+        return f"memory has at most {MAX_MEMORY_SENTENCES} sentences, but this has {count}"
 
 
 class Rephrasings(Reply):
@@ -242,11 +252,27 @@ VQA_REPLIES: dict[str, type[Reply]] = {
 }
 
 
+@cache
+def visual_questions(types: tuple[str, ...]) -> type[Reply]:
+    """Return the model of a reply with one question and answer per type, named after the types."""
+    fields: dict[str, Any] = {kind: (VQA_REPLIES[kind], ...) for kind in types}
+    return create_model("VisualQuestions", __base__=Reply, **fields)
+
+
 def _long_labels(labels: Sequence[str]) -> str:
     long = [label for label in labels if len(label.split()) > MAX_LABEL_WORDS]
     if not long:
         return ""
     return f"a label has at most {MAX_LABEL_WORDS} words, but these are longer: {'; '.join(long)}"
+
+
+def _sentences(text: str) -> list[str]:
+    return re.findall(r".+?(?:[.!?](?=\s|$)|[\u3002\uff01\uff1f]|$)\s*", text)
+
+
+def first_sentences(text: str, count: int) -> str:
+    """Return the first `count` sentences of a text."""
+    return "".join(_sentences(text)[:count]).strip()
 
 
 def shorten_label(label: str) -> str:

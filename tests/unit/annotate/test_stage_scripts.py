@@ -1,11 +1,19 @@
 """The choices that stages make before they ask."""
 
+from collections import Counter
+
 import pytest
 
-from cuesheet.annotate.interjections import choose_moments
+from cuesheet.annotate.interjections import (
+    KINDS,
+    begins_act,
+    choose_subtask_starts,
+    draw_in_turn,
+)
+from cuesheet.annotate.object_names import objects_in
 from cuesheet.annotate.segmentation import split_windows
 from cuesheet.annotate.task_text import is_placeholder, is_short
-from cuesheet.annotate.vqa import question_type
+from cuesheet.annotate.vqa_topics import draw_topics, group_frames
 from cuesheet.artifacts.episode import Keyframe
 from cuesheet.artifacts.subtasks import Window
 
@@ -70,50 +78,135 @@ def test_windows_cover_the_episode_and_show_no_more_than_allowed(frames, maximum
     assert max(counts) - min(counts) <= 1
 
 
-def choose(starts, episode_index=0, seed=0, count=3):
-    return choose_moments(
-        starts, seed=seed, episode_index=episode_index, not_before_s=2.0, count=count
+def choose(starts, episode_index=0, seed=0, count=3, label="open the box"):
+    return choose_subtask_starts(
+        [{"start_s": start, "label": label} for start in starts],
+        seed=seed,
+        episode_index=episode_index,
+        not_before_s=2.0,
+        count=count,
     )
 
 
-def test_moments_are_subtask_starts_later_than_the_limit_in_order():
+def test_interjections_are_at_subtask_starts_later_than_the_limit_in_order():
     starts = [0.0, 1.5, 2.0, 3.0, 4.5, 6.0, 8.0]
     for episode_index in range(50):
-        moments = choose(starts, episode_index)
-        assert len(moments) == 3
-        assert moments == sorted(moments)
-        assert all(starts[position] > 2.0 for position in moments)
+        positions = choose(starts, episode_index)
+        assert len(positions) == 3
+        assert positions == sorted(positions)
+        assert all(starts[position] > 2.0 for position in positions)
 
 
-def test_moments_depend_on_seed_and_episode_alone():
+def test_places_of_interjections_depend_on_seed_and_episode_alone():
     starts = [float(second) for second in range(20)]
     assert choose(starts, 4) == choose(starts, 4)
     assert len({tuple(choose(starts, episode)) for episode in range(20)}) > 5
     assert len({tuple(choose(starts, 4, seed)) for seed in range(20)}) > 5
 
 
-def test_where_too_few_subtasks_start_late_all_are_taken():
+def test_if_too_few_subtasks_start_late_all_are_taken():
     assert choose([0.0, 1.0, 2.5]) == [2]
     assert choose([0.0, 1.0]) == []
     assert choose([0.0, 3.0, 5.0], count=0) == []
 
 
-def drawn(frame_index, camera="front", episode_index=0, seed=0):
-    frame = Keyframe(camera, frame_index, frame_index / 10, None, 64, 64)
-    return question_type(TYPES, seed=seed, frame=frame, episode_index=episode_index)
+@pytest.mark.parametrize(
+    "label",
+    [
+        *("let go of the cup", "Release the handle", "move away from the table", "move back"),
+        *("wait", "return to the home position", "retract the arm", "open the gripper"),
+    ],
+)
+def test_nobody_asks_the_robot_to_let_go_or_to_move_away(label):
+    assert not begins_act(label)
+    assert choose([0.0, 3.0, 5.0], label=label) == []
 
 
-def test_every_question_type_is_drawn_about_equally_often():
-    counts = dict.fromkeys(TYPES, 0)
-    for frame_index in range(2000):
-        counts[drawn(frame_index)] += 1
-    assert min(counts.values()) > 300
+@pytest.mark.parametrize(
+    "label",
+    [
+        *("pick up the cup", "drop the ball into the box", "return the cup to the shelf"),
+        *("open the drawer", "move the cup back to the shelf", "stopper the bottle"),
+    ],
+)
+def test_a_person_may_ask_for_every_other_act(label):
+    assert begins_act(label)
 
 
-def test_the_drawn_type_depends_on_frame_camera_episode_and_seed():
-    frames = range(200)
-    first = [drawn(index) for index in frames]
-    assert first == [drawn(index) for index in frames]
-    assert first != [drawn(index, camera="wrist") for index in frames]
-    assert first != [drawn(index, episode_index=1) for index in frames]
-    assert first != [drawn(index, seed=1) for index in frames]
+def test_every_kind_is_drawn_before_one_is_drawn_again():
+    drawn = draw_in_turn(KINDS, 12, "seed")
+    assert Counter(drawn[:5]) == Counter(drawn[5:10]) == Counter(KINDS)
+    assert drawn == draw_in_turn(KINDS, 12, "seed")
+    assert len({tuple(draw_in_turn(KINDS, 5, str(seed))) for seed in range(20)}) > 10
+
+
+def frames_of(*indices, camera="front"):
+    return [Keyframe(camera, index, index / 10, None, 64, 64) for index in indices]
+
+
+def topics(count=25, camera="front", objects=(), per_call=1, **changes):
+    groups = [frames_of(*range(10 * n, 10 * n + per_call), camera=camera) for n in range(count)]
+    return draw_topics(groups, TYPES, objects=objects, **{"seed": 0, "episode_index": 0, **changes})
+
+
+def test_a_request_is_about_consecutive_frames():
+    frames = frames_of(0, 1, 2, 10, 11, 12, 20)
+    groups = [[frame.frame_index for frame in group] for group in group_frames(frames, 2)]
+    assert groups == [[0, 1], [2], [10, 11], [12], [20]]
+    assert [len(group) for group in group_frames(frames, 1)] == [1] * 7
+
+
+@pytest.mark.parametrize("per_call", [1, 2, 3, 5])
+@pytest.mark.parametrize("count", [1, 4, 25, 33])
+def test_question_types_are_drawn_equally_often_and_differ_within_a_request(count, per_call):
+    drawn = topics(count, per_call=per_call)
+    for request in drawn:
+        kinds = [topic.question_type for topic in request]
+        assert len(set(kinds)) == per_call
+        assert sorted(kinds, key=lambda kind: kind not in ("bbox", "keypoint")) == kinds
+    counts = Counter(topic.question_type for request in drawn for topic in request)
+    numbers = [counts[kind] for kind in TYPES]
+    assert sum(numbers) == count * per_call
+    assert max(numbers) - min(numbers) <= 1
+
+
+def test_no_object_is_drawn_twice_for_one_type_and_the_names_tell_which_were():
+    seen = {kind: [] for kind in TYPES}
+    for (topic,) in topics(60, objects=["cup", "sink"]):
+        kind = topic.question_type
+        assert list(topic.names) == seen[kind]
+        if topic.target:
+            assert topic.target not in seen[kind]
+            seen[kind].append(topic.target)
+    assert set(seen["bbox"]) == {"cup", "sink", "robot gripper"}
+    assert set(seen["count"]) == {"cup", "sink"}
+    assert set(seen["spatial"]) == {
+        "cup and sink",
+        "cup and robot gripper",
+        "sink and robot gripper",
+    }
+
+
+def test_what_is_drawn_depends_on_camera_episode_and_seed():
+    first = topics(200)
+    assert first == topics(200)
+    assert first != topics(200, camera="wrist")
+    assert first != topics(200, episode_index=1)
+    assert first != topics(200, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("put the red cup into the sink", ["red cup", "sink"]),
+        ("Pick up the blue block.", ["blue block"]),
+        ("pick and place a puck on the plate", ["puck", "plate"]),
+        ("let go of the handle", ["handle"]),
+        ("open the top drawer, then close it", ["top drawer"]),
+        ("move it to the left", []),
+        ("把红色杯子放进碗里", []),
+        ("", []),
+    ],
+)
+def test_objects_are_the_noun_phrases_of_a_label(text, names):
+    assert objects_in([text]) == names

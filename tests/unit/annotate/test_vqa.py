@@ -4,6 +4,7 @@ import pytest
 from stage_setup import CAMERA, asking, media_of, words_of
 
 from cuesheet.annotate import vqa
+from cuesheet.config.load import load_config
 from cuesheet.config.models import VqaConfig
 from cuesheet.errors import CuesheetError
 
@@ -94,6 +95,117 @@ async def test_a_placeholder_is_no_task_but_a_short_one_is(tmp_path, monkeypatch
     ):
         await annotate(stage, "count")
     assert f"\nTask: {told}\n" in words_of(server.bodies[0])
+
+
+def asked_for(question):
+    """The lines below `Do not ask again:`."""
+    _, _, rest = question.partition("Do not ask again:\n")
+    return [line[2:] for line in rest.splitlines() if line.startswith("- ")]
+
+
+async def test_a_repeated_question_is_requested_again_with_the_questions_so_far(
+    tmp_path, monkeypatch
+):
+    def ask(kind, question):
+        count = {"label": "block", "count": 1}
+        times = len(asked_for(question))
+        return {"answer": count, "question": "How many?" if not times else f"How many {times}?"}
+
+    async with asking(tmp_path, monkeypatch, ask, name="vqa", seconds=4) as (stage, server):
+        pairs = (await annotate(stage, "count"))["pairs"]
+    assert [pair["question"] for pair in pairs] == [
+        "How many?", "How many 1?", "How many 2?", "How many 3?"
+    ]  # fmt: skip
+    assert len(server.bodies) == 4 + 3
+    assert asked_for(words_of(server.bodies[-1])) == ["How many?", "How many 1?", "How many 2?"]
+    assert stage.warnings == []
+
+
+async def test_a_question_that_is_repeated_twice_is_left_out(tmp_path, monkeypatch):
+    async with asking(tmp_path, monkeypatch, reply, name="vqa", seconds=3) as (stage, _):
+        (pair,) = (await annotate(stage, "count"))["pairs"]
+    assert (pair["question"], pair["frame_index"]) == ("Which?", 0)
+    assert stage.warnings == [
+        "vqa: 2 of 3 questions repeated another question of their camera, also after a second "
+        "request; no pair is written for them"
+    ]
+    assert len(stage.events) == 2
+
+
+async def test_several_questions_share_one_image(tmp_path, monkeypatch):
+    def several(kind, question):
+        fields = {"count": "CountQA", "bbox": "BboxQA", "spatial": "SpatialQA"}
+        replies = {name: reply(model, question) for name, model in fields.items()}
+        for name in replies:
+            replies[name]["question"] = f"Which {name}?"
+        return replies
+
+    async with asking(
+        tmp_path, monkeypatch, several, name="vqa", seconds=1, size=(640, 480), vqa_frames=3
+    ) as (
+        stage,
+        server,
+    ):
+        pairs = (
+            await vqa.annotate(
+                stage,
+                VqaConfig(types=["count", "bbox", "spatial"], frames=3, per_call=3),
+                cameras=[CAMERA],
+                convention="pixels",
+                seed=0,
+            )
+        )["pairs"]
+    (body,) = server.bodies
+    schema = body["response_format"]["json_schema"]["schema"]
+    assert set(schema["required"]) == {"count", "bbox", "spatial"}
+    assert len(media_of(body)) == 1
+    assert words_of(body).count("Task: ") == 1
+    for name in ("count", "bbox", "spatial"):
+        assert f"Field `{name}`:" in words_of(body)
+    assert [pair["frame_index"] for pair in pairs] == [0, 1, 2]
+    assert pairs[0]["type"] == "bbox"
+    assert {pair["type"] for pair in pairs} == {"bbox", "count", "spatial"}
+    assert len({pair["question"] for pair in pairs}) == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (
+            {"types": ["bbox"], "per_call": 2, "frames": 2},
+            "per_call is 2 but types has 1; the questions of a request are of different types: "
+            "lower vqa.per_call or add types",
+        ),
+        (
+            {"per_call": 3},
+            "per_call is 3 but frames is 1; a frame has one question per camera, so set "
+            "vqa.frames to at least 3",
+        ),
+    ],
+)
+def test_contradicting_settings_are_one_clear_line(settings, line):
+    with pytest.raises(CuesheetError) as raised:
+        load_config({"dataset": "d", "vqa": settings})
+    assert str(raised.value).splitlines() == [f"config: vqa: {line}"]
+
+
+async def test_questions_are_about_the_task_and_the_objects_of_the_plan(tmp_path, monkeypatch):
+    async with asking(tmp_path, monkeypatch, reply, name="vqa", seconds=4) as (stage, server):
+        await vqa.annotate(
+            stage,
+            VqaConfig(types=["bbox"], max_invalid=1),
+            cameras=[CAMERA],
+            convention="pixels",
+            seed=0,
+            plan=vqa.PlanFacts("sort the cutlery", ["pick up the fork", "put it into the tray"]),
+        )
+    first = [words_of(body) for body in server.bodies if not asked_for(words_of(body))]
+    lines = [line for text in first for line in text.splitlines()]
+    targets = {line for line in lines if line.startswith("Ask about: ")}
+    assert targets == {
+        "Ask about: fork", "Ask about: tray", "Ask about: cutlery", "Ask about: robot gripper"
+    }  # fmt: skip
+    assert lines.count("Task: sort the cutlery") == 4
 
 
 async def test_an_unusable_reply_is_a_warning_and_no_pair(tmp_path, monkeypatch):

@@ -104,8 +104,8 @@ def test_plain_colors_have_their_plain_names():
     [
         ((20, 80, 50, 110), (150, 80, 180, 110), "left_of"),
         ((150, 80, 180, 110), (20, 80, 50, 110), "right_of"),
-        ((100, 10, 130, 40), (100, 140, 130, 170), "above"),
-        ((100, 140, 130, 170), (100, 10, 130, 40), "below"),
+        ((100, 10, 130, 40), (100, 140, 130, 170), "near"),
+        ((100, 140, 130, 170), (100, 10, 130, 40), "near"),
     ],
 )
 def test_the_relation_is_how_they_were_drawn(first, second, relation):
