@@ -521,7 +521,9 @@ def timestamps_of_a_clock(copy: Copy, draw: random.Random) -> Expected:
     file = copy.data_file(episode)
     copy.edit_table(file, lambda table: _with_type(table, "timestamp", pa.float64()))
     copy.edit_column(file, "timestamp", change)
-    return Rejected(file, f"episode {episode}")
+    if start > 1e9:  # float32 cannot tell the frames apart
+        return Rejected(file, f"episode {episode}")
+    return Accepted("do not start at 0")
 
 
 @mutation()
