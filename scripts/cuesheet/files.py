@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import secrets
 import shutil
 import socket
 import tempfile
@@ -41,13 +42,7 @@ def _replacing(target: Path) -> Iterator[tuple[int, Path]]:
 
     On an exception it is removed. The folder is made if it is not there.
     """
-    where = {"prefix": f".{target.stem}.{_OWNER}-{os.getpid()}."}
-    where |= {"suffix": target.suffix, "dir": target.parent}
-    try:
-        handle, name = tempfile.mkstemp(**where)
-    except FileNotFoundError:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(**where)
+    handle, name = _make_temporary(target)
     try:
         with naming_full_disk(target):
             yield handle, Path(name)
@@ -55,6 +50,34 @@ def _replacing(target: Path) -> Iterator[tuple[int, Path]]:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def _make_temporary(target: Path) -> tuple[int, str]:
+    """Create a file that `remove_leftovers` knows next to `target`; make the folder if needed."""
+    where = {"prefix": f".{target.stem}.{_OWNER}-{os.getpid()}."}
+    where |= {"suffix": target.suffix, "dir": target.parent}
+    try:
+        return tempfile.mkstemp(**where)
+    except FileNotFoundError:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return tempfile.mkstemp(**where)
+
+
+@contextmanager
+def temporary_file(target: Path) -> Iterator[tuple[int, Path]]:
+    """Yield an open new file next to `target`, and its path; it is removed in the end."""
+    handle, name = _make_temporary(target)
+    try:
+        yield handle, Path(name)
+    finally:
+        os.close(handle)
+        Path(name).unlink(missing_ok=True)
+
+
+def private_path(target: Path) -> Path:
+    """Return a path next to `target` for a file that `remove_leftovers` removes with its owner."""
+    name = f".{target.stem}.{_OWNER}-{os.getpid()}.{secrets.token_hex(4)}{target.suffix}"
+    return target.with_name(name)
 
 
 def declare(written: Path | str, output: Path | str) -> None:

@@ -1,4 +1,4 @@
-"""Shards of episodes: assignment, plan, job, lease and status.
+"""Shards of episodes: assignment, plan, job and status.
 
 May import `workflow` and what that may import.
 """

@@ -28,9 +28,9 @@ from cuesheet import files
 from cuesheet.artifacts.failures import episode_failures
 from cuesheet.artifacts.layout import Layout, episode_name
 from cuesheet.artifacts.stage_files import digest
-from cuesheet.cluster.lease import Lease, LeaseLostError, describe
 from cuesheet.cluster.plan import complete_episodes
 from cuesheet.errors import CuesheetError, SurroundingsError
+from cuesheet.lease import Lease, LeaseLostError, describe
 from cuesheet.media import scratch
 from cuesheet.serving.usage import job_id
 from cuesheet.text import to_ranges
@@ -141,7 +141,7 @@ class ShardJob:
     def _wait_for(self, lease: Lease, parent: int) -> None:
         """Wait until no other job works on the shard: one that an earlier run left behind ends."""
         told = False
-        while holder := lease.try_acquire():
+        while (holder := lease.try_acquire()) is not None:
             if not told:
                 print(f"{self.name} is worked on by {describe(holder)}; waiting for its end")
                 told = True
@@ -209,7 +209,7 @@ class ShardJob:
         try:
             while inner.poll() is None and self.stopped_by is None:
                 time.sleep(POLL_S)
-                lease.beat()
+                lease.renew()
                 if time.monotonic() - looked > TAKEN_OVER_EVERY_S:
                     looked = time.monotonic()
                     self._is_over(parent)

@@ -15,9 +15,9 @@ from typing import Any
 
 from cuesheet.artifacts.failures import episode_failures
 from cuesheet.artifacts.layout import RESULTS, Layout
-from cuesheet.cluster.lease import STALE_S
 from cuesheet.cluster.plan import complete_episodes
 from cuesheet.errors import CuesheetError
+from cuesheet.lease import STALE_AFTER_S
 from cuesheet.serving.accounting import account_of, in_words, read_usages
 from cuesheet.text import as_ranges, from_ranges
 
@@ -101,7 +101,7 @@ def _shard(
     done = sum(index in complete for index in episodes)
     shard = {"episodes": as_ranges(episodes), "total": len(episodes), "done": done}
     if not run["sharded"]:
-        alive = _age_s(run["usage"], now) < STALE_S and not _ended(run["usage"])
+        alive = _age_s(run["usage"], now) < STALE_AFTER_S and not _ended(run["usage"])
         state = "done" if done == len(episodes) else "running" if alive else "waiting"
         return {**shard, "state": state}
     layout = Layout(results)
@@ -113,7 +113,7 @@ def _shard(
         state = "done"
     elif job.get("state") in ("running", "ending"):
         age_s = _age_s(layout.shard_lease(name), now)
-        state = "running" if age_s < STALE_S else "failed"
+        state = "running" if age_s < STALE_AFTER_S else "failed"
     elif job.get("state") == "failed":
         state = "failed"
     kept = {key: job.get(key) for key in ("job_id", "host", "gpus", "log", "started_at", "error")}

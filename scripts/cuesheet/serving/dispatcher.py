@@ -33,6 +33,7 @@ class Counters:
     """What the gateway did since it started; times in seconds."""
 
     calls: int = 0
+    completed: int = 0
     cache_hits: int = 0
     joined: int = 0
     in_flight: int = 0

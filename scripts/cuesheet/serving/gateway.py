@@ -1,7 +1,8 @@
 """The run's one OpenAI-compatible endpoint: cache first, then the model servers behind it.
 
 All jobs of a run talk to this process on loopback. It answers from the response cache, sends
-identical requests that are in flight at the same time once, bounds and balances the rest
+identical requests that are in flight at the same time once (also if other runs that share the cache
+send them), bounds and balances the rest
 (`cuesheet.serving.dispatcher`), and counts.
 """
 
@@ -10,7 +11,7 @@ import hmac
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,7 +19,9 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
+from cuesheet.lease import RENEW_EVERY_S, describe
 from cuesheet.serving.backends import Backend, BackendFailedError, ReplayBackend
+from cuesheet.serving.claims import Claims
 from cuesheet.serving.dispatcher import INDEPENDENT_STAGES, Dispatcher, FairSemaphore
 from cuesheet.serving.response_cache import ResponseCache, describe_request, key_of
 from cuesheet.serving.upstream import CallFailedError, ChatBody
@@ -39,10 +42,13 @@ WRITERS = 8
 LARGEST_READ_AT_ONCE = 1024 * 1024
 # Responses in a row that could not be cached, after which no further requests are sent.
 MAX_CACHE_FAILURES = 10
+# How often a response that another run is requesting is looked for.
+FIRST_POLL_S, LONGEST_POLL_S = 0.1, 3.0
 OPEN_PATHS = frozenset({"/health", "/metrics"})
 
 METRICS = {
     "calls": ("counter", "Calls that jobs made."),
+    "completed": ("counter", "Calls that were answered, failures included."),
     "cache_hits": ("counter", "Calls answered from the cache."),
     "joined": ("counter", "Calls answered by an identical call in flight."),
     "in_flight": ("gauge", "Calls at a model server now."),
@@ -81,6 +87,7 @@ class Gateway:
         self._started = time.monotonic()
         self._replaying = isinstance(self.backend, ReplayBackend)
         self._cache_failures = 0
+        self._claims = Claims(self.cache.folder)
 
     @property
     def backend(self) -> Backend:
@@ -91,6 +98,7 @@ class Gateway:
         app = web.Application(
             client_max_size=LARGEST_REQUEST_BYTES, middlewares=[self._guarded, _errors_as_json]
         )
+        app.cleanup_ctx.append(self._renewing_claims)
         app.router.add_post("/v1/chat/completions", self.chat_completions)
         app.router.add_post("/v1/responses/invalidate", self.invalidate)
         app.router.add_get("/v1/models", self.models)
@@ -112,6 +120,19 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def _renewing_claims(self, _: web.Application) -> AsyncIterator[None]:
+        async def renew() -> None:
+            await asyncio.to_thread(self._claims.remove_stale)
+            while True:
+                await asyncio.sleep(RENEW_EVERY_S)
+                await asyncio.to_thread(self._claims.renew)
+
+        task = asyncio.create_task(renew())
+        yield
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await asyncio.to_thread(self._claims.close)
+
     def snapshot(self) -> dict[str, Any]:
         """Return the counters with the seconds since start and the state of the servers."""
         return {
@@ -130,6 +151,8 @@ class Gateway:
         except (CallFailedError, BackendFailedError):
             counters.failures += 1
             raise
+        finally:
+            counters.completed += 1
         about["latency_s"] = round(time.monotonic() - begun, 4)
         return web.json_response({**reply, "cuesheet": about})
 
@@ -177,9 +200,54 @@ class Gateway:
     async def _find_or_ask(
         self, key: str, request: dict[str, Any], body: dict[str, Any], group: str, stage: str
     ) -> "_Found":
-        entry = await asyncio.to_thread(self.cache.get, key, self._replaying)
+        entry = await self._find_or_claim(key)
         if entry is not None:
             return _Found(entry["reply"], entry, hit=True)
+        try:
+            return await self._request(key, request, body, group, stage)
+        finally:
+            # In a thread, because the disk may stall.
+            self._writers.submit(self._claims.release, key)
+
+    async def _find_or_claim(self, key: str) -> dict[str, Any] | None:
+        """Return a cached response; None if this gateway has to request it.
+
+        If another run is requesting it, wait for its response, or until that run fails or ends.
+        """
+        poll_s = FIRST_POLL_S
+        while True:
+            entry, holder = await asyncio.to_thread(self._look_up, key)
+            if entry is not None or holder is None:
+                return entry
+            if self.dispatcher.fatal is not None:
+                raise self.dispatcher.fatal
+            self.dispatcher.notify_once(
+                "another run that shares the response cache is sending some of the same requests; "
+                f"its responses are used ({describe(holder)})"
+            )
+            self.dispatcher.counters.waiting += 1
+            try:
+                await asyncio.sleep(poll_s)
+            finally:
+                self.dispatcher.counters.waiting -= 1
+            poll_s = min(LONGEST_POLL_S, poll_s * 1.5)
+
+    def _look_up(self, key: str) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+        """Return the cached response, if any, and otherwise who else is requesting it, if any.
+
+        With neither, the request is claimed by this gateway.
+        """
+        entry = self.cache.get(key, self._replaying)
+        if entry is not None or self._replaying:
+            return entry, None
+        holder = self._claims.acquire(key)
+        if holder is None and (entry := self.cache.get(key)) is not None:
+            self._claims.release(key)  # another run cached it just before
+        return entry, holder
+
+    async def _request(
+        self, key: str, request: dict[str, Any], body: dict[str, Any], group: str, stage: str
+    ) -> "_Found":
         if self._cache_failures >= MAX_CACHE_FAILURES:
             raise CallFailedError(
                 507,

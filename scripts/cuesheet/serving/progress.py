@@ -122,7 +122,7 @@ class Progress:
         now = self._clock()
         stats = self._stats()
         done = count_done(self._results, self._totals)
-        calls = int(stats["calls"]) - int(stats["in_flight"]) - int(stats["waiting"])
+        calls = int(stats["completed"])
         self._recent.append((now, calls))
         while len(self._recent) > 2 and now - self._recent[0][0] > RATE_WINDOW_S:
             self._recent.popleft()
@@ -143,8 +143,8 @@ class Progress:
             f"{self._calls_per_s():.1f} calls/s, {stats['cache_hits']} cached",
             f"{_short(tokens)} tokens",
         ]
-        if asked := int(stats["in_flight"]) + int(stats["waiting"]):
-            parts.append(f"{asked} asked")
+        if pending := int(stats["calls"]) - calls:
+            parts.append(f"{pending} pending")
         for trouble in ("retries", "failures"):
             if stats[trouble]:
                 parts.append(f"{stats[trouble]} {trouble}")

@@ -1,16 +1,10 @@
 """Shards: stable, even, complete; the lease on one; the seconds that are counted."""
 
 import json
-import os
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 
 from cuesheet.cluster.assignment import deal_out, read_assignment, size_of, write_assignment
-from cuesheet.cluster.lease import STALE_S, Lease, LeaseLostError
 from cuesheet.config.models import Config
 from cuesheet.errors import CuesheetError
 from cuesheet.serving.usage import Usage
@@ -98,69 +92,6 @@ def test_an_assignment_is_kept_until_the_size_is_changed(tmp_path):
 def test_ranges_are_read_back():
     assert to_ranges([7, 0, 1, 2]) == [[0, 2], [7, 7]]
     assert from_ranges(to_ranges(range(5))) == [0, 1, 2, 3, 4]
-
-
-# The lease
-
-
-HOLDER = """
-import sys, time
-from cuesheet.cluster.lease import Lease
-assert Lease(sys.argv[1], {"job_id": "17"}).try_acquire() is None
-print("held", flush=True)
-time.sleep(600)
-"""
-
-
-@pytest.fixture
-def holder(tmp_path, repository):
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(tmp_path / "lease")],
-        env={**os.environ, "PYTHONPATH": str(repository / "scripts")},
-        stdout=subprocess.PIPE,
-    )
-    assert process.stdout.readline() == b"held\n"
-    yield process
-    process.kill()
-    process.wait()
-
-
-def test_a_lease_is_free_as_soon_as_its_holder_on_this_machine_is_gone(tmp_path, holder):
-    lease = Lease(tmp_path / "lease", {"job_id": "18"})
-    assert lease.try_acquire()["job_id"] == "17"
-    holder.kill()
-    holder.wait()
-    assert lease.try_acquire() is None
-    lease.release()
-    assert not (tmp_path / "lease").exists()
-
-
-def elsewhere(path: Path) -> None:
-    """Make it look as if the holder were on another machine, whose processes are not seen here."""
-    path.write_text(json.dumps({**json.loads(path.read_text()), "host": "node7"}))
-
-
-def test_a_holder_elsewhere_is_over_when_it_has_been_silent(tmp_path, holder):
-    path = tmp_path / "lease"
-    elsewhere(path)
-    lease = Lease(path, {})
-    assert lease.try_acquire()["host"] == "node7"
-    past = time.time() - STALE_S - 5
-    os.utime(path, (past, past))
-    assert lease.try_acquire() is None
-
-
-def test_a_holder_that_was_taken_for_dead_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr("cuesheet.cluster.lease.BEAT_S", 0.0)
-    first, second = Lease(tmp_path / "lease", {}), Lease(tmp_path / "lease", {"job_id": "5"})
-    assert first.try_acquire() is None
-    first.beat()
-    (tmp_path / "lease").unlink()
-    assert second.try_acquire() is None
-    with pytest.raises(LeaseLostError, match="job 5"):
-        first.beat()
-    first.release()
-    assert (tmp_path / "lease").exists()
 
 
 # The seconds

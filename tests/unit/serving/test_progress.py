@@ -1,7 +1,12 @@
 """The progress line: what it counts, when it is printed."""
 
+import asyncio
 import io
 import json
+import re
+
+from chat_server import completion, serving
+from gateway_setup import chat, gateway_before
 
 from cuesheet.serving.progress import Progress, count_done
 
@@ -20,6 +25,7 @@ def finish(results, dataset, stage, episode):
 def stats(**changes):
     return {
         "calls": 0,
+        "completed": 0,
         "cache_hits": 0,
         "prompt_tokens": 0,
         "completion_tokens": 0,
@@ -71,7 +77,12 @@ def test_the_line_says_what_is_done_how_fast_and_what_is_left(tmp_path):
     finish(tmp_path, "a", "vqa", "000000")
     finish(tmp_path, "a", "validation", "000000")
     counts = stats(
-        calls=123, cache_hits=20, prompt_tokens=45_000, completion_tokens=123, server="ready"
+        calls=123,
+        completed=123,
+        cache_hits=20,
+        prompt_tokens=45_000,
+        completion_tokens=123,
+        server="ready",
     )
     now[0] = 110.0
     # 8 files in 10 s; 7 are left.
@@ -116,4 +127,27 @@ def test_only_answered_calls_are_counted_and_trouble_is_said(tmp_path):
     hanging = stats(calls=20, in_flight=12, waiting=8, retries=3)
     line = Progress(tmp_path, TOTALS, lambda: hanging, clock=lambda: next(times)).line()
     assert "0.0 calls/s" in line
-    assert "20 asked | 3 retries" in line
+    assert "20 pending | 3 retries" in line
+
+
+async def test_the_rate_is_never_negative_while_requests_are_read(tmp_path):
+    """A request that has arrived but waits for nothing yet is not a completed one."""
+    now = [0.0]
+    async with (
+        serving(lambda body, n: completion("x")) as server,
+        gateway_before(tmp_path, server.url) as gateway,
+    ):
+        progress = Progress(
+            tmp_path, TOTALS, gateway.gateway.snapshot, io.StringIO(), clock=lambda: now[0]
+        )
+        requests = [asyncio.create_task(gateway.ask(chat(str(n)))) for n in range(50)]
+        rates = []
+        while not all(request.done() for request in requests):
+            now[0] += 1.0
+            rates += re.findall(r"(\S+) calls/s", progress.line() or "")
+            await asyncio.sleep(0)
+        now[0] += 1.0
+        rates += re.findall(r"(\S+) calls/s", progress.line() or "")
+    assert gateway.counters.completed == 50
+    assert rates
+    assert min(map(float, rates)) >= 0.0
