@@ -182,7 +182,7 @@ vllm: $(VENV)/.test-installed .venv-vllm/.installed  ## Run the tests against re
 
 # LeRobot, which writes datasets for the tests and judges what Cuesheet writes.
 .PHONY: lerobot
-lerobot: $(VENV)/.test-installed .venv-lerobot/.installed  ## Run the tests against LeRobot's own tools
+lerobot: $(VENV)/.test-installed .venv-lerobot/v061/.installed  ## Run the tests against LeRobot's own tools
 	@$(BIN)/python -m pytest -m lerobot tests/workflow/test_lerobot.py $(PYTEST)
 
 .venv-lerobot/.installed: envs/lerobot-test.lock.txt tests/vllm_cpu_hook.py
@@ -194,6 +194,14 @@ lerobot: $(VENV)/.test-installed .venv-lerobot/.installed  ## Run the tests agai
 	@site="$$(.venv-lerobot/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"; \
 	cp tests/vllm_cpu_hook.py "$$site/"; \
 	echo "import vllm_cpu_hook" > "$$site/vllm_cpu_hook.pth"
+	@touch $@
+
+# LeRobot 0.6.1 renders the language rows. It declares Python 3.12, but tests/lerobot_on_311.py makes
+# it work with Python 3.11 too.
+.venv-lerobot/v061/.installed: .venv-lerobot/.installed
+	@rm -rf .venv-lerobot/v061
+	@.venv-lerobot/bin/python $(INSTALL) --no-deps --ignore-requires-python \
+	  --target .venv-lerobot/v061 lerobot==0.6.1
 	@touch $@
 
 .venv-lock/.installed:

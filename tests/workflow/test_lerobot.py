@@ -25,8 +25,9 @@ LANGUAGE = ("language_persistent", "language_events")
 def lerobot(*arguments: object, version: str = "0.4.4") -> str:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
     environment.pop("LD_LIBRARY_PATH", None)
-    if version == "0.3.3":
-        environment["PYTHONPATH"] = str(REPOSITORY / ".venv-lerobot" / "v21")
+    if version != "0.4.4":
+        folder = {"0.3.3": "v21", "0.6.1": "v061"}[version]
+        environment["PYTHONPATH"] = str(REPOSITORY / ".venv-lerobot" / folder)
     else:
         link = subprocess.run(
             [PYTHON, "-m", "cuesheet.media.torchcodec_libs"],
@@ -94,6 +95,55 @@ def without_language(root: Path, target: Path) -> Path:
     for path in target.glob("data/*/*.parquet"):
         pq.write_table(pq.read_table(path).drop_columns(list(LANGUAGE)), path)
     return target
+
+
+def rendered(root: Path, *options: str) -> list[dict]:
+    lines = lerobot("render", root, *options, version="0.6.1").splitlines()
+    return [json.loads(line) for line in lines if line[:1] == "{"]
+
+
+def expected_messages(results: Path, episode_index: int, cameras: list[str]) -> list[dict]:
+    """What each recipe has to say on every frame of an episode, from the files of the stages."""
+    files = {
+        stage: json.loads((results / stage / f"{episode_index:06d}.json").read_text())
+        for stage in ("plan", "interjections", "vqa")
+    }
+    keyframes = results / f"keyframes/{episode_index:06d}/keyframes.json"
+    times = json.loads(keyframes.read_text())["timestamps_s"]
+    rows = [row for data in files.values() for row in (*data["persistent"], *data["events"])]
+    subtasks = files["plan"]["subtasks"]
+    labels = [None, *(part["label"] for part in subtasks), None]
+    pairs = {(pair["frame_index"], pair["camera"]): pair for pair in files["vqa"]["pairs"]}
+    frames = []
+    for frame_index, time_s in enumerate(times):
+        active = {}
+        for row in sorted(rows, key=lambda row: row["timestamp"]):
+            if row["timestamp"] <= time_s:
+                active[row["style"]] = row["content"]
+        here = {row["style"]: row for row in rows if row["timestamp"] == time_s}
+        place = next(n for n, p in enumerate(subtasks, 1) if frame_index < p["end_frame"])
+        found = {name: active.get(name) for name in ("subtask", "plan", "memory")}
+        found |= {"previous": labels[place - 1], "next": labels[place + 1]}
+        found["interjection"] = here["interjection"]["content"] if "interjection" in here else None
+        found["speech"] = here[None]["tool_calls"] if None in here else None
+        for camera in cameras:
+            pair = pairs.get((frame_index, camera))
+            found[f"vqa {camera}"] = pair and [pair["question"], pair["answer"]]
+        frames.append(found)
+    return frames
+
+
+def said(name: str, messages: list[dict] | None) -> object:
+    """The part of rendered messages that a recipe is about; None if it rendered none."""
+    if messages is None:
+        return None
+    if name == "speech":
+        return messages[-1]["tool_calls"]
+    if name.startswith("vqa"):
+        (asked, answered) = messages
+        assert asked["content"][0] == {"type": "image", "feature": name.removeprefix("vqa ")}
+        return [asked["content"][1]["text"], json.loads(answered["content"])]
+    return messages[-1]["content"]
 
 
 def table_of(root: Path, part: str) -> dict[str, list]:
@@ -173,3 +223,46 @@ def test_lerobot_reads_frames_as_from_its_own_conversion(annotated, converted, t
     expected = loaded(without_language(converted, tmp_path / "theirs"), step)
     assert len(found) == len(range(0, total, step))
     assert found == expected
+
+
+def test_lerobot_061_renders_every_recipe_for_every_frame(finished_demo):
+    results = finished_demo.path / "results/demo_v3"
+    frames = rendered(results / "annotated")
+    assert [frame["index"] for frame in frames] == list(range(269))
+    cameras = sorted(frames[0]["shapes"])
+    assert {tuple(shape) for frame in frames for shape in frame["shapes"].values()} == {
+        (3, 224, 224)
+    }
+    for episode_index in range(4):
+        of_episode = [frame for frame in frames if frame["episode_index"] == episode_index]
+        expected = expected_messages(results, episode_index, cameras)
+        found = [
+            {name: said(name, messages) for name, messages in frame["messages"].items()}
+            for frame in of_episode
+        ]
+        assert found == expected
+        plan = json.loads((results / f"plan/{episode_index:06d}.json").read_text())
+        rephrasings = {r["content"] for r in plan["persistent"] if r["style"] == "task_aug"}
+        told = {frame["messages"]["subtask"][0]["content"] for frame in of_episode}
+        assert len(told) > 1
+        assert told <= rephrasings
+        assert {frame["task"] for frame in of_episode} == {plan["task"]["text"]}
+    count = sum(m is not None for frame in frames for m in frame["messages"].values())
+    print(f"demo_v3: {len(frames)} frames, {count} messages rendered by LeRobot 0.6.1, 0 differ")
+
+
+def test_lerobot_061_renders_what_was_converted_from_v21(annotated):
+    _, ours = annotated
+    frames = rendered(ours, "no-video")
+    total = json.loads((ours / "meta/info.json").read_text())["total_frames"]
+    assert [frame["index"] for frame in frames] == list(range(total))
+    assert all(frame["messages"]["subtask"] for frame in frames)
+    assert any(frame["messages"]["speech"] for frame in frames)
+
+
+def test_lerobot_061_renders_a_blend_of_recipes_in_a_dataloader(finished_demo):
+    lines = lerobot("batches", finished_demo.path / "results/demo_v3/annotated", version="0.6.1")
+    batches = [json.loads(line) for line in lines.splitlines() if line[:1] == "{"]
+    assert len(batches) == 9  # of at most 32 of 269 frames
+    assert all(len(set(batch["sizes"])) == 1 and batch["sizes"][0] > 0 for batch in batches)
+    assert all(batch["roles"] == ["assistant", "user"] for batch in batches)
