@@ -13,7 +13,7 @@ from cuesheet import files, job_log
 from cuesheet.annotate import plan
 from cuesheet.annotate.segmentation import CutClip
 from cuesheet.annotate.stage import Stage, open_stage
-from cuesheet.artifacts.corrections import GivenSubtasks, cover
+from cuesheet.artifacts.corrections import ExternalSubtasks, cover
 from cuesheet.artifacts.episode import Episode
 from cuesheet.config.models import PlanConfig
 
@@ -41,11 +41,11 @@ async def annotate(
         return stage.result(**parts)
 
 
-def _given(given: Mapping[str, Any], root: str, stage: Stage) -> GivenSubtasks | None:
+def _given(given: Mapping[str, Any], root: str, stage: Stage) -> ExternalSubtasks | None:
     """Subtasks of a correction (`spans`), or those of a column of the dataset if it has any."""
     episode = stage.episode
     if "spans" in given:
-        return GivenSubtasks("correction", cover(given["spans"], episode))
+        return ExternalSubtasks("correction", cover(given["spans"], episode))
     from cuesheet.dataset.subtask_labels import read_subtasks  # imports pyarrow
 
     place = (Path(root), given["data_file"], episode.episode_index)
@@ -55,7 +55,7 @@ def _given(given: Mapping[str, Any], root: str, stage: Stage) -> GivenSubtasks |
             f"{given['column']}: {unlabeled} of {episode.length} frames have no subtask; "
             + ("they go to a neighbor" if subtasks else "the model is asked instead")
         )
-    return GivenSubtasks("dataset", subtasks) if subtasks else None
+    return ExternalSubtasks("dataset", subtasks) if subtasks else None
 
 
 def _cutter(clip: str, episode: Episode) -> CutClip:

@@ -17,7 +17,7 @@ from cuesheet.annotate.segmentation import (
 )
 from cuesheet.annotate.stage import Stage
 from cuesheet.annotate.task_text import choose_task, write_task_rows
-from cuesheet.artifacts.corrections import GivenSubtasks
+from cuesheet.artifacts.corrections import ExternalSubtasks
 from cuesheet.artifacts.episode import Keyframe
 from cuesheet.artifacts.subtasks import Subtask, join_windows, remaining_plan
 from cuesheet.config.models import FramesConfig, PlanConfig
@@ -33,7 +33,7 @@ async def annotate(
     *,
     camera: str | None,
     cut_clip: CutClip | None,
-    given: GivenSubtasks | None = None,
+    given: ExternalSubtasks | None = None,
 ) -> dict[str, Any]:
     """Fill `stage` with the rows of the plan; the other parts of its JSON file are returned.
 
@@ -76,7 +76,7 @@ async def _find_subtasks(
     grid: Sequence[Keyframe],
     cut_clip: CutClip | None,
     task: str,
-    given: GivenSubtasks | None,
+    given: ExternalSubtasks | None,
 ) -> tuple[list[Subtask], dict[str, Any]]:
     """The given subtasks, or those that the model sees; and what is told of their samples."""
     if given is not None:

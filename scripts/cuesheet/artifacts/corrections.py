@@ -90,7 +90,7 @@ class Correction(_Exact):
 
 
 @dataclass(frozen=True)
-class GivenSubtasks:
+class ExternalSubtasks:
     """Subtasks that come from a person or the dataset instead of the model."""
 
     source: Literal["correction", "dataset"]

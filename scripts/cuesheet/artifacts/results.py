@@ -14,7 +14,7 @@ from cuesheet.artifacts.stage_files import (
     Call,
     Provenance,
     Sample,
-    Subtask,
+    SubtaskRecord,
     ValidationFile,
     VqaPair,
     read_stage_file,
@@ -31,7 +31,7 @@ class EpisodeView:
     episode_index: int
     keyframes: Episode
     validation: ValidationFile
-    subtasks: list[Subtask] = field(default_factory=list)
+    subtasks: list[SubtaskRecord] = field(default_factory=list)
     agreement: float | None = None  # of the samples that the subtasks are made of
     samples: list[Sample] = field(default_factory=list)
     persistent: list[LanguageRow] = field(default_factory=list)

@@ -26,8 +26,11 @@ class File(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True)
 
 
-class Subtask(File):
-    """Frames [start_frame, end_frame), seconds [start_s, end_s)."""
+class SubtaskRecord(File):
+    """A subtask as files hold it: frames [start_frame, end_frame), seconds [start_s, end_s).
+
+    `artifacts.subtasks.Subtask.as_json` writes it.
+    """
 
     start_frame: int
     end_frame: int
@@ -42,7 +45,7 @@ class Sample(File):
 
     temperature: float
     seed: int
-    subtasks: list[Subtask]
+    subtasks: list[SubtaskRecord]
 
 
 class VqaPair(File):
@@ -97,7 +100,7 @@ class StageFile(File):
     events: list[LanguageRow]
     warnings: list[str] = Field(default_factory=list)
     task: Task = Field(default_factory=Task)
-    subtasks: list[Subtask] = Field(default_factory=list)
+    subtasks: list[SubtaskRecord] = Field(default_factory=list)
     subtasks_from: Literal["model", "correction", "dataset"] = "model"
     agreement: float | None = None  # of the segmentation samples, over the episode
     samples: list[Sample] = Field(default_factory=list)

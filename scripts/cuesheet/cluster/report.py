@@ -68,10 +68,10 @@ def say_unfinished(
 
 
 def _about(plan: ShardPlan, shard: str, run: str) -> list[str]:
-    state = read_json(plan.layout.shard_state(shard))
+    state = files.read_json(plan.layout.shard_state(shard))
     if not state or state.get("run") != run:
         return []
-    marker = read_json(Path(plan.marker(shard)))
+    marker = files.read_json(Path(plan.marker(shard)))
     if marker is not None:
         failed = [int(name) for name in marker["failed"]]
         if not failed:
@@ -131,12 +131,3 @@ def _was_out_of_memory(log: str) -> bool:
         return _MEMORY.search(Path(log).read_bytes()[-SLURM_LOG_TAIL:]) is not None
     except OSError:
         return False
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON file of ours; None where it is not there or not whole."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None

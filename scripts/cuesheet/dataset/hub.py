@@ -7,7 +7,6 @@ through one link, `.cuesheet/hub/{dataset}`, whose path is the same for every co
 files do not count as changed. Nothing is written below the link.
 """
 
-import json
 import os
 import re
 from collections.abc import Collection, Iterator
@@ -18,7 +17,7 @@ from typing import Any
 
 from cuesheet.config.hub_address import HubDataset
 from cuesheet.errors import CuesheetError
-from cuesheet.files import write_json
+from cuesheet.files import read_json, write_json
 
 FOLDER = Path(".cuesheet") / "hub"
 
@@ -95,11 +94,9 @@ def source_of(results: Path, folder: Path = FOLDER) -> dict[str, Any] | None:
 
 
 def _read_state(name: str, folder: Path = FOLDER) -> dict[str, Any] | None:
-    try:
-        state = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        return {key: state[key] for key in ("dataset", "commit", "snapshot")}
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    state, keys = read_json(folder / f"{name}.json"), ("dataset", "commit", "snapshot")
+    is_state = isinstance(state, dict) and all(key in state for key in keys)
+    return {key: state[key] for key in keys} if is_state else None
 
 
 def _linked(name: str, snapshot: Path) -> Path:

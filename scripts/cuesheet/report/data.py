@@ -10,7 +10,7 @@ from typing import Any
 from cuesheet.artifacts.failures import episode_failures
 from cuesheet.artifacts.results import EpisodeView, annotated_episodes, read_view
 from cuesheet.artifacts.source_changes import read_changes
-from cuesheet.artifacts.stage_files import Provenance, Subtask, VqaPair
+from cuesheet.artifacts.stage_files import Provenance, SubtaskRecord, VqaPair
 from cuesheet.evaluation.labels import first_verb, parse_label
 
 SAMPLES_PER_GROUP = 3
@@ -37,7 +37,7 @@ class Agreement:
     task: str
     value: float
     samples: int
-    least: Subtask
+    least: SubtaskRecord
 
 
 @dataclass

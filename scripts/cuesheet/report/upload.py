@@ -6,7 +6,6 @@ dataset format, because LeRobot looks up datasets by this tag.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from cuesheet.dataset import hub
 from cuesheet.dataset.metadata import Dataset, read_dataset
 from cuesheet.dataset.source_files import is_format_file
 from cuesheet.errors import CuesheetError
+from cuesheet.files import read_json
 from cuesheet.report.card import make_card
 
 # Files per folder that `push` lists on the terminal.
@@ -111,12 +111,12 @@ def _read(results: Path) -> tuple[Dataset, Mapping[str, Any]]:
     """The finished dataset and its summary. Raises CuesheetError where either is not whole."""
     layout = Layout(results)
     path = layout.summary
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    summary = read_json(path)
+    if summary is None:
         raise CuesheetError(
-            f"{path} is not there: the run of this dataset is not finished; run it to its end first"
-        ) from None
+            f"{path} does not exist or is damaged: the run of this dataset is not finished; finish "
+            "it first"
+        )
     dataset = read_dataset(layout.annotated, layout.dataset)
     files = dataset.files_of((e.episode_index for e in dataset.episodes), include_excluded=True)
     absent = [file for file in files if not dataset.has_file(file)]
