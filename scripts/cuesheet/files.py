@@ -1,6 +1,7 @@
 """Files that appear whole or not at all."""
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -17,6 +18,8 @@ from cuesheet.errors import DiskFullError
 
 # Temporary files carry the computer and process that write them: see `remove_leftovers`.
 _OWNER = re.sub(r"[^A-Za-z0-9_]", "_", socket.gethostname())
+_OWNER_HASH = hashlib.sha256(_OWNER.encode()).hexdigest()[:8]
+_FOLDER = re.compile(r"\.?cuesheet-(?P<owner>[0-9a-f]{8})-(?P<pid>\d+)-.{8}")
 _TEMPORARY = re.compile(r"\..+\.(?P<owner>[A-Za-z0-9_]+)-(?P<pid>\d+)\.[a-z0-9_]{8}(\.[^.]+)?")
 
 
@@ -134,6 +137,47 @@ def remove_leftovers(folder: Path) -> int:
             if match and match["owner"] == _OWNER and not psutil.pid_exists(int(match["pid"])):
                 (Path(directory) / name).unlink(missing_ok=True)
                 removed += 1
+    return removed
+
+
+def make_temporary_folder(parent: Path | None = None, *, hidden: bool = False) -> Path:
+    """Create a folder that `remove_temporary_folders` removes if this process is killed.
+
+    `parent`: default: the system's folder for temporary files. The name is short, because the path
+    of a socket has at most 107 bytes.
+    """
+    prefix = f"{'.' * hidden}cuesheet-{_OWNER_HASH}-{os.getpid()}-"
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+
+
+@contextmanager
+def temporary_folder(parent: Path | None = None, *, hidden: bool = False) -> Iterator[Path]:
+    """Yield a new folder (see `make_temporary_folder`), which is removed in the end."""
+    folder = make_temporary_folder(parent, hidden=hidden)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_temporary_folders(parent: Path | None = None) -> int:
+    """Remove the temporary folders of this machine's killed processes; return their number."""
+    import psutil
+
+    removed = 0
+    where = parent or Path(tempfile.gettempdir())
+    try:
+        entries = list(where.iterdir())
+    except OSError:
+        return 0
+    for path in entries:
+        match = _FOLDER.fullmatch(path.name)
+        if not match or match["owner"] != _OWNER_HASH or psutil.pid_exists(int(match["pid"])):
+            continue
+        if path.is_symlink():
+            continue
+        shutil.rmtree(path, ignore_errors=True)  # another user's folder stays
+        removed += not path.exists()
     return removed
 
 

@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from cuesheet.errors import CuesheetError
-from cuesheet.files import atomic_path, read_json, remove_leftovers, write_json
+from cuesheet.files import (
+    atomic_path,
+    read_json,
+    remove_leftovers,
+    remove_temporary_folders,
+    temporary_folder,
+    write_json,
+)
 
 KILLED = """
 import sys, time
@@ -44,6 +51,46 @@ def test_temporary_files_of_a_killed_process_are_removed_and_no_others(tmp_path)
     assert temporary.exists()
     assert remove_leftovers(tmp_path) == 1
     assert sorted(clips.iterdir()) == [hidden, other_computer]
+
+
+KILLED_WITH_FOLDER = """
+import sys, time
+from pathlib import Path
+from cuesheet.files import make_temporary_folder
+folder = make_temporary_folder(Path(sys.argv[1]))
+(folder / "socket").touch()
+print(folder, flush=True)
+time.sleep(60)
+"""
+
+
+def test_temporary_folders_of_a_killed_process_are_removed_and_no_others(tmp_path):
+    command = [sys.executable, "-c", KILLED_WITH_FOLDER, str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    folder = Path(process.stdout.readline().strip())
+    others = [tmp_path / "cuesheet-0badc0de-1-abcdefgh", tmp_path / "cuesheet-results"]
+    for other in others:
+        other.mkdir()
+    try:
+        assert remove_temporary_folders(tmp_path) == 0
+        assert (folder / "socket").exists()
+        assert folder.stat().st_mode & 0o777 == 0o700
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert remove_temporary_folders(tmp_path) == 1
+    assert sorted(tmp_path.iterdir()) == sorted(others)
+
+
+def test_a_link_in_place_of_a_temporary_folder_is_not_followed(tmp_path):
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target/file").touch()
+    with temporary_folder(tmp_path) as folder:
+        name = folder.name
+    link = tmp_path / name.replace(f"-{os.getpid()}-", f"-{2**22 + 1}-")
+    link.symlink_to(tmp_path / "target")
+    assert remove_temporary_folders(tmp_path) == 0
+    assert (tmp_path / "target/file").exists()
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])

@@ -8,6 +8,7 @@ from pathlib import Path
 from cuesheet.cluster.job import OUTER_RUN_VARIABLE
 from cuesheet.cluster.plan import ShardPlan
 from cuesheet.cluster.report import say_unfinished, start_record
+from cuesheet.files import remove_temporary_folders
 from cuesheet.serving import job_server, lifecycle
 from cuesheet.serving.accounting import account_of, read_usages
 from cuesheet.vlm.gateway_client import SERVER_FILE_VARIABLE, SHARED_FOLDER_VARIABLE
@@ -60,6 +61,7 @@ class Session:
             raise
 
     def _start(self, use_job_server: bool) -> str | None:
+        remove_temporary_folders()
         if self._run.shard is None:
             # The index belongs to the outer run, because shards run at the same time.
             for dataset in self._run.datasets.values():

@@ -18,7 +18,7 @@ from cuesheet.artifacts.language import LANGUAGE_COLUMNS, LANGUAGE_FEATURE, SAY_
 from cuesheet.dataset.metadata import Dataset
 from cuesheet.dataset.source_files import find_source_files
 from cuesheet.errors import CuesheetError
-from cuesheet.files import atomic_path, write_json
+from cuesheet.files import atomic_path, private_path, write_json
 
 _WAYS = {"hardlink": ("hardlink", "symlink", "copy"), "symlink": ("symlink", "copy")}
 
@@ -221,8 +221,7 @@ def _make(real: Path, target: Path, way: str) -> None:
             status = real.stat()
             os.utime(temporary, ns=(status.st_atime_ns, status.st_mtime_ns))
         return
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.link")
-    temporary.unlink(missing_ok=True)
+    temporary = private_path(target)
     try:
         if way == "hardlink":
             os.link(real, temporary)

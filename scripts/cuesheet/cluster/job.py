@@ -12,12 +12,10 @@ import math
 import os
 import re
 import resource
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -187,12 +185,13 @@ class ShardJob:
         if self.scratch is None:
             yield {}
             return
-        folder = tempfile.mkdtemp(prefix="cuesheet-", dir=scratch.resolve(self.scratch))
-        try:
-            yield {scratch.SCRATCH_VARIABLE: folder}
-        finally:
-            scratch.unlink_images(self.results, self.episodes)
-            shutil.rmtree(folder, ignore_errors=True)
+        disk = scratch.resolve(self.scratch)
+        files.remove_temporary_folders(disk)
+        with files.temporary_folder(disk) as folder:
+            try:
+                yield {scratch.SCRATCH_VARIABLE: str(folder)}
+            finally:
+                scratch.unlink_images(self.results, self.episodes)
 
     def _run_inner(
         self, command: Sequence[str], variables: Mapping[str, str], lease: Lease, parent: int

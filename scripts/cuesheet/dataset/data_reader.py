@@ -7,7 +7,6 @@ string is held once.
 """
 
 import itertools
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from cuesheet.artifacts.language import EVENTS_COLUMN, LANGUAGE_COLUMNS, PERSIST
 from cuesheet.artifacts.language_arrow import EVENTS_TYPE, PERSISTENT_DICTIONARY_TYPE
 from cuesheet.artifacts.sampling import shortest_float32
 from cuesheet.errors import CuesheetError
+from cuesheet.files import temporary_file
 
 # Frames whose persistent lists are in memory at once: enough to keep the work per batch small, few
 # enough to stay in the processor's cache.
@@ -164,12 +164,14 @@ class _HeldRows:
         return pa.concat_tables(tables)
 
     def _moved_to_file(self) -> pa.Table:
-        with tempfile.NamedTemporaryFile(dir=self._folder, prefix=".", suffix=".rows") as file:
-            with pa.ipc.new_file(file, self._batches[0].schema) as writer:
+        with temporary_file(Path(self._folder) / "data.rows") as (handle, path):
+            with (
+                open(handle, "wb", closefd=False) as file,
+                pa.ipc.new_file(file, self._batches[0].schema) as writer,
+            ):
                 for batch in self._batches:
                     writer.write_batch(batch)
-            file.flush()
-            return pa.ipc.open_file(pa.memory_map(file.name)).read_all()
+            return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
 
 
 class SourceLanguage:

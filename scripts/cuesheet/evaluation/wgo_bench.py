@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from cuesheet.errors import CuesheetError
 from cuesheet.evaluation.references import wgo_rows
+from cuesheet.files import remove_temporary_folders, temporary_folder
 from cuesheet.media.ffmpeg import run_ffmpeg
 
 CAMERA = "observation.images.main"
@@ -57,8 +58,9 @@ def convert(
     if rows is None:
         raise CuesheetError(f"{source} has no columns id and segments, as WGO-Bench has.")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as name:
-        folder = Path(name) / "dataset"
+    remove_temporary_folders(target.parent)
+    with temporary_folder(target.parent, hidden=True) as temporary:
+        folder = temporary / "dataset"
         lengths, tasks = [], []
         for index, row in enumerate(progress(rows)):
             video = folder / _video_path(index)

@@ -8,7 +8,6 @@ is removed.
 """
 
 import dataclasses
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,7 +17,7 @@ from typing import Any
 import av
 
 from cuesheet.errors import CuesheetError
-from cuesheet.files import atomic_path
+from cuesheet.files import atomic_path, temporary_folder
 from cuesheet.media.decode import RgbFrame, any_pts, ffmpeg_input
 from cuesheet.media.ffmpeg import passthrough_options, run_ffmpeg, write_frames
 from cuesheet.media.packets import (
@@ -101,8 +100,8 @@ class ClipCutter:
         if (start_frame, end_frame) == (0, len(frames.pts)):
             return self._path.read_bytes()
         part = dataclasses.replace(frames, pts=frames.pts[start_frame:end_frame])
-        with tempfile.TemporaryDirectory(prefix="cuesheet-") as folder:
-            target = Path(folder) / "part.mp4"
+        with temporary_folder() as folder:
+            target = folder / "part.mp4"
             write_clip(target, part, ClipSettings(copied=frozenset()))
             return target.read_bytes()
 

@@ -24,10 +24,10 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import traceback
 from pathlib import Path
 
+from cuesheet.files import make_temporary_folder
 from cuesheet.job_log import USAGE_VARIABLE, correct_benchmarks
 
 SWITCH = "CUESHEET_JOB_SERVER"  # "off": every job starts its own Python
@@ -46,7 +46,7 @@ class JobServer:
 
     def __init__(self, folder: Path | str) -> None:
         """Start the server; its log and the usage of its jobs are written to `folder`."""
-        self._sockets = Path(tempfile.mkdtemp(prefix="cuesheet-jobs-"))
+        self._sockets = make_temporary_folder()
         self.socket = self._sockets / "socket"
         self._usage = Path(folder).resolve() / "job_usage.jsonl"
         os.environ[USAGE_VARIABLE] = str(self._usage)

@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cuesheet import files
+from cuesheet.process_status import is_running
 
 _KEPT_RUNS = 50
 # Processes that this one started, by server.json: kept so that they can be reaped.
@@ -53,7 +55,12 @@ def start(config: dict[str, Any], run_root: Path | str) -> Path:
         )
     _started[server_file] = process
     first = {"state": "starting", "url": None, "api_key": None, "pid": process.pid}
-    first |= {"parent_pid": os.getpid(), "error": None, "logs": {"supervisor": str(log_file)}}
+    first |= {
+        "host": socket.gethostname(),
+        "parent_pid": os.getpid(),
+        "error": None,
+        "logs": {"supervisor": str(log_file)},
+    }
     try:
         files.write_json(server_file, first, mode=0o600)
     finally:
@@ -66,12 +73,17 @@ def _forget_old_runs(run_root: Path) -> None:
     """Delete the folders (logs, server.json) of ended runs but the last few."""
     oldest = sorted(folder for folder in run_root.iterdir() if folder.is_dir())[:-_KEPT_RUNS]
     for folder in oldest:
-        try:
-            state = json.loads((folder / "server.json").read_bytes())["state"]
-        except (OSError, ValueError, KeyError):
-            continue
-        if state in ("stopped", "failed"):
+        state = files.read_json(folder / "server.json")
+        if isinstance(state, dict) and _has_ended(state):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _has_ended(state: dict[str, Any]) -> bool:
+    """Return whether the supervisor of a server.json has ended, if need be by being killed."""
+    if state.get("state") in ("stopped", "failed"):
+        return True
+    is_here = state.get("host") == socket.gethostname()
+    return is_here and not is_running(state.get("pid"), state.get("pid_created"))
 
 
 def stop(server_file: Path | str, timeout_s: float = 15.0) -> None:

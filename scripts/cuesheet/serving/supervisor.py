@@ -13,6 +13,7 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -52,6 +53,7 @@ class ServerFile:
             "state": "starting",
             "url": None,
             "api_key": None,
+            "host": socket.gethostname(),
             "pid": os.getpid(),
             "pid_created": psutil.Process().create_time(),
             "parent_pid": parent_pid,

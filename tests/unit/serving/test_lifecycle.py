@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -474,11 +475,14 @@ def test_folders_of_ended_runs_do_not_pile_up(tmp_path):
     for number in range(lifecycle._KEPT_RUNS + 5):
         folder = runs / f"20200101-0000{number:02d}-1-a"
         folder.mkdir(parents=True)
-        state = "ready" if number == 1 else "stopped"
-        (folder / "server.json").write_text(json.dumps({"state": state}))
+        state = {"state": "ready" if number in (1, 2) else "stopped"}
+        if number == 2:  # its supervisor was killed on this machine
+            state |= {"host": socket.gethostname(), "pid": 2**22 + 1}
+        (folder / "server.json").write_text(json.dumps(state))
     started = lifecycle.start(settings(tmp_path), runs)
     lifecycle.stop(started)
     left = sorted(folder.name for folder in runs.iterdir())
     assert len(left) == lifecycle._KEPT_RUNS + 1
     assert started.parent.name in left
     assert left[0] == "20200101-000001-1-a"  # as far as its file says, it still runs
+    assert "20200101-000002-1-a" not in left
