@@ -91,3 +91,5 @@ include: "rules/annotate.smk"
 include: "rules/assemble.smk"
 include: "rules/cluster.smk"
 include: "rules/report.smk"
+
+tell_estimate()

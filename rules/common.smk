@@ -148,8 +148,10 @@ def shard_plan(wildcards):
 
 def shard_params(wildcards, targets):
     """Return what a shard's job needs besides what determines its output."""
+    episodes = shard_plan(wildcards).worked_on(wildcards.shard)
     return {
-        "episodes": shard_plan(wildcards).worked_on(wildcards.shard),
+        "episodes": episodes,
+        "share": len(episodes) / max(1, sum(len(d.worked_on) for d in RUN.datasets.values())),
         "stages": RUN.stages,
         "targets": targets,
         "results": results_of(wildcards),

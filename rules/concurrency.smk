@@ -81,6 +81,22 @@ def tell(text):
         print(text, file=sys.stderr, flush=True)
 
 
+def tell_estimate():
+    """On a dry run, print what the run will cost.
+
+    `workflow.dryrun` is known only after the rules are read, when no hook runs on a dry run.
+    """
+    if not workflow.output_settings.dryrun or not workflow.is_main_process or SHARD_FILE:
+        return
+    if CONFIG.vlm.serve == "replay" or not RUN.stages:
+        return
+    from cuesheet.app.estimate_text import as_line
+    from cuesheet.workflow.estimate import estimate_run
+
+    for estimate in as_workflow_error(estimate_run)(RUN):
+        tell(f"Cuesheet: {as_line(estimate, RUN)}")
+
+
 def use_job_server(prefix):
     """Run the scripts of local jobs through the run's job server."""
     shell.prefix(prefix.replace("{", "{{").replace("}", "}}"))

@@ -1,5 +1,6 @@
 """Contact sheets: many frames in one picture, the time burned into each tile."""
 
+import functools
 import io
 import math
 from collections.abc import Sequence
@@ -17,11 +18,31 @@ TEXT_HEIGHT = 0.12
 
 @dataclass(frozen=True)
 class Sheet:
-    """A picture and the times (s) of its tiles in reading order."""
+    """A grid of frames in reading order; the image is drawn when it is first used."""
 
-    image: Image.Image
-    times_s: tuple[float, ...]
+    frames: tuple[Keyframe, ...]
     columns: int
+    tile_size: tuple[int, int]  # width and height (px)
+
+    @property
+    def times_s(self) -> tuple[float, ...]:
+        return tuple(frame.timestamp_s for frame in self.frames)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the image (px)."""
+        rows = math.ceil(len(self.frames) / self.columns)
+        return self.columns * self.tile_size[0], rows * self.tile_size[1]
+
+    @functools.cached_property
+    def image(self) -> Image.Image:
+        """The image. Tiles that are left over in the last row are black."""
+        image = Image.new("RGB", self.size)
+        width, height = self.tile_size
+        for position, frame in enumerate(self.frames):
+            row, column = divmod(position, self.columns)
+            image.paste(_tile(frame, self.tile_size), (column * width, row * height))
+        return image
 
 
 def _tile(frame: Keyframe, size: tuple[int, int]) -> Image.Image:
@@ -42,22 +63,16 @@ def _tile(frame: Keyframe, size: tuple[int, int]) -> Image.Image:
 def compose(
     frames: Sequence[Keyframe], *, columns: int, per_sheet: int, tile_width: int
 ) -> list[Sheet]:
-    """Lay `frames` out in sheets of at most `per_sheet` tiles, `columns` a row.
+    """Arrange `frames` in sheets of at most `per_sheet` tiles, `columns` per row.
 
-    All tiles are `tile_width` px wide, their height keeps the frame's aspect ratio. Tiles
-    that are left over in the last row are black.
+    All tiles are `tile_width` px wide; their height keeps the aspect ratio of the frames.
     """
-    sheets = []
     across = min(columns, len(frames))
+    sheets = []
     for start in range(0, len(frames), per_sheet):
         part = frames[start : start + per_sheet]
         height = max(1, round(tile_width * part[0].height / part[0].width))
-        rows = math.ceil(len(part) / across)
-        image = Image.new("RGB", (across * tile_width, rows * height))
-        for position, frame in enumerate(part):
-            row, column = divmod(position, across)
-            image.paste(_tile(frame, (tile_width, height)), (column * tile_width, row * height))
-        sheets.append(Sheet(image, tuple(frame.timestamp_s for frame in part), across))
+        sheets.append(Sheet(tuple(part), across, (tile_width, height)))
     return sheets
 
 

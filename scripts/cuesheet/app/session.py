@@ -1,17 +1,23 @@
 """What a run starts before its first job and stops after its last."""
 
 import os
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from cuesheet.app.estimate_text import short_text
 from cuesheet.cluster.job import OUTER_RUN_VARIABLE
 from cuesheet.cluster.plan import ShardPlan
 from cuesheet.cluster.report import say_unfinished, start_record
+from cuesheet.errors import CuesheetError
 from cuesheet.files import remove_temporary_folders
 from cuesheet.serving import job_server, lifecycle
 from cuesheet.serving.accounting import account_of, read_usages
 from cuesheet.vlm.gateway_client import SERVER_FILE_VARIABLE, SHARED_FOLDER_VARIABLE
+from cuesheet.workflow.estimate import Range, estimate_run
 from cuesheet.workflow.run import Run, RunDataset
 
 RUNS = Path(".cuesheet") / "runs"
@@ -46,6 +52,8 @@ class Session:
         self._shard_plans = shard_plans
         self._job_server: job_server.JobServer | None = None
         self._created_at = time.time()
+        self._estimate: Range | None = None  # of the whole run, before it started
+        self._estimating: threading.Thread | None = None
 
     def start(self, *, use_job_server: bool = True) -> str | None:
         """Check the sources that changed, then start the servers.
@@ -66,6 +74,8 @@ class Session:
             # The index belongs to the outer run, because shards run at the same time.
             for dataset in self._run.datasets.values():
                 dataset.refresh_index()
+            self._estimating = threading.Thread(target=self._make_estimate, daemon=True)
+            self._estimating.start()
         if self._shard_plans is not None:
             os.environ[OUTER_RUN_VARIABLE] = start_record(self._shard_plans)
             return None
@@ -80,6 +90,12 @@ class Session:
             return None
         self._job_server = job_server.JobServer(server_file.parent)
         return self._job_server.shell_prefix
+
+    def _make_estimate(self) -> None:
+        try:
+            self._estimate = sum((e.total for e in estimate_run(self._run)), Range())
+        except CuesheetError:
+            self._estimate = None  # the jobs report what is wrong
 
     def stop(self, *, finished: bool) -> None:
         """Stop the servers. If the run is not finished, say how to continue."""
@@ -111,10 +127,29 @@ class Session:
         if self._run.shard is None:
             now = time.time()
             usages = [use for use in read_usages(RUNS) if use["updated_at"] >= self._created_at]
+            self._print_requests(usages)
             for name in self._run.datasets:
                 account = account_of(usages, name, now)
                 if account.calls:
                     self._tell(f"Cuesheet: {name}: {account.as_text()}")
+
+    def _print_requests(self, usages: Sequence[Mapping[str, Any]]) -> None:
+        """Print what this run requested, and what was estimated before."""
+        sent = Counter[str]()
+        for use in usages:
+            sent.update(use.get("sent") or {})
+        if self._estimating is not None:
+            self._estimating.join()
+        if not sent["requests"]:
+            self._tell("Cuesheet: this run sent no requests: all replies were in the cache")
+            return
+        text = (
+            f"Cuesheet: this run sent {sent['requests']:,} requests: {sent['prompt_tokens']:,} "
+            f"prompt tokens, {sent['completion_tokens']:,} reply tokens"
+        )
+        if self._estimate is not None:
+            text += f" (estimated: {short_text(self._estimate)})"
+        self._tell(text)
 
 
 def _summary(dataset: RunDataset) -> str:

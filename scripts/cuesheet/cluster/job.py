@@ -30,6 +30,7 @@ from cuesheet.cluster.plan import complete_episodes
 from cuesheet.errors import CuesheetError, SurroundingsError
 from cuesheet.lease import Lease, LeaseLostError, describe
 from cuesheet.media import scratch
+from cuesheet.serving.budget import share_of_budget
 from cuesheet.serving.usage import job_id
 from cuesheet.text import to_ranges
 from cuesheet.vlm.gateway_client import SERVER_FAILED, SERVER_FILE_VARIABLE
@@ -66,6 +67,7 @@ class ShardJob:
     log: str
     results: Path
     jobs: int
+    share: float = 1.0  # of the run's episodes
     scratch: str | None = None
     stopped_by: str | None = None
     _state: dict[str, Any] = field(default_factory=dict)
@@ -84,6 +86,7 @@ class ShardJob:
             log=log,
             results=Path(work["results"]),
             jobs=max(1, math.ceil(cpus * work["jobs_per_cpu"])),
+            share=work["share"],
             scratch=work["scratch"],
         )
 
@@ -162,7 +165,7 @@ class ShardJob:
         private = Path(".cuesheet") / "shards" / self.dataset
         private.mkdir(parents=True, exist_ok=True, mode=0o700)
         config_file = private / f"{self.shard}.config.json"
-        files.write_json(config_file, dict(config), mode=0o600)
+        files.write_json(config_file, share_of_budget(config, self.share), mode=0o600)
         about = {"dataset": self.dataset, "shard": self.shard, "episodes": list(self.episodes)}
         self._about_file = private / f"{self.shard}.shard.json"
         files.write_json(self._about_file, about)

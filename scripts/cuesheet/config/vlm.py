@@ -191,6 +191,37 @@ def _split(command: str | list[str]) -> list[str]:
         raise ValueError(f"the command cannot be split into words: {error}") from error
 
 
+class PriceConfig(Section):
+    """What the model costs, in any currency. Only for the estimate and the budget."""
+
+    input: float = Field(default=0.0, ge=0, description="Price of a million prompt tokens.")
+    output: float = Field(default=0.0, ge=0, description="Price of a million reply tokens.")
+    gpu_hour: float = Field(
+        default=0.0, ge=0, description="Price of a GPU for an hour; needs `vlm.throughput`."
+    )
+
+
+class ThroughputConfig(Section):
+    """Tokens per second of all servers together. Only for the estimate."""
+
+    input: float | None = Field(default=None, gt=0, description="Prompt tokens per second.")
+    output: float | None = Field(default=None, gt=0, description="Reply tokens per second.")
+
+
+class BudgetConfig(Section):
+    """Limits of one run. A run that reaches one stops sending requests and keeps what it has."""
+
+    requests: int | None = Field(default=None, ge=1, description="Most requests; null: no limit.")
+    tokens: int | None = Field(
+        default=None, ge=1, description="Most prompt and reply tokens; null: no limit."
+    )
+    cost: float | None = Field(
+        default=None,
+        gt=0,
+        description="Highest cost by `vlm.price.input` and `output`; null: no limit.",
+    )
+
+
 class VlmConfig(Section):
     """The vision-language model and its server."""
 
@@ -273,6 +304,9 @@ class VlmConfig(Section):
             "`auto`: by model family."
         ),
     )
+    price: PriceConfig = PriceConfig()
+    throughput: ThroughputConfig = ThroughputConfig()
+    budget: BudgetConfig = BudgetConfig()
     managed: ManagedConfig = ManagedConfig()
     sampling: SamplingConfig = SamplingConfig()
     images: ImagesConfig = ImagesConfig()
@@ -338,6 +372,11 @@ class VlmConfig(Section):
             raise ValueError(
                 "serve is replay, which sends no requests, but base_urls is set; remove it, or set "
                 "serve to external"
+            )
+        if self.budget.cost is not None and not (self.price.input or self.price.output):
+            raise ValueError(
+                "budget.cost is set but there is no price; set price.input and price.output, the "
+                "prices of a million tokens"
             )
         if self.api_key_env and self.api_key_file:
             raise ValueError("both api_key_env and api_key_file are set; keep one of them")

@@ -13,6 +13,7 @@ from typing import Any
 import tenacity
 
 from cuesheet.serving.backends import Backend
+from cuesheet.serving.budget import Budget
 from cuesheet.serving.upstream import CallFailedError, TransientError, Upstream
 from cuesheet.serving.usage import Usage
 
@@ -45,6 +46,14 @@ class Counters:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cache_write_failures: int = 0
+
+    def sent(self) -> dict[str, int]:
+        """Return what was requested from servers, repeated requests included."""
+        return {
+            "requests": self.attempts,
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+        }
 
 
 # Stages whose calls wait for no other call's reply, and no other call for theirs.
@@ -152,6 +161,7 @@ class Dispatcher:
     notify: Callable[[str], None] = log.warning
     on_fatal: Callable[[str], None] = log.error
     fatal: CallFailedError | None = None
+    budget: Budget = field(default_factory=Budget)
     _slots: FairSemaphore = field(init=False)
     _notices: set[str] = field(default_factory=set)
     _delay_shown_until: float = 0.0
@@ -209,9 +219,10 @@ class Dispatcher:
             return await retrying(self._attempt, body, group, tally)
         except CallFailedError as error:
             error.attempts = tally.attempts
-            if error.kind == "quota_exhausted" and self.fatal is None:
+            if error.kind in ("quota_exhausted", "budget_used_up") and self.fatal is None:
                 self.fatal = error
-                self.on_fatal(f"{tally.upstream}: {error.message}")
+                source = f"{tally.upstream}: " if error.kind == "quota_exhausted" else ""
+                self.on_fatal(f"{source}{error.message}")
             raise
         except TransientError as error:
             raise CallFailedError(
@@ -284,9 +295,19 @@ class Dispatcher:
     async def _counted(
         self, upstream: Upstream, body: Mapping[str, Any], tally: _Tally
     ) -> dict[str, Any]:
+        counters = self.counters
+        if reached := self.budget.exhausted(
+            counters.attempts, counters.prompt_tokens, counters.completion_tokens
+        ):
+            raise CallFailedError(
+                402,
+                f"{reached}. No further requests are sent and every reply is kept; to continue, "
+                "run the same command again, which starts with a new budget, or raise the limit",
+                "budget_used_up",
+            )
         tally.attempts += 1
         tally.upstream = upstream.name
-        self.counters.attempts += 1
+        counters.attempts += 1
         reply = await upstream.ask(body)
         usage = reply.get("usage")
         usage = usage if isinstance(usage, dict) else {}

@@ -25,6 +25,7 @@ from aiohttp import web
 from cuesheet import files
 from cuesheet.errors import CuesheetError
 from cuesheet.serving.backends import Backend, ExternalBackend, ReplayBackend
+from cuesheet.serving.budget import Budget
 from cuesheet.serving.credentials import keys_of
 from cuesheet.serving.dispatcher import Counters, Dispatcher
 from cuesheet.serving.gateway import Gateway
@@ -185,6 +186,7 @@ async def supervise(config: dict[str, Any], run_dir: Path, parent_pid: int) -> i
             ending.callback(usage.write, ended=True)
             gateway, url = await _open_gateway(config, backend, ending)
             gateway.dispatcher.usage = usage
+            usage.sent = gateway.dispatcher.counters.sent
             gateway.dispatcher.notify = _say
             gateway.dispatcher.on_fatal = functools.partial(
                 _end_run, server_file, parent_pid if config.get("ends_run") else None
@@ -223,7 +225,13 @@ async def supervise(config: dict[str, Any], run_dir: Path, parent_pid: int) -> i
 async def _open_gateway(
     config: dict[str, Any], backend: Backend, ending: contextlib.AsyncExitStack
 ) -> tuple[Gateway, str]:
-    dispatcher = Dispatcher(backend, config["concurrency"], config["max_attempts"], Counters())
+    dispatcher = Dispatcher(
+        backend,
+        config["concurrency"],
+        config["max_attempts"],
+        Counters(),
+        budget=Budget.of(config),
+    )
     gateway = Gateway(dispatcher, ResponseCache(config["cache_dir"]), secrets.token_urlsafe(24))
     runner = web.AppRunner(gateway.application(), access_log=None, shutdown_timeout=HTTP_SHUTDOWN_S)
     await runner.setup()

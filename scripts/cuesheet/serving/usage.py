@@ -41,6 +41,7 @@ class Usage:
         self._about = {"job_id": job_id(), "host": socket.gethostname(), "gpus": gpus, **about}
         self._server = server
         self._clock = clock
+        self.sent: Callable[[], Mapping[str, int]] = dict  # requests and tokens of the run
         self._seconds: Counter[str] = Counter()
         self._by_stage: Counter[str] = Counter()
         self._calls: Counter[str] = Counter()
@@ -90,6 +91,7 @@ class Usage:
             },
             "busy_by_stage": {k: round(v, 3) for k, v in sorted(self._by_stage.items())},
             "calls": dict(sorted(self._calls.items())),
+            "sent": dict(self.sent()),
             "calls_per_s": 0.0 if ended else round(self._rate(), 3),
         }
 

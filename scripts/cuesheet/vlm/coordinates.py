@@ -7,14 +7,15 @@ of width and height, Qwen2.5-VL pixels of the image as its processor resized it.
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from cuesheet.errors import SurroundingsError
 
 Convention = Literal["pixels", "resized_pixels", "thousandths"]
+Value = TypeVar("Value")
 
 # By family name in lower case, letters and digits only; the first match wins. Sources: model cards
 # and processors; MiMo-VL and Cosmos-Reason1 are built on Qwen2.5-VL.
@@ -53,7 +54,11 @@ class PixelLimits:
 
     @classmethod
     def of(cls, mm_processor_kwargs: Mapping[str, Any] | None) -> "PixelLimits":
-        """Return the limits that `mm_processor_kwargs` sets.
+        """Return the limits of Qwen2.5-VL with what `mm_processor_kwargs` sets."""
+        return cls().updated(mm_processor_kwargs)
+
+    def updated(self, mm_processor_kwargs: Mapping[str, Any] | None) -> "PixelLimits":
+        """Return these limits with what `mm_processor_kwargs` sets.
 
         The keys are `min_pixels` and `max_pixels`, or `size: {shortest_edge, longest_edge}`, which
         despite the names also counts pixels. If both are given, the former win, as in the
@@ -75,7 +80,7 @@ class PixelLimits:
                     "of pixels, for example 401408"
                 )
             limits[name] = int(value)
-        return cls(**limits)
+        return replace(self, **limits)
 
 
 @dataclass(frozen=True)
@@ -196,11 +201,17 @@ def family_convention(model: str) -> Convention | None:
     Understands hub names, Ollama tags, ModelScope's escapes, paths into a hub cache, and local
     folders, whose config.json names the architecture.
     """
+    return family_of(model, _FAMILIES)
+
+
+def family_of(model: str, table: Iterable[tuple[str, Value]]) -> Value | None:
+    """Return the value of the first family in `table` that a model's name or folder names."""
+    rows = list(table)
     for name in (*_names(model), _architecture(model)):
         squeezed = re.sub(r"[^a-z0-9]", "", name.lower())
-        for family, convention in _FAMILIES:
+        for family, value in rows:
             if family in squeezed:
-                return convention
+                return value
     return None
 
 
@@ -221,24 +232,22 @@ def _architecture(model: str) -> str:
 
 
 def qwen25_size(
-    width: int,
-    height: int,
-    limits: PixelLimits = PixelLimits(),
+    width: int, height: int, limits: PixelLimits = PixelLimits(), edge: int = _QWEN25_FACTOR
 ) -> tuple[float, float]:
     """Return the width and height (px) to which Qwen2.5-VL's processor resizes an image.
 
-    Both are multiples of 28, the area is within the limits, and the aspect ratio is nearly kept.
+    Both are multiples of `edge`, the area is within the limits, and the aspect ratio is nearly
+    kept. Other processors of the same kind have another `edge` and other limits.
     """
-    factor = _QWEN25_FACTOR
-    new_width = max(factor, round(width / factor) * factor)
-    new_height = max(factor, round(height / factor) * factor)
+    new_width = max(edge, round(width / edge) * edge)
+    new_height = max(edge, round(height / edge) * edge)
     area = width * height
     if new_width * new_height > limits.max_pixels:
         shrink = math.sqrt(area / limits.max_pixels)
-        new_width = max(factor, math.floor(width / shrink / factor) * factor)
-        new_height = max(factor, math.floor(height / shrink / factor) * factor)
+        new_width = max(edge, math.floor(width / shrink / edge) * edge)
+        new_height = max(edge, math.floor(height / shrink / edge) * edge)
     elif new_width * new_height < limits.min_pixels:
         grow = math.sqrt(limits.min_pixels / area)
-        new_width = math.ceil(width * grow / factor) * factor
-        new_height = math.ceil(height * grow / factor) * factor
+        new_width = math.ceil(width * grow / edge) * edge
+        new_height = math.ceil(height * grow / edge) * edge
     return float(new_width), float(new_height)

@@ -451,6 +451,8 @@ class Run:
         return {
             **{name: getattr(vlm, name) for name in names},
             "model": self.model,
+            "budget": vlm.budget.model_dump(),
+            "price": vlm.price.model_dump(),
             "managed": {**vlm.managed.model_dump(), "command": vlm.managed.words()},
             "shared_folder": self.shared_folder,
             "shard": self.shard,

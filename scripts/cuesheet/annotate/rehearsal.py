@@ -1,0 +1,160 @@
+"""What the stages of an episode would request: they run, with a model that is not asked.
+
+The stages are the real ones, so the requests are those of a run: same prompts, same images, same
+conditions. No frame is decoded: images are known by their size. Replies are typical ones; how many
+subtasks an episode has is assumed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from cuesheet.annotate import contact_sheet
+from cuesheet.annotate.stage import Stage
+from cuesheet.artifacts.episode import Keyframe
+from cuesheet.config.models import FramesConfig
+from cuesheet.vlm.client import Answer
+from cuesheet.vlm.replies import Description, Segmentation
+
+_WORDS = "the gripper moves to the red block and lifts it"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image that would be sent, by its size (px), or the sampled frames of a clip."""
+
+    width: int
+    height: int
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request. `texts`: of the system and the user; `reply`: a typical reply as JSON."""
+
+    stage: str
+    prompt: str
+    images: tuple[tuple[int, int], ...]
+    texts: tuple[str, str]
+    reply: str
+
+
+class _NoModel:
+    """Stands in for the connection to the model in a rehearsal."""
+
+    model = None
+
+    def __init__(self, hashes: Mapping[str, str]) -> None:
+        self.prompts = hashes
+        self.calls: list[dict[str, Any]] = []
+
+
+@dataclass
+class Rehearsal(Stage):
+    """A stage whose requests are collected instead of sent. `subtask_s`: assumed length (s)."""
+
+    subtask_s: float = 5.0
+    requests: list[Request] = field(default_factory=list)
+
+    def picture(self, frame: Keyframe) -> Picture:
+        return Picture(frame.width, frame.height)
+
+    def sheets(self, frames: Sequence[Keyframe], layout: FramesConfig) -> tuple[list[Picture], str]:
+        sheets = contact_sheet.compose(
+            frames,
+            columns=layout.columns,
+            per_sheet=layout.per_sheet,
+            tile_width=layout.tile_width,
+        )
+        return [Picture(*sheet.size) for sheet in sheets], contact_sheet.describe_layout(sheets)
+
+    def clip(self, seconds: float, fps: float) -> Picture:
+        """Return a clip of `seconds`; models merge two sampled frames into one."""
+        frame = next(iter(self.episode.cameras.values()))
+        return Picture(frame.width, frame.height, max(1, round(seconds * fps / 2)))
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+    async def ask(
+        self,
+        name: str,
+        prompt: str,
+        reply: type[BaseModel],
+        media: Sequence[Picture] | None,
+        values: Mapping[str, object],
+        sampling: Mapping[str, Any] | None = None,
+    ) -> Answer[BaseModel]:
+        value = self._typical(reply, values)
+        images = tuple(
+            (picture.width, picture.height) for picture in media or () for _ in range(picture.count)
+        )
+        texts = (self.system, self.prompts.render(prompt, **values))
+        text = value.model_dump_json()
+        self.requests.append(Request(self.name, prompt, images, texts, text))
+        call = {"name": name, "outcome": "ok", "key": "0" * 64, "sampling": sampling}
+        return Answer(value, text, call)
+
+    def _typical(self, reply: type[BaseModel], values: Mapping[str, object]) -> BaseModel:
+        if reply in (Segmentation, Description):
+            start_s, end_s = float(values["start_s"]), float(values["end_s"])
+            count = max(1, min(40, round((end_s - start_s) / self.subtask_s)))
+            step_s = (end_s - start_s) / count
+            times = [start_s + step_s * number for number in range(count)]
+        if reply is Description:
+            events = [{"at_s": round(t, 2), "what": _WORDS} for t in times]
+            return Description(scene=". ".join([_WORDS] * 3), events=events)
+        if reply is Segmentation:
+            spans = [
+                {
+                    "what_changed": _WORDS,
+                    "start_s": round(t, 2),
+                    "end_s": round(t + step_s, 2),
+                    "label": f"pick up block {number}",
+                }
+                for number, t in enumerate(times)
+            ]
+            return Segmentation(subtasks=spans)
+        schema = reply.model_json_schema()
+        counts = {"rephrasings": values.get("count"), **dict(values.get("axes") or {})}
+        return reply.model_validate(_instance(schema, schema, counts))
+
+
+def _instance(schema: Mapping[str, Any], root: Mapping[str, Any], counts: Mapping[str, Any]) -> Any:
+    """Return a value that a JSON schema allows; `counts`: items of the lists by their key."""
+    if "$ref" in schema:
+        schema = root["$defs"][schema["$ref"].rpartition("/")[2]]
+    if "anyOf" in schema:
+        return _instance(schema["anyOf"][0], root, counts)
+    if "const" in schema or "enum" in schema:
+        return schema["const"] if "const" in schema else schema["enum"][0]
+    kind = schema.get("type")
+    if kind == "object":
+        return {
+            key: [_instance(part["items"], root, counts)] * counts[key]
+            if counts.get(key) is not None and part.get("type") == "array"
+            else _instance(part, root, counts)
+            for key, part in schema.get("properties", {}).items()
+        }
+    if kind == "array":
+        return [_instance(schema["items"], root, counts)] * max(1, schema.get("minItems", 1))
+    if kind == "string":
+        return _WORDS[: schema.get("maxLength", 200)].rstrip()
+    return {"integer": 1, "number": 120.5, "boolean": True}.get(kind)
+
+
+def make_rehearsal(
+    name: Literal["plan", "interjections", "vqa"],
+    *,
+    stage_of: Mapping[str, Any],
+    subtask_s: float,
+) -> Rehearsal:
+    """Return a stage to rehearse; `stage_of`: the fields of Stage other than name and model."""
+    return Rehearsal(
+        name=name,
+        vlm=_NoModel(stage_of["prompts"].hashes),
+        subtask_s=subtask_s,
+        **stage_of,
+    )

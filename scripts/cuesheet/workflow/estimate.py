@@ -1,0 +1,366 @@
+"""Estimates what a run costs before it starts: requests, tokens, frames, disk, time and money.
+
+The annotation stages are rehearsed (`cuesheet.annotate.rehearsal`) for a sample of the episodes
+that still need them; totals are interpolated over the length of the episodes. Only metadata and
+stage files are read.
+"""
+
+import asyncio
+import functools
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cuesheet.annotate import interjections, plan, vqa
+from cuesheet.annotate.rehearsal import Rehearsal, Request, make_rehearsal
+from cuesheet.artifacts.corrections import GivenSubtasks, cover
+from cuesheet.artifacts.episode import Episode, Keyframe
+from cuesheet.artifacts.sampling import KeyframeSelection, select_keyframes
+from cuesheet.artifacts.stage_files import read_stage_file
+from cuesheet.config import prompt_files
+from cuesheet.config.models import Config
+from cuesheet.errors import CuesheetError
+from cuesheet.vlm.coordinates import convention_of
+from cuesheet.vlm.prompts import Prompts
+from cuesheet.vlm.token_counts import TokenCounter, token_counter
+from cuesheet.workflow.run import Run, RunDataset
+
+# Episodes that are rehearsed; the others are interpolated by their length.
+SAMPLED_EPISODES = 8
+# Seconds per subtask that are assumed (likely, longest, shortest) if no finished plan tells.
+_SUBTASK_S = (5.0, 10.0, 2.5)
+# Finished plans that tell how long subtasks are, and by which factor others may differ.
+_FEWEST_PLANS, _MOST_PLANS, _PLANS_DIFFER = 3, 50, 1.25
+# Replies of models are shorter or longer than the typical ones by these factors.
+_REPLY_RANGE = (0.6, 1.8)
+# Share of requests that are repeated because a reply is invalid, in the high estimate.
+_REPEATED = 0.05
+# Measured on the demo and on AV1 datasets of 256 px: bytes per pixel of keyframes (PNG) and of
+# H.264 clips, CPU seconds per episode (jobs and Snakemake) and per megapixel that is encoded.
+_KEYFRAME_BYTES = 1.4
+_CLIP_BYTES = 0.045
+_CPU_S_PER_EPISODE = 1.0
+_CPU_S_PER_MEGAPIXEL = 0.012
+_ASSUMED_SIZE = (640, 480)
+
+
+@dataclass(frozen=True)
+class Amount:
+    """Requests and their tokens."""
+
+    requests: float = 0.0
+    image_tokens: float = 0.0
+    text_tokens: float = 0.0
+    reply_tokens: float = 0.0
+
+    def __add__(self, other: "Amount") -> "Amount":
+        return Amount(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    @property
+    def prompt_tokens(self) -> float:
+        return self.image_tokens + self.text_tokens
+
+
+@dataclass(frozen=True)
+class Range:
+    """An amount as it is likely, and what it is between."""
+
+    likely: Amount = Amount()
+    low: Amount = Amount()
+    high: Amount = Amount()
+
+    def __add__(self, other: "Range") -> "Range":
+        return Range(self.likely + other.likely, self.low + other.low, self.high + other.high)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What remains to be done for one dataset. `prompts`: likely amounts by prompt file."""
+
+    dataset: str
+    episodes: int
+    video_s: float
+    stages: Mapping[str, Range]
+    prompts: Mapping[str, Amount]
+    frames_to_decode: int
+    clip_bytes: float
+    keyframe_bytes: float
+    cpu_s: float
+    notices: Sequence[str] = ()
+
+    @property
+    def total(self) -> Range:
+        return sum(self.stages.values(), Range())
+
+
+def estimate_run(run: Run) -> list[Estimate]:
+    """Return the estimate of every dataset of a run."""
+    vlm = run.config.vlm
+    counter = token_counter(run.model, vlm.sampling.mm_processor_kwargs)
+    return [_estimate(run, dataset, counter) for dataset in run.datasets.values()]
+
+
+def _estimate(run: Run, dataset: RunDataset, counter: TokenCounter) -> Estimate:
+    remaining = {stage: _unfinished(run, dataset, stage) for stage in run.stages}
+    needed = sorted(set().union(*remaining.values())) if remaining else []
+    notices = list(counter.notices)
+    if any(not camera.width for camera in dataset.source.cameras.values()):
+        width, height = _ASSUMED_SIZE
+        notices.append(f"the metadata has no image size; {width} x {height} px is assumed")
+    lengths, plans = _subtask_lengths(run, dataset)
+    if plans:
+        notices.append(f"subtasks take {lengths[0]:.1f} s, as in {plans} finished episodes")
+    else:
+        notices.append(f"subtasks are assumed to take {lengths[0]:.0f} s")
+    sample = _spread(sorted(needed, key=lambda i: dataset.episode(i).length), SAMPLED_EPISODES)
+    prompts = Prompts(
+        dataset.prompts_dir / f"{name}.md" for name in prompt_files.of_stages(run.stages)
+    )
+    # Questions about single frames do not depend on the subtasks.
+    dependent = [stage for stage in run.stages if stage != "vqa"]
+    rehearsed = [
+        {
+            index: _amounts(_rehearse(run, dataset, index, prompts, length_s, stages), counter)
+            for index in sample
+        }
+        for length_s, stages in zip(lengths, (run.stages, dependent, dependent), strict=True)
+    ]
+    stages, by_prompt = {}, {}
+    for stage, episodes in remaining.items():
+        keys = {key for made in rehearsed for found in made.values() for key in found}
+        amounts = [
+            {
+                prompt: _interpolate(dataset, made, (name, prompt), episodes)
+                for name, prompt in sorted(keys)
+                if name == stage
+            }
+            for made in (rehearsed if stage in dependent else rehearsed[:1])
+        ]
+        stages[stage] = _range([sum(found.values(), Amount()) for found in amounts])
+        by_prompt |= amounts[0]
+    return Estimate(
+        dataset.name,
+        len(needed),
+        sum(dataset.episode(index).length for index in needed) / dataset.source.fps,
+        stages,
+        by_prompt,
+        notices=notices,
+        **_media(run, dataset, needed),
+    )
+
+
+def _unfinished(run: Run, dataset: RunDataset, stage: str) -> list[int]:
+    """Return the episodes without a stage file of this model, these prompts and this sampling."""
+    names = getattr(prompt_files, stage.upper())
+    hashes = Prompts(dataset.prompts_dir / f"{name}.md" for name in names).hashes
+    missing = []
+    for index in dataset.worked_on:
+        path = dataset.layout.stage_file(stage, index)
+        try:
+            made = read_stage_file(path, stage).provenance if path.is_file() else None
+        except CuesheetError:
+            made = None
+        if made is None or (made.calls and made.prompts != hashes):
+            missing.append(index)
+    return missing
+
+
+def _subtask_lengths(run: Run, dataset: RunDataset) -> tuple[Sequence[float], int]:
+    """Return the length of a subtask (likely, longest, shortest; s), and the plans that tell it."""
+    seconds, count, plans = 0.0, 0, 0
+    for index in dataset.worked_on:
+        path = dataset.layout.stage_file("plan", index)
+        if plans >= _MOST_PLANS or not path.is_file():
+            continue
+        try:
+            subtasks = read_stage_file(path, "plan").subtasks
+        except CuesheetError:
+            continue
+        if subtasks:
+            plans += 1
+            count += len(subtasks)
+            seconds += subtasks[-1].end_s - subtasks[0].start_s
+    if plans < _FEWEST_PLANS:
+        return _SUBTASK_S, 0
+    mean_s = seconds / count
+    return (mean_s, mean_s * _PLANS_DIFFER, mean_s / _PLANS_DIFFER), plans
+
+
+def _rehearse(
+    run: Run,
+    dataset: RunDataset,
+    index: int,
+    prompts: Prompts,
+    subtask_s: float,
+    stages: Collection[str],
+) -> list[Request]:
+    """Return the requests of some stages for one episode."""
+    config = run.config
+    episode = _episode(config, dataset, index)
+    common = {
+        "episode": episode,
+        "prompts": prompts,
+        "images": config.vlm.images,
+        "sampling": config.vlm.sampling.model_dump(),
+        "serve": config.vlm.serve,
+    }
+    camera = dataset.default_camera_of(index)
+    made: dict[str, Rehearsal] = {
+        name: make_rehearsal(name, stage_of=common, subtask_s=subtask_s) for name in stages
+    }
+
+    async def rehearse() -> None:
+        done: dict[str, Any] = {"task": {"text": episode.task}, "subtasks": [], "persistent": []}
+        if "plan" in made:
+            given = dataset.given_subtasks(index)
+            spans = given.get("spans") if given else None
+            done |= await plan.annotate(
+                made["plan"],
+                config.plan,
+                camera=camera,
+                cut_clip=lambda start, end: (end - start) / episode.fps,
+                given=GivenSubtasks("correction", cover(spans, episode)) if spans else None,
+            )
+            done["persistent"] = made["plan"].persistent
+        if "interjections" in made:
+            await interjections.annotate(
+                made["interjections"],
+                config.interjections,
+                plan=done,
+                camera=camera,
+                layout=config.plan.frames,
+                seed=config.seed,
+            )
+        if "vqa" in made:
+            await vqa.annotate(
+                made["vqa"],
+                config.vqa,
+                cameras=dataset.vqa_cameras_of(index),
+                convention=convention_of(run.model, config.vlm.coordinates),
+                seed=config.seed,
+            )
+
+    asyncio.run(rehearse())
+    return [request for stage in made.values() for request in stage.requests]
+
+
+def _episode(config: Config, dataset: RunDataset, index: int) -> Episode:
+    """Return an episode as its keyframes file will describe it; no frame has a file yet."""
+    about, fps = dataset.episode(index), dataset.source.fps
+    times_s = _times_s(about.length, fps)
+    selection = _selection(config, about.length, fps)
+    keyframes = {
+        camera: [
+            Keyframe(camera, number, times_s[number], Path(), *_size(dataset, camera))
+            for number in selection.frame_indices
+        ]
+        for camera in dataset.cameras_of(index)
+    }
+    return Episode(
+        dataset.name, index, about.task, fps, times_s, keyframes, selection.grid, selection.vqa
+    )
+
+
+def _times_s(length: int, fps: float) -> list[float]:
+    return [number / fps for number in range(length)]
+
+
+def _selection(config: Config, length: int, fps: float) -> KeyframeSelection:
+    return select_keyframes(
+        _times_s(length, fps),
+        config.keyframes.per_second,
+        config.vqa.hz if config.vqa.enabled else None,
+        config.vqa.frames,
+    )
+
+
+def _size(dataset: RunDataset, camera: str) -> tuple[int, int]:
+    about = dataset.source.camera(camera)
+    return (about.width, about.height) if about.width and about.height else _ASSUMED_SIZE
+
+
+def _amounts(requests: Iterable[Request], counter: TokenCounter) -> dict[tuple[str, str], Amount]:
+    """Add up requests by stage and prompt file."""
+    found: dict[tuple[str, str], Amount] = {}
+    for request in requests:
+        key = (request.stage, request.prompt)
+        found[key] = found.get(key, Amount()) + Amount(
+            1,
+            counter.images(request.images),
+            counter.text(*request.texts),
+            counter.text_rule(request.reply),
+        )
+    return found
+
+
+def _interpolate(
+    dataset: RunDataset,
+    rehearsed: Mapping[int, Mapping[tuple[str, str], Amount]],
+    key: tuple[str, str],
+    episodes: Collection[int],
+) -> Amount:
+    """Return the sum over `episodes`, interpolated between the rehearsed ones by length."""
+    if not episodes or not rehearsed:
+        return Amount()
+    points: dict[int, list[Amount]] = {}
+    for index, found in rehearsed.items():
+        points.setdefault(dataset.episode(index).length, []).append(found.get(key, Amount()))
+    lengths = sorted(points)
+    at = [dataset.episode(index).length for index in episodes]
+    sums = []
+    for one in fields(Amount):
+        values = [np.mean([getattr(a, one.name) for a in points[length]]) for length in lengths]
+        sums.append(float(np.interp(at, lengths, values).sum()))
+    total = Amount(*sums)
+    if total.image_tokens:
+        return total
+    # Without images a request depends on the task alone: it is sent once and then cached.
+    share = len({dataset.episode(index).task for index in episodes}) / len(episodes)
+    return Amount(*(getattr(total, one.name) * share for one in fields(Amount)))
+
+
+def _range(amounts: Sequence[Amount]) -> Range:
+    """Return the range of the amounts for all assumed lengths; the first is the likely one."""
+    low, high = {}, {}
+    for one in fields(Amount):
+        values = [getattr(amount, one.name) for amount in amounts]
+        shorter, longer = _REPLY_RANGE if one.name == "reply_tokens" else (1.0, 1.0)
+        low[one.name] = min(values) * shorter
+        high[one.name] = max(values) * longer * (1 + _REPEATED)
+    return Range(amounts[0], Amount(**low), Amount(**high))
+
+
+def _media(run: Run, dataset: RunDataset, needed: Collection[int]) -> dict[str, Any]:
+    """Return what decoding and cutting take, for the episodes that have no keyframes yet."""
+    frames, keyframe_bytes, clip_bytes, megapixels = 0, 0.0, 0.0, 0.0
+
+    @functools.cache
+    def decoded(length: int) -> int:
+        return len(_selection(run.config, length, dataset.source.fps).frame_indices)
+
+    for index in dataset.worked_on:
+        if dataset.layout.keyframes(index).is_dir():
+            continue
+        length = dataset.episode(index).length
+        for camera in dataset.cameras_of(index):
+            width, height = _size(dataset, camera)
+            frames += decoded(length)
+            keyframe_bytes += decoded(length) * width * height * _KEYFRAME_BYTES
+            clip_bytes += length * width * height * _CLIP_BYTES
+            megapixels += length * width * height / 1e6
+    return {
+        "frames_to_decode": frames,
+        "keyframe_bytes": keyframe_bytes,
+        "clip_bytes": clip_bytes,
+        "cpu_s": len(needed) * _CPU_S_PER_EPISODE + megapixels * _CPU_S_PER_MEGAPIXEL,
+    }
+
+
+def _spread(items: Sequence[int], count: int) -> list[int]:
+    """Return at most `count` of `items`, evenly spread, with the first and the last."""
+    if len(items) <= count:
+        return list(items)
+    return [items[round(n * (len(items) - 1) / (count - 1))] for n in range(count)]
