@@ -69,6 +69,36 @@ def test_a_python_without_the_server_ends_the_run_with_the_cause(work, demo_v3):
     assert "No module named" in done.output
 
 
+def test_a_run_that_has_used_up_its_budget_ends_and_the_next_one_continues(
+    work, demo_v3, counting_server
+):
+    vlm = {"serve": "external", "base_urls": [counting_server.base_url], "model": "cuesheet-demo-1"}
+    work.configure(dataset=str(demo_v3), episodes=[1], vlm={**vlm, "budget": {"requests": 5}})
+    done = work.run(check=False)
+    assert done.returncode != 0
+    assert "vlm.budget.requests is used up: 5 of 5" in done.output
+    assert len(counting_server.answered) == 5
+    assert len(list((work.path / ".cache/vlm").rglob("*.json"))) == 5
+    assert processes_in(work.path) == []
+
+    work.configure(dataset=str(demo_v3), episodes=[1], vlm=vlm)
+    output = work.run().output
+    asked = [json.dumps(body, sort_keys=True) for body in counting_server.answered]
+    assert len(asked) == len(set(asked)) > 5
+    # What was requested, and what had been estimated of what was left.
+    sent, low, high = re.search(
+        r"this run sent (\d+) requests: .*estimated: \d+ \((\d+) to (\d+)\) requests", output
+    ).groups()
+    assert int(sent) == len(asked) - 5
+    assert int(low) <= int(sent) + 5 <= int(high)
+
+
+def test_a_dry_run_prints_an_estimate_and_starts_nothing(work, demo_v3):
+    work.configure(dataset=str(demo_v3), episodes=[1])
+    assert "demo_v3: estimated " in work.run("--dry-run", "--quiet", "all").output
+    assert not (work.path / ".cuesheet/runs").exists()
+
+
 def files_with_key(folder):
     return [p for p in folder.rglob("*") if p.is_file() and KEY.encode() in p.read_bytes()]
 

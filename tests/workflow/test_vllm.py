@@ -8,10 +8,12 @@ import os
 import re
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 from processes import command_of, descendants, processes_in
 from real_servers import (
     EPISODE,
@@ -24,7 +26,10 @@ from real_servers import (
     run_folder,
     vllm_settings,
 )
-from workflow_runs import Workdir
+from workflow_runs import REPOSITORY, Workdir
+
+from cuesheet.workflow.estimate import Estimate, estimate_run
+from cuesheet.workflow.load import load_run
 
 pytestmark = [
     pytest.mark.vllm,
@@ -70,6 +75,7 @@ def cached_of_segment(work: Workdir) -> tuple[int, int]:
 def test_the_demo_is_annotated_and_every_reply_fits_at_once(work, model, demo_v3):
     plan = {"relabel": True, "rephrasings": {"mode": "axes"}}
     configure(work, model, demo_v3, plan=plan, episodes=None)
+    estimate = estimate_of(work)
     output = work.run().output
     assert_complete(work, demo_v3, range(4))
     calls = calls_of(work)
@@ -92,6 +98,37 @@ def test_the_demo_is_annotated_and_every_reply_fits_at_once(work, model, demo_v3
     print(f"prefix cache, segment after describe: {cached} of {prompt} tokens, ", end="")
     print(f"{cached / prompt:.1%}; all calls (/metrics): {hits / queries:.1%}")
     print((run_folder(work) / "supervisor.log").read_text())
+    check_estimate(estimate, asked)
+
+
+def estimate_of(work: Workdir) -> Estimate:
+    config = yaml.safe_load((work.path / "config/config.yaml").read_text())
+    run = load_run(config, REPOSITORY, results_root=work.path / "results")
+    (estimate,) = estimate_run(run)
+    return estimate
+
+
+def check_estimate(estimate: Estimate, asked: list[dict]) -> None:
+    """Compare an estimate with the prompt tokens that the server counted.
+
+    Requests that depend on no reply are within 5 %, all together within the range.
+    """
+    assert estimate.notices == ("subtasks are assumed to take 5 s",)
+    counted, requests = Counter(), Counter()
+    for call in asked:
+        counted[call["prompt"]] += call["prompt_tokens"]
+        requests[call["prompt"]] += 1
+    print(f"\n{'prompt':<26}{'requests':>9}{'estimate':>9}{'tokens':>9}{'estimate':>9}")
+    for name, amount in estimate.prompts.items():
+        print(f"{name:<26}{requests[name]:>9}{amount.requests:>9.0f}", end="")
+        print(f"{counted[name]:>9}{amount.prompt_tokens:>9.0f}")
+    for name in counted:
+        if name.startswith(("plan_describe", "plan_rephrase", "vqa_", "interjections_ackn")):
+            expected = estimate.prompts[name]
+            assert expected.requests == pytest.approx(requests[name], rel=0.05), name
+            assert expected.prompt_tokens == pytest.approx(counted[name], rel=0.05), name
+    total = estimate.total
+    assert total.low.prompt_tokens <= counted.total() <= total.high.prompt_tokens
 
 
 def test_a_model_that_is_not_there_ends_the_run_with_the_cause(work, demo_v3):

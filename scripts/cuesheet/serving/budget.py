@@ -32,10 +32,10 @@ class Budget:
         for name, spent, limit in (
             ("requests", requests, self.requests),
             ("tokens", tokens, self.tokens),
-            ("cost", round(cost, 4), self.cost),
+            ("cost", cost, self.cost),
         ):
             if limit is not None and spent >= limit:
-                return f"vlm.budget.{name} is used up: {spent:,} of {limit:,}"
+                return f"vlm.budget.{name} is used up: {round(spent, 4):,} of {limit:,}"
         return None
 
 

@@ -147,7 +147,7 @@ def _estimate(run: Run, dataset: RunDataset, counter: TokenCounter) -> Estimate:
         sum(dataset.episode(index).length for index in needed) / dataset.source.fps,
         stages,
         by_prompt,
-        notices=notices,
+        notices=tuple(notices),
         **_media(run, dataset, needed),
     )
 

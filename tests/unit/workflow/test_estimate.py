@@ -1,0 +1,131 @@
+"""The estimate of a run, from metadata alone."""
+
+import json
+import shutil
+
+import pytest
+
+from cuesheet.app import estimate_cli
+from cuesheet.app.estimate_text import as_line, as_table, short_text
+from cuesheet.artifacts.layout import Layout
+from cuesheet.workflow.estimate import Amount, Estimate, Range, estimate_run
+from cuesheet.workflow.load import load_run
+
+
+def estimate(demo_v3, repository, tmp_path, **settings):
+    run = load_run(
+        {"dataset": str(demo_v3), **settings}, repository, results_root=tmp_path / "results"
+    )
+    (found,) = estimate_run(run)
+    return run, found
+
+
+def test_every_frame_with_a_question_is_one_request(demo_v3, repository, tmp_path):
+    _, found = estimate(demo_v3, repository, tmp_path)
+    # 17, 13, 17 and 11 s at one question per second and camera: as many as in a run of the demo.
+    assert found.stages["vqa"].likely.requests == 58
+    assert found.stages["vqa"].low.requests == 58
+    assert found.episodes == 4
+
+
+def test_requests_of_the_plan_are_those_of_the_stage(demo_v3, repository, tmp_path):
+    _, found = estimate(demo_v3, repository, tmp_path)
+    prompts = found.prompts
+    assert prompts["plan_segment"].requests == prompts["plan_describe"].requests == 4
+    # Contact sheets of 224 px tiles: no image tokens without images, and the same for both.
+    assert prompts["plan_segment"].image_tokens == prompts["plan_describe"].image_tokens > 1000
+    assert prompts["plan_rephrase"].image_tokens == 0
+    # Episodes with the same task share their rephrasings.
+    assert prompts["plan_rephrase"].requests == 3
+
+
+def test_a_switched_off_stage_costs_nothing(demo_v3, repository, tmp_path):
+    _, found = estimate(demo_v3, repository, tmp_path, vqa={"enabled": False})
+    assert set(found.stages) == {"plan", "interjections"}
+    _, with_vqa = estimate(demo_v3, repository, tmp_path)
+    assert found.frames_to_decode <= with_vqa.frames_to_decode
+
+
+def test_shorter_subtasks_mean_more_requests(demo_v3, repository, tmp_path):
+    _, found = estimate(demo_v3, repository, tmp_path)
+    plan = found.stages["plan"]
+    assert plan.low.requests <= plan.likely.requests < plan.high.requests
+    assert plan.low.prompt_tokens < plan.high.prompt_tokens
+
+
+def test_clips_are_estimated_too(demo_v3, repository, tmp_path):
+    frames = {"frames": {"mode": "clip"}}
+    _, found = estimate(demo_v3, repository, tmp_path, plan=frames)
+    assert found.prompts["plan_segment"].image_tokens > 0
+
+
+def test_the_longest_and_the_shortest_episode_are_rehearsed(demo_v3, repository, tmp_path):
+    _, all_four = estimate(demo_v3, repository, tmp_path)
+    single = [estimate(demo_v3, repository, tmp_path, episodes=[n])[1] for n in range(4)]
+    asked = sum(one.stages["vqa"].likely.requests for one in single)
+    assert asked == all_four.stages["vqa"].likely.requests
+
+
+def test_the_table_and_the_line_show_the_same_figures(demo_v3, repository, tmp_path):
+    prices = {"price": {"input": 1.0, "output": 2.0}, "throughput": {"input": 1e3, "output": 1e2}}
+    run, found = estimate(demo_v3, repository, tmp_path, vlm=prices)
+    total = found.total.likely
+    cost = (total.prompt_tokens + 2 * total.reply_tokens) / 1e6
+    hours = (total.prompt_tokens / 1e3 + total.reply_tokens / 1e2) / 3600
+    for text in (as_table(found, run), as_line(found, run)):
+        assert f"{cost:,.2f} (" in text
+        assert f"{hours:,.2f} (" in text
+    assert f"{total.requests:,.0f} (" in as_line(found, run)
+    assert all(name in as_table(found, run) for name in found.prompts)
+
+
+def test_a_dataset_that_needs_nothing_says_so():
+    nothing = Estimate("demo", 0, 0.0, {"plan": Range()}, {}, 0, 0.0, 0.0, 0.0)
+    assert as_line(nothing, None) == "demo: no requests are estimated"
+    assert short_text(Range(Amount(1, 2, 3, 4), Amount(), Amount(2, 4, 6, 8))) == (
+        "1 (0 to 2) requests, 5 (0 to 10) prompt tokens, 4 (0 to 8) reply tokens"
+    )
+
+
+def test_the_command_reads_a_configuration(demo_v3, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.yaml").write_text(f"dataset: {demo_v3}\nvqa: {{enabled: false}}\n")
+    assert estimate_cli.main(["my.yaml"]) == 0
+    shown = capsys.readouterr().out
+    assert "demo_v3: 4 episodes to annotate" in shown
+    assert "vqa_bbox" not in shown
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [("dataset: [", "my.yaml cannot be read"), ("- a", "not a mapping"), ("datset: x", "datset")],
+)
+def test_a_wrong_configuration_is_one_line(tmp_path, monkeypatch, capsys, content, says):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.yaml").write_text(content)
+    assert estimate_cli.main(["my.yaml"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("cuesheet estimate: ")
+    assert says in error
+    assert "Traceback" not in error
+
+
+def test_an_image_size_that_metadata_does_not_name_is_assumed_with_a_notice(
+    demo_v3, repository, tmp_path
+):
+    source = tmp_path / "nameless"
+    shutil.copytree(demo_v3, source)
+    info = json.loads((source / "meta/info.json").read_text())
+    for feature in info["features"].values():
+        if feature["dtype"] in ("video", "image"):
+            feature["shape"] = None
+            feature.pop("info", None)
+    (source / "meta/info.json").write_text(json.dumps(info))
+    _, found = estimate(source, repository, tmp_path)
+    assert any("640 x 480" in notice for notice in found.notices)
+
+
+def test_the_results_folder_is_not_needed(demo_v3, repository, tmp_path):
+    estimate(demo_v3, repository, tmp_path)
+    assert not Layout(tmp_path / "results" / "demo_v3").folder.exists()
