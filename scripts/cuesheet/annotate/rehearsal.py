@@ -5,8 +5,9 @@ conditions. No frame is decoded: images are known by their size. Replies are typ
 subtasks an episode has is assumed.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -18,7 +19,12 @@ from cuesheet.config.models import FramesConfig
 from cuesheet.vlm.client import Answer
 from cuesheet.vlm.replies import Description, Segmentation
 
-_WORDS = "the gripper moves to the red block and lifts it"
+_numbers = itertools.count(1)
+
+
+def _words() -> str:
+    """Return a typical sentence. None is returned twice: stages request repetitions again."""
+    return f"the gripper moves to the red block and lifts it at {next(_numbers)}"
 
 
 @dataclass(frozen=True)
@@ -42,21 +48,69 @@ class Request:
 
 
 class _NoModel:
-    """Stands in for the connection to the model in a rehearsal."""
+    """Takes the place of the connection to the model: records requests, returns typical replies."""
 
     model = None
 
-    def __init__(self, hashes: Mapping[str, str]) -> None:
+    def __init__(self, hashes: Mapping[str, str], subtask_s: float) -> None:
         self.prompts = hashes
         self.calls: list[dict[str, Any]] = []
+        self.requests: list[Request] = []
+        self.values: Mapping[str, object] = {}  # of the prompt of the next request
+        self.stage = ""
+        self._subtask_s = subtask_s
+
+    async def ask(
+        self,
+        *,
+        name: str,
+        prompt: str,
+        reply: type[BaseModel],
+        system: str,
+        media: Sequence[Picture],
+        text: str,
+        **_: Any,
+    ) -> Answer[BaseModel]:
+        value = self._typical(reply)
+        images = tuple((one.width, one.height) for one in media for _ in range(one.count))
+        written = value.model_dump_json()
+        self.requests.append(Request(self.stage, prompt, images, (system, text), written))
+        return Answer(value, written, {"name": name, "outcome": "ok", "key": "0" * 64})
+
+    def _typical(self, reply: type[BaseModel]) -> BaseModel:
+        if reply not in (Segmentation, Description):
+            schema = reply.model_json_schema()
+            counts = {
+                "rephrasings": self.values.get("count"),
+                **dict(self.values.get("axes") or {}),
+            }
+            return reply.model_validate(_instance(schema, schema, counts))
+        start_s, end_s = float(self.values["start_s"]), float(self.values["end_s"])
+        count = max(1, min(40, round((end_s - start_s) / self._subtask_s)))
+        step_s = (end_s - start_s) / count
+        times = [start_s + step_s * number for number in range(count)]
+        if reply is Description:
+            events = [{"at_s": round(time_s, 2), "what": _words()} for time_s in times]
+            return Description(scene=". ".join(_words() for _ in range(3)), events=events)
+        spans = [
+            {
+                "what_changed": _words(),
+                "start_s": round(time_s, 2),
+                "end_s": round(time_s + step_s, 2),
+                "label": f"pick up block {number}",
+            }
+            for number, time_s in enumerate(times)
+        ]
+        return Segmentation(subtasks=spans)
 
 
 @dataclass
 class Rehearsal(Stage):
-    """A stage whose requests are collected instead of sent. `subtask_s`: assumed length (s)."""
+    """A stage whose requests are recorded instead of sent."""
 
-    subtask_s: float = 5.0
-    requests: list[Request] = field(default_factory=list)
+    @property
+    def requests(self) -> list[Request]:
+        return self.vlm.requests
 
     def picture(self, frame: Keyframe) -> Picture:
         return Picture(frame.width, frame.height)
@@ -84,42 +138,13 @@ class Rehearsal(Stage):
         prompt: str,
         reply: type[BaseModel],
         media: Sequence[Picture] | None,
-        values: Mapping[str, object],
-        sampling: Mapping[str, Any] | None = None,
+        values: Mapping[str, object] | None = None,
+        *arguments: Any,
+        **named: Any,
     ) -> Answer[BaseModel]:
-        value = self._typical(reply, values)
-        images = tuple(
-            (picture.width, picture.height) for picture in media or () for _ in range(picture.count)
-        )
-        texts = (self.system, self.prompts.render(prompt, **values))
-        text = value.model_dump_json()
-        self.requests.append(Request(self.name, prompt, images, texts, text))
-        call = {"name": name, "outcome": "ok", "key": "0" * 64, "sampling": sampling}
-        return Answer(value, text, call)
-
-    def _typical(self, reply: type[BaseModel], values: Mapping[str, object]) -> BaseModel:
-        if reply in (Segmentation, Description):
-            start_s, end_s = float(values["start_s"]), float(values["end_s"])
-            count = max(1, min(40, round((end_s - start_s) / self.subtask_s)))
-            step_s = (end_s - start_s) / count
-            times = [start_s + step_s * number for number in range(count)]
-        if reply is Description:
-            events = [{"at_s": round(t, 2), "what": _WORDS} for t in times]
-            return Description(scene=". ".join([_WORDS] * 3), events=events)
-        if reply is Segmentation:
-            spans = [
-                {
-                    "what_changed": _WORDS,
-                    "start_s": round(t, 2),
-                    "end_s": round(t + step_s, 2),
-                    "label": f"pick up block {number}",
-                }
-                for number, t in enumerate(times)
-            ]
-            return Segmentation(subtasks=spans)
-        schema = reply.model_json_schema()
-        counts = {"rephrasings": values.get("count"), **dict(values.get("axes") or {})}
-        return reply.model_validate(_instance(schema, schema, counts))
+        # Nothing else runs before the model that is not asked reads them.
+        self.vlm.values, self.vlm.stage = values or {}, self.name
+        return await super().ask(name, prompt, reply, media, values, *arguments, **named)
 
 
 def _instance(schema: Mapping[str, Any], root: Mapping[str, Any], counts: Mapping[str, Any]) -> Any:
@@ -141,7 +166,7 @@ def _instance(schema: Mapping[str, Any], root: Mapping[str, Any], counts: Mappin
     if kind == "array":
         return [_instance(schema["items"], root, counts)] * max(1, schema.get("minItems", 1))
     if kind == "string":
-        return _WORDS[: schema.get("maxLength", 200)].rstrip()
+        return _words()[-schema.get("maxLength", 200) :].strip()
     return {"integer": 1, "number": 120.5, "boolean": True}.get(kind)
 
 
@@ -151,10 +176,11 @@ def make_rehearsal(
     stage_of: Mapping[str, Any],
     subtask_s: float,
 ) -> Rehearsal:
-    """Return a stage to rehearse; `stage_of`: the fields of Stage other than name and model."""
-    return Rehearsal(
-        name=name,
-        vlm=_NoModel(stage_of["prompts"].hashes),
-        subtask_s=subtask_s,
-        **stage_of,
-    )
+    """Return a stage to rehearse.
+
+    Args:
+        name: the stage.
+        stage_of: the fields of `Stage` other than its name and model.
+        subtask_s: assumed length of a subtask (s).
+    """
+    return Rehearsal(name=name, vlm=_NoModel(stage_of["prompts"].hashes, subtask_s), **stage_of)

@@ -16,7 +16,7 @@ import numpy as np
 
 from cuesheet.annotate import interjections, plan, vqa
 from cuesheet.annotate.rehearsal import Rehearsal, Request, make_rehearsal
-from cuesheet.artifacts.corrections import GivenSubtasks, cover
+from cuesheet.artifacts.corrections import ExternalSubtasks, cover
 from cuesheet.artifacts.episode import Episode, Keyframe
 from cuesheet.artifacts.sampling import KeyframeSelection, select_keyframes
 from cuesheet.artifacts.stage_files import read_stage_file
@@ -36,8 +36,8 @@ _SUBTASK_S = (5.0, 10.0, 2.5)
 _FEWEST_PLANS, _MOST_PLANS, _PLANS_DIFFER = 3, 50, 1.25
 # Replies of models are shorter or longer than the typical ones by these factors.
 _REPLY_RANGE = (0.6, 1.8)
-# Share of requests that are repeated because a reply is invalid, in the high estimate.
-_REPEATED = 0.05
+# Share of requests that are repeated in the high estimate: invalid replies, repeated questions.
+_REPEATED = 0.1
 # Measured on the demo and on AV1 datasets of 256 px: bytes per pixel of keyframes (PNG) and of
 # H.264 clips, CPU seconds per episode (jobs and Snakemake) and per megapixel that is encoded.
 _KEYFRAME_BYTES = 1.4
@@ -222,7 +222,7 @@ def _rehearse(
                 config.plan,
                 camera=camera,
                 cut_clip=lambda start, end: (end - start) / episode.fps,
-                given=GivenSubtasks("correction", cover(spans, episode)) if spans else None,
+                given=ExternalSubtasks("correction", cover(spans, episode)) if spans else None,
             )
             done["persistent"] = made["plan"].persistent
         if "interjections" in made:
@@ -241,6 +241,9 @@ def _rehearse(
                 cameras=dataset.vqa_cameras_of(index),
                 convention=convention_of(run.model, config.vlm.coordinates),
                 seed=config.seed,
+                plan=vqa.PlanFacts(
+                    done["task"]["text"], [part["label"] for part in done["subtasks"]]
+                ),
             )
 
     asyncio.run(rehearse())
