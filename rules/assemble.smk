@@ -1,8 +1,9 @@
 # Inputs:  the stage files of every selected episode, the source's data files and metadata
 # Outputs: validation/{episode}.json, annotated/data/..., annotated/meta, annotated/videos (if the
-#          output is converted to another format, merged/data/... first); annotations.parquet and
-#          .jsonl (target `exports`)
-# Steps:   check each episode; write its rows next to its frames; complete the dataset; export
+#          output is converted to another format, merged/data/... first); subtasks.parquet (with
+#          output.subtask_index); annotations.parquet and .jsonl (target `exports`)
+# Steps:   check each episode; number the subtasks; write the rows next to the frames; complete the
+#          dataset; export
 
 
 rule validate_episode:
@@ -29,6 +30,29 @@ rule validate_episode:
         "../scripts/validate_episode.py"
 
 
+rule number_subtasks:
+    input:
+        annotations=lambda wildcards: targets().annotations_of(dataset_of(wildcards)),
+    output:
+        table="<results>/{dataset}/subtasks.parquet",
+    log:
+        "<results>/{dataset}/logs/number_subtasks.log",
+    benchmark:
+        "<results>/{dataset}/benchmarks/number_subtasks.tsv"
+    conda:
+        "../envs/assemble.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        root=lambda wildcards: str(dataset_of(wildcards).root),
+        results=results_of,
+        episodes=lambda wildcards: dataset_of(wildcards).worked_on,
+        others=lambda wildcards: dataset_of(wildcards).others,
+    script:
+        "../scripts/number_subtasks.py"
+
+
 rule merge_language:
     input:
         data=data_file_of,
@@ -41,6 +65,7 @@ rule merge_language:
         shards=lambda wildcards: targets().shards_in(
             dataset_of(wildcards), f"{wildcards.data_file}.parquet"
         ),
+        subtasks=subtask_table,
     output:
         data="<results>/{dataset}/{tree}/{data_file}.parquet",
     log:
@@ -73,6 +98,7 @@ rule finalize_dataset:
     input:
         metadata=lambda wildcards: dataset_of(wildcards).metadata_files,
         data=merged_data_files,
+        subtasks=subtask_table,
     output:
         info="<results>/{dataset}/annotated/meta/info.json",
     log:

@@ -99,6 +99,11 @@ def merged_data_files(wildcards):
     return dataset_of(wildcards).merged_data_files
 
 
+def subtask_table(wildcards):
+    """Return the table of subtask numbers if the column subtask_index is written."""
+    return str(dataset_of(wildcards).layout.subtasks) if CONFIG.output.subtask_index else []
+
+
 def prompts_of(*names):
     """Return an input function: the prompt files `names` of a job's dataset."""
     return lambda wildcards: [

@@ -22,11 +22,14 @@ def main(snakemake) -> None:
     with job_log.to_file(snakemake.log[0]) as log:
         layout = Layout(Path(snakemake.params.results))
         annotated, info = layout.annotated, layout.annotated_info
+        subtasks = Path(snakemake.input.subtasks) if snakemake.input.subtasks else None
         dataset = read_dataset(snakemake.params.root, snakemake.wildcards.dataset)
         if snakemake.params.convert:
             from cuesheet.assemble.convert_v21 import convert_dataset  # imports a video library
 
-            convert_dataset(dataset, layout.merged, annotated, snakemake.params.extra_files)
+            convert_dataset(
+                dataset, layout.merged, annotated, snakemake.params.extra_files, subtasks
+            )
         else:
             placed = finalize_dataset(
                 dataset,
@@ -34,6 +37,7 @@ def main(snakemake) -> None:
                 snakemake.params.videos,
                 snakemake.params.extra_files,
                 functools.partial(tqdm, desc="files", unit="file", mininterval=2.0),
+                subtasks,
             )
             for notice in placed.notices:
                 log.warning(notice)

@@ -6,7 +6,7 @@ Episodes that are not annotated keep the language rows of the source, if there a
 """
 
 import functools
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from tqdm import tqdm
@@ -16,6 +16,7 @@ from cuesheet.artifacts.failures import episode_failures, failed_episodes
 from cuesheet.artifacts.layout import Layout
 from cuesheet.artifacts.stage_files import digest, read_stage_file, read_validation_file
 from cuesheet.assemble.merge import EpisodeRows, Merged, merge_file
+from cuesheet.assemble.subtask_numbers import read_numbers
 from cuesheet.dataset.metadata import Dataset, Episode, read_dataset
 from cuesheet.errors import CuesheetError
 from cuesheet.text import as_ranges, describe_range
@@ -102,6 +103,7 @@ def merge_data_file(
     output: Path,
     annotated: Collection[int],
     replaced: Collection[str | None] | None = None,
+    subtask_numbers: Mapping[str, int] | None = None,
 ) -> Merged:
     """Merge the annotations of the episodes `annotated` into one data file.
 
@@ -112,6 +114,7 @@ def merge_data_file(
         output: the annotated file.
         annotated: the episodes of this run, and those that were annotated earlier.
         replaced: the styles whose rows in the source are replaced; None: all styles.
+        subtask_numbers: number by label, to write the column subtask_index; None: no such column.
 
     Raises:
         CuesheetError: an episode is not in the file or not annotated, or its annotations do not
@@ -138,6 +141,7 @@ def merge_data_file(
         {episode_index: episode.length for episode_index, episode in present.items()},
         functools.partial(tqdm, desc=data_file, unit="episode", mininterval=2.0),
         replaced,
+        subtask_numbers,
     )
 
 
@@ -153,6 +157,7 @@ def main(snakemake) -> None:
             Path(snakemake.output.data),
             {*params.episodes, *params.others},
             params.replaced,
+            read_numbers(Path(snakemake.input.subtasks)) if snakemake.input.subtasks else None,
         )
         log.info("%d episodes annotated, %d frames", len(merged.annotated), merged.frames)
         if merged.kept_from_source:

@@ -105,6 +105,7 @@ def load(root: Path, step: int) -> None:
             "episode_index": int(frame["episode_index"]),
             "keys": sorted(frame),
             "task": frame["task"],
+            "subtask": frame.get("subtask"),
             "sha256": digest.hexdigest(),
         }
         print(json.dumps(line))

@@ -266,3 +266,20 @@ def test_lerobot_061_renders_a_blend_of_recipes_in_a_dataloader(finished_demo):
     assert len(batches) == 9  # of at most 32 of 269 frames
     assert all(len(set(batch["sizes"])) == 1 and batch["sizes"][0] > 0 for batch in batches)
     assert all(batch["roles"] == ["assistant", "user"] for batch in batches)
+
+
+def test_lerobot_044_looks_up_the_subtask_of_every_frame(finished_demo, demo_v3, tmp_path):
+    work = finished_demo.copy_to(tmp_path / "work")
+    work.configure(dataset=str(demo_v3), output={"subtask_index": True})
+    jobs = work.run().jobs
+    assert "annotate_plan" not in jobs
+    assert "number_subtasks" in jobs
+    results = work.path / "results/demo_v3"
+    frames = loaded(without_language(results / "annotated", tmp_path / "plain"), 1)
+    expected = []
+    for episode_index in range(4):
+        plan = json.loads((results / f"plan/{episode_index:06d}.json").read_text())
+        for part in plan["subtasks"]:
+            expected += [part["label"]] * (part["end_frame"] - part["start_frame"])
+    assert [frame["subtask"] for frame in frames] == expected
+    assert "Nothing to be done" in work.run().output

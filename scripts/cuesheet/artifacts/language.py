@@ -16,8 +16,11 @@ PERSISTENT_COLUMN = "language_persistent"
 EVENTS_COLUMN = "language_events"
 LANGUAGE_COLUMNS = (PERSISTENT_COLUMN, EVENTS_COLUMN)
 
+# The active subtask of each frame as a number, for LeRobot 0.4. Only written if it is wanted.
+SUBTASK_COLUMN = "subtask_index"
+
 # Columns that earlier annotation tools left in data files; the merge drops them.
-STALE_COLUMNS = ("subtask_index", "tools")
+STALE_COLUMNS = (SUBTASK_COLUMN, "tools")
 
 # Name of rows without a style in counts and reports.
 SPEECH = "speech"
@@ -79,6 +82,7 @@ STYLES: Mapping[str | None, Style] = {
 }
 
 # Entries of info.json. The tool has the form of OpenAI function tools.
+SUBTASK_FEATURE: Mapping[str, Any] = {"dtype": "int64", "shape": [1], "names": None}
 LANGUAGE_FEATURE: Mapping[str, Any] = {"dtype": "language", "shape": [1], "names": None}
 SAY_TOOL: Mapping[str, Any] = {
     "type": "function",

@@ -92,6 +92,11 @@ class Layout:
         return self.annotated / "meta" / "info.json"
 
     @property
+    def subtasks(self) -> Path:
+        """Labels of the numbers in the column subtask_index, if it is written."""
+        return self.folder / "subtasks.parquet"
+
+    @property
     def summary(self) -> Path:
         return self.folder / "summary.json"
 

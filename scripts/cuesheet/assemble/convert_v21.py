@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cuesheet.artifacts.language import LANGUAGE_COLUMNS
-from cuesheet.assemble import concat_videos
+from cuesheet.assemble import concat_videos, subtask_numbers
 from cuesheet.assemble.episode_writer import EpisodeWriter
 from cuesheet.assemble.finalize import annotated_info, copy_other_files, prepare, publish
 from cuesheet.assemble.statistics import EpisodeStatistics, aggregate, complete_statistics
@@ -37,7 +37,11 @@ _LEGACY = {Path(v21.EPISODES), Path(v21.STATISTICS), Path(v21.TASKS)}
 
 
 def convert_dataset(
-    dataset: Dataset, merged: Path, annotated: Path, extra_files: Sequence[str] = ()
+    dataset: Dataset,
+    merged: Path,
+    annotated: Path,
+    extra_files: Sequence[str] = (),
+    subtasks: Path | None = None,
 ) -> None:
     """Create the annotated dataset from the source and the merged data files.
 
@@ -46,6 +50,7 @@ def convert_dataset(
         merged: the folder with the merged data files, whose paths are those of the source.
         annotated: the folder of the new dataset.
         extra_files: patterns of files to take over that the LeRobot format does not define.
+        subtasks: the labels of the column subtask_index, if the data files have it.
 
     Raises:
         CuesheetError: a file cannot be read, or the joined videos are not exact.
@@ -72,10 +77,14 @@ def convert_dataset(
     _write_metadata(dataset, columns, complete_statistics(dataset, known), annotated)
     made = {*files, *concat_videos.video_files(placed)}
     made |= {EPISODES_FILE, TASKS_FILE, STATISTICS_FILE}
+    if subtasks is not None:
+        made.add(subtask_numbers.TABLE)
+        with atomic_path(annotated / subtask_numbers.TABLE) as temporary:
+            temporary.write_bytes(subtasks.read_bytes())
     kept = {Path(file) for file in made}
     kept |= copy_other_files(dataset, annotated, _LEGACY | kept, extra_files)
     # LeRobot's converter gives every feature except videos the key `fps`, new features too.
-    publish(annotated, kept, info_v30(annotated_info(dataset)))
+    publish(annotated, kept, info_v30(annotated_info(dataset, subtasks is not None)))
 
 
 def info_v30(info: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cuesheet.artifacts.language import LANGUAGE_COLUMNS, LANGUAGE_FEATURE, SAY_TOOL, STALE_COLUMNS
+from cuesheet.artifacts.language import (
+    LANGUAGE_COLUMNS,
+    LANGUAGE_FEATURE,
+    SAY_TOOL,
+    STALE_COLUMNS,
+    SUBTASK_COLUMN,
+    SUBTASK_FEATURE,
+)
+from cuesheet.assemble import subtask_numbers
 from cuesheet.dataset.metadata import Dataset
 from cuesheet.dataset.source_files import find_source_files
 from cuesheet.errors import CuesheetError
@@ -42,6 +50,7 @@ def finalize_dataset(
     videos: str,
     extra_files: Sequence[str] = (),
     progress: Progress = iter,
+    subtasks: Path | None = None,
 ) -> Placed:
     """Add everything but the data files, which exist already, to the annotated dataset.
 
@@ -52,6 +61,7 @@ def finalize_dataset(
             symlink is tried next, then a copy, with a notice.
         extra_files: patterns of files to take over that the LeRobot format does not define.
         progress: wraps the linked files to show progress, as `tqdm` does.
+        subtasks: the labels of the column subtask_index, if the data files have it.
 
     Raises:
         CuesheetError: one folder is inside the other, a link leads out of the source, or a file
@@ -61,7 +71,12 @@ def finalize_dataset(
     placed = Placed()
     kept: set[Path] = {Path(data_file) for data_file in dataset.data_files}
     linked: list[Path] = []
+    if subtasks is not None:
+        kept.add(Path(subtask_numbers.TABLE))
+        _place(subtasks, target / subtask_numbers.TABLE, "copy", placed)
     for path in find_source_files(source, extra_files).taken_over:
+        if path in kept:
+            continue
         kept.add(path)
         if path.parts[0] == "meta" or len(path.parts) == 1:
             if path != Path("meta/info.json"):
@@ -70,7 +85,7 @@ def finalize_dataset(
             linked.append(path)
     for path in progress(linked):
         _place(source / path, target / path, videos, placed)
-    publish(target, kept, annotated_info(dataset))
+    publish(target, kept, annotated_info(dataset, subtasks is not None))
     return placed
 
 
@@ -129,12 +144,12 @@ def publish(target: Path, kept: set[Path], info: dict[str, Any]) -> None:
     write_json(target / "meta" / "info.json", info)
 
 
-def annotated_info(dataset: Dataset) -> dict[str, Any]:
+def annotated_info(dataset: Dataset, has_subtask_index: bool = False) -> dict[str, Any]:
     """Return info.json of the annotated dataset, as `extended_info` does, with correct totals.
 
     A recorder that crashed leaves totals and splits that count episodes without metadata.
     """
-    info = extended_info(dataset.info)
+    info = extended_info(dataset.info, has_subtask_index)
     totals = {
         "total_episodes": len(dataset.episodes),
         "total_frames": sum(episode.length for episode in dataset.episodes),
@@ -145,7 +160,7 @@ def annotated_info(dataset: Dataset) -> dict[str, Any]:
     return info | {key: value for key, value in totals.items() if key in info}
 
 
-def extended_info(info: Mapping[str, Any]) -> dict[str, Any]:
+def extended_info(info: Mapping[str, Any], has_subtask_index: bool = False) -> dict[str, Any]:
     """Return info.json of the annotated dataset: every key stays in its place, known or not.
 
     The language columns are added to `features` and `say` to `tools`; features of columns that the
@@ -157,6 +172,8 @@ def extended_info(info: Mapping[str, Any]) -> dict[str, Any]:
     extended = copy.deepcopy(dict(info))
     dropped = {*LANGUAGE_COLUMNS, *STALE_COLUMNS}
     features = {k: v for k, v in extended["features"].items() if k not in dropped}
+    if has_subtask_index:
+        features[SUBTASK_COLUMN] = dict(SUBTASK_FEATURE)
     features |= {name: copy.deepcopy(dict(LANGUAGE_FEATURE)) for name in LANGUAGE_COLUMNS}
     extended["features"] = features
     tools = extended.get("tools")

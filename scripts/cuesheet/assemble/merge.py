@@ -19,6 +19,7 @@ import pyarrow as pa
 from cuesheet.artifacts.language import (
     LANGUAGE_COLUMNS,
     STALE_COLUMNS,
+    SUBTASK_COLUMN,
     Row,
     sort_events,
     sort_persistent,
@@ -32,6 +33,7 @@ from cuesheet.artifacts.language_arrow import (
 )
 from cuesheet.assemble.episode_writer import EpisodeWriter
 from cuesheet.assemble.existing_rows import foreign_rows
+from cuesheet.assemble.subtask_numbers import number_frames
 from cuesheet.dataset.data_reader import (
     SourceLanguage,
     episode_start_s,
@@ -76,6 +78,7 @@ def merge_file(
     expected: Mapping[int, int],
     progress: Callable[[Sequence[int]], Iterator[int]] = iter,
     replaced: Collection[str | None] | None = None,
+    subtask_numbers: Mapping[str, int] | None = None,
 ) -> Merged:
     """Write `output`: the data file `source` with the language columns. Atomic.
 
@@ -86,18 +89,19 @@ def merge_file(
         expected: frames by episode in the order of the file, according to the metadata.
         progress: wraps the episodes to show progress, as `tqdm` does.
         replaced: the styles whose rows in the source are replaced; None: all styles.
+        subtask_numbers: number by label, to write the column subtask_index; None: no such column.
 
     Raises:
         CuesheetError: the file does not agree with the metadata, or a row is not on any frame.
     """
     try:
         with open_data_file(source) as file:
-            schema = annotated_schema(file.schema_arrow)
-            plain = [name for name in schema.names if name not in LANGUAGE_COLUMNS]
+            schema = annotated_schema(file.schema_arrow, subtask_numbers is not None)
+            plain = [n for n in schema.names if n not in (*LANGUAGE_COLUMNS, *STALE_COLUMNS)]
             own = SourceLanguage(file)
             with atomic_path(output) as temporary, EpisodeWriter(temporary, schema) as writer:
                 episodes = episode_tables(file, plain, source, output.parent)
-                writing = _Writing(writer, annotations, own, replaced, source)
+                writing = _Writing(writer, annotations, own, replaced, source, subtask_numbers)
                 return writing.run(episodes, expected, progress)
     except pa.ArrowInvalid as error:
         raise CuesheetError(f"{source} is not a readable parquet file: {error}") from None
@@ -116,6 +120,7 @@ class _Writing:
     own: SourceLanguage
     replaced: Collection[str | None] | None
     source: Path
+    subtask_numbers: Mapping[str, int] | None
 
     def run(
         self,
@@ -145,12 +150,25 @@ class _Writing:
                 )
             columns, outcome = self._language(episode_index, table, row)
             outcomes[outcome].append(episode_index)
-            self.writer.write(table, *columns)
+            self.writer.write(self._with_numbers(table, columns[0], episode_index), *columns)
             row += table.num_rows
             frames += table.num_rows
         dropped += [episode_index for episode_index, _ in episodes]
         merged = (tuple(indices) for indices in outcomes.values())
         return Merged(*merged, frames, tuple(dropped))
+
+    def _with_numbers(
+        self, table: pa.Table, persistent: pa.ChunkedArray, episode_index: int
+    ) -> pa.Table:
+        if self.subtask_numbers is None:
+            return table
+        rows = persistent.slice(0, 1).to_pylist()[0]
+        times, label = (
+            _float32(table.column("timestamp")),
+            f"{self.source}, episode {episode_index}",
+        )
+        column = number_frames(rows, times, self.subtask_numbers, label)
+        return table.append_column(SUBTASK_COLUMN, column)
 
     def _language(
         self, episode_index: int, table: pa.Table, first_row: int
@@ -189,23 +207,28 @@ def _on_own_clock(rows: EpisodeRows, timestamps: np.ndarray) -> EpisodeRows:
     return EpisodeRows(moved(rows.persistent), moved(rows.events))
 
 
-def annotated_schema(source: pa.Schema) -> pa.Schema:
+def annotated_schema(source: pa.Schema, has_subtask_index: bool = False) -> pa.Schema:
     """Return the source's schema without stale columns and with the language columns last.
+
+    The column subtask_index, if it is written, is the one before them.
 
     The entries of pandas and of the Hugging Face datasets library in the metadata are updated.
     """
     dropped = {*LANGUAGE_COLUMNS, *STALE_COLUMNS}
     fields = [field for field in source if field.name not in dropped]
+    fields += [pa.field(SUBTASK_COLUMN, pa.int64())] if has_subtask_index else []
     fields += [pa.field(name, COLUMN_TYPES[name]) for name in LANGUAGE_COLUMNS]
     metadata = dict(source.metadata or {})
     if b"huggingface" in metadata:
-        metadata[b"huggingface"] = _hub_metadata(metadata[b"huggingface"], dropped)
+        metadata[b"huggingface"] = _hub_metadata(
+            metadata[b"huggingface"], dropped, has_subtask_index
+        )
     if b"pandas" in metadata:
         metadata[b"pandas"] = _pandas_metadata(metadata[b"pandas"], dropped)
     return pa.schema(fields, metadata=metadata or None)
 
 
-def _hub_metadata(value: bytes, dropped: set[str]) -> bytes:
+def _hub_metadata(value: bytes, dropped: set[str], has_subtask_index: bool) -> bytes:
     try:
         hub = json.loads(value)
         features = hub["info"]["features"]
@@ -213,6 +236,8 @@ def _hub_metadata(value: bytes, dropped: set[str]) -> bytes:
         return value
     feature_type = "Sequence" if b'"Sequence"' in value and b'"List"' not in value else "List"
     kept = {name: feature for name, feature in features.items() if name not in dropped}
+    if has_subtask_index:
+        kept[SUBTASK_COLUMN] = {"dtype": "int64", "_type": "Value"}
     hub["info"]["features"] = kept | hub_features(feature_type)
     return json.dumps(hub).encode()
 

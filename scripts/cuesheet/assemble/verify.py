@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cuesheet.artifacts.language import LANGUAGE_COLUMNS, PERSISTENT_COLUMN
+from cuesheet.artifacts.language import LANGUAGE_COLUMNS, PERSISTENT_COLUMN, SUBTASK_COLUMN
 from cuesheet.artifacts.language_arrow import COLUMN_TYPES
 from cuesheet.assemble.merge import annotated_schema
 from cuesheet.dataset.data_reader import LIST_BATCH_FRAMES, open_data_file, repeated_rows
@@ -41,6 +41,7 @@ def check_dataset(
         CuesheetError: names the first twenty problems.
     """
     finished = read_dataset(annotated, source.name).with_cameras(list(source.cameras))
+    has_index = SUBTASK_COLUMN in finished.info["features"]
     problems: list[str] = []
     rows = 0
     # A partial copy or download lacks files without chosen episodes.
@@ -57,7 +58,7 @@ def check_dataset(
         except (OSError, pa.ArrowException) as error:
             problems.append(f"{path} cannot be read: {error}")
             continue
-        problems += [f"{path}: {p}" for p in _check_schema(schema, source, episodes)]
+        problems += [f"{path}: {p}" for p in _check_schema(schema, source, episodes, has_index)]
     if is_partial:
         rows = sum(episode.length for episode in source.episodes)
     problems += _check_totals(finished, source, rows)
@@ -85,10 +86,12 @@ def _videos(finished: Dataset, source: Dataset, selected: Collection[int]) -> li
     return sorted({*names} - {*finished.data_files})
 
 
-def _check_schema(schema: pa.Schema, source: Dataset, episodes: Sequence[Episode]) -> Iterator[str]:
+def _check_schema(
+    schema: pa.Schema, source: Dataset, episodes: Sequence[Episode], has_subtask_index: bool
+) -> Iterator[str]:
     """Compare a data file with the source files of its episodes. Data files may differ in types."""
     for name in dict.fromkeys(source.episode(e.episode_index).data_file for e in episodes):
-        expected = annotated_schema(pq.read_schema(source.root / name))
+        expected = annotated_schema(pq.read_schema(source.root / name), has_subtask_index)
         if not schema.equals(expected):
             yield f"other columns or types than {source.root / name}."
 

@@ -116,6 +116,13 @@ class Targets:
             return []
         return self.shard_plans[dataset.name].markers_of(dataset.selected_in(data_file))
 
+    def annotations_of(self, dataset: RunDataset) -> list[str]:
+        """Return the stage files and validations of all episodes that a run annotates."""
+        if self.is_sharded:
+            return self.shards_of(dataset.name)
+        episodes = dataset.worked_on
+        return dataset.stage_files(episodes, self.run.stages) + dataset.validations(episodes)
+
     def scored_files(self, dataset: RunDataset) -> list[str]:
         """Return the files that scores are computed from: annotations, and clips for motion."""
         if self.is_sharded:

@@ -356,6 +356,14 @@ class OutputConfig(Section):
             "dataset, and `*` also matches `/`. All other such files are left out."
         ),
     )
+    subtask_index: bool = Field(
+        default=False,
+        description=(
+            "Also write the active subtask of each frame as a number, in the column "
+            "`subtask_index`, and the labels of the numbers to meta/subtasks.parquet, for policies "
+            "that read these (LeRobot 0.4)."
+        ),
+    )
     on_missing: Literal["fail", "leave_unannotated"] = Field(
         default="fail",
         description=(

@@ -105,6 +105,13 @@ class RunDataset:
             if index not in selected and index in self._validated
         ]
 
+    @property
+    def others(self) -> list[int]:
+        """The episodes that only an earlier run annotated; their rows stay."""
+        return sorted(
+            self._validated & {e.episode_index for e in self.source.episodes} - {*self.selected}
+        )
+
     @functools.cached_property
     def _validated(self) -> frozenset[int]:
         names = (path.stem for path in self.layout.stage_folder("validation").glob("*.json"))

@@ -25,6 +25,7 @@ OUTPUTS = {
     "annotate_interjections": [PATTERNS.interjections(EPISODE)],
     "annotate_vqa": [PATTERNS.vqa(EPISODE)],
     "validate_episode": [PATTERNS.validation(EPISODE), PATTERNS.validation_text(EPISODE)],
+    "number_subtasks": [PATTERNS.subtasks],
     "merge_language": [PATTERNS.folder / "{tree}" / "{data_file}.parquet"],
     "finalize_dataset": [PATTERNS.annotated_info],
     "export_annotations": [PATTERNS.export("parquet"), PATTERNS.export("jsonl")],
