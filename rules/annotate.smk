@@ -27,7 +27,7 @@ rule annotate_plan:
         mem_mb=1000,
         vlm_jobs=1,
     params:
-        answers=RUN.model_settings,
+        model_settings=RUN.model_settings,
         plan=CONFIG.plan.model_dump(),
         camera=lambda wildcards: dataset_of(wildcards).default_camera_of(int(wildcards.episode)),
         # A function of the input: a dataset that moved is not a reason to run again.
@@ -56,7 +56,7 @@ rule annotate_interjections:
         mem_mb=1000,
         vlm_jobs=1,
     params:
-        answers=RUN.model_settings,
+        model_settings=RUN.model_settings,
         interjections=CONFIG.interjections.model_dump(),
         frames=CONFIG.plan.frames.model_dump(),
         camera=lambda wildcards: dataset_of(wildcards).default_camera_of(int(wildcards.episode)),
@@ -85,7 +85,7 @@ rule annotate_vqa:
         mem_mb=1000,
         vlm_jobs=1,
     params:
-        answers=RUN.model_settings,
+        model_settings=RUN.model_settings,
         vqa=CONFIG.vqa.model_dump(),
         cameras=lambda wildcards: dataset_of(wildcards).vqa_cameras_of(int(wildcards.episode)),
         coordinates=CONFIG.vlm.coordinates,

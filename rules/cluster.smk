@@ -62,7 +62,7 @@ rule annotate_shard:
         episodes=lambda wildcards: shard_plan(wildcards).episodes(wildcards.shard),
         sources=lambda wildcards: shard_plan(wildcards).sources(wildcards.shard),
         media=RUN.media_settings,
-        answers=RUN.annotation_settings,
+        model_settings=RUN.annotation_settings,
         # On a dry run the marker of an incomplete shard stays; this lists the shard anyway.
         gaps=lambda wildcards: (
             shard_plan(wildcards).gaps().get(wildcards.shard) if workflow.dryrun else None

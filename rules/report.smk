@@ -120,6 +120,6 @@ rule score_annotations:
     params:
         results=results_of,
         evaluate=CONFIG.evaluate.model_dump(exclude={"reference"}),
-        answers=RUN.model_settings if CONFIG.evaluate.judge else None,
+        model_settings=RUN.model_settings if CONFIG.evaluate.judge else None,
     script:
         "../scripts/score_annotations.py"

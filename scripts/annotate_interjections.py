@@ -19,7 +19,7 @@ async def annotate(
     keyframes: str,
     plan: dict[str, Any],
     prompts: list[str],
-    answers: Mapping[str, Any],
+    model_settings: Mapping[str, Any],
     settings: InterjectionsConfig,
     layout: FramesConfig,
     camera: str | None,
@@ -27,7 +27,7 @@ async def annotate(
 ) -> dict[str, Any]:
     """The content of the interjections file; `plan` is that of the plan file."""
     async with open_stage(
-        "interjections", keyframes=keyframes, prompts=prompts, answers=answers
+        "interjections", keyframes=keyframes, prompts=prompts, model_settings=model_settings
     ) as stage:
         await interjections.annotate(
             stage,
@@ -47,7 +47,7 @@ def main(snakemake) -> None:
                 snakemake.input.keyframes,
                 read_stage_file(snakemake.input.plan, "plan").model_dump(),
                 list(snakemake.input.prompts),
-                snakemake.params.answers,
+                snakemake.params.model_settings,
                 InterjectionsConfig(**snakemake.params.interjections),
                 FramesConfig(**snakemake.params.frames),
                 snakemake.params.camera,

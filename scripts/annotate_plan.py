@@ -13,7 +13,7 @@ from cuesheet import files, job_log
 from cuesheet.annotate import plan
 from cuesheet.annotate.segmentation import CutClip
 from cuesheet.annotate.stage import Stage, open_stage
-from cuesheet.artifacts.corrections import ExternalSubtasks, cover
+from cuesheet.artifacts.corrections import ExternalSubtasks, subtasks_from_spans
 from cuesheet.artifacts.episode import Episode
 from cuesheet.config.models import PlanConfig
 
@@ -21,7 +21,7 @@ from cuesheet.config.models import PlanConfig
 async def annotate(
     keyframes: str,
     prompts: list[str],
-    answers: Mapping[str, Any],
+    model_settings: Mapping[str, Any],
     settings: PlanConfig,
     camera: str | None,
     clip: str | None,
@@ -29,7 +29,9 @@ async def annotate(
     root: str = "",
 ) -> dict[str, Any]:
     """The content of the plan file. `given`: subtasks that the model is not asked for."""
-    async with open_stage("plan", keyframes=keyframes, prompts=prompts, answers=answers) as stage:
+    async with open_stage(
+        "plan", keyframes=keyframes, prompts=prompts, model_settings=model_settings
+    ) as stage:
         cut = _cutter(clip, stage.episode) if clip else None
         parts = await plan.annotate(
             stage,
@@ -45,7 +47,7 @@ def _given(given: Mapping[str, Any], root: str, stage: Stage) -> ExternalSubtask
     """Subtasks of a correction (`spans`), or those of a column of the dataset if it has any."""
     episode = stage.episode
     if "spans" in given:
-        return ExternalSubtasks("correction", cover(given["spans"], episode))
+        return ExternalSubtasks("correction", subtasks_from_spans(given["spans"], episode))
     from cuesheet.dataset.subtask_labels import read_subtasks  # imports pyarrow
 
     place = (Path(root), given["data_file"], episode.episode_index)
@@ -72,7 +74,7 @@ def main(snakemake) -> None:
             annotate(
                 snakemake.input.keyframes,
                 list(snakemake.input.prompts),
-                snakemake.params.answers,
+                snakemake.params.model_settings,
                 PlanConfig(**snakemake.params.plan),
                 snakemake.params.camera,
                 snakemake.input.clip or None,

@@ -23,7 +23,7 @@ from cuesheet.vlm.coordinates import convention_of
 async def annotate(
     keyframes: str,
     prompts: list[str],
-    answers: Mapping[str, Any],
+    model_settings: Mapping[str, Any],
     settings: VqaConfig,
     cameras: Sequence[str],
     coordinates: str,
@@ -32,14 +32,16 @@ async def annotate(
     corrections: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The content of the VQA file."""
-    async with open_stage("vqa", keyframes=keyframes, prompts=prompts, answers=answers) as stage:
+    async with open_stage(
+        "vqa", keyframes=keyframes, prompts=prompts, model_settings=model_settings
+    ) as stage:
         total = vqa.count_requests(stage, settings, cameras)
         with tqdm(total=total, unit="call", mininterval=2, file=sys.stderr) as bar:
             pairs = await vqa.annotate(
                 stage,
                 settings,
                 cameras=cameras,
-                convention=convention_of(answers["model"], coordinates),
+                convention=convention_of(model_settings["model"], coordinates),
                 seed=seed,
                 plan=_facts(plan) if plan else None,
                 corrections=corrections,
@@ -59,7 +61,7 @@ def main(snakemake) -> None:
             annotate(
                 snakemake.input.keyframes,
                 list(snakemake.input.prompts),
-                snakemake.params.answers,
+                snakemake.params.model_settings,
                 VqaConfig(**snakemake.params.vqa),
                 list(snakemake.params.cameras),
                 snakemake.params.coordinates,

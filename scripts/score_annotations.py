@@ -22,7 +22,7 @@ from cuesheet.evaluation.table import as_text, write_plot
 
 
 def ask_judge(
-    results: Path, reference: Reference, prompts: list[str], answers: dict[str, Any]
+    results: Path, reference: Reference, prompts: list[str], model_settings: dict[str, Any]
 ) -> tuple[Verdicts, list[dict[str, Any]]]:
     """Return the verdicts of the model on labels, and the records of its calls."""
     from cuesheet.evaluation.judge import judge, questions
@@ -38,7 +38,7 @@ def ask_judge(
             judge(
                 asked,
                 prompts=prompts,
-                answers=answers,
+                model_settings=model_settings,
                 group=f"{results.name}/judge",
                 progress=bar.update,
             )
@@ -55,7 +55,7 @@ def main(snakemake) -> None:
         if settings["judge"]:
             prompts = list(snakemake.input.prompts)
             changed = reference.changed(granularity)
-            verdicts, calls = ask_judge(results, changed, prompts, params.answers)
+            verdicts, calls = ask_judge(results, changed, prompts, params.model_settings)
         scores = evaluate(
             [results],
             reference,

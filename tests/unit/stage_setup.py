@@ -87,7 +87,7 @@ async def asking(
             value = await value
         return completion(json.dumps(value))
 
-    answers = {
+    model_settings = {
         "model": "test-model",
         "serve": "external",
         "sampling": sampling or {},
@@ -107,7 +107,7 @@ async def asking(
             name,
             keyframes=keyframes,
             prompts=[str(PROMPTS / f"{one}.md") for one in stages[name]],
-            answers=answers,
+            model_settings=model_settings,
         ) as stage:
             yield stage, server
 

@@ -6,7 +6,7 @@ from cuesheet.artifacts.episode import Keyframe
 from cuesheet.artifacts.subtasks import Subtask
 
 
-def frames_of(grid: Sequence[Keyframe], part: Subtask, count: int) -> list[Keyframe]:
+def sample_frames_in_subtask(grid: Sequence[Keyframe], part: Subtask, count: int) -> list[Keyframe]:
     """Up to `count` frames of the grid spread over a subtask; the nearest one where none is in it.
 
     A subtask shorter than the grid's step may hold no frame of the grid.
@@ -14,10 +14,10 @@ def frames_of(grid: Sequence[Keyframe], part: Subtask, count: int) -> list[Keyfr
     inside = [f for f in grid if part.start_frame <= f.frame_index < part.end_frame]
     if not inside:
         inside = [min(grid, key=lambda frame: abs(frame.frame_index - part.start_frame))]
-    return spread(inside, count)
+    return sample_evenly(inside, count)
 
 
-def spread(frames: Sequence[Keyframe], count: int) -> list[Keyframe]:
+def sample_evenly(frames: Sequence[Keyframe], count: int) -> list[Keyframe]:
     """At most `count` of `frames`, evenly spread, first and last among them."""
     if len(frames) <= count:
         return list(frames)

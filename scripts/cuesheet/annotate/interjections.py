@@ -118,7 +118,7 @@ async def _acknowledge(stage: Stage, task: str, manner: str) -> None:
         Acknowledgement,
         None,
         {"task": task, "manner": manner},
-        otherwise="no usable acknowledgement of the task came back; none is written",
+        warning="no usable acknowledgement of the task came back; none is written",
     )
     if reply is not None:
         stage.add_speech(reply.speech, stage.episode.timestamps_s[0])
@@ -153,7 +153,7 @@ async def _interject(
             "kind": kind,
             "manner": manner,
         },
-        otherwise=f"no usable interjection at {start_s:.2f} s; none is written there",
+        warning=f"no usable interjection at {start_s:.2f} s; none is written there",
     )
     if reply is not None:
         stage.events.append(row("interjection", "user", reply.interjection, start_s))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from cuesheet.annotate.consensus import episode_agreement, with_agreement
-from cuesheet.annotate.frame_selection import frames_of
+from cuesheet.annotate.frame_selection import sample_frames_in_subtask
 from cuesheet.annotate.segmentation import (
     CutClip,
     WindowSource,
@@ -89,17 +89,17 @@ async def _find_subtasks(
     source = WindowSource(grid, settings.frames, cut_clip)
     found = await segment_windows(stage, settings, source, windows, task)
     limits = {"episode": stage.episode, "min_subtask_s": settings.min_subtask_s}
-    subtasks = join_windows([one.cover for one in found], **limits)
+    subtasks = join_windows([one.subtasks for one in found], **limits)
     told: dict[str, Any] = {}
     if settings.samples > 1:
         of_windows = zip(*(one.samples for one in found), strict=True)
-        samples = [join_windows(covers, **limits) for covers in of_windows]
+        samples = [join_windows(windows, **limits) for windows in of_windows]
         subtasks = with_agreement(subtasks, samples)
         told = {
             "agreement": episode_agreement(subtasks),
             "samples": [
-                {**sampling, "subtasks": [part.as_json(stage.episode) for part in cover]}
-                for sampling, cover in zip(sample_settings(stage, settings), samples, strict=True)
+                {**sampling, "subtasks": [part.as_json(stage.episode) for part in sample]}
+                for sampling, sample in zip(sample_settings(stage, settings), samples, strict=True)
             ],
         }
     if settings.relabel:
@@ -131,7 +131,9 @@ async def _relabel(
         around = subtasks[max(0, position - 1) : position + 2]
         async with slots:
             frames = [
-                frame for span in around for frame in frames_of(grid, span, settings.relabel_frames)
+                frame
+                for span in around
+                for frame in sample_frames_in_subtask(grid, span, settings.relabel_frames)
             ]
             media, words = stage.sheets(frames, settings.frames)
             reply = await stage.ask_or_warn(
@@ -150,7 +152,7 @@ async def _relabel(
                         subtasks[position + 1].label if position + 1 < len(subtasks) else ""
                     ),
                 },
-                otherwise=f"relabel of {part.label!r} gave no usable reply; the first label stays",
+                warning=f"relabel of {part.label!r} gave no usable reply; the first label stays",
             )
         if reply is None:
             return part
@@ -171,7 +173,9 @@ async def _write_memory(
     for position, (finished, starting) in enumerate(itertools.pairwise(subtasks)):
         # At most one row of a sheet: the outcome of one step is all that is to be seen, and the
         # calls of the chain wait for each other, so each had better be short.
-        media, words = stage.sheets(frames_of(grid, finished, layout.columns), layout)
+        media, words = stage.sheets(
+            sample_frames_in_subtask(grid, finished, layout.columns), layout
+        )
         start_s = starting.start_s(stage.episode)
         reply = await stage.ask_or_warn(
             f"memory {start_s:.2f}",
@@ -186,7 +190,7 @@ async def _write_memory(
                 "starting": starting.label,
                 "remaining": [part.label for part in subtasks[position + 2 :]],
             },
-            otherwise=f"no usable memory at {start_s:.2f} s came back; none is written there",
+            warning=f"no usable memory at {start_s:.2f} s came back; none is written there",
         )
         if reply is not None:
             memory = first_sentences(reply.memory, MAX_MEMORY_SENTENCES)

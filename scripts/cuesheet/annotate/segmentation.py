@@ -50,7 +50,7 @@ class WindowSource:
         if self.layout.mode == "single_frames":
             lines = [f"Image {n}: {frame.timestamp_s:.2f} s" for n, frame in enumerate(shown, 1)]
             lines.append("Each image is one frame of the same video, in the order of time.")
-            return [stage.picture(frame) for frame in shown], "\n".join(lines)
+            return [stage.encode_keyframe(frame) for frame in shown], "\n".join(lines)
         if self.cut_clip is None:
             raise CuesheetError(
                 f"episode {stage.episode.name}: plan.frames.mode is clip but there is no clip"
@@ -74,7 +74,7 @@ def split_windows(frames: Sequence[int], length: int, max_frames: int) -> list[W
 class Segmented:
     """The subtasks of a window; and every sample of them, empty where it had no usable reply."""
 
-    cover: list[Subtask]
+    subtasks: list[Subtask]
     samples: list[list[Subtask]]
 
 
@@ -99,10 +99,10 @@ async def segment_windows(
     async def one(window: Window, before: asyncio.Task[Segmented] | None) -> Segmented:
         async with slots:
             media, words = source.show(stage, window)
-            asked = _Asked(window, media, _shared_words(stage, window, words, task))
-            description = await _describe(stage, asked) if settings.describe_first else ""
-            under_way = (await before).cover[-1].label if before else ""
-            return await _segment(stage, settings, asked, description, under_way)
+            request = _WindowRequest(window, media, _shared_values(stage, window, words, task))
+            description = await _describe(stage, request) if settings.describe_first else ""
+            under_way = (await before).subtasks[-1].label if before else ""
+            return await _segment(stage, settings, request, description, under_way)
 
     tasks: list[asyncio.Task[Segmented]] = []
     for window in windows:
@@ -126,7 +126,7 @@ def from_episode_start(
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _WindowRequest:
     """A window as its calls ask about it; `shared` fills in the words that they begin with."""
 
     window: Window
@@ -142,7 +142,7 @@ class _Asked:
         return self.shared["end_s"]
 
 
-def _shared_words(stage: Stage, window: Window, frames: str, task: str) -> dict[str, Any]:
+def _shared_values(stage: Stage, window: Window, frames: str, task: str) -> dict[str, Any]:
     start_s, end_s = _times(stage, window)
     return {
         "frames": frames,
@@ -171,35 +171,35 @@ def _times(stage: Stage, window: Window) -> tuple[float, float]:
     return part.start_s(stage.episode), part.end_s(stage.episode)
 
 
-async def _describe(stage: Stage, asked: _Asked) -> str:
+async def _describe(stage: Stage, request: _WindowRequest) -> str:
     """What is visible in a window, as the words that the segmentation is given; may be empty."""
-    between = f"{asked.start_s:.2f} to {asked.end_s:.2f} s"
+    between = f"{request.start_s:.2f} to {request.end_s:.2f} s"
     reply = await stage.ask_or_warn(
-        f"describe {asked.start_s:.2f}",
+        f"describe {request.start_s:.2f}",
         "plan_describe",
         Description,
-        asked.media,
-        asked.shared,
-        otherwise=f"no usable description of {between} came back",
+        request.media,
+        request.shared,
+        warning=f"no usable description of {between} came back",
     )
     if reply is None:
         return ""
     events = _on_episode_clock(
         stage,
-        asked,
+        request,
         [(event.at_s, event.at_s, event.what) for event in reply.events],
         "description",
     )
-    lines = [f"- {max(at_s, asked.start_s):.2f} s: {what}" for at_s, _, what in sorted(events)]
+    lines = [f"- {max(at_s, request.start_s):.2f} s: {what}" for at_s, _, what in sorted(events)]
     return "\n".join([reply.scene, *lines])
 
 
 async def _segment(
-    stage: Stage, settings: PlanConfig, asked: _Asked, description: str, under_way: str
+    stage: Stage, settings: PlanConfig, request: _WindowRequest, description: str, under_way: str
 ) -> Segmented:
     """Divide a window; `under_way` is the last label of the window before, if there is one."""
     values = {
-        **asked.shared,
+        **request.shared,
         "description": description,
         "under_way": under_way,
         "max_subtasks": settings.max_subtasks,
@@ -208,30 +208,36 @@ async def _segment(
 
     async def sample(number: int, sampling: dict[str, Any]) -> tuple[Answer, list[Subtask]]:
         which = f" sample {number}" if sampling else ""
-        name = f"segment {asked.start_s:.2f}{which}"
-        answer = await stage.ask(name, "plan_segment", Segmentation, asked.media, values, sampling)
-        return answer, _cover(stage, settings, asked, answer, f"segmentation{which}")
+        name = f"segment {request.start_s:.2f}{which}"
+        answer = await stage.ask(
+            name, "plan_segment", Segmentation, request.media, values, sampling
+        )
+        return answer, _usable_subtasks(stage, settings, request, answer, f"segmentation{which}")
 
     found = await asyncio.gather(
         *(sample(*one) for one in enumerate(sample_settings(stage, settings)))
     )
-    usable = [cover for _, cover in found if cover]
+    usable = [subtasks for _, subtasks in found if subtasks]
     if not usable:
-        raise _no_segmentation(stage, asked, found[0][0])
+        raise _no_segmentation(stage, request, found[0][0])
     if len(usable) < len(found):
         stage.warn(
-            f"{len(found) - len(usable)} of {len(found)} samples of {asked.start_s:.2f} to "
-            f"{asked.end_s:.2f} s were not usable; they agree with nothing"
+            f"{len(found) - len(usable)} of {len(found)} samples of {request.start_s:.2f} to "
+            f"{request.end_s:.2f} s were not usable; they agree with nothing"
         )
-    cover = usable[0]
+    subtasks = usable[0]
     if len(found) > 1:
         limits = {"min_subtask_s": settings.min_subtask_s, "max_subtasks": settings.max_subtasks}
-        cover = enforce_limits(consensus(usable, stage.episode), stage.episode, **limits)
-    return Segmented(cover, [cover for _, cover in found])
+        subtasks = enforce_limits(consensus(usable, stage.episode), stage.episode, **limits)
+    return Segmented(subtasks, [sample for _, sample in found])
 
 
-def _cover(
-    stage: Stage, settings: PlanConfig, asked: _Asked, answer: Answer[Segmentation], what: str
+def _usable_subtasks(
+    stage: Stage,
+    settings: PlanConfig,
+    request: _WindowRequest,
+    answer: Answer[Segmentation],
+    what: str,
 ) -> list[Subtask]:
     """The subtasks of a reply, called `what` in warnings; none where it is not usable."""
     spans = [
@@ -239,15 +245,17 @@ def _cover(
         for span in (answer.value.subtasks if answer.value is not None else [])
     ]
     return clean_spans(
-        _on_episode_clock(stage, asked, spans, what),
-        asked.window,
+        _on_episode_clock(stage, request, spans, what),
+        request.window,
         stage.episode,
         min_subtask_s=settings.min_subtask_s,
         max_subtasks=settings.max_subtasks,
     )
 
 
-def _no_segmentation(stage: Stage, asked: _Asked, answer: Answer[Segmentation]) -> CuesheetError:
+def _no_segmentation(
+    stage: Stage, request: _WindowRequest, answer: Answer[Segmentation]
+) -> CuesheetError:
     found = (
         "two replies in a row were not of the requested form"
         if answer.value is None
@@ -257,22 +265,22 @@ def _no_segmentation(stage: Stage, asked: _Asked, answer: Answer[Segmentation]) 
     kept = f"{key[:2]}/{key}.json"
     return CuesheetError(
         f"episode {stage.episode.name}: the model gave no usable segmentation of "
-        f"{asked.start_s:.2f} to {asked.end_s:.2f} s: {found}. Its reply is kept in the call "
+        f"{request.start_s:.2f} to {request.end_s:.2f} s: {found}. Its reply is kept in the call "
         f"cache (vlm.cache_dir) as {kept}. Look at it, then change the prompt, the sampling or "
         "the model; to ask the same once more, delete that file."
     )
 
 
 def _on_episode_clock(
-    stage: Stage, asked: _Asked, spans: list[tuple[float, float, str]], what: str
+    stage: Stage, request: _WindowRequest, spans: list[tuple[float, float, str]], what: str
 ) -> list[tuple[float, float, str]]:
     """`from_episode_start` where the window is a clip; says so where times were moved."""
-    if not spans or not any(isinstance(item, Clip) for item in asked.media):
+    if not spans or not any(isinstance(item, Clip) for item in request.media):
         return spans
-    moved = from_episode_start(spans, asked.start_s, asked.end_s)
+    moved = from_episode_start(spans, request.start_s, request.end_s)
     if moved != spans:
         stage.warn(
-            f"the {what} of {asked.start_s:.2f} to {asked.end_s:.2f} s counted from the clip's "
-            f"first frame; its times were moved by {asked.start_s:.2f} s"
+            f"the {what} of {request.start_s:.2f} to {request.end_s:.2f} s counted from the clip's "
+            f"first frame; its times were moved by {request.start_s:.2f} s"
         )
     return moved

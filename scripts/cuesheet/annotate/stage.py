@@ -50,7 +50,7 @@ class Stage:
         self.warnings.append(message)
         print(f"WARNING: {message}", flush=True)
 
-    def picture(self, frame: Keyframe) -> Image:
+    def encode_keyframe(self, frame: Keyframe) -> Image:
         """One keyframe at its own size."""
         return self._image(
             *contact_sheet.encode_file(frame.path, self.images.format, self.images.jpeg_quality)
@@ -144,12 +144,12 @@ class Stage:
         media: Sequence[Media] | None,
         values: Mapping[str, object],
         *,
-        otherwise: str,
+        warning: str,
     ) -> Reply | None:
-        """The reply, or None and the warning `otherwise` where no usable one came back."""
+        """Return the reply. If it is unusable, add the warning `warning` and return None."""
         answer = await self.ask(name, prompt, reply, media, values)
         if answer.value is None:
-            self.warn(otherwise)
+            self.warn(warning)
         return answer.value
 
     def add_persistent(self, style: str, role: str, content: str, timestamp_s: float) -> None:
@@ -211,14 +211,14 @@ async def open_stage(
     *,
     keyframes: Path | str,
     prompts: Sequence[str],
-    answers: Mapping[str, Any],
+    model_settings: Mapping[str, Any],
 ) -> AsyncIterator[Stage]:
-    """A stage ready to ask.
+    """Return a stage that is connected to the gateway of the run.
 
-    `answers` holds what all stages need to know of the model (see ANSWERS in rules/common.smk):
-    serve, model, sampling, images. The run sets the environment variables CUESHEET_SERVER_FILE,
-    through which the gateway is found, and CUESHEET_SHARED_FOLDER where media are sent as file
-    URLs. Raises SurroundingsError where the former is not set.
+    `model_settings` is `Run.model_settings`: the keys serve, model, sampling and images. The run
+    sets two environment variables: CUESHEET_SERVER_FILE names the file with the gateway's address;
+    CUESHEET_SHARED_FOLDER is set if media are sent as file URLs. Raises SurroundingsError if the
+    first one is not set.
     """
     server_file = os.environ.get(SERVER_FILE_VARIABLE)
     if not server_file:
@@ -228,7 +228,7 @@ async def open_stage(
         )
     episode = read_episode(keyframes)
     texts = Prompts(prompts)
-    settings = {"model": answers["model"], **answers["sampling"]}
+    settings = {"model": model_settings["model"], **model_settings["sampling"]}
     # How media travel does not change an answer, so it is no param, or it would trigger reruns.
     shared = os.environ.get(SHARED_FOLDER_VARIABLE)
     async with Vlm.connect(
@@ -239,8 +239,8 @@ async def open_stage(
             episode=episode,
             prompts=texts,
             vlm=vlm,
-            images=ImagesConfig(**answers["images"]),
-            sampling=answers["sampling"],
-            serve=answers["serve"],
+            images=ImagesConfig(**model_settings["images"]),
+            sampling=model_settings["sampling"],
+            serve=model_settings["serve"],
             shared_folder=Path(shared) if shared else None,
         )

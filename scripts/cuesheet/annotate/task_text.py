@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from cuesheet.annotate.frame_selection import spread
+from cuesheet.annotate.frame_selection import sample_evenly
 from cuesheet.annotate.stage import Stage
 from cuesheet.artifacts.episode import Keyframe
 from cuesheet.config.models import PlanConfig
@@ -48,14 +48,14 @@ async def choose_task(
         settings.derive_task == "if_short" and is_short(given)
     )
     if derive:
-        media, words = stage.sheets(spread(grid, settings.frames.per_sheet), settings.frames)
+        media, words = stage.sheets(sample_evenly(grid, settings.frames.per_sheet), settings.frames)
         reply = await stage.ask_or_warn(
             "task_from_video",
             "plan_task_from_video",
             TaskFromVideo,
             media,
             {"frames": words},
-            otherwise="no usable task was derived from the video; the dataset's is used",
+            warning="no usable task was derived from the video; the dataset's is used",
         )
         if reply is not None:
             return {"text": reply.task, "source": "video"}
@@ -86,7 +86,7 @@ async def _rephrase(stage: Stage, settings: PlanConfig, task: str) -> list[str]:
     wanted = settings.rephrasings
     if wanted.mode == "off":
         return []
-    otherwise = "no usable rephrasing of the task came back"
+    warning = "no usable rephrasing of the task came back"
     found: list[str] = []
     if wanted.mode == "free":
         free = await stage.ask_or_warn(
@@ -95,7 +95,7 @@ async def _rephrase(stage: Stage, settings: PlanConfig, task: str) -> list[str]:
             Rephrasings,
             None,
             {"task": task, "count": wanted.count},
-            otherwise=otherwise,
+            warning=warning,
         )
         if free is None:
             return []
@@ -108,14 +108,14 @@ async def _rephrase(stage: Stage, settings: PlanConfig, task: str) -> list[str]:
             AxisRephrasings,
             None,
             {"task": task, "axes": counts},
-            otherwise=otherwise,
+            warning=warning,
         )
         if by_axis is None:
             return []
         for axis, count in counts.items():
             found += _distinct([task, *found], getattr(by_axis, axis))[:count]
     if not found:
-        stage.warn(otherwise)
+        stage.warn(warning)
     return found
 
 

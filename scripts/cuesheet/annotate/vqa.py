@@ -152,7 +152,7 @@ class _Asking:
             f"{where} again" if already_asked else where,
             prompt,
             VQA_REPLIES[kinds[0]] if len(kinds) == 1 else visual_questions(kinds),
-            [self.stage.picture(frame)],
+            [self.stage.encode_keyframe(frame)],
             text=self._text(frame, topics, coordinates, already_asked),
         )
         if answer.value is None:

@@ -192,7 +192,7 @@ def check_applied(correction: Correction, episode: Episode) -> None:
     """Raise CuesheetError if a step of the next run would refuse the correction."""
     check_correction(correction, episode.length, episode.fps, episode.keyframes)
     if correction.subtasks:
-        cover([span.model_dump() for span in correction.subtasks], episode)
+        subtasks_from_spans([span.model_dump() for span in correction.subtasks], episode)
     check_decoded([entry.model_dump() for entry in correction.vqa or ()], episode)
     for number, entry in enumerate(correction.vqa or ()):
         if entry.answer is not None:
@@ -286,7 +286,7 @@ def _check_frames(correction: Correction, length: int, cameras: Collection[str])
             )
 
 
-def cover(spans: Sequence[Mapping[str, Any]], episode: Episode) -> list[Subtask]:
+def subtasks_from_spans(spans: Sequence[Mapping[str, Any]], episode: Episode) -> list[Subtask]:
     """Frames of the corrected subtasks (`start_s`, `end_s`, `label`) of an episode.
 
     Raises:

@@ -59,7 +59,7 @@ class EpisodeView:
             for call in made.calls:
                 yield stage, call
 
-    def picture(self, camera: str, frame_index: int) -> Path | None:
+    def keyframe_file(self, camera: str, frame_index: int) -> Path | None:
         """The decoded keyframe, if that frame was decoded and is kept."""
         for frame in self.keyframes.keyframes.get(camera, ()):
             if frame.frame_index == frame_index:

@@ -38,7 +38,7 @@ async def judge(
     asked: Sequence[Question],
     *,
     prompts: Sequence[str],
-    answers: Mapping[str, Any],
+    model_settings: Mapping[str, Any],
     group: str,
     progress: Callable[[], object] = lambda: None,
 ) -> tuple[Verdicts, list[dict[str, Any]]]:
@@ -50,7 +50,7 @@ async def judge(
     Args:
         asked: the result of `questions`.
         prompts: paths of the prompts `system` and `evaluate_judge`.
-        answers: model and sampling settings, as for the stages.
+        model_settings: model and sampling settings, as for the stages.
         group: name under which the gateway schedules the requests.
         progress: called after each question.
 
@@ -64,7 +64,7 @@ async def judge(
             "needs the model server of a run: set evaluate.judge and run Snakemake."
         )
     texts = Prompts(prompts)
-    settings = {"model": answers["model"], **answers["sampling"]}
+    settings = {"model": model_settings["model"], **model_settings["sampling"]}
     slots = asyncio.Semaphore(MAX_IN_FLIGHT)
     votes: dict[tuple[str, str], list[bool]] = {}
     async with Vlm.connect(server_file, settings, group=group, prompts=texts.hashes) as vlm:

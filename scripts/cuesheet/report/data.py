@@ -175,7 +175,7 @@ def _add_sample(data: ReportData, view: EpisodeView, pair: VqaPair) -> None:
     group = data.samples[pair.type, pair.camera]
     if len(group) >= SAMPLES_PER_GROUP or (group and group[-1].episode_index == view.episode_index):
         return
-    image = view.picture(pair.camera, pair.frame_index)
+    image = view.keyframe_file(pair.camera, pair.frame_index)
     if image is not None:
         size = view.keyframes.cameras[pair.camera]
         timestamp_s = view.keyframes.timestamps_s[pair.frame_index]

@@ -16,7 +16,7 @@ import numpy as np
 
 from cuesheet.annotate import interjections, plan, vqa
 from cuesheet.annotate.rehearsal import Rehearsal, Request, make_rehearsal
-from cuesheet.artifacts.corrections import ExternalSubtasks, cover
+from cuesheet.artifacts.corrections import ExternalSubtasks, subtasks_from_spans
 from cuesheet.artifacts.episode import Episode, Keyframe
 from cuesheet.artifacts.sampling import KeyframeSelection, select_keyframes
 from cuesheet.artifacts.stage_files import read_stage_file
@@ -222,7 +222,9 @@ def _rehearse(
                 config.plan,
                 camera=camera,
                 cut_clip=lambda start, end: (end - start) / episode.fps,
-                given=ExternalSubtasks("correction", cover(spans, episode)) if spans else None,
+                given=ExternalSubtasks("correction", subtasks_from_spans(spans, episode))
+                if spans
+                else None,
             )
             done["persistent"] = made["plan"].persistent
         if "interjections" in made:

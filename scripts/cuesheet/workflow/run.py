@@ -403,7 +403,7 @@ class Run:
         """Everything that determines the annotations of an episode, besides its media."""
         config = self.config
         return {
-            "answers": self.model_settings,
+            "model_settings": self.model_settings,
             "stages": {stage: getattr(config, stage).model_dump() for stage in self.stages},
             "cameras": [
                 [data.default_camera, *data.vqa_cameras] for data in self.datasets.values()

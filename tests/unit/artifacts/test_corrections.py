@@ -161,13 +161,13 @@ def test_times_go_to_the_nearest_frame_and_cover_the_episode():
         {"start_s": 0.04, "end_s": 0.52, "label": "a"},
         {"start_s": 0.52, "end_s": 2.0, "label": "b"},
     ]
-    cover = corrections.cover(given, episode())
+    cover = corrections.subtasks_from_spans(given, episode())
     assert [(part.start_frame, part.end_frame) for part in cover] == [(0, 5), (5, 20)]
 
 
 def test_an_end_that_is_not_the_episodes_is_refused():
     with pytest.raises(CuesheetError, match=r"ends at 1.9 s; the episode ends at 2 s"):
-        corrections.cover([{"start_s": 0, "end_s": 1.9, "label": "a"}], episode())
+        corrections.subtasks_from_spans([{"start_s": 0, "end_s": 1.9, "label": "a"}], episode())
 
 
 def pair(frame_index, kind="count", **values):
