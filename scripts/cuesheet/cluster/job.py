@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import cuesheet
 from cuesheet import files
 from cuesheet.artifacts.failures import episode_failures
 from cuesheet.artifacts.layout import Layout, episode_name
@@ -53,6 +54,21 @@ INNER_RULES = (
     "annotate_vqa",
     "validate_episode",
 )
+
+
+def inner_environment(
+    outer: Mapping[str, str], variables: Mapping[str, str], about_file: Path
+) -> dict[str, str]:
+    """Return the environment of a shard's inner run.
+
+    It finds this library in an environment that does not have it installed, such as the one that
+    `--sdm conda` creates for the shard's job.
+    """
+    library = str(Path(cuesheet.__file__).parents[1])
+    environment = {**outer, **variables, SHARD_VARIABLE: str(about_file)}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [library, outer.get("PYTHONPATH")]))
+    environment.pop(SERVER_FILE_VARIABLE, None)
+    return environment
 
 
 @dataclass
@@ -199,8 +215,7 @@ class ShardJob:
     def _run_inner(
         self, command: Sequence[str], variables: Mapping[str, str], lease: Lease, parent: int
     ) -> None:
-        environment = {**os.environ, **variables, SHARD_VARIABLE: str(self._about_file)}
-        environment.pop(SERVER_FILE_VARIABLE, None)
+        environment = inner_environment(os.environ, variables, self._about_file)
         sys.stdout.flush()
         begun = time.time()
         # A group of its own, so that all of its jobs can be ended at once.
