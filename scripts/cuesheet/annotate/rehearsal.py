@@ -112,7 +112,7 @@ class Rehearsal(Stage):
     def requests(self) -> list[Request]:
         return self.vlm.requests
 
-    def picture(self, frame: Keyframe) -> Picture:
+    def encode_keyframe(self, frame: Keyframe) -> Picture:
         return Picture(frame.width, frame.height)
 
     def sheets(self, frames: Sequence[Keyframe], layout: FramesConfig) -> tuple[list[Picture], str]:
