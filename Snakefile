@@ -92,4 +92,5 @@ include: "rules/assemble.smk"
 include: "rules/cluster.smk"
 include: "rules/report.smk"
 
+
 tell_estimate()

@@ -7,15 +7,16 @@ that the jobs of a run, which import this package too, do not import pandas.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cuesheet.assemble.annotations import Annotations, open_annotations
+    from cuesheet.assemble.annotations import Annotations, State, open_annotations
     from cuesheet.dataset.metadata import Dataset, read_dataset
     from cuesheet.errors import CuesheetError
 
 __version__ = "0.2.0"
-__all__ = ["Annotations", "CuesheetError", "Dataset", "open_annotations", "read_dataset"]
+__all__ = ["Annotations", "CuesheetError", "Dataset", "State", "open_annotations", "read_dataset"]
 
 _MODULES = {
     "Annotations": "cuesheet.assemble.annotations",
+    "State": "cuesheet.assemble.annotations",
     "open_annotations": "cuesheet.assemble.annotations",
     "Dataset": "cuesheet.dataset.metadata",
     "read_dataset": "cuesheet.dataset.metadata",
