@@ -1,5 +1,6 @@
 # Inputs:  keyframes/{episode}/, the prompt files, the run's gateway (CUESHEET_SERVER_FILE)
-# Outputs: plan/{episode}.json, interjections/{episode}.json, vqa/{episode}.json
+# Outputs: plan/{episode}.json, interjections/{episode}.json, vqa/{episode}.json, and
+#          inspection/{episode}.json if inspect.enabled
 # Steps:   ask the model, clean its replies, write rows and their provenance
 #
 # Inputs and params are what determines a response. Corrections by people are params, so that only the
@@ -93,3 +94,29 @@ rule annotate_vqa:
         corrections=lambda wildcards: dataset_of(wildcards).vqa_corrections(int(wildcards.episode)),
     script:
         "../scripts/annotate_vqa.py"
+
+
+rule inspect_episode:
+    input:
+        keyframes="<results>/{dataset}/keyframes/{episode}",
+        plan="<results>/{dataset}/plan/{episode}.json",
+        prompts=prompts_of(*prompt_files.INSPECT),
+    output:
+        json=update("<results>/{dataset}/inspection/{episode}.json"),
+    log:
+        "<results>/{dataset}/logs/inspect_episode/{episode}.log",
+    benchmark:
+        "<results>/{dataset}/benchmarks/inspect_episode/{episode}.tsv"
+    priority: 3
+    conda:
+        "../envs/annotate.yaml"
+    threads: STAGE_THREADS
+    resources:
+        mem_mb=1000,
+        vlm_jobs=1,
+    params:
+        answers=RUN.model_settings,
+        frames=CONFIG.plan.frames.model_dump(),
+        camera=lambda wildcards: dataset_of(wildcards).default_camera_of(int(wildcards.episode)),
+    script:
+        "../scripts/inspect_episode.py"

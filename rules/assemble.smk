@@ -10,6 +10,7 @@ rule validate_episode:
     input:
         unpack(stage_files),
         keyframes="<results>/{dataset}/keyframes/{episode}",
+        inspection="<results>/{dataset}/inspection/{episode}.json" if CONFIG.inspect.enabled else [],
     output:
         json=update("<results>/{dataset}/validation/{episode}.json"),
         text=update("<results>/{dataset}/validation/{episode}.txt"),
@@ -26,6 +27,7 @@ rule validate_episode:
     params:
         cameras=lambda wildcards: dataset_of(wildcards).cameras,
         verdict=lambda wildcards: dataset_of(wildcards).verdict(int(wildcards.episode)),
+        leave_out=CONFIG.output.leave_out,
     script:
         "../scripts/validate_episode.py"
 
@@ -129,6 +131,11 @@ rule export_annotations:
         info="<results>/{dataset}/annotated/meta/info.json",
         data=merged_data_files,
     output:
+        **(
+            {"inspections": "<results>/{dataset}/inspections.jsonl"}
+            if CONFIG.inspect.enabled
+            else {}
+        ),
         parquet="<results>/{dataset}/annotations.parquet",
         jsonl="<results>/{dataset}/annotations.jsonl",
     log:
@@ -140,5 +147,7 @@ rule export_annotations:
     threads: 1
     resources:
         mem_mb=1000,
+    params:
+        results=results_of,
     script:
         "../scripts/export_annotations.py"

@@ -37,7 +37,7 @@ rule prepare_shard:
 
 rule annotate_shard:
     input:
-        prompts=prompts_of(*prompt_files.of_stages(RUN.stages)),
+        prompts=prompts_of(*prompt_files.of_stages(RUN.asking_stages)),
         index=ancient("<results>/{dataset}/episodes.parquet"),
         media=lambda wildcards: (
             shard_plan(wildcards).media_marker(wildcards.shard) if IS_MEDIA_SEPARATE else []

@@ -28,7 +28,7 @@ SHOWN_EPISODES = 10
 def read_rows(results: Path, episode: Episode) -> EpisodeRows:
     """Return the rows of an episode from the annotation files that were validated.
 
-    An episode with the verdict "bad" has no rows.
+    An episode with the verdict "bad", or left out because of its inspection, has no rows.
 
     Args:
         results: the dataset's result folder, which holds plan/, interjections/, vqa/, validation/.
@@ -42,7 +42,7 @@ def read_rows(results: Path, episode: Episode) -> EpisodeRows:
     layout = Layout(results)
     validation = layout.validation(episode.episode_index)
     validated = read_validation_file(validation)
-    if validated.verdict == "bad":
+    if not validated.has_rows:
         return EpisodeRows([], [])
     for stage, checked in validated.stage_files.items():
         path = layout.stage_file(stage, episode.episode_index)

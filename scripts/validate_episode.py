@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cuesheet import files, job_log
 from cuesheet.artifacts.episode import read_episode
+from cuesheet.artifacts.inspection import InspectionFile, read_inspection
 from cuesheet.artifacts.stage_files import STAGES, digest, read_stage_file
 from cuesheet.assemble.validate import Report, validate_episode
 from cuesheet.errors import CuesheetError
@@ -20,10 +21,13 @@ def make_report(
     stage_paths: Mapping[str, Path],
     cameras: Collection[str],
     verdict: str | None = None,
+    inspection: Path | None = None,
+    leave_out: str = "off",
 ) -> Report:
     """Return the report on one episode. A file that cannot be read is an error of its stage.
 
-    `verdict` comes from a person: good, bad or None. The merge leaves a bad episode without rows.
+    `verdict` comes from a person: good, bad or None. The merge leaves a bad episode without rows,
+    and those that `leave_out` (off, failed or doubtful) names because of the file `inspection`.
     """
     episode = read_episode(keyframes, needs_images=False)
     digests = {stage: digest(path) or "" for stage, path in stage_paths.items()}
@@ -38,11 +42,21 @@ def make_report(
         report = validate_episode(episode, stages, cameras)
         report.stage_files = digests
         report.verdict = verdict
+        if inspection is not None:
+            _add_inspection(report, read_inspection(inspection), leave_out)
         return report
     report = Report(episode.episode_index)
     for stage, message in broken:
         report.error("stage_file", stage, message)
     return report
+
+
+def _add_inspection(report: Report, inspection: InspectionFile, leave_out: str) -> None:
+    report.inspection = inspection.verdict
+    left_out = {"failed": ("failed",), "doubtful": ("failed", "doubtful")}.get(leave_out, ())
+    report.left_out = inspection.verdict in left_out
+    for code, where, message in inspection.findings():
+        report.warn(code, where, message)
 
 
 def write_report(report: Report, json_path: Path, text_path: Path) -> None:
@@ -71,6 +85,8 @@ def main(snakemake) -> None:
             {stage: Path(path) for stage, path in paths.items() if path},
             list(snakemake.params.cameras),
             snakemake.params.verdict,
+            Path(snakemake.input.inspection) if snakemake.input.inspection else None,
+            snakemake.params.leave_out,
         )
         write_report(report, Path(snakemake.output.json), Path(snakemake.output.text))
 

@@ -194,6 +194,23 @@ def _verdict(facts: Facts) -> dict[str, Any]:
     return {"why": why, "same": same}
 
 
+def _is_moving(facts: Facts) -> bool:
+    speed = vision.speeds(facts.seen)
+    return bool(len(speed)) and float(speed.max()) > vision.STILL
+
+
+def _subtask_verdict(facts: Facts) -> dict[str, Any]:
+    if _is_moving(facts):
+        return {"why": "The image changed.", "complete": "yes"}
+    return {"why": "The image did not change.", "complete": "no"}
+
+
+def _episode_verdict(facts: Facts) -> dict[str, Any]:
+    if _is_moving(facts):
+        return {"why": "Things moved.", "achieved": "yes", "retried": False}
+    return {"why": "Nothing moved.", "achieved": "no", "retried": False}
+
+
 _KINDS = (
     ({"subtasks"}, _segmentation),
     ({"scene", "events"}, _description),
@@ -203,6 +220,8 @@ _KINDS = (
     ({"interjection", "speech"}, _interjection),
     ({"speech"}, lambda f: {"speech": phrases.speech(f.asked.task, f.asked.manner)}),
     ({"same"}, _verdict),
+    ({"complete"}, _subtask_verdict),
+    ({"achieved"}, _episode_verdict),
     ({"task"}, _task),
     ({"label"}, _label),
 )

@@ -97,6 +97,7 @@ async def asking(
         "plan": prompt_files.PLAN,
         "interjections": prompt_files.INTERJECTIONS,
         "vqa": prompt_files.VQA,
+        "inspection": prompt_files.INSPECT,
     }
     async with (
         serving(behave) as server,

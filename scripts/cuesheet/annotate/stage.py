@@ -23,6 +23,7 @@ from cuesheet.vlm.gateway_client import SERVER_FILE_VARIABLE, SHARED_FOLDER_VARI
 from cuesheet.vlm.prompts import Prompts
 from cuesheet.vlm.replies import MAX_LABEL_WORDS, Relabel, Segmentation, shorten_label
 
+StageName = Literal["plan", "interjections", "vqa", "inspection"]
 Reply = TypeVar("Reply", bound=BaseModel)
 
 
@@ -30,7 +31,7 @@ Reply = TypeVar("Reply", bound=BaseModel)
 class Stage:
     """One stage at work on one episode; collects rows and warnings as it goes."""
 
-    name: Literal["plan", "interjections", "vqa"]
+    name: StageName
     episode: Episode
     prompts: Prompts
     vlm: Vlm
@@ -207,7 +208,7 @@ def row(
 
 @asynccontextmanager
 async def open_stage(
-    name: Literal["plan", "interjections", "vqa"],
+    name: StageName,
     *,
     keyframes: Path | str,
     prompts: Sequence[str],

@@ -13,6 +13,7 @@ ANNOTATION_RULES = (
     "annotate_plan",
     "annotate_interjections",
     "annotate_vqa",
+    "inspect_episode",
     "validate_episode",
 )
 

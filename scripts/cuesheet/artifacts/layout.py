@@ -125,6 +125,10 @@ class Layout:
         """`suffix`: parquet or jsonl."""
         return self.folder / f"annotations.{suffix}"
 
+    @property
+    def exported_inspections(self) -> Path:
+        return self.folder / "inspections.jsonl"
+
     # Per episode
 
     def clip(self, camera: str, episode: int | str) -> Path:
@@ -151,7 +155,7 @@ class Layout:
         return self.folder / "signals" / f"{episode_name(episode)}.json"
 
     def stage_folder(self, stage: str) -> Path:
-        """Folder of a stage's files: plan, interjections, vqa, or validation."""
+        """Folder of a stage's files: plan, interjections, vqa, inspection or validation."""
         return self.folder / stage
 
     def stage_file(self, stage: str, episode: int | str) -> Path:
@@ -165,6 +169,9 @@ class Layout:
 
     def vqa(self, episode: int | str) -> Path:
         return self.stage_file("vqa", episode)
+
+    def inspection(self, episode: int | str) -> Path:
+        return self.stage_file("inspection", episode)
 
     def validation(self, episode: int | str) -> Path:
         return self.stage_file("validation", episode)

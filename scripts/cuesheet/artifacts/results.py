@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cuesheet.artifacts.episode import Episode, read_episode
 from cuesheet.artifacts.failures import failed_episodes
+from cuesheet.artifacts.inspection import InspectionFile, read_inspection
 from cuesheet.artifacts.language import LanguageRow
 from cuesheet.artifacts.layout import Layout
 from cuesheet.artifacts.source_changes import read_fingerprints
@@ -37,6 +38,7 @@ class EpisodeView:
     persistent: list[LanguageRow] = field(default_factory=list)
     events: list[LanguageRow] = field(default_factory=list)
     pairs: list[VqaPair] = field(default_factory=list)
+    inspection: InspectionFile | None = None
     made_by: dict[str, Provenance] = field(default_factory=dict)  # by stage
 
     @property
@@ -101,6 +103,11 @@ def read_view(results: Path, episode_index: int) -> EpisodeView:
         agreement = data.agreement if stage == "plan" else agreement
         for part, rows in parts.items():
             rows += getattr(data, part)
+    validation = read_validation_file(layout.validation(episode_index))
+    inspection = None
+    if validation.inspection:
+        inspection = read_inspection(layout.inspection(episode_index))
+        made_by["inspection"] = inspection.provenance
     folder = layout.keyframes(episode_index)
     keyframes = read_episode(folder, needs_images=False)
     if keyframes.episode_index != episode_index:
@@ -111,8 +118,9 @@ def read_view(results: Path, episode_index: int) -> EpisodeView:
         results,
         episode_index,
         keyframes,
-        read_validation_file(layout.validation(episode_index)),
+        validation,
         **parts,
         agreement=agreement,
+        inspection=inspection,
         made_by=made_by,
     )

@@ -129,6 +129,13 @@ class ValidationFile(File):
     counts: dict[str, int]
     stage_files: dict[str, str]
     verdict: Literal["good", "bad"] | None = None
+    inspection: Literal["ok", "doubtful", "failed"] | None = None
+    left_out: bool = False  # because of the inspection (output.leave_out)
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether the merge writes the rows of the episode."""
+        return self.verdict != "bad" and not self.left_out
 
 
 def read_stage_file(path: Path | str, stage: str) -> StageFile:

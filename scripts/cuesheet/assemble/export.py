@@ -13,7 +13,7 @@ Rows are sorted by episode, then by start.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cuesheet.artifacts.inspection import read_inspection
 from cuesheet.artifacts.language import EVENTS_COLUMN, PERSISTENT_COLUMN, style_name
+from cuesheet.artifacts.layout import Layout
 from cuesheet.artifacts.sampling import shortest_float32
+from cuesheet.artifacts.stage_files import read_validation_file
 from cuesheet.dataset.data_reader import open_data_file, scalars, seconds_from_start
 from cuesheet.dataset.metadata import Dataset, Episode
 from cuesheet.errors import CuesheetError
@@ -66,6 +69,27 @@ def write_exports(dataset: Dataset, parquet: Path, jsonl: Path) -> int:
                 lines.write(json.dumps(row, ensure_ascii=False) + "\n")
             count += len(table)
     return count
+
+
+def write_inspections(layout: Layout, episodes: Iterable[int], path: Path) -> None:
+    """Write one JSON line per inspected episode: what was found, its verdict, and whether it has
+    rows.
+    """
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as lines:
+        for index in episodes:
+            if not layout.validation(index).is_file():
+                continue
+            validation = read_validation_file(layout.validation(index))
+            if not validation.inspection:
+                continue
+            found = read_inspection(layout.inspection(index))
+            line = {
+                "episode_index": index,
+                "verdict": found.verdict,
+                "has_rows": validation.has_rows,
+                **found.model_dump(include={"episode", "subtasks", "cameras", "missing_acts"}),
+            }
+            lines.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def tidy_tables(dataset: Dataset) -> Iterator[pd.DataFrame]:

@@ -45,6 +45,8 @@ class Report:
     counts: dict[str, int] = field(default_factory=dict)
     stage_files: dict[str, str] = field(default_factory=dict)  # sha256 of each checked file
     verdict: str | None = None  # of a person: good, bad or none
+    inspection: str | None = None  # ok, doubtful or failed
+    left_out: bool = False  # because of the inspection
 
     def error(self, code: str, where: str, message: str) -> None:
         self.errors.append(Finding(code, where, message))
@@ -61,6 +63,8 @@ class Report:
             "counts": self.counts,
             "stage_files": self.stage_files,
             "verdict": self.verdict,
+            "inspection": self.inspection,
+            "left_out": self.left_out,
         }
 
     def as_text(self) -> str:
@@ -71,6 +75,7 @@ class Report:
             f"{_count(self.errors, 'error')}, {_count(self.warnings, 'warning')}",
             f"Rows: {rows}",
             *([f"Verdict: {self.verdict}"] if self.verdict else []),
+            *([f"Inspection: {self.inspection}"] if self.inspection else []),
         ]
         for kind, findings in (("ERROR", self.errors), ("WARNING", self.warnings)):
             lines += [f"{kind} {f.code} at {f.where}: {f.message}" for f in findings]

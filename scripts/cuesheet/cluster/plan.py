@@ -144,7 +144,7 @@ class ShardPlans(dict[str, ShardPlan]):
     @classmethod
     def of(cls, run: Run) -> Self:
         plans = {
-            name: ShardPlan(dataset, run.config.cluster, run.stages)
+            name: ShardPlan(dataset, run.config.cluster, run.asking_stages)
             for name, dataset in run.datasets.items()
         }
         return cls(plans)

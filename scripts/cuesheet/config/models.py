@@ -331,6 +331,19 @@ class VqaConfig(Section):
         return self
 
 
+class InspectConfig(Section):
+    """Rule `inspect_episode`: checks of the recordings and of their subtasks."""
+
+    enabled: bool = Field(
+        default=False,
+        description=(
+            "Ask whether each subtask is complete and whether the task was achieved (one request "
+            "per subtask and one per episode), and look for black and frozen cameras. See "
+            "`output.leave_out`."
+        ),
+    )
+
+
 class OutputConfig(Section):
     """The annotated dataset."""
 
@@ -370,6 +383,14 @@ class OutputConfig(Section):
             "What happens to episodes whose last attempt failed. `fail`: try them again, and "
             "write no data file without them. `leave_unannotated`: write the others and list "
             "these in the summary."
+        ),
+    )
+    leave_out: Literal["off", "failed", "doubtful"] = Field(
+        default="off",
+        description=(
+            "Episodes that get no rows because of their inspection (`inspect.enabled`), and are "
+            "listed in the summary. `failed`: the task was not achieved. `doubtful`: these, and "
+            "all others with a finding. `off`: none."
         ),
     )
 
@@ -436,6 +457,7 @@ class Config(Section):
     plan: PlanConfig = PlanConfig()
     interjections: InterjectionsConfig = InterjectionsConfig()
     vqa: VqaConfig = VqaConfig()
+    inspect: InspectConfig = InspectConfig()
     vlm: VlmConfig = VlmConfig()
     output: OutputConfig = OutputConfig()
     report: ReportConfig = ReportConfig()
@@ -448,6 +470,20 @@ class Config(Section):
             raise ValueError(
                 "interjections.enabled is true but plan.enabled is false; interjections are "
                 "placed at subtask starts of the plan: enable both, or disable interjections"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _inspection_fits(self) -> "Config":
+        if self.inspect.enabled and not self.plan.enabled:
+            raise ValueError(
+                "inspect.enabled is true but plan.enabled is false; the inspection is about the "
+                "subtasks of the plan: enable both, or disable the inspection"
+            )
+        if self.output.leave_out != "off" and not self.inspect.enabled:
+            raise ValueError(
+                f"output.leave_out is {self.output.leave_out} but inspect.enabled is false; "
+                "enable the inspection, or set output.leave_out to off"
             )
         return self
 

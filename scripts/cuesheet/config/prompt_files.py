@@ -122,6 +122,20 @@ PROMPT_FILES = {
     "vqa_count": PromptFile("Question and answer about a number of objects.", _TOPIC),
     "vqa_attribute": PromptFile("Question and answer about a property of an object.", _TOPIC),
     "vqa_spatial": PromptFile("Question and answer about the relation of two objects.", _TOPIC),
+    "inspect_subtask": PromptFile(
+        "Whether a subtask is complete at its end (`inspect.enabled`).",
+        {
+            **_FRAMES,
+            **_TASK,
+            "label": "Label of the subtask.",
+            "start_s": "Start of the subtask.",
+            "end_s": "End of the subtask.",
+        },
+    ),
+    "inspect_episode": PromptFile(
+        "Whether the task was achieved (`inspect.enabled`).",
+        {**_FRAMES, **_TASK, "labels": "Labels of all subtasks, in order."},
+    ),
     "evaluate_judge": PromptFile(
         "Decides whether two labels mean the same (`evaluate.judge`).",
         {
@@ -139,9 +153,10 @@ def _names(prefix: str) -> tuple[str, ...]:
 
 # The prompts that each stage reads.
 PLAN, INTERJECTIONS, VQA = _names("plan_"), _names("interjections_"), _names("vqa_")
+INSPECT = _names("inspect_")
 # Read only if labels are judged (evaluate.judge).
 JUDGE = _names("evaluate_")
-_OF_STAGE = {"plan": PLAN, "interjections": INTERJECTIONS, "vqa": VQA}
+_OF_STAGE = {"plan": PLAN, "interjections": INTERJECTIONS, "vqa": VQA, "inspection": INSPECT}
 
 
 def of_stages(stages: Iterable[str]) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cuesheet.artifacts.failures import episode_failures
+from cuesheet.artifacts.inspection import InspectionFile
 from cuesheet.artifacts.results import EpisodeView, annotated_episodes, read_view
 from cuesheet.artifacts.source_changes import read_changes
 from cuesheet.artifacts.stage_files import Provenance, SubtaskRecord, VqaPair
@@ -84,6 +85,9 @@ class ReportData:
     objects: Counter[str] = field(default_factory=Counter)
     timelines: list[Timeline] = field(default_factory=list)
     agreements: list[Agreement] = field(default_factory=list)  # of the episodes with samples
+    inspections: list[tuple[int, InspectionFile, bool]] = field(  # episode, file, left out
+        default_factory=list
+    )
     questions: dict[str, Counter[str]] = field(  # type -> pairs by camera
         default_factory=lambda: defaultdict(Counter)
     )
@@ -125,7 +129,8 @@ def gather(results: Path, selected: Collection[int], progress: Progress = iter) 
 def _add(data: ReportData, view: EpisodeView) -> None:
     data.annotated += 1
     data.duration_s += view.duration_s
-    data.rows.update(view.validation.counts)
+    if view.validation.has_rows:
+        data.rows.update(view.validation.counts)
     for warning in view.validation.warnings:
         data.warnings[warning.code].append((view.episode_index, warning.where, warning.message))
     data.subtasks_per_episode.append(len(view.subtasks))
@@ -148,6 +153,8 @@ def _add(data: ReportData, view: EpisodeView) -> None:
         data.agreements.append(
             Agreement(view.episode_index, view.task, view.agreement, len(view.samples), least)
         )
+    if view.inspection is not None:
+        data.inspections.append((view.episode_index, view.inspection, view.validation.left_out))
     for pair in view.pairs:
         data.questions[pair.type][pair.camera] += 1
         _add_sample(data, view, pair)

@@ -61,6 +61,7 @@ def render(
         points_of=_points,
         answer_text=answer_text,
         agreements=sorted(data.agreements, key=lambda one: one.value),
+        inspections=sorted(data.inspections, key=lambda one: -one[1].doubt),
         mean_agreement=mean([one.value for one in data.agreements] or [0]),
         scores=score_table(scores) if scores else None,
         calls=_calls(data),

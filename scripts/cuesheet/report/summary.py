@@ -5,10 +5,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import Any
 
+from cuesheet.artifacts.inspection import read_inspection
 from cuesheet.artifacts.language import STYLES, style_name
 from cuesheet.artifacts.layout import Layout
 from cuesheet.artifacts.source_changes import describe, read_changes
 from cuesheet.artifacts.stage_files import STAGES, read_stage_file, read_validation_file
+from cuesheet.report.wording import Wording
+from cuesheet.report.wording import as_text as wording_text
 from cuesheet.text import as_ranges
 
 _SHOWN_WARNINGS = 20
@@ -55,15 +58,25 @@ def summarize(
     models: dict[str, str] = {}
     verdicts: dict[str, list[int]] = {"good": [], "bad": []}
     corrected: list[int] = []
+    inspected: dict[str, list[int]] = {"ok": [], "doubtful": [], "failed": []}
+    doubtful: list[int] = []  # left out because of their inspection
     invalid: set[int] = set()
     unstored = 0
+    wording = Wording()
     for index in progress(annotated):
         checked = read_validation_file(layout.validation(index))
         if checked.verdict:
             verdicts[checked.verdict].append(index)
-        if checked.verdict != "bad":
+        if checked.inspection:
+            inspected[checked.inspection].append(index)
+        if checked.left_out:
+            doubtful.append(index)
+        if checked.has_rows:
             rows.update(checked.counts)
         warnings += [{"episode_index": index, **w.model_dump()} for w in checked.warnings]
+        provenances = []
+        if checked.inspection:
+            provenances.append(read_inspection(layout.inspection(index)).provenance)
         for stage in STAGES:
             path = layout.stage_file(stage, index)
             if not path.is_file():
@@ -71,7 +84,9 @@ def summarize(
             data = read_stage_file(path, stage)
             if data.is_corrected and index not in corrected:
                 corrected.append(index)
-            made = data.provenance
+            wording.add(data)
+            provenances.append(data.provenance)
+        for made in provenances:
             if made.model and made.calls:
                 models[made.model] = made.served_by or ""
             for call in made.calls:
@@ -95,6 +110,8 @@ def summarize(
         },
         "source_changes": read_changes(results),
         "people": {**verdicts, "corrected": corrected},
+        "inspection": {**inspected, "left_out": doubtful},
+        "wording": wording.as_json(),
         "rows": _in_order(rows),
         "calls": {k: calls[k] for k in ("total", "cache_hits", "retried", "invalid")},
         "invalid_replies_in": sorted(invalid),
@@ -141,6 +158,7 @@ def as_text(summary: Mapping[str, Any]) -> str:
         done += f", {episodes['not_selected']} not selected"
     if episodes["left_out"]:
         done += f", left out after errors: {', '.join(map(str, episodes['left_out']))}"
+    inspected = any(summary["inspection"].values())
     people, changes = summary["people"], summary["source_changes"]
     said = [
         f"{key} {len(people[key])}" + (f" ({as_ranges(people[key])})" if key == "bad" else "")
@@ -157,7 +175,9 @@ def as_text(summary: Mapping[str, Any]) -> str:
             else []
         ),
         *([("Checked by people", ", ".join(said))] if said else []),
+        *([("Inspection", _inspection_text(summary["inspection"]))] if inspected else []),
         ("Rows", rows),
+        *([("Wording", wording)] if (wording := wording_text(summary["wording"])) else []),
         (
             "Calls",
             f"{calls['total']:,} ({calls['cache_hits']:,} from the cache, "
@@ -207,6 +227,16 @@ def _attention(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
             )
         )
     return entries
+
+
+def _inspection_text(inspection: Mapping[str, Any]) -> str:
+    parts = [f"{len(inspection['ok'])} ok"]
+    for verdict in ("doubtful", "failed"):
+        if inspection[verdict]:
+            parts.append(f"{len(inspection[verdict])} {verdict} ({as_ranges(inspection[verdict])})")
+    if inspection["left_out"]:
+        parts.append(f"without rows because of it: {as_ranges(inspection['left_out'])}")
+    return ", ".join(parts)
 
 
 def _model_text(model: Mapping[str, str]) -> str:

@@ -168,6 +168,21 @@ class Verdict(Reply):
     same: bool
 
 
+class SubtaskVerdict(Reply):
+    """Whether a subtask is complete in its last image."""
+
+    why: Evidence = ""
+    complete: Literal["yes", "no", "cannot_tell"]
+
+
+class EpisodeVerdict(Reply):
+    """Whether the task was achieved, and whether a step failed and was tried again."""
+
+    why: Evidence = ""
+    achieved: Literal["yes", "no", "cannot_tell"]
+    retried: bool
+
+
 class Detection(Reply):
     label: Label
     bbox_format: Literal["xyxy"]

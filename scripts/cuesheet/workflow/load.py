@@ -191,6 +191,7 @@ def _exclude_episodes(
     if config.output.on_missing == "leave_unannotated":
         rules = {"extract_clip", "decode_keyframes", "validate_episode"}
         rules |= {f"annotate_{stage}" for stage in STAGES if getattr(config, stage).enabled}
+        rules |= {"inspect_episode"} if config.inspect.enabled else set()
         left_out = frozenset(episode_failures(layout.folder, selected, rules=rules))
         if left_out and len(left_out) == len(selected) and is_main_run:
             raise CuesheetError(
@@ -241,6 +242,7 @@ def read_corrections(folder: Path, dataset: Dataset) -> dict[int, Correction]:
 def _check_prompts(folder: Path, config: Config, *, parse: bool) -> None:
     """Check that the prompt files exist; with `parse`, also that their templates are valid."""
     names = prompt_files.of_stages(stage for stage in STAGES if getattr(config, stage).enabled)
+    names += [name for name in prompt_files.INSPECT if config.inspect.enabled]
     if config.evaluate.judge and config.evaluate.reference is not None:
         names += [name for name in prompt_files.JUDGE if name not in names]
     paths = {name: folder / f"{name}.md" for name in names}

@@ -361,6 +361,11 @@ class Run:
         return [stage for stage in STAGES if getattr(self.config, stage).enabled]
 
     @property
+    def asking_stages(self) -> list[str]:
+        """The enabled stages that ask the model about each episode; `inspection` writes no rows."""
+        return [*self.stages, *(["inspection"] if self.config.inspect.enabled else [])]
+
+    @property
     def model(self) -> str:
         """Name of the model, as its server lists it."""
         return self.config.vlm.model or DEMO_MODEL
@@ -410,6 +415,7 @@ class Run:
             ],
             "coordinates": config.vlm.coordinates,
             "seed": config.seed,
+            **({"leave_out": config.output.leave_out} if config.inspect.enabled else {}),
         }
 
     def dataset(self, name: str) -> RunDataset:
@@ -473,7 +479,7 @@ class Run:
         return {
             name: {
                 "episodes": [episode_name(index) for index in dataset.worked_on],
-                "stages": ["keyframes", *self.stages, "validation"],
+                "stages": ["keyframes", *self.asking_stages, "validation"],
             }
             for name, dataset in self.datasets.items()
         }

@@ -24,11 +24,16 @@ OUTPUTS = {
     "annotate_plan": [PATTERNS.plan(EPISODE)],
     "annotate_interjections": [PATTERNS.interjections(EPISODE)],
     "annotate_vqa": [PATTERNS.vqa(EPISODE)],
+    "inspect_episode": [PATTERNS.inspection(EPISODE)],
     "validate_episode": [PATTERNS.validation(EPISODE), PATTERNS.validation_text(EPISODE)],
     "number_subtasks": [PATTERNS.subtasks],
     "merge_language": [PATTERNS.folder / "{tree}" / "{data_file}.parquet"],
     "finalize_dataset": [PATTERNS.annotated_info],
-    "export_annotations": [PATTERNS.export("parquet"), PATTERNS.export("jsonl")],
+    "export_annotations": [
+        PATTERNS.exported_inspections,  # only with inspections
+        PATTERNS.export("parquet"),
+        PATTERNS.export("jsonl"),
+    ],
     "prepare_shard": [PATTERNS.shard_media_marker("{shard}")],
     "annotate_shard": [PATTERNS.shard_marker("{shard}")],
     "summarize_dataset": [PATTERNS.summary, PATTERNS.summary_text],

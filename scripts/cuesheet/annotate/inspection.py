@@ -1,0 +1,101 @@
+"""Stage inspection: whether each subtask is complete and the task was achieved."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from cuesheet.annotate.acts import missing_acts
+from cuesheet.annotate.camera_defects import find_defects
+from cuesheet.annotate.frame_selection import frames_of, spread
+from cuesheet.annotate.stage import Stage
+from cuesheet.artifacts.episode import Keyframe
+from cuesheet.artifacts.stage_files import StageFile
+from cuesheet.artifacts.subtasks import Subtask
+from cuesheet.config.models import FramesConfig
+from cuesheet.vlm.replies import EpisodeVerdict, SubtaskVerdict
+
+# Requests whose images are held at the same time.
+_MAX_IN_FLIGHT = 8
+
+
+async def inspect(
+    stage: Stage, *, plan: StageFile, camera: str | None, layout: FramesConfig
+) -> dict[str, Any]:
+    """Return the parts of the inspection file: episode, subtasks, cameras, missing_acts.
+
+    Without a camera the model is asked nothing.
+    """
+    episode = stage.episode
+    labels = [part.label for part in plan.subtasks]
+    shown = {name: episode.frames_at(name, episode.grid) for name in episode.keyframes}
+    found: dict[str, Any] = {
+        "cameras": [defect.model_dump() for defect in find_defects(shown)],
+        "missing_acts": missing_acts(plan.task.text, labels) if labels else [],
+    }
+    if camera is None:
+        return {**found, "episode": None, "subtasks": []}
+    grid = shown[camera]
+    slots = asyncio.Semaphore(_MAX_IN_FLIGHT)
+    verdict, *subtasks = await asyncio.gather(
+        _inspect_episode(stage, layout, grid, plan.task.text, labels),
+        *(
+            _inspect_subtask(stage, layout, grid, plan, position, slots)
+            for position in range(len(labels))
+        ),
+    )
+    return {**found, "episode": verdict, "subtasks": [part for part in subtasks if part]}
+
+
+async def _inspect_episode(
+    stage: Stage,
+    layout: FramesConfig,
+    grid: Sequence[Keyframe],
+    task: str,
+    labels: Sequence[str],
+) -> dict[str, Any] | None:
+    media, words = stage.sheets(spread(grid, layout.per_sheet), layout)
+    reply = await stage.ask_or_warn(
+        "episode",
+        "inspect_episode",
+        EpisodeVerdict,
+        media,
+        {"frames": words, "task": task, "labels": labels},
+        otherwise="no usable reply about the episode came back",
+    )
+    return reply.model_dump() if reply else None
+
+
+async def _inspect_subtask(
+    stage: Stage,
+    layout: FramesConfig,
+    grid: Sequence[Keyframe],
+    plan: StageFile,
+    position: int,
+    slots: asyncio.Semaphore,
+) -> dict[str, Any] | None:
+    part = plan.subtasks[position]
+    span = Subtask(part.start_frame, part.end_frame, part.label)
+    async with slots:
+        media, words = stage.sheets(frames_of(grid, span, 2), layout)
+        reply = await stage.ask_or_warn(
+            f"subtask {part.start_s:.2f}",
+            "inspect_subtask",
+            SubtaskVerdict,
+            media,
+            {
+                "frames": words,
+                "task": plan.task.text,
+                "label": part.label,
+                "start_s": part.start_s,
+                "end_s": part.end_s,
+            },
+            otherwise=f"no usable reply about the subtask at {part.start_s:.2f} s came back",
+        )
+    if reply is None:
+        return None
+    return {
+        "label": part.label,
+        "start_s": part.start_s,
+        "end_s": part.end_s,
+        **reply.model_dump(),
+    }
