@@ -29,6 +29,7 @@ def heavy_imports(code: str) -> set[str]:
         "annotate_plan",
         "annotate_interjections",
         "annotate_vqa",
+        "inspect_episode",
         "validate_episode",
     ],
 )

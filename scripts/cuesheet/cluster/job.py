@@ -52,6 +52,7 @@ INNER_RULES = (
     "annotate_plan",
     "annotate_interjections",
     "annotate_vqa",
+    "inspect_episode",
     "validate_episode",
 )
 
