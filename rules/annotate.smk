@@ -115,7 +115,7 @@ rule inspect_episode:
         mem_mb=1000,
         vlm_jobs=1,
     params:
-        answers=RUN.model_settings,
+        model_settings=RUN.model_settings,
         frames=CONFIG.plan.frames.model_dump(),
         camera=lambda wildcards: dataset_of(wildcards).default_camera_of(int(wildcards.episode)),
     script:

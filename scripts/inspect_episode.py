@@ -19,13 +19,13 @@ async def make_inspection(
     keyframes: str,
     plan: StageFile,
     prompts: list[str],
-    answers: Mapping[str, Any],
+    model_settings: Mapping[str, Any],
     layout: FramesConfig,
     camera: str | None,
 ) -> dict[str, Any]:
     """Return the content of the inspection file."""
     async with open_stage(
-        "inspection", keyframes=keyframes, prompts=prompts, answers=answers
+        "inspection", keyframes=keyframes, prompts=prompts, model_settings=model_settings
     ) as stage:
         return stage.result(**await inspect(stage, plan=plan, camera=camera, layout=layout))
 
@@ -37,7 +37,7 @@ def main(snakemake) -> None:
                 snakemake.input.keyframes,
                 read_stage_file(snakemake.input.plan, "plan"),
                 list(snakemake.input.prompts),
-                snakemake.params.answers,
+                snakemake.params.model_settings,
                 FramesConfig(**snakemake.params.frames),
                 snakemake.params.camera,
             )

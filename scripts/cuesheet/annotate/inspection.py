@@ -6,7 +6,7 @@ from typing import Any
 
 from cuesheet.annotate.acts import missing_acts
 from cuesheet.annotate.camera_defects import find_defects
-from cuesheet.annotate.frame_selection import frames_of, spread
+from cuesheet.annotate.frame_selection import sample_evenly, sample_frames_in_subtask
 from cuesheet.annotate.stage import Stage
 from cuesheet.artifacts.episode import Keyframe
 from cuesheet.artifacts.stage_files import StageFile
@@ -53,14 +53,14 @@ async def _inspect_episode(
     task: str,
     labels: Sequence[str],
 ) -> dict[str, Any] | None:
-    media, words = stage.sheets(spread(grid, layout.per_sheet), layout)
+    media, words = stage.sheets(sample_evenly(grid, layout.per_sheet), layout)
     reply = await stage.ask_or_warn(
         "episode",
         "inspect_episode",
         EpisodeVerdict,
         media,
         {"frames": words, "task": task, "labels": labels},
-        otherwise="no usable reply about the episode came back",
+        warning="no usable reply about the episode came back",
     )
     return reply.model_dump() if reply else None
 
@@ -76,7 +76,7 @@ async def _inspect_subtask(
     part = plan.subtasks[position]
     span = Subtask(part.start_frame, part.end_frame, part.label)
     async with slots:
-        media, words = stage.sheets(frames_of(grid, span, 2), layout)
+        media, words = stage.sheets(sample_frames_in_subtask(grid, span, 2), layout)
         reply = await stage.ask_or_warn(
             f"subtask {part.start_s:.2f}",
             "inspect_subtask",
@@ -89,7 +89,7 @@ async def _inspect_subtask(
                 "start_s": part.start_s,
                 "end_s": part.end_s,
             },
-            otherwise=f"no usable reply about the subtask at {part.start_s:.2f} s came back",
+            warning=f"no usable reply about the subtask at {part.start_s:.2f} s came back",
         )
     if reply is None:
         return None
