@@ -28,13 +28,21 @@ async def inspect(
     episode = stage.episode
     labels = [part.label for part in plan.subtasks]
     shown = {name: episode.frames_at(name, episode.grid) for name in episode.keyframes}
-    found: dict[str, Any] = {
+    return {
         "cameras": [defect.model_dump() for defect in find_defects(shown)],
         "missing_acts": missing_acts(plan.task.text, labels) if labels else [],
+        **await request_verdicts(stage, plan=plan, camera=camera, layout=layout),
     }
+
+
+async def request_verdicts(
+    stage: Stage, *, plan: StageFile, camera: str | None, layout: FramesConfig
+) -> dict[str, Any]:
+    """Return the verdicts of the model, on the episode and on its subtasks."""
     if camera is None:
-        return {**found, "episode": None, "subtasks": []}
-    grid = shown[camera]
+        return {"episode": None, "subtasks": []}
+    grid = stage.episode.frames_at(camera, stage.episode.grid)
+    labels = [part.label for part in plan.subtasks]
     slots = asyncio.Semaphore(_MAX_IN_FLIGHT)
     verdict, *subtasks = await asyncio.gather(
         _inspect_episode(stage, layout, grid, plan.task.text, labels),
@@ -43,7 +51,7 @@ async def inspect(
             for position in range(len(labels))
         ),
     )
-    return {**found, "episode": verdict, "subtasks": [part for part in subtasks if part]}
+    return {"episode": verdict, "subtasks": [part for part in subtasks if part]}
 
 
 async def _inspect_episode(

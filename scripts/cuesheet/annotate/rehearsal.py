@@ -8,12 +8,12 @@ subtasks an episode has is assumed.
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel
 
 from cuesheet.annotate import contact_sheet
-from cuesheet.annotate.stage import Stage
+from cuesheet.annotate.stage import Stage, StageName
 from cuesheet.artifacts.episode import Keyframe
 from cuesheet.config.models import FramesConfig
 from cuesheet.vlm.client import Answer
@@ -171,7 +171,7 @@ def _instance(schema: Mapping[str, Any], root: Mapping[str, Any], counts: Mappin
 
 
 def make_rehearsal(
-    name: Literal["plan", "interjections", "vqa"],
+    name: StageName,
     *,
     stage_of: Mapping[str, Any],
     subtask_s: float,

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from cuesheet.annotate import interjections, plan, vqa
+from cuesheet.annotate import inspection, interjections, plan, vqa
 from cuesheet.annotate.rehearsal import Rehearsal, Request, make_rehearsal
 from cuesheet.artifacts.corrections import ExternalSubtasks, subtasks_from_spans
 from cuesheet.artifacts.episode import Episode, Keyframe
 from cuesheet.artifacts.sampling import KeyframeSelection, select_keyframes
-from cuesheet.artifacts.stage_files import read_stage_file
+from cuesheet.artifacts.stage_files import StageFile, read_stage_file
 from cuesheet.config import prompt_files
 from cuesheet.config.models import Config
 from cuesheet.errors import CuesheetError
@@ -104,7 +104,7 @@ def estimate_run(run: Run) -> list[Estimate]:
 
 
 def _estimate(run: Run, dataset: RunDataset, counter: TokenCounter) -> Estimate:
-    remaining = {stage: _unfinished(run, dataset, stage) for stage in run.stages}
+    remaining = {stage: _unfinished(run, dataset, stage) for stage in run.asking_stages}
     needed = sorted(set().union(*remaining.values())) if remaining else []
     notices = list(counter.notices)
     if any(not camera.width for camera in dataset.source.cameras.values()):
@@ -117,16 +117,16 @@ def _estimate(run: Run, dataset: RunDataset, counter: TokenCounter) -> Estimate:
         notices.append(f"subtasks are assumed to take {lengths[0]:.0f} s")
     sample = _spread(sorted(needed, key=lambda i: dataset.episode(i).length), SAMPLED_EPISODES)
     prompts = Prompts(
-        dataset.prompts_dir / f"{name}.md" for name in prompt_files.of_stages(run.stages)
+        dataset.prompts_dir / f"{name}.md" for name in prompt_files.of_stages(run.asking_stages)
     )
     # Questions about single frames do not depend on the subtasks.
-    dependent = [stage for stage in run.stages if stage != "vqa"]
+    dependent = [stage for stage in run.asking_stages if stage != "vqa"]
     rehearsed = [
         {
             index: _amounts(_rehearse(run, dataset, index, prompts, length_s, stages), counter)
             for index in sample
         }
-        for length_s, stages in zip(lengths, (run.stages, dependent, dependent), strict=True)
+        for length_s, stages in zip(lengths, (run.asking_stages, dependent, dependent), strict=True)
     ]
     stages, by_prompt = {}, {}
     for stage, episodes in remaining.items():
@@ -154,7 +154,7 @@ def _estimate(run: Run, dataset: RunDataset, counter: TokenCounter) -> Estimate:
 
 def _unfinished(run: Run, dataset: RunDataset, stage: str) -> list[int]:
     """Return the episodes without a stage file of this model, these prompts and this sampling."""
-    names = getattr(prompt_files, stage.upper())
+    names = prompt_files.of_stages([stage])
     hashes = Prompts(dataset.prompts_dir / f"{name}.md" for name in names).hashes
     missing = []
     for index in dataset.worked_on:
@@ -246,6 +246,13 @@ def _rehearse(
                 plan=vqa.PlanFacts(
                     done["task"]["text"], [part["label"] for part in done["subtasks"]]
                 ),
+            )
+        if "inspection" in made and "plan" in made:
+            await inspection.request_verdicts(
+                made["inspection"],
+                plan=StageFile(**made["plan"].result(**done)),
+                camera=camera,
+                layout=config.plan.frames,
             )
 
     asyncio.run(rehearse())

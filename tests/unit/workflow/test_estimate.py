@@ -53,6 +53,15 @@ def test_shorter_subtasks_mean_more_requests(demo_v3, repository, tmp_path):
     assert plan.low.prompt_tokens < plan.high.prompt_tokens
 
 
+def test_an_inspection_is_one_request_per_subtask_and_one_per_episode(
+    demo_v3, repository, tmp_path
+):
+    _, found = estimate(demo_v3, repository, tmp_path, inspect={"enabled": True})
+    assert found.prompts["inspect_episode"].requests == 4
+    assert found.prompts["inspect_subtask"].requests >= 4
+    assert found.stages["inspection"].likely.image_tokens > 0
+
+
 def test_clips_are_estimated_too(demo_v3, repository, tmp_path):
     frames = {"frames": {"mode": "clip"}}
     _, found = estimate(demo_v3, repository, tmp_path, plan=frames)
