@@ -1,4 +1,4 @@
-"""The annotation stages: what is requested about which frames, and the rows made of the replies.
+"""The annotation stages: which frames each request shows, and how replies become language rows.
 
 May import `serving` and what that may import.
 """

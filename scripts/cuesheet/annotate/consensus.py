@@ -1,4 +1,4 @@
-"""One segmentation made of several samples of it, and how far they agree (docs/evaluation.md)."""
+"""Merges segmentation samples into one and measures their agreement (docs/evaluation.md)."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,14 +8,14 @@ from cuesheet.artifacts.episode import Episode
 from cuesheet.artifacts.subtasks import Subtask
 from cuesheet.text import token_f1
 
-# Boundaries of two samples are the same one when they are at most this far apart (s).
+# Boundaries of two samples count as the same one if they are at most this far apart (s).
 TOLERANCE_S = 1.0
 
-Cover = Sequence[Subtask]
+Segmentation = Sequence[Subtask]
 
 
-def consensus(samples: Sequence[Cover], episode: Episode) -> list[Subtask]:
-    """The cover that most of `samples` stand for: covers of the same frames, none of them empty."""
+def consensus(samples: Sequence[Segmentation], episode: Episode) -> list[Subtask]:
+    """Merge samples of the same frames, none of them empty, by majority vote."""
     starts = [samples[0][0].start_frame, *_boundaries(samples, episode)]
     ends = [*starts[1:], samples[0][-1].end_frame]
     return [
@@ -24,29 +24,33 @@ def consensus(samples: Sequence[Cover], episode: Episode) -> list[Subtask]:
     ]
 
 
-def with_agreement(cover: Cover, samples: Sequence[Cover]) -> list[Subtask]:
-    """The subtasks of `cover`, each with its agreement of 0 to 1.
+def with_agreement(segmentation: Segmentation, samples: Sequence[Segmentation]) -> list[Subtask]:
+    """Return the subtasks of `segmentation`, each with its agreement from 0 to 1.
 
-    A sample that has nothing in the place of a subtask (it had no usable reply) agrees with none of
-    it.
+    A sample without a usable reply has no segments and agrees with no subtask.
     """
-    return [replace(part, agreement=round(_support(samples, part), 3)) for part in cover]
+    return [
+        replace(segment, agreement=round(_support(samples, segment), 3)) for segment in segmentation
+    ]
 
 
-def episode_agreement(cover: Cover) -> float:
-    """The mean agreement of the subtasks, weighted by their length in frames."""
-    total = sum(part.length for part in cover)
-    return round(sum(part.length * (part.agreement or 0.0) for part in cover) / total, 3)
+def episode_agreement(segmentation: Segmentation) -> float:
+    """Return the mean agreement of the subtasks, weighted by their length in frames."""
+    total = sum(segment.length for segment in segmentation)
+    return round(
+        sum(segment.length * (segment.agreement or 0.0) for segment in segmentation) / total, 3
+    )
 
 
-def _boundaries(samples: Sequence[Cover], episode: Episode) -> list[int]:
-    """First frames of all subtasks but the first, in order.
+def _boundaries(samples: Sequence[Segmentation], episode: Episode) -> list[int]:
+    """Return the first frames of all subtasks but the first, in order.
 
-    Again and again the time that most samples have a boundary near (of several, the one that they
-    are nearest to, then the earliest) gives a boundary at the median of theirs, which are then used
-    up; until no more than half of the samples have one left.
+    Each round looks for the time that is near a boundary of the most samples. If several times
+    qualify, the one that is nearest to the boundaries wins, then the earliest. The median of these
+    boundaries becomes a boundary of the result, and they are removed. The rounds end when at most
+    half of the samples have a boundary near any time.
     """
-    left = [[part.start_s(episode) for part in cover[1:]] for cover in samples]
+    left = [[segment.start_s(episode) for segment in segmentation[1:]] for segmentation in samples]
     found: set[int] = set()
     while True:
         ballots = [_votes(left, time_s) for time_s in sorted({t for times in left for t in times})]
@@ -59,31 +63,35 @@ def _boundaries(samples: Sequence[Cover], episode: Episode) -> list[int]:
 
 
 def _votes(left: Sequence[Sequence[float]], time_s: float) -> tuple[dict[int, float], float]:
-    """By sample its boundary nearest to `time_s`, if one is near; and their summed distance (s)."""
+    """Return each sample's boundary near `time_s`, if any, and their summed distance (s)."""
     votes = {}
     for voter, times in enumerate(left):
         nearest = min(times, key=lambda time: abs(time - time_s), default=None)
-        # Timestamps are float32: half a millisecond keeps one at exactly the tolerance.
+        # Timestamps are float32: half a millisecond includes a boundary at exactly the tolerance.
         if nearest is not None and abs(nearest - time_s) <= TOLERANCE_S + 5e-4:
             votes[voter] = nearest
     return votes, round(sum(abs(time - time_s) for time in votes.values()), 6)
 
 
-def _label(samples: Sequence[Cover], part: Subtask) -> str:
-    """The label that the samples say there and that is most like those of all; first in a tie."""
-    labels = [_best(cover, part)[1] for cover in samples]
-    return max(labels, key=lambda label: round(_support(samples, replace(part, label=label)), 9))
+def _label(samples: Sequence[Segmentation], segment: Subtask) -> str:
+    """Return the sample label with the highest mean similarity to all of them; first in a tie."""
+    labels = [_best(segmentation, segment)[1] for segmentation in samples]
+    return max(labels, key=lambda label: round(_support(samples, replace(segment, label=label)), 9))
 
 
-def _support(samples: Sequence[Cover], part: Subtask) -> float:
-    """How much of a subtask the samples have, on average: IoU of frames times F1 of words."""
-    matches = [_best(cover, part) for cover in samples]
-    return sum(iou * token_f1(part.label, label) for iou, label in matches) / len(matches)
+def _support(samples: Sequence[Segmentation], segment: Subtask) -> float:
+    """Return the mean support of the samples for a subtask: IoU of frames times F1 of words."""
+    matches = [_best(segmentation, segment) for segmentation in samples]
+    return sum(iou * token_f1(segment.label, label) for iou, label in matches) / len(matches)
 
 
-def _best(cover: Cover, part: Subtask) -> tuple[float, str]:
-    """IoU and label of the subtask that lies best on `part`; 0 and no words where none does."""
-    return max(((_iou(one, part), one.label) for one in cover), key=lambda m: m[0], default=(0, ""))
+def _best(segmentation: Segmentation, segment: Subtask) -> tuple[float, str]:
+    """Return IoU and label of the subtask that overlaps `segment` most; (0, "") if none does."""
+    return max(
+        ((_iou(one, segment), one.label) for one in segmentation),
+        key=lambda m: m[0],
+        default=(0, ""),
+    )
 
 
 def _iou(first: Subtask, second: Subtask) -> float:

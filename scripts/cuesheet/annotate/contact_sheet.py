@@ -1,4 +1,4 @@
-"""Contact sheets: many frames in one picture, the time burned into each tile."""
+"""Contact sheets: many frames in one image, each with its time burned in."""
 
 import functools
 import io
@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cuesheet.artifacts.episode import Keyframe
 
-# Share of a tile's height that the burned-in time takes: at a width of 224 px that is 20 to 27 px,
-# about one visual patch (28 px) of the common models.
+# Height of the burned-in time as a share of the tile's height. For tiles 224 px wide it is 20 to
+# 27 px, about one visual patch (28 px) of the common models.
 TEXT_HEIGHT = 0.12
 
 
@@ -36,7 +36,7 @@ class Sheet:
 
     @functools.cached_property
     def image(self) -> Image.Image:
-        """The image. Tiles that are left over in the last row are black."""
+        """The image. Unused tiles in the last row are black."""
         image = Image.new("RGB", self.size)
         width, height = self.tile_size
         for position, frame in enumerate(self.frames):
@@ -50,7 +50,7 @@ def _tile(frame: Keyframe, size: tuple[int, int]) -> Image.Image:
         tile = source.convert("RGB").resize(size, Image.Resampling.LANCZOS)
     draw = ImageDraw.Draw(tile)
     text = f"{frame.timestamp_s:.2f}s"
-    # Digits take about 0.72 of a font's size: scale so that the digits have the stated height.
+    # Digits are about 0.72 of the font size high: scale the font so that they have TEXT_HEIGHT.
     font = ImageFont.load_default(size=max(8, round(TEXT_HEIGHT * size[1] / 0.72)))
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     margin = max(2, round(0.02 * size[1]))
@@ -70,16 +70,14 @@ def compose(
     across = min(columns, len(frames))
     sheets = []
     for start in range(0, len(frames), per_sheet):
-        part = frames[start : start + per_sheet]
-        height = max(1, round(tile_width * part[0].height / part[0].width))
-        sheets.append(Sheet(tuple(part), across, (tile_width, height)))
+        shown = frames[start : start + per_sheet]
+        height = max(1, round(tile_width * shown[0].height / shown[0].width))
+        sheets.append(Sheet(tuple(shown), across, (tile_width, height)))
     return sheets
 
 
 def describe_layout(sheets: Sequence[Sheet]) -> str:
-    """The words that tell a model how to read the sheets: their times, one line a sheet, and what
-    a sheet is.
-    """
+    """Return the text that explains the sheets to a model: one line of times per sheet."""
     noun = "contact sheet" if len(sheets) == 1 else "contact sheets"
     lines = [f"Images: {len(sheets)} {noun}, {sheets[0].columns} columns, read row by row."]
     for number, sheet in enumerate(sheets, 1):
@@ -93,7 +91,7 @@ def describe_layout(sheets: Sequence[Sheet]) -> str:
 
 
 def encode(image: Image.Image, image_format: str, jpeg_quality: int) -> tuple[bytes, str]:
-    """Encode a picture as `jpeg` or `png`: the bytes and their media type."""
+    """Encode an image as `jpeg` or `png`. Return the bytes and their media type."""
     buffer = io.BytesIO()
     if image_format == "jpeg":
         image.save(buffer, "JPEG", quality=jpeg_quality)
@@ -103,7 +101,7 @@ def encode(image: Image.Image, image_format: str, jpeg_quality: int) -> tuple[by
 
 
 def encode_file(path: Path, image_format: str, jpeg_quality: int) -> tuple[bytes, str]:
-    """Bytes and media type of the PNG at `path`, as they are or as JPEG."""
+    """Return the PNG at `path`, unchanged or converted to JPEG, and its media type."""
     if image_format == "png":
         return path.read_bytes(), "image/png"
     with Image.open(path) as image:

@@ -1,4 +1,4 @@
-"""Which frames of the grid a call shows."""
+"""Selects the frames of the grid that a request shows."""
 
 from collections.abc import Sequence
 
@@ -6,19 +6,22 @@ from cuesheet.artifacts.episode import Keyframe
 from cuesheet.artifacts.subtasks import Subtask
 
 
-def sample_frames_in_subtask(grid: Sequence[Keyframe], part: Subtask, count: int) -> list[Keyframe]:
-    """Up to `count` frames of the grid spread over a subtask; the nearest one where none is in it.
+def sample_frames_in_subtask(
+    grid: Sequence[Keyframe], subtask: Subtask, count: int
+) -> list[Keyframe]:
+    """Return up to `count` frames of the grid, evenly spaced over a subtask.
 
-    A subtask shorter than the grid's step may hold no frame of the grid.
+    If the subtask is shorter than the grid's step and contains none of its frames, the nearest
+    frame is returned.
     """
-    inside = [f for f in grid if part.start_frame <= f.frame_index < part.end_frame]
+    inside = [f for f in grid if subtask.start_frame <= f.frame_index < subtask.end_frame]
     if not inside:
-        inside = [min(grid, key=lambda frame: abs(frame.frame_index - part.start_frame))]
+        inside = [min(grid, key=lambda frame: abs(frame.frame_index - subtask.start_frame))]
     return sample_evenly(inside, count)
 
 
 def sample_evenly(frames: Sequence[Keyframe], count: int) -> list[Keyframe]:
-    """At most `count` of `frames`, evenly spread, first and last among them."""
+    """Return at most `count` of `frames`, evenly spaced, with the first and the last one."""
     if len(frames) <= count:
         return list(frames)
     if count == 1:
@@ -28,7 +31,7 @@ def sample_evenly(frames: Sequence[Keyframe], count: int) -> list[Keyframe]:
 
 
 def frames_around(grid: Sequence[Keyframe], frame_index: int, count: int) -> list[Keyframe]:
-    """The `count` frames nearest to a boundary, half before it and half from it on, in order."""
+    """Return the `count` frames nearest to a boundary, half of them before it, in order."""
     before = [frame for frame in grid if frame.frame_index < frame_index]
     after = [frame for frame in grid if frame.frame_index >= frame_index]
     take_after = min(len(after), count - min(len(before), count // 2))

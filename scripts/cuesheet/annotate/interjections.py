@@ -24,7 +24,7 @@ MANNERS = (
     "begin with what you see",
     "use at most four words",
 )
-# Nobody asks for these: they end an act or do nothing.
+# Steps that nobody asks for, because they end an act or do nothing.
 _ENDS_OF_ACTS = re.compile(
     r"(let go|release|retreat|retract|withdraw|back away|move (away|back)( from| to|$)|wait|stay|"
     r"stop|hold still|idle|open (the )?gripper|return to (the |its )?(home|start|rest|initial))\b",
@@ -33,7 +33,7 @@ _ENDS_OF_ACTS = re.compile(
 
 
 def begins_act(label: str) -> bool:
-    """Whether a person could ask for this step: false for letting go, moving away and waiting."""
+    """Return whether a person could ask for this step: not letting go, moving away or waiting."""
     return _ENDS_OF_ACTS.match(label.strip()) is None
 
 
@@ -77,9 +77,9 @@ async def annotate(
     layout: FramesConfig,
     seed: int,
 ) -> None:
-    """Fill `stage` with the events (and plans, where the plan stage wrote none).
+    """Fill `stage` with the events, and with plans if the plan stage wrote none.
 
-    `plan` is the JSON of the plan stage. Without a camera only the task is acknowledged.
+    `plan` is the JSON of the plan stage. Without a camera, only the task is acknowledged.
     """
     episode = stage.episode
     task, subtasks = plan["task"]["text"], plan["subtasks"]
@@ -108,7 +108,7 @@ async def annotate(
 
 
 async def _acknowledge(stage: Stage, task: str, manner: str) -> None:
-    """The robot's first words, at the first frame."""
+    """Add the robot's acknowledgement of the task at the first frame."""
     if not task:
         stage.warn(f"episode {stage.episode.name} has no task: nothing to acknowledge")
         return
@@ -118,7 +118,7 @@ async def _acknowledge(stage: Stage, task: str, manner: str) -> None:
         Acknowledgement,
         None,
         {"task": task, "manner": manner},
-        warning="no usable acknowledgement of the task came back; none is written",
+        warning="the model gave no usable acknowledgement of the task; none is written",
     )
     if reply is not None:
         stage.add_speech(reply.speech, stage.episode.timestamps_s[0])
@@ -153,7 +153,7 @@ async def _interject(
             "kind": kind,
             "manner": manner,
         },
-        warning=f"no usable interjection at {start_s:.2f} s; none is written there",
+        warning=f"the model gave no usable interjection at {start_s:.2f} s; none is written",
     )
     if reply is not None:
         stage.events.append(row("interjection", "user", reply.interjection, start_s))
@@ -161,7 +161,7 @@ async def _interject(
 
 
 def _complete_plans(stage: Stage, plan: dict) -> None:
-    """Every interjection has a plan at its time: write it where the plan stage did not."""
+    """Add a plan at the time of each interjection that has none from the plan stage."""
     planned = {entry["timestamp"] for entry in plan["persistent"] if entry["style"] == "plan"}
     for event in stage.events:
         if event["style"] == "interjection" and event["timestamp"] not in planned:

@@ -1,4 +1,4 @@
-"""What the three annotation stages have in common: settings, pictures, rows, provenance."""
+"""What the annotation stages have in common: settings, images, rows and provenance."""
 
 import hashlib
 import os
@@ -29,7 +29,7 @@ Reply = TypeVar("Reply", bound=BaseModel)
 
 @dataclass
 class Stage:
-    """One stage at work on one episode; collects rows and warnings as it goes."""
+    """The run of one stage on one episode. Collects rows and warnings."""
 
     name: StageName
     episode: Episode
@@ -52,13 +52,13 @@ class Stage:
         print(f"WARNING: {message}", flush=True)
 
     def encode_keyframe(self, frame: Keyframe) -> Image:
-        """One keyframe at its own size."""
+        """Return one keyframe at its full size."""
         return self._image(
             *contact_sheet.encode_file(frame.path, self.images.format, self.images.jpeg_quality)
         )
 
     def sheets(self, frames: Sequence[Keyframe], layout: FramesConfig) -> tuple[list[Media], str]:
-        """Contact sheets of `frames` and the words that explain them."""
+        """Return contact sheets of `frames` and the text that explains them."""
         sheets = contact_sheet.compose(
             frames,
             columns=layout.columns,
@@ -74,14 +74,14 @@ class Stage:
         return media, contact_sheet.describe_layout(sheets)
 
     def clip(self, data: bytes, fps: float) -> Clip:
-        """An H.264 clip, of which the server is to sample `fps` frames a second."""
+        """Return an H.264 clip from which the server samples `fps` frames per second."""
         return Clip(data, url=self._file_url(data, "mp4"), fps=fps)
 
     def _image(self, data: bytes, mime: str) -> Image:
         return Image(data, mime, url=self._file_url(data, mime.rpartition("/")[2]))
 
     def _file_url(self, data: bytes, extension: str) -> str | None:
-        """Where the server shares the disk: a file named by its content, and its URL."""
+        """Store the data in the folder shared with the server, if any, and return its URL."""
         if self.shared_folder is None:
             return None
         digest = hashlib.sha256(data).hexdigest()
@@ -157,12 +157,12 @@ class Stage:
         self.persistent.append(row(style, role, content, timestamp_s))
 
     def add_speech(self, text: str, timestamp_s: float) -> None:
-        """The robot says `text`: an event without style or content, with a call of `say`."""
+        """Add an event without style or content that calls the tool `say` with `text`."""
         speech = row(None, "assistant", None, timestamp_s)
         self.events.append({**speech, "tool_calls": say(text)})
 
     def result(self, **parts: Any) -> dict[str, Any]:
-        """The stage's JSON file."""
+        """Return the content of the stage's JSON file."""
         if unstored := sum(call.get("stored") is False for call in self.vlm.calls):
             self.warn(
                 f"{self.name}: {unstored} responses could not be cached (see the log of the run's "
@@ -195,7 +195,7 @@ def row(
     timestamp_s: float,
     camera: str | None = None,
 ) -> dict[str, Any]:
-    """A language row without tool calls."""
+    """Return a language row without tool calls."""
     return {
         "role": role,
         "content": content,

@@ -1,4 +1,4 @@
-"""The task of an episode: whether it says enough, the one to work with, and its rephrasings."""
+"""The task of an episode: whether it is informative, the text that is used, and rephrasings."""
 
 import re
 from collections.abc import Sequence
@@ -9,28 +9,28 @@ from cuesheet.artifacts.episode import Keyframe
 from cuesheet.config.models import PlanConfig
 from cuesheet.vlm.replies import AxisRephrasings, Rephrasings, TaskFromVideo
 
-# What people leave in the task field while they try something out.
+# Texts that people leave in the task field while they try something out.
 _PLACEHOLDERS = {"debug", "test", "tbd", "todo", "n/a", "na", "untitled", "default"}
 # Scripts that are written without spaces: Thai, Lao, Tibetan, Burmese, Khmer, kana, Han (with its
-# extensions), kana of half width.
+# extensions), half-width kana.
 _UNSPACED_SCRIPTS = re.compile(
     "[\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
     "\uf900-\ufaff\uff66-\uff9d\U00020000-\U0003ffff]"
 )
 _FEWEST_WORDS = 3
-_FEWEST_CHARACTERS = 4  # where words cannot be counted
+_FEWEST_CHARACTERS = 4  # for scripts without spaces
 _AXES = ("synonym", "omit_arm", "omit_orientation", "omit_grasp", "combined")
 
 
 def is_placeholder(task: str) -> bool:
-    """True for a task that says nothing: missing, or a word such as "test" or "todo"."""
+    """Return whether a task is empty or a placeholder such as "test" or "todo"."""
     return task.strip().strip(".").casefold() in {"", *_PLACEHOLDERS}
 
 
 def is_short(task: str) -> bool:
-    """True for a task that says too little: missing, a placeholder, or fewer than 3 words.
+    """Return whether a task is empty, a placeholder, or shorter than 3 words.
 
-    Scripts without spaces have no words to count: there fewer than 4 characters are too few.
+    In scripts without spaces, words cannot be counted: there a task needs 4 characters.
     """
     if is_placeholder(task):
         return True
@@ -42,7 +42,7 @@ def is_short(task: str) -> bool:
 async def choose_task(
     stage: Stage, settings: PlanConfig, grid: Sequence[Keyframe]
 ) -> dict[str, str]:
-    """The task to work with: the dataset's, or one derived from a sheet of the whole episode."""
+    """Return the task to use: the dataset's, or one derived from a sheet of the whole episode."""
     given = stage.episode.task.strip()
     derive = settings.derive_task == "always" or (
         settings.derive_task == "if_short" and is_short(given)
@@ -55,7 +55,7 @@ async def choose_task(
             TaskFromVideo,
             media,
             {"frames": words},
-            warning="no usable task was derived from the video; the dataset's is used",
+            warning="no usable task was derived from the video; the dataset's task is used",
         )
         if reply is not None:
             return {"text": reply.task, "source": "video"}
@@ -82,11 +82,11 @@ async def write_task_rows(stage: Stage, settings: PlanConfig, task: str) -> None
 
 
 async def _rephrase(stage: Stage, settings: PlanConfig, task: str) -> list[str]:
-    """Rephrasings that differ from the task and each other, no more than are wanted."""
+    """Return at most the requested number of rephrasings, distinct from the task and each other."""
     wanted = settings.rephrasings
     if wanted.mode == "off":
         return []
-    warning = "no usable rephrasing of the task came back"
+    warning = "the model gave no usable rephrasing of the task"
     found: list[str] = []
     if wanted.mode == "free":
         free = await stage.ask_or_warn(
@@ -120,7 +120,7 @@ async def _rephrase(stage: Stage, settings: PlanConfig, task: str) -> list[str]:
 
 
 def _distinct(known: Sequence[str], candidates: Sequence[str]) -> list[str]:
-    """The candidates that differ from `known` and each other in more than case and spaces."""
+    """Return the candidates that differ from `known` and each other, ignoring case and spaces."""
     seen = {" ".join(text.casefold().split()).rstrip(".!?") for text in known}
     fresh = []
     for candidate in candidates:

@@ -1,4 +1,4 @@
-"""Stage VQA: questions about single frames with answers grounded in them."""
+"""Stage VQA: questions about single frames, with answers grounded in them."""
 
 import asyncio
 import json
@@ -30,10 +30,10 @@ from cuesheet.vlm.replies import (
     visual_questions,
 )
 
-# Requests of one episode whose images are encoded at the same time: enough to keep a server busy,
-# few enough to bound the memory of a job for an hour of three cameras.
+# Requests of one episode in flight at the same time: enough to keep a server busy, few enough to
+# bound the memory of a job for an hour of three cameras.
 MAX_IN_FLIGHT = 64
-# Most questions that a request lists as already asked.
+# Maximum number of questions that a request lists as already asked.
 _MAX_LISTED = 40
 
 
@@ -56,15 +56,15 @@ async def annotate(
     corrections: Sequence[Mapping[str, Any]] = (),
     progress: Any = None,
 ) -> dict[str, Any]:
-    """Fill `stage` with question and answer events; returns `pairs`, the same in typed form.
+    """Fill `stage` with question and answer events. Return `pairs`, the same in typed form.
 
     Args:
         stage: collects rows and warnings.
         settings: the settings of the stage.
-        cameras: they are asked about at every tick.
-        convention: the coordinates that the model writes.
-        seed: of the drawn question types and objects.
-        plan: its objects are what the questions are about; None: the task's.
+        cameras: cameras whose frames are shown at every tick.
+        convention: the convention of the coordinates that the model writes.
+        seed: random seed for question types and objects.
+        plan: the questions are about its objects; None: about the objects of the task.
         corrections: applied to the replies, see `cuesheet.artifacts.corrections`; `corrected`
             lists them.
         progress: called after each reply.
@@ -146,10 +146,10 @@ class _Asking:
         frame = frames[0]
         coordinates = CoordinateFrame(self._convention, frame.width, frame.height, self._limits)
         kinds = tuple(topic.question_type for topic in topics)
-        where = f"{' '.join(kinds)} {frame.camera} {frame.frame_index}"
+        name = f"{' '.join(kinds)} {frame.camera} {frame.frame_index}"
         prompt = f"vqa_{kinds[0]}" if len(kinds) == 1 else "vqa_frame"
         answer = await self.stage.ask(
-            f"{where} again" if already_asked else where,
+            f"{name} again" if already_asked else name,
             prompt,
             VQA_REPLIES[kinds[0]] if len(kinds) == 1 else visual_questions(kinds),
             [self.stage.encode_keyframe(frame)],
@@ -157,7 +157,7 @@ class _Asking:
         )
         if answer.value is None:
             if not already_asked:
-                self.stage.warn(f"vqa: no usable reply for {where}; no pair is written there")
+                self.stage.warn(f"vqa: no usable reply for {name}; no pair is written")
             return []
         replies = [answer.value] if len(kinds) == 1 else [getattr(answer.value, k) for k in kinds]
         pairs = [
@@ -200,7 +200,7 @@ class _Asking:
         if value is None:
             self.stage.warn(
                 f"vqa: the answer for {kind} {frame.camera} {frame.frame_index} is outside the "
-                "frame; no pair is written there"
+                "frame; no pair is written"
             )
             return None
         return {
@@ -218,7 +218,7 @@ _Wanted = tuple[list[Keyframe], list[Topic]]
 async def _ask_all(
     asking: _Asking, by_camera: Sequence[Sequence[_Wanted]], progress: Any
 ) -> list[dict[str, Any]]:
-    """Ask about all frames, those of one tick in a row."""
+    """Send the requests about all frames, tick by tick."""
     pairs: list[dict[str, Any]] = []
     waiting = iter([wanted for tick in zip(*by_camera, strict=True) for wanted in tick])
 
@@ -265,7 +265,7 @@ async def _replace_repeated(asking: _Asking, pairs: list[dict[str, Any]]) -> lis
     if dropped := len(pairs) - len(result):
         stage.warn(
             f"vqa: {dropped} of {len(pairs)} questions repeated another question of their camera, "
-            "also after a second request; no pair is written for them"
+            "even after a second request; no pair is written for them"
         )
     return result
 
@@ -298,7 +298,7 @@ def _coordinates_in(answer: BaseModel) -> list[list[float]]:
 def _in_source_pixels(
     kind: str, answer: BaseModel, coordinates: CoordinateFrame
 ) -> dict[str, Any] | None:
-    """The answer as it is written; None where no coordinate of it lies in the frame."""
+    """Return the answer in pixels of the frame; None if all its coordinates are outside of it."""
     value = answer.model_dump(exclude_none=True)
     if kind == "bbox":
         boxes = [

@@ -14,7 +14,7 @@ from cuesheet.artifacts.episode import Keyframe
 
 PLACE_TYPES = ("bbox", "keypoint")
 GRIPPER = "robot gripper"
-# Most names that a request lists as already asked about.
+# Maximum number of names that a request lists as already asked about.
 _MAX_NAMES = 20
 
 

@@ -1,4 +1,4 @@
-"""Every file that one rule writes and another reads, typed, with its path; the language rows.
+"""Typed models and paths of the files that rules exchange, and the language rows.
 
 May import `vlm`, `config` and the top-level modules.
 """

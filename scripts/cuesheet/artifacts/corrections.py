@@ -1,7 +1,7 @@
-"""Corrections by people: files that override what the model said of an episode.
+"""Corrections by people: files that override the model's annotations of an episode.
 
-`{folder}/{episode}.json` or `.csv`, one folder a dataset; docs/corrections.md defines the format.
-Everything that can be checked without frames is checked when a run starts.
+`{folder}/{episode}.json` or `.csv`, in one folder per dataset. docs/corrections.md defines the
+format. Everything that can be checked without frames is checked when a run starts.
 """
 
 import csv
@@ -33,7 +33,7 @@ class _Exact(BaseModel):
 
 
 class Span(_Exact):
-    """A subtask in seconds from the episode's first frame; `end_s` None: until the next begins."""
+    """A subtask in seconds from the first frame. If `end_s` is None, it ends at the next one."""
 
     start_s: Annotated[FiniteFloat, Field(ge=0)]
     end_s: FiniteFloat | None = None
@@ -41,7 +41,7 @@ class Span(_Exact):
 
 
 class VqaCorrection(_Exact):
-    """The pair of a frame and camera goes (`delete`), or becomes `question` and `answer`."""
+    """Deletes the pair of a frame and camera, or replaces it by `question` and `answer`."""
 
     frame_index: Annotated[int, Field(ge=0)]
     camera: str
@@ -67,7 +67,7 @@ class VqaCorrection(_Exact):
 
 
 class Correction(_Exact):
-    """The corrections of one episode. `length`: frames that the episode had then."""
+    """The corrections of one episode. `length`: its number of frames when it was corrected."""
 
     format: Literal[1]
     dataset: str
@@ -79,7 +79,7 @@ class Correction(_Exact):
     note: str | None = None
 
     @model_validator(mode="after")
-    def _one_entry_a_frame_and_camera(self) -> "Correction":
+    def _one_entry_per_frame_and_camera(self) -> "Correction":
         seen: set[tuple[int, str]] = set()
         for entry in self.vqa or ():
             key = (entry.frame_index, entry.camera)
@@ -98,9 +98,9 @@ class ExternalSubtasks:
 
 
 def files_below(folder: Path) -> dict[int, Path]:
-    """The correction files of a dataset's folder by episode.
+    """Return the correction file of each episode in a dataset's folder.
 
-    Raises CuesheetError for a name that is not an episode's, and for two files of one episode.
+    Raises CuesheetError if a name is not that of an episode, or if an episode has two files.
     """
     found: dict[int, Path] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -165,7 +165,7 @@ def decode_correction(data: bytes, path: Path, dataset_name: str) -> dict[str, A
 
 
 def parse_correction(value: Any, dataset_name: str, episode_index: int) -> Correction:
-    """What a file of that episode holds. Raises CuesheetError if it is of another form."""
+    """Validate the content of an episode's file. Raises CuesheetError if it is not valid."""
     try:
         correction = Correction.model_validate(value)
     except ValidationError as error:
@@ -183,13 +183,13 @@ def parse_correction(value: Any, dataset_name: str, episode_index: int) -> Corre
 def check_correction(
     correction: Correction, length: int, fps: float, cameras: Collection[str]
 ) -> None:
-    """Raise CuesheetError if a correction does not fit what the metadata says of its episode."""
+    """Raise CuesheetError if a correction does not fit the metadata of its episode."""
     _check_times(correction.subtasks or [], length, fps)
     _check_frames(correction, length, cameras)
 
 
 def check_applied(correction: Correction, episode: Episode) -> None:
-    """Raise CuesheetError if a step of the next run would refuse the correction."""
+    """Raise CuesheetError if a step of the next run would reject the correction."""
     check_correction(correction, episode.length, episode.fps, episode.keyframes)
     if correction.subtasks:
         subtasks_from_spans([span.model_dump() for span in correction.subtasks], episode)
@@ -237,7 +237,7 @@ def _csv_spans(text: str) -> list[dict[str, Any]]:
 
 
 def _check_times(spans: Sequence[Span], length: int, fps: float) -> None:
-    """What can be said of a cover without the frames' own timestamps."""
+    """Check subtasks as far as possible without the timestamps of the frames."""
     if not spans:
         return
     half_s, end_s = 0.5 / fps + 1e-6, length / fps
@@ -248,7 +248,7 @@ def _check_times(spans: Sequence[Span], length: int, fps: float) -> None:
     for number, (before, after) in enumerate(itertools.pairwise(spans)):
         if after.start_s - before.start_s < half_s:
             raise CuesheetError(
-                f"subtasks.{number + 1} starts at {after.start_s:g} s, not at least a frame after "
+                f"subtasks.{number + 1} starts at {after.start_s:g} s, less than one frame after "
                 f"subtasks.{number}, which starts at {before.start_s:g} s"
             )
         if before.end_s is not None and abs(before.end_s - after.start_s) > half_s:
@@ -256,7 +256,7 @@ def _check_times(spans: Sequence[Span], length: int, fps: float) -> None:
                 f"subtasks.{number} ends at {before.end_s:g} s and subtasks.{number + 1} starts "
                 f"at {after.start_s:g} s; expected the same time"
             )
-    # Timestamps may differ from a frame's number / fps by a little; the plan stage knows them.
+    # Timestamps may differ a little from frame_index / fps. The plan stage checks them exactly.
     slack_s = max(1 / fps, 0.01 * end_s)
     last = spans[-1]
     wrong_end = last.end_s is not None and abs(last.end_s - end_s) > slack_s
@@ -271,8 +271,8 @@ def _check_times(spans: Sequence[Span], length: int, fps: float) -> None:
 def _check_frames(correction: Correction, length: int, cameras: Collection[str]) -> None:
     if correction.length not in (None, length):
         raise CuesheetError(
-            f"it was made for {correction.length} frames; the episode has {length} now. If it was "
-            "recorded again, correct it again; otherwise remove the key `length`"
+            f"it was made for {correction.length} frames; the episode now has {length}. If the "
+            "episode was recorded again, correct it again; otherwise remove the key `length`"
         )
     for number, entry in enumerate(correction.vqa or ()):
         if entry.frame_index >= length:
@@ -287,17 +287,17 @@ def _check_frames(correction: Correction, length: int, cameras: Collection[str])
 
 
 def subtasks_from_spans(spans: Sequence[Mapping[str, Any]], episode: Episode) -> list[Subtask]:
-    """Frames of the corrected subtasks (`start_s`, `end_s`, `label`) of an episode.
+    """Return the corrected subtasks (`start_s`, `end_s`, `label`) of an episode in frames.
 
     Raises:
-        CuesheetError: two begin on the same frame, or the last does not end with the episode.
+        CuesheetError: two begin on the same frame, or the last one does not end with the episode.
     """
     starts = [episode.nearest_frame(span["start_s"]) for span in spans]
     for number, (before, after) in enumerate(itertools.pairwise(starts)):
         if after <= before:
             raise CuesheetError(
                 f"episode {episode.name}: the corrected subtasks {number} and {number + 1} both "
-                f"begin on frame {after}; move one, or leave it out"
+                f"begin on frame {after}; move or remove one of them"
             )
     last = spans[-1]["end_s"]
     if last is not None and abs(last - episode.end_s) > 0.5 / episode.fps + 1e-3:
@@ -313,7 +313,7 @@ def subtasks_from_spans(spans: Sequence[Mapping[str, Any]], episode: Episode) ->
 
 
 def check_decoded(entries: Sequence[Mapping[str, Any]], episode: Episode) -> None:
-    """Raise CuesheetError for a corrected pair of a frame that is no keyframe."""
+    """Raise CuesheetError if a correction is about a frame that was not decoded."""
     for entry in entries:
         decoded = {frame.frame_index for frame in episode.keyframes.get(entry["camera"], ())}
         if not entry["delete"] and entry["frame_index"] not in decoded:
@@ -328,7 +328,7 @@ def check_decoded(entries: Sequence[Mapping[str, Any]], episode: Episode) -> Non
 def apply_vqa(
     pairs: Sequence[dict[str, Any]], entries: Sequence[Mapping[str, Any]]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The pairs as corrected, and what was done: frame_index, camera and action of each entry."""
+    """Return the corrected pairs, and frame_index, camera and action of each applied entry."""
     by_place = {(pair["frame_index"], pair["camera"]): pair for pair in pairs}
     done: list[dict[str, Any]] = []
     for entry in entries:

@@ -139,7 +139,7 @@ def read_episode(folder: Path | str, *, needs_images: bool = True) -> Episode:
         needs_images: check that the images exist.
 
     Raises:
-        CuesheetError: the file is missing, truncated or of another form, or an image is missing.
+        CuesheetError: the file is missing, truncated or not valid, or an image is missing.
     """
     folder = Path(folder)
     path = folder / KEYFRAMES_FILE

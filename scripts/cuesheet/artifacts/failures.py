@@ -1,4 +1,4 @@
-"""Why episodes failed: the records that failed jobs leave (`cuesheet.job_log`)."""
+"""The causes of failed episodes, from the records of failed jobs (`cuesheet.job_log`)."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from cuesheet.artifacts.layout import Layout, episode_name
 from cuesheet.files import read_json
 
-# Without one of these an episode has no annotations; a clip that failed does not count.
+# Rules without whose files an episode has no annotations. A failed clip does not count.
 ANNOTATION_RULES = (
     "decode_keyframes",
     "annotate_plan",

@@ -77,7 +77,7 @@ class IndexedCamera:
 
 @dataclass(frozen=True)
 class IndexedEpisode:
-    """A row of the index, the fingerprint apart."""
+    """A row of the index without the fingerprint."""
 
     episode_index: int
     task: str
@@ -93,17 +93,17 @@ class IndexedEpisode:
 
     @property
     def task_text(self) -> str:
-        """The task as prompts have it: all tasks of the episode, in order of their frames."""
+        """The task for prompts: all tasks of the episode, in order of their frames."""
         tasks = list(dict.fromkeys(task for _, task in self.task_starts))
         return ". Then: ".join(task.rstrip(".") for task in tasks) if tasks else self.task
 
     @property
     def shortest_timestamps(self) -> list[float]:
-        """The timestamps (s) as keyframes.json and every stage has them: 0.1, not 0.10000000149."""
+        """The timestamps (s) that keyframes.json and all stages use: 0.1, not 0.10000000149."""
         return [shortest_float32(timestamp) for timestamp in self.timestamps]
 
     def camera(self, key: str) -> IndexedCamera:
-        """The camera of that key. Raises CuesheetError if there is none."""
+        """Return the camera with that key. Raises CuesheetError if there is none."""
         for camera in self.cameras:
             if camera.camera == key:
                 return camera
@@ -126,7 +126,7 @@ def indexed_episodes(path: Path | str) -> list[int]:
 
 
 def read_indexed_episode(path: Path | str, episode_index: int) -> IndexedEpisode:
-    """One episode of the index; reads only the row group that holds it.
+    """Read one episode of the index, and only the row group that contains it.
 
     Raises:
         CuesheetError: the index cannot be read or has no such episode.

@@ -45,7 +45,7 @@ class ToolCall(_Exact):
 
 
 class LanguageRow(_Exact):
-    """A row as the annotation files hold it. `timestamp`: seconds from the episode's start."""
+    """A row as it is stored in annotation files. `timestamp`: seconds from the episode's start."""
 
     role: str
     content: str | None

@@ -21,7 +21,7 @@ _EPISODE_NAME = re.compile(r"\d{6}")
 
 
 def episode_name(episode: int | str) -> str:
-    """Return the name of an episode's files: six digits. Text (a name, a wildcard) is kept."""
+    """Return the name of an episode: six digits. Text (a name, a wildcard) stays unchanged."""
     return episode if isinstance(episode, str) else f"{episode:06d}"
 
 
@@ -46,7 +46,7 @@ def benchmark_of(log: Path) -> Path:
 
 
 def failure_record(log: Path) -> Path | None:
-    """Return where a failed job records its cause; None for logs that belong to no episode."""
+    """Return the file in which a failed job records its cause; None if it has no episode."""
     if not is_episode_name(log.stem) or "logs" not in log.parts:
         return None
     position = len(log.parts) - 1 - log.parts[::-1].index("logs")

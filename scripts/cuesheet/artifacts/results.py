@@ -1,4 +1,4 @@
-"""What a run made of one episode, read from its files: what the report and the review page show."""
+"""The annotations of one episode, read from its files, for the report and the review page."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ class EpisodeView:
     keyframes: Episode
     validation: ValidationFile
     subtasks: list[SubtaskRecord] = field(default_factory=list)
-    agreement: float | None = None  # of the samples that the subtasks are made of
+    agreement: float | None = None  # of the segmentation samples
     samples: list[Sample] = field(default_factory=list)
     persistent: list[LanguageRow] = field(default_factory=list)
     events: list[LanguageRow] = field(default_factory=list)
@@ -56,13 +56,13 @@ class EpisodeView:
 
     @property
     def calls(self) -> Iterator[tuple[str, Call]]:
-        """(stage, call) of every call that the episode's files are made of."""
+        """Yield (stage, call) for every request whose reply is in the episode's files."""
         for stage, made in self.made_by.items():
             for call in made.calls:
                 yield stage, call
 
     def keyframe_file(self, camera: str, frame_index: int) -> Path | None:
-        """The decoded keyframe, if that frame was decoded and is kept."""
+        """Return the file of a keyframe, or None if it was not decoded or has been removed."""
         for frame in self.keyframes.keyframes.get(camera, ()):
             if frame.frame_index == frame_index:
                 return frame.path if frame.path.is_file() else None
@@ -77,9 +77,9 @@ def annotated_episodes(results: Path) -> list[int]:
 
 
 def episode_files(results: Path, folder: str) -> list[tuple[int, Path]]:
-    """The JSON files of a folder below `results` by episode, in order.
+    """Return (episode, path) of the JSON files of a folder below `results`, in order.
 
-    Files of episodes that are no longer in the index, as the source lost them, are left out.
+    Files of episodes that the source no longer has are left out.
     """
     known = read_fingerprints(Layout(results).index)
     paths = {int(path.stem): path for path in Layout(results).stage_folder(folder).glob("*.json")}
@@ -87,7 +87,7 @@ def episode_files(results: Path, folder: str) -> list[tuple[int, Path]]:
 
 
 def read_view(results: Path, episode_index: int) -> EpisodeView:
-    """Reads an annotated episode. Raises CuesheetError if one of its files is broken."""
+    """Read an annotated episode. Raises CuesheetError if one of its files is broken."""
     layout = Layout(results)
     parts: dict[str, list] = {
         part: [] for part in ("subtasks", "samples", "persistent", "events", "pairs")
@@ -112,7 +112,7 @@ def read_view(results: Path, episode_index: int) -> EpisodeView:
     keyframes = read_episode(folder, needs_images=False)
     if keyframes.episode_index != episode_index:
         raise CuesheetError(
-            f"{folder} is of episode {keyframes.episode_index}; delete the folder and run again"
+            f"{folder} belongs to episode {keyframes.episode_index}; delete it and run again"
         )
     return EpisodeView(
         results,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 
 def nearest_index(timestamps_s: Sequence[float], time_s: float) -> int:
-    """Index of the frame nearest to `time_s`; the earlier one in a tie, the ends beyond them."""
+    """Return the index of the frame nearest to `time_s`; the earlier one in a tie."""
     after = bisect.bisect_left(timestamps_s, time_s)
     if after == 0:
         return 0
@@ -25,19 +25,19 @@ def nearest_index(timestamps_s: Sequence[float], time_s: float) -> int:
 
 def _every(timestamps_s: Sequence[float], step_s: float) -> list[int]:
     first, last = timestamps_s[0], timestamps_s[-1]
-    # Half a thousandth of a step keeps a tick that falls on the last frame in spite of float32.
+    # Timestamps are float32: half a thousandth of a step includes a tick on the last frame.
     count = int((last - first) / step_s + 5e-4) + 1
     indices = (nearest_index(timestamps_s, first + tick * step_s) for tick in range(count))
     return sorted(set(indices))
 
 
 def grid_indices(timestamps_s: Sequence[float], per_second: float) -> list[int]:
-    """The frames that contact sheets are made of: a regular grid, and the last frame."""
+    """Return the frames of contact sheets: a regular grid, and the last frame."""
     return sorted({*_every(timestamps_s, 1 / per_second), len(timestamps_s) - 1})
 
 
 def vqa_ticks(timestamps_s: Sequence[float], hz: float, frames: int) -> list[list[int]]:
-    """One list a tick: the frame at every 1/`hz` s and the `frames` - 1 that follow it."""
+    """Return one list per tick: the frame at every 1/`hz` s and the `frames` - 1 after it."""
     length = len(timestamps_s)
     return [
         list(range(start, min(start + frames, length))) for start in _every(timestamps_s, 1 / hz)
@@ -72,7 +72,7 @@ def select_keyframes(
 
 
 def shortest_float32(value: float) -> float:
-    """The shortest decimal that reads back to the same float32: 0.1 for 0.10000000149011612."""
+    """Return the shortest decimal with the same float32: 0.1 for 0.10000000149011612."""
     packed = struct.pack("f", value)
     for digits in range(1, 10):
         short = float(f"{value:.{digits}g}")

@@ -1,8 +1,8 @@
-"""The files of the robot's own record: `signals/layout.json` and `signals/{episode}.json`.
+"""The files of the recorded signals: `signals/layout.json` and `signals/{episode}.json`.
 
-The layout says which dimensions of state and action belong to which arm and which are grippers. It
-is made once per dataset from a fixed sample of episodes. The signals file holds the measurements of
-one episode. Frames are half-open ranges, times are seconds from the first frame.
+The layout assigns the dimensions of state and action to arms and grippers. It is made once per
+dataset from a fixed sample of episodes. The signals file contains the measurements of one episode.
+Frames are half-open ranges, times are seconds from the first frame.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ class _Model(BaseModel):
 
 
 class GripperLayout(_Model):
-    """Where a gripper is recorded. `low` and `high` are the ends of its range in `measured_in`."""
+    """The dimensions of a gripper. `low` and `high` are the ends of its range in `measured_in`."""
 
     name: str  # "gripper", "left gripper", "gripper 1"
     arm: str | None  # name of the arm that it belongs to
@@ -46,7 +46,7 @@ class ArmLayout(_Model):
 
 
 class SignalsLayout(_Model):
-    """What the dimensions of a dataset's state and action are."""
+    """The meaning of the dimensions of state and action in a dataset."""
 
     format: Literal[1] = 1
     dataset: str
@@ -98,7 +98,7 @@ class Arm(_Model):
 
 
 class Motion(_Model):
-    """What one arm does in frames [start_frame, end_frame), for rows of style `motion`."""
+    """The movement of one arm in frames [start_frame, end_frame), for rows of style `motion`."""
 
     arm: str
     start_frame: int
@@ -125,7 +125,7 @@ def read_layout(path: Path | str) -> SignalsLayout:
     """Read signals/layout.json.
 
     Raises:
-        CuesheetError: the file is missing, cut off or of another form.
+        CuesheetError: the file is missing, truncated or not valid.
     """
     return read_model(Path(path), SignalsLayout, "Delete it and run again.")
 
@@ -134,6 +134,6 @@ def read_signals(path: Path | str) -> SignalsFile:
     """Read signals/{episode}.json.
 
     Raises:
-        CuesheetError: the file is missing, cut off or of another form.
+        CuesheetError: the file is missing, truncated or not valid.
     """
     return read_model(Path(path), SignalsFile, "Delete it and run again.")

@@ -1,6 +1,6 @@
-"""What changed in a source dataset since it was indexed: for the terminal and the summary.
+"""Changes of a source dataset since it was indexed, for the terminal and the summary.
 
-`source_changes.json` in the results folder keeps every change that a run found, the newest last.
+`source_changes.json` in the results folder lists every change that a run found, oldest first.
 """
 
 import time
@@ -19,7 +19,7 @@ from cuesheet.text import as_ranges
 
 @dataclass(frozen=True)
 class Changes:
-    """Episode numbers; `renumbered` from the old to the new one."""
+    """Episode numbers. `renumbered` maps the old number to the new one."""
 
     added: list[int] = field(default_factory=list)
     removed: list[int] = field(default_factory=list)
@@ -31,10 +31,10 @@ class Changes:
 
 
 def compare(before: Mapping[int, str], after: Mapping[int, str]) -> Changes:
-    """The difference of two states of a dataset, each a fingerprint by episode number.
+    """Compare two states of a dataset, each given as the fingerprint of every episode number.
 
-    An episode whose fingerprint lay under another number before, and lies there no more, was
-    renumbered, as when lerobot deletes episodes; otherwise it was recorded again.
+    If the fingerprint of an episode has moved from one number to another, the episode was
+    renumbered, as when lerobot deletes episodes. Otherwise it was recorded again.
     """
     gone = {n: f for n, f in before.items() if after.get(n) != f}
     numbers: dict[str, list[int]] = {}
@@ -60,7 +60,7 @@ def compare(before: Mapping[int, str], after: Mapping[int, str]) -> Changes:
 
 
 def read_fingerprints(index: Path) -> dict[int, str] | None:
-    """Fingerprint by episode of an index; None if it does not tell."""
+    """Return the fingerprint of each episode of an index; None if the index has none."""
     try:
         table = pq.read_table(index, columns=["episode_index", "fingerprint"])
     except (OSError, pa.ArrowException):
@@ -69,7 +69,7 @@ def read_fingerprints(index: Path) -> dict[int, str] | None:
 
 
 def record(results: Path, changes: Changes) -> None:
-    """Append to the results folder's list of changes."""
+    """Append `changes` to the list in the results folder."""
     path = Layout(results).source_changes
     listed = read_changes(results)
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -77,14 +77,14 @@ def record(results: Path, changes: Changes) -> None:
 
 
 def read_changes(results: Path) -> list[dict[str, Any]]:
-    """The recorded changes; none if there is no such file or it is damaged."""
+    """Return the recorded changes; none if the file is missing or damaged."""
     content = read_json(Layout(results).source_changes)
     changes = content.get("changes") if isinstance(content, dict) else None
     return changes if isinstance(changes, list) else []
 
 
 def describe(changes: Mapping[str, Any]) -> str:
-    """A change in words: "1 new (12), 2 removed (3, 4)"."""
+    """Describe a change, such as "1 new (12), 2 removed (3, 4)"."""
     parts = [
         f"{len(changes[key])} {word} ({as_ranges(changes[key])})"
         for key, word in (("added", "new"), ("removed", "removed"), ("replaced", "recorded again"))
@@ -92,6 +92,6 @@ def describe(changes: Mapping[str, Any]) -> str:
     ]
     moved = changes["renumbered"]
     if moved:
-        some = ", ".join(f"{old} is {new} now" for old, new in list(moved.items())[:3])
+        some = ", ".join(f"{old} is now {new}" for old, new in list(moved.items())[:3])
         parts.append(f"{len(moved)} renumbered ({some}{', ...' if len(moved) > 3 else ''})")
     return ", ".join(parts)

@@ -1,6 +1,6 @@
 """The annotation and validation files of an episode.
 
-They may have been edited by hand or truncated, so they are read through typed models.
+They may have been edited or truncated, so they are read through typed models.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ class File(BaseModel):
 
 
 class SubtaskRecord(File):
-    """A subtask as files hold it: frames [start_frame, end_frame), seconds [start_s, end_s).
+    """A subtask in a file: frames [start_frame, end_frame), seconds [start_s, end_s).
 
     `artifacts.subtasks.Subtask.as_json` writes it.
     """
@@ -142,7 +142,7 @@ def read_stage_file(path: Path | str, stage: str) -> StageFile:
     """Read plan/, interjections/ or vqa/{episode}.json.
 
     Raises:
-        CuesheetError: the file is missing, truncated, of another form, or another stage's.
+        CuesheetError: the file is missing, truncated, not valid, or belongs to another stage.
     """
     advice = "Correct it, or delete it and run again (cached responses are reused)."
     data = read_model(Path(path), StageFile, advice)
@@ -168,7 +168,7 @@ def read_validation_file(path: Path | str) -> ValidationFile:
     """Read validation/{episode}.json.
 
     Raises:
-        CuesheetError: the file is missing, truncated or of another form.
+        CuesheetError: the file is missing, truncated or not valid.
     """
     return read_model(Path(path), ValidationFile, "Delete it and run again.")
 
@@ -182,7 +182,7 @@ def read_model(path: Path, model: type[Model], advice: str) -> Model:
         advice: the sentence that says how the user gets a valid file.
 
     Raises:
-        CuesheetError: the file is missing, truncated or of another form.
+        CuesheetError: the file is missing, truncated or not valid.
     """
     try:
         return model.model_validate(json.loads(path.read_text(encoding="utf-8")))

@@ -1,4 +1,4 @@
-"""From the spans a model answers to a gap-free cover of frames by subtasks."""
+"""Subtasks of an episode without gaps, made from the spans of a reply."""
 
 import math
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ from cuesheet.artifacts.episode import Episode
 
 @dataclass(frozen=True)
 class Subtask:
-    """Frames [start_frame, end_frame) of an episode and the label of what happens in them."""
+    """Frames [start_frame, end_frame) of an episode, and a label for what happens in them."""
 
     start_frame: int
     end_frame: int
     label: str
-    agreement: float | None = None  # of the samples it is made of, 0 to 1 (see `consensus`)
+    agreement: float | None = None  # of the segmentation samples, 0 to 1 (see `consensus`)
 
     @property
     def length(self) -> int:
@@ -41,7 +41,7 @@ class Subtask:
 
 @dataclass(frozen=True)
 class Window:
-    """Frames [start_frame, end_frame) that one call is asked about."""
+    """Frames [start_frame, end_frame) that one request is about."""
 
     start_frame: int
     end_frame: int
@@ -55,12 +55,12 @@ def clean_spans(
     min_subtask_s: float,
     max_subtasks: int,
 ) -> list[Subtask]:
-    """Make a cover of `window` out of `(start_s, end_s, label)` spans in any state.
+    """Return subtasks that fill `window`, made from unchecked `(start_s, end_s, label)` spans.
 
-    Spans that are not finite, end before they start or lie outside the window are dropped; the rest
-    are clamped to it, put in order and snapped to distinct frames. Each then lasts until the next
-    begins, the first from the window's first frame. Too short and too many are merged, see
-    `enforce_limits`. An empty list comes back only where no span was usable.
+    Spans that are not finite, end before they start or are outside the window are dropped. The
+    others are clamped to the window, sorted and snapped to distinct frames. The first subtask
+    starts with the window, and each lasts until the next one begins. If they are too short or too
+    many, they are merged (see `enforce_limits`). The list is empty only if no span is usable.
     """
     first_s = episode.timestamps_s[window.start_frame]
     last_s = episode.timestamps_s[window.end_frame - 1]
@@ -71,34 +71,34 @@ def clean_spans(
             continue
         start = episode.nearest_frame(min(max(start_s, first_s), last_s))
         duration = end_s - start_s
-        # Of several that begin on one frame the longest one stays.
+        # If several spans begin on one frame, the longest one is used.
         if start not in by_start or duration > by_start[start][0]:
             by_start[start] = (duration, " ".join(label.split()))
     starts = sorted(by_start)
     if not starts:
         return []
     edges = [window.start_frame, *starts[1:], window.end_frame]
-    cover = [
+    subtasks = [
         Subtask(edges[position], edges[position + 1], by_start[start][1])
         for position, start in enumerate(starts)
     ]
-    return enforce_limits(cover, episode, min_subtask_s=min_subtask_s, max_subtasks=max_subtasks)
+    return enforce_limits(subtasks, episode, min_subtask_s=min_subtask_s, max_subtasks=max_subtasks)
 
 
 def enforce_limits(
-    cover: Sequence[Subtask], episode: Episode, *, min_subtask_s: float, max_subtasks: int | None
+    subtasks: Sequence[Subtask], episode: Episode, *, min_subtask_s: float, max_subtasks: int | None
 ) -> list[Subtask]:
-    """Merge the shortest subtask into a neighbor until none is too short and they are few enough.
+    """Merge the shortest subtask with a neighbor until none is too short and none too many.
 
-    The neighbor is one with the same label if there is one, else the shorter of the two; the label
-    of the longer part stays.
+    A neighbor with the same label is preferred, then the shorter neighbor. The merged subtask has
+    the label of the longer one.
     """
-    merged = list(cover)
+    merged = list(subtasks)
     while len(merged) > 1:
-        seconds = [part.end_s(episode) - part.start_s(episode) for part in merged]
+        seconds = [subtask.end_s(episode) - subtask.start_s(episode) for subtask in merged]
         shortest = min(range(len(merged)), key=seconds.__getitem__)
         too_many = max_subtasks is not None and len(merged) > max_subtasks
-        # Timestamps are float32: half a millisecond keeps a span of exactly the minimum.
+        # Timestamps are float32: half a millisecond accepts a span of exactly the minimum.
         if seconds[shortest] >= min_subtask_s - 5e-4 and not too_many:
             break
         neighbors = [index for index in (shortest - 1, shortest + 1) if 0 <= index < len(merged)]
@@ -116,24 +116,24 @@ def enforce_limits(
 
 
 def join_windows(
-    covers: Sequence[Sequence[Subtask]], episode: Episode, *, min_subtask_s: float
+    windows: Sequence[Sequence[Subtask]], episode: Episode, *, min_subtask_s: float
 ) -> list[Subtask]:
-    """One cover of the episode from those of consecutive windows.
+    """Join the subtasks of consecutive windows into those of the episode.
 
-    A step that a window's edge cut in two (the same label on both sides) becomes one again, and
-    what is too short after that is merged.
+    If the subtasks on both sides of a window's edge have the same label, they become one. Subtasks
+    that are too short are then merged.
     """
     joined: list[Subtask] = []
-    for cover in covers:
-        for position, part in enumerate(cover):
-            seam = position == 0 and joined and joined[-1].end_frame == part.start_frame
-            if seam and joined[-1].label.casefold() == part.label.casefold():
-                joined[-1] = replace(joined[-1], end_frame=part.end_frame)
+    for window in windows:
+        for position, subtask in enumerate(window):
+            seam = position == 0 and joined and joined[-1].end_frame == subtask.start_frame
+            if seam and joined[-1].label.casefold() == subtask.label.casefold():
+                joined[-1] = replace(joined[-1], end_frame=subtask.end_frame)
             else:
-                joined.append(part)
+                joined.append(subtask)
     return enforce_limits(joined, episode, min_subtask_s=min_subtask_s, max_subtasks=None)
 
 
 def remaining_plan(labels: Sequence[str]) -> str:
-    """The numbered list of what is left to do, one line a subtask."""
+    """Return the remaining subtasks as a numbered list, one per line."""
     return "\n".join(f"{number}. {label}" for number, label in enumerate(labels, 1))

@@ -87,7 +87,7 @@ async def test_rephrasings_that_only_repeat_the_task_are_one_warning(tmp_path, m
     async with asking(tmp_path, monkeypatch, answer, seconds=1) as (stage, _):
         await plan.annotate(stage, PlanConfig(), camera=None, cut_clip=None)
     assert len(stage.persistent) == 1
-    assert stage.warnings[1:] == ["no usable rephrasing of the task came back"]
+    assert stage.warnings[1:] == ["the model gave no usable rephrasing of the task"]
 
 
 async def test_the_robot_acknowledges_the_task_with_a_call_of_say(tmp_path, monkeypatch):

@@ -126,7 +126,7 @@ async def test_a_question_that_is_repeated_twice_is_left_out(tmp_path, monkeypat
         (pair,) = (await annotate(stage, "count"))["pairs"]
     assert (pair["question"], pair["frame_index"]) == ("Which?", 0)
     assert stage.warnings == [
-        "vqa: 2 of 3 questions repeated another question of their camera, also after a second "
+        "vqa: 2 of 3 questions repeated another question of their camera, even after a second "
         "request; no pair is written for them"
     ]
     assert len(stage.events) == 2
@@ -213,9 +213,7 @@ async def test_an_unusable_reply_is_a_warning_and_no_pair(tmp_path, monkeypatch)
         tmp_path, monkeypatch, lambda kind, question: {"no": "reply"}, name="vqa", seconds=1
     ) as (stage, _):
         assert (await annotate(stage, "count"))["pairs"] == []
-    assert stage.warnings == [
-        f"vqa: no usable reply for count {CAMERA} 0; no pair is written there"
-    ]
+    assert stage.warnings == [f"vqa: no usable reply for count {CAMERA} 0; no pair is written"]
 
 
 async def test_a_wrong_coordinate_convention_is_a_warning_of_the_episode(tmp_path, monkeypatch):

@@ -96,7 +96,7 @@ COUNT = {"frame_index": 0, "camera": FRONT, "type": "count"}
         ({"subtasks": []}, "subtasks: List should have at least 1 item"),
         ({"subtasks": spans((1.0, "late"))}, "subtasks.0 starts at 1 s; expected 0"),
         ({"subtasks": spans((0, " "))}, "subtasks.0.label"),
-        ({"subtasks": spans((0, "a"), (0.02, "b"))}, "not at least a frame after"),
+        ({"subtasks": spans((0, "a"), (0.02, "b"))}, "less than one frame after"),
         ({"subtasks": spans((0, "a"), (3, "b"), (2, "c"))}, "subtasks.2 starts at 2 s"),
         (
             {"subtasks": [{"start_s": 0, "end_s": 1, "label": "a"}, *spans((2, "b"))]},

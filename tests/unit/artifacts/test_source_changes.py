@@ -33,4 +33,4 @@ def test_changes_are_kept_and_told(tmp_path):
     record(tmp_path, Changes(added=[4, 5]))
     record(tmp_path, Changes(removed=[1], renumbered={2: 1, 3: 2}))
     told = [describe(change) for change in read_changes(tmp_path)]
-    assert told == ["2 new (4-5)", "1 removed (1), 2 renumbered (2 is 1 now, 3 is 2 now)"]
+    assert told == ["2 new (4-5)", "1 removed (1), 2 renumbered (2 is now 1, 3 is now 2)"]
