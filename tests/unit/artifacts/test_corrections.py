@@ -91,7 +91,7 @@ COUNT = {"frame_index": 0, "camera": FRONT, "type": "count"}
         ({"format": 2}, "format: Input should be 1"),
         ({"dataset": "other"}, "episode 1 of 'other'; its path says episode 1 of 'demo_v3'"),
         ({"lenght": 3}, "lenght: Extra inputs"),
-        ({"length": 50}, "made for 50 frames; the episode has 46 now"),
+        ({"length": 50}, "made for 50 frames; the episode now has 46"),
         ({"verdict": "ugly"}, "verdict"),
         ({"subtasks": []}, "subtasks: List should have at least 1 item"),
         ({"subtasks": spans((1.0, "late"))}, "subtasks.0 starts at 1 s; expected 0"),
