@@ -11,7 +11,7 @@ from typing import Any
 from cuesheet.app.estimate_text import short_text
 from cuesheet.cluster.job import OUTER_RUN_VARIABLE
 from cuesheet.cluster.plan import ShardPlan
-from cuesheet.cluster.report import say_unfinished, start_record
+from cuesheet.cluster.report import report_unfinished, start_record
 from cuesheet.errors import CuesheetError
 from cuesheet.files import remove_temporary_folders
 from cuesheet.serving import job_server, lifecycle
@@ -103,7 +103,7 @@ class Session:
         if self._run.shard is not None:
             return
         if self._shard_plans is not None:
-            say_unfinished(self._shard_plans, os.environ.get(OUTER_RUN_VARIABLE), self._tell)
+            report_unfinished(self._shard_plans, os.environ.get(OUTER_RUN_VARIABLE), self._tell)
         if not finished:
             self._tell(
                 "Cuesheet: the run is not finished; the causes are above and in the logs. Run the "

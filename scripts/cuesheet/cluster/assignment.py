@@ -1,8 +1,9 @@
-"""Which episode belongs to which shard: decided once, kept in a file, never changed by additions.
+"""The assignment of episodes to shards. New episodes never change the shard of older ones.
 
-`results/{dataset}/shards/assignment.json` holds the shards by number, each as ranges of episode
-indices, and the setting they were made by. A run reads it when it is planned and writes it when it
-starts. New episodes fill the last shard and then new ones; episodes that are gone leave theirs.
+`results/{dataset}/shards/assignment.json` contains the shards by number, each as ranges of episode
+indices, and the setting that limits their size. A run reads it during planning and writes it when
+it starts. New episodes fill the last shard and then new ones. Episodes that no longer exist are
+removed from their shards.
 """
 
 import json
@@ -20,30 +21,30 @@ Assignment = list[list[int]]
 
 
 def size_of(settings: ClusterConfig) -> dict[str, float]:
-    """What limits a shard: `episodes`, or `video_s`, seconds of video."""
+    """Return the limit of a shard: `episodes`, or `video_s`, seconds of video."""
     if settings.episodes_per_shard is not None:
         return {"episodes": settings.episodes_per_shard}
     return {"video_s": settings.shard_minutes * settings.video_speed * 60}
 
 
-def deal_out(
+def assign(
     durations_s: Mapping[int, float], size: Mapping[str, float], before: Sequence[Sequence[int]]
 ) -> Assignment:
-    """The episodes of every shard.
+    """Assign consecutive episodes to shards. Return the episodes of each shard.
 
     Args:
         durations_s: seconds of video of every episode of the dataset, by episode index.
-        size: what limits a shard, see `size_of`.
-        before: the shards of an earlier run; no episode of theirs changes its shard.
+        size: the limit of a shard, see `size_of`.
+        before: the shards of an earlier run. None of their episodes changes its shard.
 
-    Consecutive episodes share a shard. By `video_s` the shards are as even as can be without
-    splitting an episode: the limit decides how many there are, and each gets the same share.
+    With `video_s`, the limit determines the number of shards, and each gets the same share of the
+    video, as far as this is possible without splitting an episode.
     """
     limit = size.get("episodes") or size["video_s"]
     weights = dict.fromkeys(durations_s, 1.0) if "episodes" in size else durations_s
     shards = [[index for index in shard if index in durations_s] for shard in before]
-    dealt = {index for shard in shards for index in shard}
-    new = [index for index in sorted(durations_s) if index not in dealt]
+    assigned = {index for shard in shards for index in shard}
+    new = [index for index in sorted(durations_s) if index not in assigned]
     if shards:
         room = limit - sum(weights[index] for index in shards[-1])
         while new and weights[new[0]] <= room:
@@ -62,18 +63,18 @@ def _even(episodes: Sequence[int], weights: Mapping[int, float], limit: float) -
     total = sum(weights[index] for index in episodes)
     number = max(1, math.ceil(total / limit))
     shards: Assignment = [[] for _ in range(number)]
-    begun = 0.0
+    start = 0.0
     for index in episodes:
-        middle = begun + weights[index] / 2
+        middle = start + weights[index] / 2
         shards[min(number - 1, int(middle * number / total))].append(index)
-        begun += weights[index]
+        start += weights[index]
     return [shard for shard in shards if shard]
 
 
 def read_assignment(path: Path, size: Mapping[str, float]) -> Assignment:
-    """The shards of an earlier run of that size; none where there are none.
+    """Return the shards of an earlier run with the same `size`; none if there are none.
 
-    Raises CuesheetError where the file is not one of ours.
+    Raises CuesheetError if the file is not valid.
     """
     try:
         content = json.loads(path.read_bytes())
@@ -84,13 +85,13 @@ def read_assignment(path: Path, size: Mapping[str, float]) -> Assignment:
         return []
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CuesheetError(
-            f"{path} cannot be read ({type(error).__name__}: {error}). Delete it: the episodes are "
-            "dealt out to shards anew, and nothing that is done is asked again."
+            f"{path} cannot be read ({type(error).__name__}: {error}). Delete it: the episodes "
+            "are then assigned to shards again, and finished files and cached responses are reused."
         ) from None
 
 
 def write_assignment(path: Path, size: Mapping[str, float], shards: Assignment) -> None:
-    """Keep the shards, if they are not what the file says already."""
+    """Write the shards unless the file already contains them."""
     content: dict[str, Any] = {
         "format": 1,
         "size": dict(size),

@@ -1,9 +1,9 @@
-"""The work of one shard: this same workflow, run inside the shard's job for its episodes alone.
+"""The job of one shard: an inner run of the same workflow, for the shard's episodes only.
 
-The inner run shares the results folder with the outer one and with other shards; it takes no lock,
-because no two of them make the same file: the lease sees to that. It has its own gateway and model
-server. It ends when its job is told to end, when the outer run is gone, and when a newer outer run
-has taken over.
+The inner run shares the results folder with the outer run and with other shards. It does not use
+Snakemake's lock: the lease of the shard guarantees that no two jobs write the same files. It has
+its own gateway and model server. It ends if its job gets a signal, if the outer run has ended, or
+if a newer outer run has started.
 """
 
 import contextlib
@@ -25,9 +25,9 @@ from typing import Any, Self
 import cuesheet
 from cuesheet import files
 from cuesheet.artifacts.failures import episode_failures
+from cuesheet.artifacts.finished import complete_episodes
 from cuesheet.artifacts.layout import Layout, episode_name
 from cuesheet.artifacts.stage_files import digest
-from cuesheet.cluster.plan import complete_episodes
 from cuesheet.errors import CuesheetError, SurroundingsError
 from cuesheet.lease import Lease, LeaseLostError, describe
 from cuesheet.media import scratch
@@ -36,14 +36,14 @@ from cuesheet.serving.usage import job_id
 from cuesheet.text import to_ranges
 from cuesheet.vlm.gateway_client import SERVER_FAILED, SERVER_FILE_VARIABLE
 
-# Environment of an inner run: the file that says which episodes it is about.
+# Environment variable of an inner run: the file that lists its episodes.
 SHARD_VARIABLE = "CUESHEET_SHARD_FILE"
-# Environment of the jobs of an outer run: its id, as in shards/run.json while it is the latest.
+# Environment variable of the jobs of an outer run: its id. shards/run.json has that of the newest.
 OUTER_RUN_VARIABLE = "CUESHEET_OUTER_RUN"
 
 POLL_S = 0.25
-TAKEN_OVER_EVERY_S = 2.0
-END_PATIENCE_S = 15.0
+CHECK_RUN_EVERY_S = 2.0
+END_TIMEOUT_S = 15.0
 INNER_RULES = (
     "media",
     "annotations",
@@ -91,8 +91,8 @@ class ShardJob:
 
     @classmethod
     def of(cls, work: Mapping[str, Any], dataset: str, shard: str, threads: int, log: str) -> Self:
-        """The job of a rule: `work` is its param of that name (rules/cluster.smk)."""
-        # The allocation's own number, where there is one: a node may have many more.
+        """Return the job of a rule. `work` is its param of that name (rules/cluster.smk)."""
+        # In a SLURM job, only the allocated CPUs count: the node may have many more.
         cpus = int(os.environ.get("SLURM_CPUS_PER_TASK") or threads)
         return cls(
             dataset,
@@ -121,11 +121,11 @@ class ShardJob:
         return f"shard {self.shard} of {self.dataset}"
 
     def run(self, snakefile: str, config: Mapping[str, Any], options: Sequence[str]) -> None:
-        """Do the work. Raises SurroundingsError where it could not be finished."""
+        """Run the shard. Raises SurroundingsError if it could not be finished."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
         parent = os.getppid()
-        # Not every cluster passes the environment on; a job that begins belongs to the newest run.
+        # Not every cluster passes the environment on: then the job belongs to the newest run.
         self._run = os.environ.get(OUTER_RUN_VARIABLE) or newest_run(self.layout)
         self._state = {
             "format": 1,
@@ -154,26 +154,26 @@ class ShardJob:
         self._write_state("done")
 
     def _on_signal(self, number: int, _: object) -> None:
-        self.stopped_by = f"it got {signal.Signals(number).name}"
+        self.stopped_by = f"it received {signal.Signals(number).name}"
 
     def _wait_for(self, lease: Lease, parent: int) -> None:
-        """Wait until no other job works on the shard: one that an earlier run left behind ends."""
-        told = False
+        """Wait until no other job works on the shard. A job of an earlier run ends by itself."""
+        announced = False
         while (holder := lease.try_acquire()) is not None:
-            if not told:
-                print(f"{self.name} is worked on by {describe(holder)}; waiting for its end")
-                told = True
+            if not announced:
+                print(f"{self.name} is in use by {describe(holder)}; waiting until it ends")
+                announced = True
             if self._is_over(parent):
-                raise SurroundingsError(f"{self.name} was not begun: {self.stopped_by}")
+                raise SurroundingsError(f"{self.name} was not started: {self.stopped_by}")
             time.sleep(1.0)
 
     def _is_over(self, parent: int) -> bool:
         if self.stopped_by is None and os.getppid() != parent:
-            self.stopped_by = "the run that started it is gone"
+            self.stopped_by = "the run that started it has ended"
         if self.stopped_by is None and self._run:
             newest = newest_run(self.layout)
             if newest not in (None, self._run):
-                self.stopped_by = f"a newer run ({newest}) has taken over"
+                self.stopped_by = f"a newer run ({newest}) has started"
         return self.stopped_by is not None
 
     def _command(
@@ -190,7 +190,7 @@ class ShardJob:
             *(sys.executable, "-m", "snakemake", *self.targets),
             *("--snakefile", snakefile, "--configfile", str(config_file)),
             *("--cores", str(self.jobs), "--executor", "local", "--scheduler", "greedy"),
-            # Neither the profile of the outer run nor that of the person.
+            # Neither the profile of the outer run nor that of the user.
             *("--profile", "none", "--workflow-profile", "none"),
             *("--nolock", "--keep-going", "--rerun-incomplete", "--show-failed-logs"),
             *("--quiet", "rules", "reason", "host"),
@@ -200,7 +200,7 @@ class ShardJob:
 
     @contextlib.contextmanager
     def _scratch(self) -> Iterator[dict[str, str]]:
-        """The environment in which pictures go to the node's own disk, where that is set."""
+        """Return the environment variables that put images on the node's disk, if configured."""
         scratch.remove_without_images(self.results, self.episodes)
         if self.scratch is None:
             yield {}
@@ -218,33 +218,33 @@ class ShardJob:
     ) -> None:
         environment = inner_environment(os.environ, variables, self._about_file)
         sys.stdout.flush()
-        begun = time.time()
-        # A group of its own, so that all of its jobs can be ended at once.
+        started_at = time.time()
+        # In its own process group, so that all its jobs can be killed at once.
         inner = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, process_group=0
         )
-        looked = time.monotonic()
+        checked_at = time.monotonic()
         try:
             while inner.poll() is None and self.stopped_by is None:
                 time.sleep(POLL_S)
                 lease.renew()
-                if time.monotonic() - looked > TAKEN_OVER_EVERY_S:
-                    looked = time.monotonic()
+                if time.monotonic() - checked_at > CHECK_RUN_EVERY_S:
+                    checked_at = time.monotonic()
                     self._is_over(parent)
         except LeaseLostError as error:
             self.stopped_by = str(error)
         finally:
             if self.stopped_by is not None:
-                # At once: those who end a job may not wait for what follows.
+                # First of all: whoever ends the job may not wait until the inner run has ended.
                 self._write_state("ending", error=f"{self.name} was ended: {self.stopped_by}")
             _end(inner)
         if self.stopped_by is not None:
             raise SurroundingsError(
-                f"{self.name} was ended after {time.time() - begun:.0f} s: {self.stopped_by}. "
-                f"{self._done_so_far()}; answers so far are kept. Run the same command to go on."
+                f"{self.name} was ended after {time.time() - started_at:.0f} s: {self.stopped_by}. "
+                f"{self._done_so_far()}; all responses are cached. Run the same command to resume."
             )
         if inner.returncode:
-            self._check_failures(begun)
+            self._check_failures(started_at)
 
     def _missing(self) -> list[int]:
         if "annotations" not in self.targets:
@@ -255,9 +255,9 @@ class ShardJob:
     def _done_so_far(self) -> str:
         return f"{len(self.episodes) - len(self._missing())} of {len(self.episodes)} episodes done"
 
-    def _check_failures(self, begun: float) -> None:
-        """Raise SurroundingsError unless every missing episode failed by itself, in this run."""
-        failures = episode_failures(self.results, self.episodes, since=begun - 5.0)
+    def _check_failures(self, started_at: float) -> None:
+        """Raise SurroundingsError unless every missing episode failed in this run."""
+        failures = episode_failures(self.results, self.episodes, since=started_at - 5.0)
         unexplained = [index for index in self._missing() if index not in failures]
         if unexplained or not failures:
             raise SurroundingsError(
@@ -268,13 +268,13 @@ class ShardJob:
             print(f"  episode {index}: {failure['error']}\n    log: {failure['log']}")
 
     def _cause(self) -> str:
-        """What the inner run's model server failed by, if it did; it says so in this job's log."""
+        """Return the error of the inner run's model server, which is in this job's log, if any."""
         sys.stdout.flush()
         said = re.findall(rf"^cuesheet: {SERVER_FAILED}(.+)", Path(self.log).read_text(), re.M)
         return f"{said[-1]}." if said else "the cause is above in its log."
 
     def marker(self) -> dict[str, Any]:
-        """What the outer run sees of the shard; the same as long as its annotations are."""
+        """Return the content of the shard's marker. It changes only if an annotation does."""
         validations = {
             episode_name(index): digest(self.layout.validation(index)) for index in self.episodes
         }
@@ -287,7 +287,7 @@ class ShardJob:
         }
 
     def _write_state(self, state: str, **more: Any) -> None:
-        # Of this job and of all its processes that are over.
+        # CPU time of this job and of its child processes that have ended.
         used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
         cpu_s = round(sum(each.ru_utime + each.ru_stime for each in used), 1)
         now = {"state": state, "updated_at": round(time.time(), 3), "cpu_s": cpu_s, **more}
@@ -296,18 +296,18 @@ class ShardJob:
 
 
 def _end(inner: subprocess.Popen[bytes]) -> None:
-    """End the inner run: as ^C does, and what is left of it after a while by force."""
+    """End the inner run with SIGINT, and kill what is left of it after END_TIMEOUT_S."""
     if inner.poll() is None:
         inner.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            inner.wait(END_PATIENCE_S)
+            inner.wait(END_TIMEOUT_S)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(inner.pid, signal.SIGKILL)
     inner.wait()
 
 
 def newest_run(layout: Layout) -> str | None:
-    """The id of the outer run that was started last."""
+    """Return the id of the outer run that started last."""
     try:
         return json.loads(layout.shard_run.read_bytes())["run"]
     except (OSError, ValueError, KeyError):

@@ -1,7 +1,7 @@
-"""The shards of one dataset in one run, as the outer workflow sees them.
+"""The shards of each dataset in one run, for the outer workflow.
 
-A shard's marker, `shards/{shard}.json`, is the only file of it that the outer workflow knows. It
-holds the digests of its episodes' validations, and so changes only when an annotation did.
+The outer workflow knows only one file per shard: its marker, `shards/{shard}.json`. The marker
+contains the digests of the validations of its episodes, so it changes only if an annotation does.
 """
 
 import functools
@@ -12,11 +12,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from cuesheet.artifacts.failures import failed_episodes
+from cuesheet.artifacts.finished import complete_episodes
 from cuesheet.artifacts.layout import Layout, shard_name
 from cuesheet.cluster.assignment import (
     Assignment,
-    deal_out,
+    assign,
     read_assignment,
     size_of,
     write_assignment,
@@ -28,7 +28,7 @@ from cuesheet.workflow.run import Run, RunDataset
 
 
 class ShardPlan:
-    """What each shard of a dataset has to do. `stages`: the annotation stages that are on."""
+    """The work of each shard of a dataset. `stages`: the enabled annotation stages."""
 
     def __init__(self, dataset: RunDataset, settings: ClusterConfig, stages: Sequence[str]) -> None:
         self.dataset = dataset
@@ -43,7 +43,7 @@ class ShardPlan:
     @functools.cached_property
     def _assignment(self) -> Assignment:
         before = read_assignment(self.layout.shard_assignment, self._size)
-        return deal_out(self._durations_s, self._size, before)
+        return assign(self._durations_s, self._size, before)
 
     @functools.cached_property
     def _durations_s(self) -> dict[int, float]:
@@ -52,35 +52,35 @@ class ShardPlan:
 
     @functools.cached_property
     def shards(self) -> dict[str, list[int]]:
-        """The chosen episodes of every shard that has any, by the shard's name."""
-        chosen = set(self.dataset.selected) - self.dataset.kept
-        parts = {
-            shard_name(number): [index for index in shard if index in chosen]
+        """The selected episodes of each shard, by name. Shards without any are left out."""
+        selected = set(self.dataset.selected) - self.dataset.kept
+        shards = {
+            shard_name(number): [index for index in shard if index in selected]
             for number, shard in enumerate(self._assignment)
         }
-        return {name: episodes for name, episodes in parts.items() if episodes}
+        return {name: episodes for name, episodes in shards.items() if episodes}
 
     def episodes(self, shard: str) -> list[int]:
-        """The chosen episodes of a shard. Raises CuesheetError for one that is not there."""
+        """Return the selected episodes of a shard. Raises CuesheetError if it does not exist."""
         try:
             return self.shards[shard]
         except KeyError:
             near = did_you_mean(shard, list(self.shards)) or next(iter(self.shards), None)
             raise CuesheetError(
                 f"{self.dataset.name} has no shard {shard} with episodes of this run; it has "
-                f"{len(self.shards)}{f', {near} for one' if near else ''}"
+                f"{len(self.shards)}{f', for example {near}' if near else ''}"
             ) from None
 
     def worked_on(self, shard: str) -> list[int]:
-        """The same without those that are left out because they failed before."""
+        """Return the episodes of a shard without those that failed before and are left out."""
         return [index for index in self.episodes(shard) if index not in self.dataset.left_out]
 
     def minutes(self, shard: str) -> float:
-        """How long the shard should take, by the speed that was configured."""
+        """Return the expected duration of a shard (minutes), from `cluster.video_speed`."""
         return sum(self._durations_s[index] for index in self.episodes(shard)) / 60 / self._speed
 
     def sources(self, shard: str) -> str:
-        """A hash of what its episodes are made from; changes when one of them does."""
+        """Return a hash of everything that the annotations of a shard depend on."""
         return _hash(
             [
                 [
@@ -94,7 +94,7 @@ class ShardPlan:
         )
 
     def media_sources(self, shard: str) -> str:
-        """A hash of what its episodes' clips and keyframes are made from."""
+        """Return a hash of everything that the clips and keyframes of a shard depend on."""
         return _hash([self._media_sources(index) for index in self.episodes(shard)])
 
     def _media_sources(self, index: int) -> list[Any]:
@@ -108,7 +108,7 @@ class ShardPlan:
         return str(self.layout.shard_media_marker(shard))
 
     def markers_of(self, episodes: Iterable[int]) -> list[str]:
-        """Markers of the shards that these episodes are in."""
+        """Return the markers of the shards that contain these episodes."""
         return [self.marker(shard) for shard in dict.fromkeys(map(self._shard_of.get, episodes))]
 
     @functools.cached_property
@@ -116,7 +116,7 @@ class ShardPlan:
         return {index: shard for shard, episodes in self.shards.items() for index in episodes}
 
     def gaps(self) -> dict[str, list[int]]:
-        """Episodes without all of their files, by shard, though the shard's marker says done."""
+        """Return the incomplete episodes of each shard whose marker exists."""
         found = {}
         for shard in self.shards:
             if os.path.exists(self.marker(shard)):
@@ -130,11 +130,11 @@ class ShardPlan:
         return complete_episodes(self.dataset.results, self.stages)
 
     def save(self) -> None:
-        """Keep the assignment for the runs to come."""
+        """Write the assignment, so that later runs use it."""
         write_assignment(self.layout.shard_assignment, self._size, self._assignment)
 
     def as_json(self) -> dict[str, Any]:
-        """The chosen episodes of every shard as ranges, for those who look at the run."""
+        """Return the selected episodes of each shard as ranges, for `cuesheet status`."""
         return {name: to_ranges(episodes) for name, episodes in self.shards.items()}
 
 
@@ -150,7 +150,7 @@ class ShardPlans(dict[str, ShardPlan]):
         return cls(plans)
 
     def invalidate_incomplete_shards(self) -> None:
-        """Delete the markers of shards whose episodes' files are no longer complete."""
+        """Delete the markers of shards with incomplete episodes."""
         for plan in self.values():
             for shard in plan.gaps():
                 Path(plan.marker(shard)).unlink(missing_ok=True)
@@ -158,22 +158,3 @@ class ShardPlans(dict[str, ShardPlan]):
 
 def _hash(parts: list[Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def complete_episodes(results: Path, stages: Iterable[str]) -> set[int]:
-    """Return the episodes that have a validation and a file of every one of these stages.
-
-    An episode whose last job failed is not complete: its files are those of an earlier run.
-    """
-    folders = [Layout(results).stage_folder(name) for name in ("validation", *stages)]
-    found = set.intersection(*(_numbers_in(folder) for folder in folders))
-    return found - failed_episodes(results, found)
-
-
-def _numbers_in(folder: Path) -> set[int]:
-    try:
-        with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries]
-    except (FileNotFoundError, NotADirectoryError):
-        return set()
-    return {int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit()}

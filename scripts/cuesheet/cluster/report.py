@@ -1,4 +1,4 @@
-"""The outer run's own record, and what it says about shards that did not end well."""
+"""The record of the outer run, and its report on failed shards."""
 
 import json
 import os
@@ -17,11 +17,11 @@ from cuesheet.artifacts.failures import episode_failures
 from cuesheet.cluster.plan import ShardPlan
 from cuesheet.text import as_ranges, from_ranges
 
-SCONTROL_PATIENCE_S = 10.0
+SCONTROL_TIMEOUT_S = 10.0
 SLURM_LOG_TAIL = 20_000
-_ENDED_BY = {
-    "TIMEOUT": "it ran into its time limit; raise `runtime`, or lower cluster.shard_minutes",
-    "OUT_OF_MEMORY": "it used more memory than it asked for; raise `mem_mb`",
+_SLURM_CAUSES = {
+    "TIMEOUT": "it reached its time limit; raise `runtime`, or lower cluster.shard_minutes",
+    "OUT_OF_MEMORY": "it used more memory than requested; raise `mem_mb`",
     "CANCELLED": "it was canceled",
     "NODE_FAIL": "its node failed",
     "PREEMPTED": "it was preempted",
@@ -31,9 +31,9 @@ _SHOWN = 20
 
 
 def start_record(plans: Mapping[str, ShardPlan]) -> str:
-    """Write shards/run.json and the assignment of every dataset; returns the run's id.
+    """Write shards/run.json and the assignment of every dataset. Return the id of the run.
 
-    From then on jobs of earlier runs end by themselves.
+    Jobs of earlier runs see the new id and end.
     """
     run = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{secrets.token_hex(3)}"
     for plan in plans.values():
@@ -51,23 +51,23 @@ def start_record(plans: Mapping[str, ShardPlan]) -> str:
     return run
 
 
-def say_unfinished(
+def report_unfinished(
     plans: Mapping[str, ShardPlan], run: str | None, tell: Callable[[str], None]
 ) -> None:
-    """List the shards and episodes that this run tried and could not finish, with the causes."""
+    """Print the shards and episodes that this run could not finish, with the causes."""
     if run is None:
         return
     lines = []
     for plan in plans.values():
         for shard in plan.shards:
-            lines += _about(plan, shard, run)
+            lines += _describe_shard(plan, shard, run)
     for line in lines[:_SHOWN]:
         tell(f"Cuesheet: {line}")
     if len(lines) > _SHOWN:
         tell(f"Cuesheet: and {len(lines) - _SHOWN} more")
 
 
-def _about(plan: ShardPlan, shard: str, run: str) -> list[str]:
+def _describe_shard(plan: ShardPlan, shard: str, run: str) -> list[str]:
     state = files.read_json(plan.layout.shard_state(shard))
     if not state or state.get("run") != run:
         return []
@@ -84,28 +84,28 @@ def _about(plan: ShardPlan, shard: str, run: str) -> list[str]:
         ]
     if state["state"] == "done":
         return []
-    cause = state.get("error") or "it ended without a word"
-    ended = ended_by(state.get("job_id"))
+    cause = state.get("error") or "it ended without an error message"
+    from_slurm = slurm_cause(state.get("job_id"))
     return [
         f"{place(plan.dataset.name, shard, state)}, episodes "
-        f"{as_ranges(from_ranges(state['episodes']))}: {ended or cause}. Log: {state['log']}"
+        f"{as_ranges(from_ranges(state['episodes']))}: {from_slurm or cause}. Log: {state['log']}"
     ]
 
 
 def _cause(failure: Mapping[str, Any] | None) -> str:
     if failure is None:
-        return "its files are not complete, and no cause is recorded"
+        return "some of its files are missing, and no cause was recorded."
     return f"{failure['error']} Log: {failure['log']}"
 
 
 def place(dataset: str, shard: str, state: Mapping[str, Any]) -> str:
-    """A shard and its job in words."""
+    """Describe a shard and its job."""
     job = f"job {state['job_id']} on " if state.get("job_id") else "on "
     return f"shard {shard} of {dataset}, {job}{state.get('host', '?')}"
 
 
-def ended_by(job: str | None) -> str | None:
-    """What SLURM says of a job that it ended, in words; None where it says nothing of use."""
+def slurm_cause(job: str | None) -> str | None:
+    """Return why SLURM ended a job; None if it did not, or if it cannot be asked."""
     if job is None or shutil.which("scontrol") is None:
         return None
     try:
@@ -114,7 +114,7 @@ def ended_by(job: str | None) -> str | None:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=SCONTROL_PATIENCE_S,
+            timeout=SCONTROL_TIMEOUT_S,
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return None
@@ -122,11 +122,11 @@ def ended_by(job: str | None) -> str | None:
     state = fields.get("JobState", "")
     if state == "FAILED" and _was_out_of_memory(fields.get("StdOut", "")):
         state = "OUT_OF_MEMORY"
-    return f"{_ENDED_BY[state]} ({state})" if state in _ENDED_BY else None
+    return f"{_SLURM_CAUSES[state]} ({state})" if state in _SLURM_CAUSES else None
 
 
 def _was_out_of_memory(log: str) -> bool:
-    """Whether SLURM's log of a job says so; without cgroups its state does not."""
+    """Return whether the log of a job mentions it. Without cgroups, the job's state does not."""
     try:
         return _MEMORY.search(Path(log).read_bytes()[-SLURM_LOG_TAIL:]) is not None
     except OSError:

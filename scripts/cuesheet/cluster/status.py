@@ -1,7 +1,7 @@
-"""How far a run is, from its files alone: `cuesheet status [DATASET ...] [--json]`.
+"""Progress of a run, read from its files: `cuesheet status [DATASET ...] [--json]`.
 
-Works at any time and from any machine that sees the working directory: while a run goes, after it,
-and after it was killed. Nothing is asked of SLURM or of the run.
+It works during a run, after it, and after a run was killed, on every machine that can read the
+working directory. It asks neither SLURM nor the run.
 """
 
 import argparse
@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from cuesheet.artifacts.failures import episode_failures
+from cuesheet.artifacts.finished import complete_episodes
 from cuesheet.artifacts.layout import RESULTS, Layout
-from cuesheet.cluster.plan import complete_episodes
 from cuesheet.errors import CuesheetError
 from cuesheet.lease import STALE_AFTER_S
 from cuesheet.serving.accounting import account_of, in_words, read_usages
@@ -27,9 +27,9 @@ STATES = ("done", "running", "failed", "waiting")
 
 
 def status_of(results: Path, runs: Path, now: float) -> dict[str, Any]:
-    """The state of one dataset's run. `results`: the dataset's result folder.
+    """Return the state of one dataset's newest run. `results`: the dataset's result folder.
 
-    Raises CuesheetError where no run was about the dataset.
+    Raises CuesheetError if no run contained the dataset.
     """
     run = _newest_run(results, runs)
     complete = complete_episodes(results, run["stages"])
@@ -43,10 +43,10 @@ def status_of(results: Path, runs: Path, now: float) -> dict[str, Any]:
     for name, indices in run["shards"].items():
         for index in indices:
             episodes[_episode(index, complete, failures, shards[name]["state"])] += 1
-    made = _made_since(results, complete & set(chosen), run["started_at"])
+    completed = _completed_since(results, complete & set(chosen), run["started_at"])
     account = account_of(read_usages(runs), results.name, now)
     left = episodes["running"] + episodes["waiting"]
-    goes_on = episodes["running"] > 0 and made > 0
+    is_active = episodes["running"] > 0 and completed > 0
     return {
         "format": 1,
         "dataset": results.name,
@@ -55,7 +55,7 @@ def status_of(results: Path, runs: Path, now: float) -> dict[str, Any]:
         "episodes": {"total": len(chosen), **{state: episodes[state] for state in STATES}},
         "shards": shards if run["sharded"] else None,
         "failed": {str(index): failure["error"] for index, failure in failures.items()},
-        "left_s": round(left * (now - run["started_at"]) / made) if goes_on else None,
+        "eta_s": round(left * (now - run["started_at"]) / completed) if is_active else None,
         "video_speed": _video_speed(results, complete, account.wall_s),
         "usage": account.as_json(),
         "usage_text": account.as_text(),
@@ -86,7 +86,7 @@ def _newest_run(results: Path, runs: Path) -> dict[str, Any]:
             )
             break
     if not found:
-        raise CuesheetError(f"{results}: no run of this folder was about {results.name}")
+        raise CuesheetError(f"{results}: no run in this folder contained {results.name}")
     return max(found, key=lambda run: run["started_at"])
 
 
@@ -116,8 +116,10 @@ def _shard(
         state = "running" if age_s < STALE_AFTER_S else "failed"
     elif job.get("state") == "failed":
         state = "failed"
-    kept = {key: job.get(key) for key in ("job_id", "host", "gpus", "log", "started_at", "error")}
-    return {**shard, "state": state, **kept}
+    details = {
+        key: job.get(key) for key in ("job_id", "host", "gpus", "log", "started_at", "error")
+    }
+    return {**shard, "state": state, **details}
 
 
 def _episode(index: int, complete: set[int], failures: Mapping[int, Any], shard_state: str) -> str:
@@ -128,15 +130,13 @@ def _episode(index: int, complete: set[int], failures: Mapping[int, Any], shard_
     return "running" if shard_state == "running" else "waiting"
 
 
-def _made_since(results: Path, complete: set[int], since: float) -> int:
-    made = 0
-    for index in complete:
-        made += _age_s(Layout(results).validation(index), since) <= 0
-    return made
+def _completed_since(results: Path, complete: set[int], since: float) -> int:
+    files = (Layout(results).validation(index) for index in complete)
+    return sum(_age_s(path, since) <= 0 for path in files)
 
 
 def _video_speed(results: Path, complete: set[int], wall_s: float) -> float | None:
-    """Seconds of video annotated in a second of a job, over all runs so far."""
+    """Return the seconds of video annotated per second of job time, over all runs so far."""
     index = Layout(results).index
     if not wall_s or not complete or not index.exists():
         return None
@@ -170,7 +170,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def as_text(status: Mapping[str, Any], now: float) -> str:
-    """The status for a person."""
+    """Return the status as text."""
     since = time.strftime("%Y-%m-%d %H:%M", time.localtime(status["started_at"]))
     lines = [f"{status['dataset']}, run of {since}"]
     lines.append(f"  Episodes: {_counts(status['episodes'])} of {status['episodes']['total']}")
@@ -179,13 +179,13 @@ def as_text(status: Mapping[str, Any], now: float) -> str:
         counts = Counter(shard["state"] for shard in shards.values())
         lines.append(f"  Shards:   {_counts(counts)} of {len(shards)}")
     usage = status["usage"]
-    speed = f"{usage['calls_per_s']:.1f} calls/s now, {usage['calls']} calls so far"
+    speed = f"{usage['calls_per_s']:.1f} requests/s now, {usage['calls']} requests so far"
     if status["video_speed"]:
-        speed += f"; {status['video_speed']:g} minutes of video in a minute of a job"
+        speed += f"; {status['video_speed']:g} minutes of video per minute of job time"
     lines.append(f"  Speed:    {speed}")
-    if status["left_s"] is not None:
-        at = time.strftime("%Y-%m-%d %H:%M", time.localtime(now + status["left_s"]))
-        lines.append(f"  End:      in about {in_words(status['left_s'])} ({at})")
+    if status["eta_s"] is not None:
+        at = time.strftime("%Y-%m-%d %H:%M", time.localtime(now + status["eta_s"]))
+        lines.append(f"  End:      in about {in_words(status['eta_s'])} ({at})")
     lines.append(f"  Used:     {status['usage_text']}")
     for state in ("running", "failed"):
         listed = [(name, shard) for name, shard in shards.items() if shard["state"] == state]
@@ -216,15 +216,17 @@ def _shard_text(shard: Mapping[str, Any], now: float) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="cuesheet status", description=__doc__.split("\n", 1)[0])
-    parser.add_argument("datasets", nargs="*", help="names below results/; none: all")
-    parser.add_argument("--json", action="store_true", help="everything, every shard, as JSON")
+    parser.add_argument("datasets", nargs="*", help="names of datasets; default: all in results/")
+    parser.add_argument("--json", action="store_true", help="print all values as JSON")
     options = parser.parse_args(arguments)
     folders = [RESULTS / name for name in options.datasets]
     folders = folders or sorted(path for path in RESULTS.glob("*") if path.is_dir())
     now = time.time()
     try:
         if not folders:
-            raise CuesheetError(f"there is no folder {RESULTS} here; run this in the run's folder")
+            raise CuesheetError(
+                f"there is no folder {RESULTS} here; change to the working directory of the run"
+            )
         found = [status_of(folder, Path(".cuesheet") / "runs", now) for folder in folders]
     except CuesheetError as error:
         print(f"Cuesheet: {error}", file=sys.stderr)

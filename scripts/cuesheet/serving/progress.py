@@ -13,16 +13,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from cuesheet import files
+from cuesheet.artifacts.finished import finished_episodes
 
-# Folder below results/<dataset>, and the file that is there when an episode is done (None: the
-# entry itself, named <episode>.json).
-STAGES: Mapping[str, str | None] = {
-    "keyframes": "keyframes.json",
-    "plan": None,
-    "interjections": None,
-    "vqa": None,
-    "validation": None,
-}
+STAGES = ("keyframes", "plan", "interjections", "vqa", "validation")
 SHOWN = ("keyframes", "plan", "interjections", "vqa")
 # File next to server.json that Snakemake's logger plugin shows (see `Progress`).
 PROGRESS_FILE = "progress.txt"
@@ -51,35 +44,20 @@ class Done:
 def count_done(results: Path, totals: Mapping[str, Mapping[str, Any]]) -> Done:
     """Count finished files below `results` for the episodes of `totals`.
 
-    `totals` maps a dataset to {"episodes": ["000003", …]}; other episodes' files do not count.
-    With "stages": ["plan", …] beside it, only those stages do; otherwise all.
+    `totals` maps a dataset to {"episodes": ["000003", …]}; files of other episodes do not count.
+    If it also has "stages": ["plan", …], only those stages count.
     """
     counts: dict[str, int] = {}
     episodes, wanted = 0, 0
     for dataset, run in totals.items():
-        names = set(run["episodes"])
-        episodes += len(names)
-        for stage, inner in STAGES.items():
+        indices = {int(name) for name in run["episodes"]}
+        episodes += len(indices)
+        for stage in STAGES:
             if stage in run.get("stages", STAGES):
-                found = _count(results / dataset / stage, names, inner)
+                found = len(indices & finished_episodes(results / dataset, stage))
                 counts[stage] = counts.get(stage, 0) + found
-                wanted += len(names)
+                wanted += len(indices)
     return Done(episodes, counts, wanted)
-
-
-def _count(folder: Path, episodes: set[str], inner: str | None) -> int:
-    try:
-        with os.scandir(folder) as entries:
-            if inner is None:
-                return sum(
-                    entry.name[:-5] in episodes for entry in entries if entry.name.endswith(".json")
-                )
-            return sum(
-                entry.name in episodes and os.path.exists(os.path.join(entry.path, inner))
-                for entry in entries
-            )
-    except (FileNotFoundError, NotADirectoryError):
-        return 0
 
 
 class Progress:
@@ -150,9 +128,9 @@ class Progress:
                 parts.append(f"{stats[trouble]} {trouble}")
         if server in ("starting", "failed"):
             parts.append(f"model server {server}")
-        left_s = self._left_s(now, done)
-        if left_s is not None:
-            parts.append(f"left {_clock_time(left_s)}")
+        eta_s = self._eta_s(now, done)
+        if eta_s is not None:
+            parts.append(f"left {_clock_time(eta_s)}")
         return "cuesheet: " + " | ".join(part for part in parts if part)
 
     def print(self) -> bool:
@@ -173,7 +151,7 @@ class Progress:
         (begin, before), (end, after) = self._recent[0], self._recent[-1]
         return (after - before) / (end - begin) if end > begin else 0.0
 
-    def _left_s(self, now: float, done: Done) -> float | None:
+    def _eta_s(self, now: float, done: Done) -> float | None:
         began, at_first = self._began
         made = done.finished - at_first
         if made <= 0 or done.left <= 0:

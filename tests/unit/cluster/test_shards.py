@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cuesheet.cluster.assignment import deal_out, read_assignment, size_of, write_assignment
+from cuesheet.cluster.assignment import assign, read_assignment, size_of, write_assignment
 from cuesheet.config.models import Config
 from cuesheet.errors import CuesheetError
 from cuesheet.serving.usage import Usage
@@ -21,7 +21,7 @@ HOUR = {"video_s": 3600.0}
 
 def test_every_episode_is_in_one_shard_and_shards_are_of_equal_length():
     lengths = durations(10_000)
-    shards = deal_out(lengths, HOUR, [])
+    shards = assign(lengths, HOUR, [])
     assert sorted(index for shard in shards for index in shard) == sorted(lengths)
     totals = [sum(lengths[index] for index in shard) for shard in shards]
     assert max(totals) <= 3600.0
@@ -29,41 +29,43 @@ def test_every_episode_is_in_one_shard_and_shards_are_of_equal_length():
 
 
 def test_no_episode_changes_its_shard_when_others_are_added():
-    before = deal_out(durations(1000), HOUR, [])
+    before = assign(durations(1000), HOUR, [])
     for more in (1001, 1100, 5000):
-        after = deal_out(durations(more), HOUR, before)
+        after = assign(durations(more), HOUR, before)
         for old, new in zip(before, after, strict=False):
             assert new[: len(old)] == old
         assert sum(map(len, after)) == more
         before = after
     # Also one that comes first, as in a dataset that was assembled again.
-    assert deal_out({-1: 5.0, **durations(1000)}, HOUR, deal_out(durations(1000), HOUR, []))[0][
-        :3
-    ] == [0, 1, 2]
+    assert assign({-1: 5.0, **durations(1000)}, HOUR, assign(durations(1000), HOUR, []))[0][:3] == [
+        0,
+        1,
+        2,
+    ]
 
 
 def test_an_episode_that_was_recorded_again_moves_no_other():
-    before = deal_out(durations(1000), HOUR, [])
-    assert deal_out({**durations(1000), 17: 900.0}, HOUR, before) == before
+    before = assign(durations(1000), HOUR, [])
+    assert assign({**durations(1000), 17: 900.0}, HOUR, before) == before
 
 
 def test_episodes_that_are_gone_leave_their_shard():
-    before = deal_out(durations(100), {"episodes": 10}, [])
+    before = assign(durations(100), {"episodes": 10}, [])
     rest = {index: 1.0 for index in range(100) if not 20 <= index < 30}
-    after = deal_out(rest, {"episodes": 10}, before)
+    after = assign(rest, {"episodes": 10}, before)
     assert after[2] == []
     assert after[3] == before[3]
 
 
 def test_a_count_of_episodes_is_kept_to():
-    shards = deal_out(durations(25), {"episodes": 10}, [])
+    shards = assign(durations(25), {"episodes": 10}, [])
     assert [len(shard) for shard in shards] == [10, 10, 5]
-    grown = deal_out(durations(38), {"episodes": 10}, shards)
+    grown = assign(durations(38), {"episodes": 10}, shards)
     assert [len(shard) for shard in grown] == [10, 10, 10, 8]
 
 
 def test_an_episode_longer_than_a_shard_has_one_of_its_own():
-    shards = deal_out({0: 10.0, 1: 9000.0, 2: 10.0}, HOUR, [])
+    shards = assign({0: 10.0, 1: 9000.0, 2: 10.0}, HOUR, [])
     assert [index for shard in shards for index in shard] == [0, 1, 2]
     assert all(shards)
 
@@ -76,7 +78,7 @@ def test_the_size_follows_from_the_settings():
 
 def test_an_assignment_is_kept_until_the_size_is_changed(tmp_path):
     path = tmp_path / "assignment.json"
-    shards = deal_out(durations(500), HOUR, [])
+    shards = assign(durations(500), HOUR, [])
     assert read_assignment(path, HOUR) == []
     write_assignment(path, HOUR, shards)
     assert read_assignment(path, HOUR) == shards

@@ -62,7 +62,7 @@ def test_episodes_and_shards_are_counted_by_state(folder):
     assert states == {"00000": "done", "00001": "running", "00002": "failed", "00003": "waiting"}
     assert status["failed"] == {"5": "no drawer"}
     # Three episodes in ten minutes, four to go.
-    assert status["left_s"] == 800
+    assert status["eta_s"] == 800
 
 
 def test_gpu_seconds_are_summed_over_the_runs_of_the_dataset(folder):
@@ -88,4 +88,4 @@ def test_a_folder_without_a_run_is_said_in_words(tmp_path, monkeypatch, capsys):
     assert main([]) == 1
     assert "no folder results here" in capsys.readouterr().err
     assert main(["demo"]) == 1
-    assert "no run of this folder was about demo" in capsys.readouterr().err
+    assert "no run in this folder contained demo" in capsys.readouterr().err

@@ -237,7 +237,7 @@ def test_every_csv_style_that_a_run_accepts_can_be_read_by_the_page(folder, head
         ({"vqa": [box(5, 5, 9, 9, frame_index=20)]}, "there is no frame 20"),
         ({"vqa": [{**box(5, 5, 9, 9), "camera": "rear"}]}, "no camera 'rear'"),
         ({"colour": "red"}, "colour: Extra inputs"),
-        ({"length": 21}, "made for 21 frames; the episode has 20"),
+        ({"length": 21}, "made for 21 frames; the episode now has 20"),
     ],
 )
 def test_what_the_next_run_would_refuse_is_not_saved(folder, tmp_path, changes, problem):
