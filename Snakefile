@@ -19,8 +19,8 @@ if exists("config/config.yaml"):
     configfile: "config/config.yaml"
 
 
-include: "rules/common.smk"
 include: "rules/concurrency.smk"
+include: "rules/common.smk"
 
 
 wildcard_constraints:
@@ -33,18 +33,7 @@ wildcard_constraints:
 include: "rules/server.smk"
 
 
-localrules:
-    all,
-    media,
-    annotations,
-    datasets,
-    exports,
-    reports,
-    evaluate,
-
-
 rule all:
-    default_target: True
     input:
         lambda _: targets().clips,
         lambda _: targets().keyframes,
@@ -52,36 +41,43 @@ rule all:
         lambda _: targets().datasets,
         lambda _: targets().summaries,
         lambda _: targets().reports,
+    localrule: True
 
 
 rule media:
     input:
         lambda _: targets().media,
+    localrule: True
 
 
 rule annotations:
     input:
         lambda _: targets().annotations,
+    localrule: True
 
 
 rule datasets:
     input:
         lambda _: targets().datasets,
+    localrule: True
 
 
 rule exports:
     input:
         lambda _: targets().exports,
+    localrule: True
 
 
 rule reports:
     input:
         lambda _: targets().reports,
+    localrule: True
 
 
 rule evaluate:
     input:
         lambda _: targets().evaluations,
+    localrule: True
 
 
 include: "rules/dataset.smk"

@@ -1,4 +1,4 @@
-# Inputs:  keyframes/{episode}/, the prompt files, the run's gateway (CUESHEET_SERVER_FILE)
+# Inputs:  keyframes/{episode}/, the prompt files, the run's gateway (cuesheet.vlm.run_environment)
 # Outputs: plan/{episode}.json, interjections/{episode}.json, vqa/{episode}.json, and
 #          inspection/{episode}.json if inspect.enabled
 # Steps:   ask the model, clean its replies, write rows and their provenance
@@ -7,6 +7,8 @@
 # stage whose part of a correction changed runs again. The server's address and concurrency are
 # neither. Priorities rise from stage to stage, so that the model receives its first requests as soon
 # as one episode is decoded. `update` keeps the file of an earlier run if a job fails.
+
+STAGE_THREADS = stage_threads()
 
 
 rule annotate_plan:

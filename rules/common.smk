@@ -2,21 +2,23 @@
 
 import functools
 import json
-import os
-import sys
-from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-REPOSITORY = Path(workflow.current_basedir).parent
+RULES = workflow.current_basedir.get_path_or_uri(secret_free=True)
+# A module from github() or another host has no folder on this machine.
+HAS_FOLDER = os.path.isdir(RULES)
 
 try:
     import cuesheet
 except ImportError:
+    source = f"--editable {Path(RULES).parent}" if HAS_FOLDER else "git+URL@TAG"
     raise WorkflowError(
         f"{sys.executable} has no package cuesheet. Install this workflow into the environment that "
-        f"runs Snakemake: {sys.executable} -m pip install --editable {REPOSITORY}"
+        f"runs Snakemake: {sys.executable} -m pip install {source}"
+        + ("" if HAS_FOLDER else ", with the URL and tag of the module (docs/module.md)")
     ) from None
+
 
 from cuesheet.app.session import Session
 from cuesheet.assemble.existing_rows import replaced_styles
@@ -26,7 +28,8 @@ from cuesheet.cluster.targets import Targets
 from cuesheet.dataset.index_state import file_state
 from cuesheet.errors import CuesheetError
 from cuesheet.config import prompt_files
-from cuesheet.workflow.load import load_run
+from cuesheet.vlm import run_environment
+from cuesheet.workflow.load import bundled_files, load_run
 
 
 def user_error(error):
@@ -50,21 +53,34 @@ def as_workflow_error(function):
 # The job of a shard sets this for its inner run: a file that names the shard's episodes.
 SHARD_FILE = os.environ.get(SHARD_VARIABLE)
 
+# Relative paths of the configuration may refer to it: the prompts, the demo dataset.
+REPOSITORY = Path(RULES).parent if HAS_FOLDER else bundled_files()
+
 RUN = as_workflow_error(load_run)(
     config,
     REPOSITORY,
     json.loads(Path(SHARD_FILE).read_bytes()) if SHARD_FILE else None,
-    results_root=Path(workflow.pathvars.apply("<results>")),
+    results_root=results_root(),
     online=workflow.is_main_process and not SHARD_FILE,
 )
 CONFIG = RUN.config
 SHARD_PLANS = ShardPlans.of(RUN)
+if IS_MODULE:
+    run_environment.publish(
+        run_environment.MODULE_VARIABLE, RUN.results_root, workflow.modifier.namespace
+    )
 
 
 @functools.cache
 def targets():
     """The files of this run. Called only after the rules are read (see `to_cluster`)."""
     is_sharded = RUN.is_sharded(to_cluster())
+    if is_sharded and not HAS_FOLDER:
+        raise user_error(
+            "one job per shard needs this workflow in a folder that all jobs can read, because each "
+            "job runs it again. Clone it and name its Snakefile in the module statement, or set "
+            "cluster: {shards: never}"
+        )
     if is_sharded and not is_planning():
         SHARD_PLANS.invalidate_incomplete_shards()
     return Targets(RUN, SHARD_PLANS, is_sharded)
@@ -162,6 +178,7 @@ def shard_params(wildcards, targets):
         "results": results_of(wildcards),
         "jobs_per_cpu": CONFIG.cluster.jobs_per_cpu,
         "scratch": CONFIG.cluster.scratch,
-        "snakefile": str(workflow.main_snakefile),
+        "snakefile": str(REPOSITORY / "Snakefile"),
+        "config": {**config, "pathvars": {"results": str(RUN.results_root)}},
         "options": deployment_options(),
     }

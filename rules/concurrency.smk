@@ -4,13 +4,34 @@
 # installed. CUESHEET_CONCURRENCY=off switches the changes off: a job that waits for the model then
 # occupies a core, and every job starts its own Python.
 
+import os
+import sys
+from pathlib import Path
+
 CHECKED_WITH_SNAKEMAKE = "9.27.1"
 
-MAY_TUNE_SNAKEMAKE = os.environ.get("CUESHEET_CONCURRENCY") != "off"
+# A module leaves the settings of the workflow that uses it as they are.
+IS_MODULE = not workflow.modifier.is_main_snakefile()
+IS_SWITCHED_OFF = os.environ.get("CUESHEET_CONCURRENCY") == "off"
+MAY_TUNE_SNAKEMAKE = not IS_SWITCHED_OFF and not IS_MODULE
 CORES = workflow.resource_settings.cores  # as given: `stage_threads` raises the limit
 
 # Threads of a job on a cluster. The profile's `set-threads` changes it.
 SHARD_CPUS = 8
+
+
+def results_root():
+    """Return the results folder, relative to the working directory.
+
+    A module's `prefix:` or `replace_prefix:` becomes part of the path variable <results> instead.
+    Snakemake would also prepend it to relative paths of the source dataset, and to what input
+    functions return, which has it already.
+    """
+    modifier = workflow.modifier.path_modifier
+    folder = Path(modifier.replace_prefix(workflow.pathvars.apply("<results>/_"))).parent
+    workflow.pathvars.items["results"] = str(folder)
+    modifier.prefix = modifier._prefix_replacements = modifier.inner_modifier = None
+    return folder
 
 
 def to_cluster():
@@ -31,19 +52,18 @@ def stage_threads():
 
     Snakemake runs at most as many jobs at once as it has cores, plus 5. For local jobs that limit is
     raised here (the cores are not), and the resource `vlm_jobs` limits the waiting jobs. Replays do
-    not wait, and on a cluster every job has a core of its own.
+    not wait, and on a cluster every job has a core of its own. For a module the limit stays.
     """
     settings, limits = workflow.resource_settings, workflow.global_resources
     is_local = workflow.is_main_process and settings.nodes is None and settings.cores
-    if CONFIG.vlm.serve == "replay" or not is_local or not MAY_TUNE_SNAKEMAKE:
+    if CONFIG.vlm.serve == "replay" or not is_local or IS_SWITCHED_OFF:
         return 1
+    if IS_MODULE:
+        return 0
     if "vlm_jobs" not in limits:
         limits["vlm_jobs"] = min(CONFIG.vlm.concurrency, max(16, 4 * settings.cores))
     settings.cores += limits["vlm_jobs"].value
     return 0
-
-
-STAGE_THREADS = stage_threads()
 
 
 def shard_threads(wildcards):

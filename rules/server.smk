@@ -2,6 +2,9 @@
 # Outputs: none; the gateway and the model server of the run, which jobs find by environment variables
 # Steps:   start both before the first job (never on a dry run), stop both after the last
 #
+# Snakemake does not call the hooks of a module. A workflow that uses this one as a module calls them
+# in its own hooks (docs/module.md).
+#
 # The supervisor is a process of its own. It serves the gateway, starts the model server at the first
 # request that is not cached, and ends by itself if Snakemake dies without reaching these hooks. A
 # process that runs a single job of another run (a remote job) starts nothing.

@@ -15,7 +15,7 @@ def main(snakemake) -> None:
         wildcards, work = snakemake.wildcards, snakemake.params.work
         log = snakemake.log[0]
         job = ShardJob.of(work, wildcards.dataset, wildcards.shard, snakemake.threads, log)
-        job.run(work["snakefile"], snakemake.config, work["options"])
+        job.run(work["snakefile"], work["config"], work["options"])
         files.write_json(snakemake.output.marker, job.marker())
 
 

@@ -39,7 +39,7 @@ def ask_judge(
                 asked,
                 prompts=prompts,
                 model_settings=model_settings,
-                group=f"{results.name}/judge",
+                results=results,
                 progress=bar.update,
             )
         )

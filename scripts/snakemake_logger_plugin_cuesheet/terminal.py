@@ -4,6 +4,7 @@ The run's supervisor writes the text of the line into a file next to server.json
 environment variables name both. `CUESHEET_PROGRESS`: `off`, or the seconds between two updates.
 """
 
+import json
 import os
 import shutil
 import threading
@@ -27,7 +28,7 @@ class ProgressLine:
         self._lock = lock
         self._in_place = stream.isatty() and os.environ.get("TERM") != "dumb"
         self._interval_s = _interval_s(self._in_place)
-        self._file: Path | None = None
+        self._files: list[Path] = []
         self._shown = ""
         self._is_visible = False
         self._stop = threading.Event()
@@ -72,13 +73,17 @@ class ProgressLine:
         self._shown = text
 
     def _read_line(self) -> str:
-        server_file = os.environ.get(SERVER_FILE_VARIABLE)
-        if server_file:  # the variable is removed when the run ends
-            self._file = Path(server_file).with_name(PROGRESS_FILE)
-        try:
-            return self._file.read_text(encoding="utf-8").strip() if self._file else ""
-        except OSError:
-            return ""
+        server_files = json.loads(os.environ.get(SERVER_FILE_VARIABLE) or "{}")
+        if server_files:  # the variable is removed when the run ends
+            self._files = [Path(path).with_name(PROGRESS_FILE) for path in server_files.values()]
+        return " | ".join(text for path in self._files if (text := _text_of(path)))
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
 
 
 def _interval_s(in_place: bool) -> float | None:

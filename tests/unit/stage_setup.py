@@ -103,7 +103,8 @@ async def asking(
         serving(behave) as server,
         gateway_before(tmp_path, server.url, concurrency=concurrency) as running,
     ):
-        monkeypatch.setenv("CUESHEET_SERVER_FILE", str(running.link.server_file))
+        servers = {str(keyframes): str(running.link.server_file)}
+        monkeypatch.setenv("CUESHEET_SERVER_FILE", json.dumps(servers))
         async with open_stage(
             name,
             keyframes=keyframes,

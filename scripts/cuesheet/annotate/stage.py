@@ -1,7 +1,6 @@
 """What the annotation stages have in common: settings, images, rows and provenance."""
 
 import hashlib
-import os
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -19,9 +18,14 @@ from cuesheet.config.vlm import ImagesConfig
 from cuesheet.errors import SurroundingsError
 from cuesheet.files import atomic_path
 from cuesheet.vlm.client import Answer, Clip, Image, Media, Vlm
-from cuesheet.vlm.gateway_client import SERVER_FILE_VARIABLE, SHARED_FOLDER_VARIABLE
 from cuesheet.vlm.prompts import Prompts
 from cuesheet.vlm.replies import MAX_LABEL_WORDS, Relabel, Segmentation, shorten_label
+from cuesheet.vlm.run_environment import (
+    SERVER_FILE_VARIABLE,
+    SHARED_FOLDER_VARIABLE,
+    explain_missing_server,
+    find,
+)
 
 StageName = Literal["plan", "interjections", "vqa", "inspection"]
 Reply = TypeVar("Reply", bound=BaseModel)
@@ -221,17 +225,14 @@ async def open_stage(
     CUESHEET_SHARED_FOLDER is set if media are sent as file URLs. Raises SurroundingsError if the
     first one is not set.
     """
-    server_file = os.environ.get(SERVER_FILE_VARIABLE)
+    server_file = find(SERVER_FILE_VARIABLE, keyframes)
     if not server_file:
-        raise SurroundingsError(
-            f"{SERVER_FILE_VARIABLE} is not set: this job does not belong to a run that started a "
-            "model server; run it through Snakemake"
-        )
+        raise SurroundingsError(explain_missing_server(keyframes))
     episode = read_episode(keyframes)
     texts = Prompts(prompts)
     settings = {"model": model_settings["model"], **model_settings["sampling"]}
     # How media travel does not change an answer, so it is no param, or it would trigger reruns.
-    shared = os.environ.get(SHARED_FOLDER_VARIABLE)
+    shared = find(SHARED_FOLDER_VARIABLE, keyframes)
     async with Vlm.connect(
         server_file, settings, group=episode.name, prompts=texts.hashes, stage=name
     ) as vlm:

@@ -16,7 +16,12 @@ from cuesheet.errors import CuesheetError
 from cuesheet.files import remove_temporary_folders
 from cuesheet.serving import job_server, lifecycle
 from cuesheet.serving.accounting import account_of, read_usages
-from cuesheet.vlm.gateway_client import SERVER_FILE_VARIABLE, SHARED_FOLDER_VARIABLE
+from cuesheet.vlm.run_environment import (
+    SERVER_FILE_VARIABLE,
+    SHARED_FOLDER_VARIABLE,
+    publish,
+    withdraw,
+)
 from cuesheet.workflow.estimate import Range, estimate_run
 from cuesheet.workflow.run import Run, RunDataset
 
@@ -83,9 +88,9 @@ class Session:
             self._tell(f"Cuesheet: {self._run.coordinates_notice}")
         settings = self._run.server_settings() | {"progress_to_file": self._progress_to_file}
         server_file = lifecycle.start(settings, RUNS)
-        os.environ[SERVER_FILE_VARIABLE] = str(server_file.resolve())
+        publish(SERVER_FILE_VARIABLE, self._run.results_root, str(server_file.resolve()))
         if self._run.shared_folder is not None:
-            os.environ[SHARED_FOLDER_VARIABLE] = self._run.shared_folder
+            publish(SHARED_FOLDER_VARIABLE, self._run.results_root, self._run.shared_folder)
         if not use_job_server or not job_server.usable():
             return None
         self._job_server = job_server.JobServer(server_file.parent)
@@ -114,7 +119,8 @@ class Session:
         if self._job_server is not None:
             self._job_server.stop()
             self._job_server = None
-        server_file = os.environ.pop(SERVER_FILE_VARIABLE, None)
+        withdraw(SHARED_FOLDER_VARIABLE, self._run.results_root)
+        server_file = withdraw(SERVER_FILE_VARIABLE, self._run.results_root)
         if server_file:
             lifecycle.stop(Path(server_file), timeout_s=STOP_TIMEOUT_S)
 

@@ -34,7 +34,8 @@ from cuesheet.media import scratch
 from cuesheet.serving.budget import share_of_budget
 from cuesheet.serving.usage import job_id
 from cuesheet.text import to_ranges
-from cuesheet.vlm.gateway_client import SERVER_FAILED, SERVER_FILE_VARIABLE
+from cuesheet.vlm.gateway_client import SERVER_FAILED
+from cuesheet.vlm.run_environment import SERVER_FILE_VARIABLE
 
 # Environment variable of an inner run: the file that lists its episodes.
 SHARD_VARIABLE = "CUESHEET_SHARD_FILE"

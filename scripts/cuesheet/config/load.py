@@ -16,6 +16,7 @@ from cuesheet.text import did_you_mean
 RENAMED_SETTINGS: dict[str, str] = {}
 RENAMED_VALUES: dict[tuple[str, str], str] = {("vlm.serve", "offline"): "demo"}
 
+_SNAKEMAKE_KEY = "pathvars"  # Snakemake reads it itself
 _SHOWN = 60  # characters of a found value
 _NAMES = 8  # keys listed if no name is similar
 
@@ -27,7 +28,8 @@ def load_config(raw: Mapping[str, Any] | None) -> Config:
     the closest valid name.
     """
     problems: list[str] = []
-    known = _drop_unknown(Config, raw or {}, "", problems)
+    ours = {key: value for key, value in (raw or {}).items() if key != _SNAKEMAKE_KEY}
+    known = _drop_unknown(Config, ours, "", problems)
     if "dataset" in known:
         before = len(problems)
         entries = _read_dataset(known["dataset"], problems)

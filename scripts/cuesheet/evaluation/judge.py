@@ -1,8 +1,8 @@
 """Asks the model of the run whether two labels mean the same."""
 
 import asyncio
-import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from cuesheet.errors import SurroundingsError
@@ -11,9 +11,9 @@ from cuesheet.evaluation.scores import Verdicts
 from cuesheet.evaluation.segments import IOU_THRESHOLDS, interval_iou
 from cuesheet.text import is_exact
 from cuesheet.vlm.client import Vlm
-from cuesheet.vlm.gateway_client import SERVER_FILE_VARIABLE
 from cuesheet.vlm.prompts import Prompts
 from cuesheet.vlm.replies import Verdict
+from cuesheet.vlm.run_environment import SERVER_FILE_VARIABLE, explain_missing_server, find
 
 MAX_IN_FLIGHT = 64  # requests that wait at the gateway
 
@@ -39,7 +39,7 @@ async def judge(
     *,
     prompts: Sequence[str],
     model_settings: Mapping[str, Any],
-    group: str,
+    results: Path,
     progress: Callable[[], object] = lambda: None,
 ) -> tuple[Verdicts, list[dict[str, Any]]]:
     """Return verdicts by (label, reference label), and the records of the calls.
@@ -51,23 +51,22 @@ async def judge(
         asked: the result of `questions`.
         prompts: paths of the prompts `system` and `evaluate_judge`.
         model_settings: model and sampling settings, as for the stages.
-        group: name under which the gateway schedules the requests.
+        results: results folder of the dataset.
         progress: called after each question.
 
     Raises:
         CuesheetError: there is no model server, or it does not answer.
     """
-    server_file = os.environ.get(SERVER_FILE_VARIABLE)
+    server_file = find(SERVER_FILE_VARIABLE, results)
     if not server_file:
-        raise SurroundingsError(
-            f"{SERVER_FILE_VARIABLE} is not set, because this is not a job of a run. The judge "
-            "needs the model server of a run: set evaluate.judge and run Snakemake."
-        )
+        raise SurroundingsError(explain_missing_server(results))
     texts = Prompts(prompts)
     settings = {"model": model_settings["model"], **model_settings["sampling"]}
     slots = asyncio.Semaphore(MAX_IN_FLIGHT)
     votes: dict[tuple[str, str], list[bool]] = {}
-    async with Vlm.connect(server_file, settings, group=group, prompts=texts.hashes) as vlm:
+    async with Vlm.connect(
+        server_file, settings, group=f"{results.name}/judge", prompts=texts.hashes
+    ) as vlm:
 
         async def ask(number: int, task: str, predicted: str, reference: str) -> None:
             async with slots:

@@ -19,12 +19,8 @@ from urllib.parse import urlsplit
 from cuesheet.errors import SurroundingsError
 from cuesheet.process_status import is_running
 
-# Environment variable through which the jobs of a run find its server.json.
-SERVER_FILE_VARIABLE = "CUESHEET_SERVER_FILE"
 # Printed by a run whose model server failed; the cause follows.
 SERVER_FAILED = "the model server failed: "
-# The folder for media that are sent as file URLs; not set if they are sent as data URLs.
-SHARED_FOLDER_VARIABLE = "CUESHEET_SHARED_FOLDER"
 
 POLL_S = 0.1
 LOG_TAIL_LINES = 15

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cuesheet
 from cuesheet.artifacts.corrections import (
     SEE,
     Correction,
@@ -47,6 +48,15 @@ class _Episodes:
     selected: Sequence[int]
     left_out: frozenset[int] = frozenset()  # failed before
     kept: frozenset[int] = frozenset()  # have language rows already
+
+
+def bundled_files() -> Path:
+    """Return the folder with `config/prompts` that was installed with the library.
+
+    A wheel has a copy inside the package; an installation in place uses the repository.
+    """
+    package = Path(cuesheet.__file__).parent
+    return package if (package / "config" / "prompts").is_dir() else package.parents[1]
 
 
 def load_run(

@@ -7,7 +7,7 @@ from stage_setup import CAMERA, asking, kind_of, media_of, words_of
 
 from cuesheet.annotate import interjections, plan, vqa
 from cuesheet.config.models import FramesConfig, InterjectionsConfig, PlanConfig, VqaConfig
-from cuesheet.vlm.gateway_client import SHARED_FOLDER_VARIABLE
+from cuesheet.vlm.run_environment import SHARED_FOLDER_VARIABLE, publish
 
 
 def count(kind, question):
@@ -24,7 +24,8 @@ async def picture_url(tmp_path, monkeypatch) -> str:
 
 
 async def test_media_go_as_files_where_the_run_names_a_shared_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv(SHARED_FOLDER_VARIABLE, str(tmp_path / "shared"))
+    monkeypatch.delenv(SHARED_FOLDER_VARIABLE, raising=False)
+    publish(SHARED_FOLDER_VARIABLE, tmp_path, str(tmp_path / "shared"))
     url = await picture_url(tmp_path, monkeypatch)
     path = Path(unquote(urlsplit(url).path))
     assert url.startswith("file://")

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from cuesheet.cluster.job import SHARD_VARIABLE, inner_environment
-from cuesheet.vlm.gateway_client import SERVER_FILE_VARIABLE
+from cuesheet.vlm.run_environment import SERVER_FILE_VARIABLE
 
 
 def test_the_inner_run_finds_the_library_without_an_installation(tmp_path):
