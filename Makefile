@@ -183,7 +183,7 @@ vllm: $(VENV)/.test-installed .venv-vllm/.installed  ## Run the tests against re
 # LeRobot, which writes datasets for the tests and judges what Cuesheet writes.
 .PHONY: lerobot
 lerobot: $(VENV)/.test-installed .venv-lerobot/v061/.installed  ## Run the tests against LeRobot's own tools
-	@$(BIN)/python -m pytest -m lerobot tests/workflow/test_lerobot.py $(PYTEST)
+	@$(BIN)/python -m pytest -m lerobot tests/workflow/test_lerobot.py tests/workflow/test_reading.py $(PYTEST)
 
 .venv-lerobot/.installed: envs/lerobot-test.lock.txt tests/vllm_cpu_hook.py
 	@$(FIND_PYTHON); \
