@@ -1,7 +1,7 @@
 """Lists functions over 60 lines and modules over 400 lines of the library: `make sizes`.
 
-Prints `LINES PATH NAME`, the longest first. What is long for a reason has a docstring with the words
-`Longer than usual`, and is marked.
+Prints `LINES PATH NAME`, the longest first. What is long for a reason has a docstring with the
+words `Longer than usual`, and is marked.
 """
 
 import ast
