@@ -38,7 +38,7 @@ FIND_PYTHON = found= ; for name in $(PYTHON); do \
 
 .PHONY: help
 help:  ## List the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 .PHONY: demo
 demo: $(VENV)/.workflow-installed  ## Annotate the demo dataset: results/demo_v3/annotated
@@ -112,7 +112,7 @@ config: $(VENV)/.workflow-installed  ## Regenerate config.yaml, its schema and i
 # Pins stay as they are unless a requirement changed; UPGRADE=--upgrade takes the newest of all.
 .PHONY: lock
 lock: .venv-lock/.installed  ## Pin envs/*.in with hashes into envs/*.lock.txt
-	for name in workflow test; do \
+	for name in workflow test vllm; do \
 	  (cd envs && ../.venv-lock/bin/uv pip compile --quiet $(UPGRADE) \
 	    --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
 	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
@@ -178,6 +178,17 @@ vllm: $(VENV)/.test-installed .venv-vllm/.installed  ## Run the tests against re
 	@site="$$(.venv-vllm/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"; \
 	cp tests/vllm_cpu_hook.py "$$site/"; \
 	echo "import vllm_cpu_hook" > "$$site/vllm_cpu_hook.pth"
+	@touch $@
+
+# vLLM for NVIDIA GPUs, which `vlm.managed.python: auto` finds; several gigabytes.
+.PHONY: vllm-env
+vllm-env: .venv-vllm-gpu/.installed  ## Install vLLM for NVIDIA GPUs
+
+.venv-vllm-gpu/.installed: envs/vllm.lock.txt
+	@$(FIND_PYTHON); \
+	echo "Installing vLLM into .venv-vllm-gpu; this takes several minutes."; \
+	"$$found" -m venv --clear .venv-vllm-gpu
+	@.venv-vllm-gpu/bin/python $(INSTALL) --require-hashes --requirement envs/vllm.lock.txt
 	@touch $@
 
 # LeRobot, which writes datasets for the tests and judges what Cuesheet writes.

@@ -125,3 +125,13 @@ def use_job_server(prefix):
 def is_planning():
     """Whether files of earlier runs must stay as they are: dry runs, --touch, jobs of a run."""
     return not workflow.is_main_process or workflow.dryrun or workflow.touch
+
+
+def asks_model():
+    """Whether a planned job asks the model. Known when the first job is about to start."""
+    planned = [] if workflow.touch else workflow.dag.needrun_jobs()
+    return any(
+        "vlm_jobs" in job.rule.resources
+        or (CONFIG.evaluate.judge and job.rule.name.endswith("score_annotations"))
+        for job in planned
+    )

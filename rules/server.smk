@@ -1,6 +1,7 @@
 # Inputs:  none; the settings of the section `vlm`
 # Outputs: none; the gateway and the model server of the run, which jobs find by environment variables
-# Steps:   start both before the first job (never on a dry run), stop both after the last
+# Steps:   start the gateway and check the model server before the first job (never on a dry run),
+#          stop both after the last
 #
 # Snakemake does not call the hooks of a module. A workflow that uses this one as a module calls them
 # in its own hooks (docs/module.md).
@@ -12,7 +13,9 @@
 
 onstart:
     if workflow.is_main_process:
-        prefix = as_workflow_error(session().start)(use_job_server=MAY_TUNE_SNAKEMAKE)
+        prefix = as_workflow_error(session().start)(
+            use_job_server=MAY_TUNE_SNAKEMAKE, asks_model=asks_model()
+        )
         if prefix:
             use_job_server(prefix)
 

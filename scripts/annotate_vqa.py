@@ -41,7 +41,9 @@ async def annotate(
                 stage,
                 settings,
                 cameras=cameras,
-                convention=convention_of(model_settings["model"], coordinates),
+                convention=convention_of(
+                    model_settings["model"], coordinates, stage.vlm.link.model_root
+                ),
                 seed=seed,
                 plan=_facts(plan) if plan else None,
                 corrections=corrections,

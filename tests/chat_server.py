@@ -62,6 +62,8 @@ class ChatServer:
     peak: int = 0
     url: str = ""
     key: str | None = KEY
+    model: str = "test-model"
+    listed: list[dict[str, Any]] | None = None
 
     @property
     def calls(self) -> int:
@@ -91,18 +93,22 @@ class ChatServer:
             return answer
         return web.json_response(answer)
 
-    async def models(self, _: web.Request) -> web.Response:
-        return web.json_response(
-            {"object": "list", "data": [{"id": "test-model", "object": "model"}]}
-        )
+    async def models(self, request: web.Request) -> web.Response:
+        if self.key is not None and request.headers.get("Authorization") != f"Bearer {self.key}":
+            return refusal(401, "Incorrect API key provided")
+        listed = self.listed or [{"id": self.model, "object": "model"}]
+        return web.json_response({"object": "list", "data": listed})
 
 
 @asynccontextmanager
 async def serving(
-    behave: Callable[[dict[str, Any], int], Any], key: str | None = KEY
+    behave: Callable[[dict[str, Any], int], Any],
+    key: str | None = KEY,
+    model: str = "test-model",
+    listed: list[dict[str, Any]] | None = None,
 ) -> AsyncIterator[ChatServer]:
     """Run a ChatServer on a free port of 127.0.0.1."""
-    server = ChatServer(behave, key=key)
+    server = ChatServer(behave, key=key, model=model, listed=listed)
     app = web.Application(client_max_size=2**28)
     app.router.add_post("/v1/chat/completions", server.chat)
     app.router.add_get("/v1/models", server.models)

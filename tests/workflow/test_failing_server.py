@@ -44,7 +44,7 @@ def faulty(upstream: str, plan: Plan) -> Iterator[str]:
                     good = await response.json()
                 return fault.spoil(good) if fault else good
 
-            async with serving(behave, key=None) as server:
+            async with serving(behave, key=None, model="cuesheet-demo-1") as server:
                 addresses.append(server.url)
                 ready.set()
                 await over.wait()

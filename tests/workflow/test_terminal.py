@@ -136,7 +136,8 @@ def test_a_clean_run_prints_one_line_per_rule_and_the_summary(workdir, demo_v3):
 
 
 def test_a_cause_that_stops_many_jobs_is_shown_once_with_their_number(workdir, demo_v3):
-    workdir.configure(dataset=str(demo_v3), vlm={**DEAD_SERVER, "max_attempts": 1})
+    dead = {**DEAD_SERVER, "max_attempts": 1, "check": False}
+    workdir.configure(dataset=str(demo_v3), vlm=dead)
     done = workdir.run("--quiet", "all", check=False)
     assert done.returncode == 1
     failed = [line for line in _lines(done.output) if re.search(r"annotate_\w+ failed: ", line)]
@@ -152,7 +153,7 @@ def test_a_failed_job_keeps_the_stage_file_of_an_earlier_run(workdir, demo_v3):
     workdir.run()
     names = [f"results/demo_v3/{stage}/000000.json" for stage in ("plan", "vqa", "validation")]
     before = {name: (workdir.path / name).read_bytes() for name in names}
-    dead = {**DEAD_SERVER, "max_attempts": 1}
+    dead = {**DEAD_SERVER, "max_attempts": 1, "check": False}
     workdir.configure(dataset=str(demo_v3), episodes=[0], seed=5, vlm=dead)
     assert workdir.run(check=False).returncode == 1
     assert {name: (workdir.path / name).read_bytes() for name in names} == before

@@ -13,6 +13,7 @@ from cuesheet.text import did_you_mean
 
 COMMANDS = {
     "status": ("cuesheet.cluster.status", "show how far a run is, from its files"),
+    "check-server": ("cuesheet.app.check_server", "check the model server and print the findings"),
     "evaluate": ("cuesheet.app.evaluate", "score annotations against reference segments"),
     "compare": ("cuesheet.report.compare", "compare runs on the same episodes side by side"),
     "retry": ("cuesheet.app.retry", "request invalid replies and failed stages again"),

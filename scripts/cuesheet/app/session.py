@@ -23,6 +23,7 @@ from cuesheet.vlm.run_environment import (
     withdraw,
 )
 from cuesheet.workflow.estimate import Range, estimate_run
+from cuesheet.workflow.request_images import largest_image_count, longest_grid
 from cuesheet.workflow.run import Run, RunDataset
 
 RUNS = Path(".cuesheet") / "runs"
@@ -60,20 +61,24 @@ class Session:
         self._estimate: Range | None = None  # of the whole run, before it started
         self._estimating: threading.Thread | None = None
 
-    def start(self, *, use_job_server: bool = True) -> str | None:
-        """Check the sources that changed, then start the servers.
+    def start(self, *, use_job_server: bool = True, asks_model: bool = True) -> str | None:
+        """Check the sources that changed, then start the servers and check the model server.
+
+        Args:
+            use_job_server: whether to start a job server.
+            asks_model: whether a planned job asks the model; if not, its server is not checked.
 
         Returns the shell prefix that makes jobs use the job server; None if there is none. If
         anything fails, everything that was started is stopped: Snakemake does not call `onerror`
         after an exception in `onstart`.
         """
         try:
-            return self._start(use_job_server)
+            return self._start(use_job_server, asks_model)
         except BaseException:
             self._stop_servers()
             raise
 
-    def _start(self, use_job_server: bool) -> str | None:
+    def _start(self, use_job_server: bool, asks_model: bool) -> str | None:
         remove_temporary_folders()
         if self._run.shard is None:
             # The index belongs to the outer run, because shards run at the same time.
@@ -84,11 +89,16 @@ class Session:
         if self._shard_plans is not None:
             os.environ[OUTER_RUN_VARIABLE] = start_record(self._shard_plans)
             return None
-        if self._run.shard is None and self._run.coordinates_notice:
-            self._tell(f"Cuesheet: {self._run.coordinates_notice}")
         settings = self._run.server_settings() | {"progress_to_file": self._progress_to_file}
+        settings["check"] = server_check_settings(self._run) if asks_model else None
         server_file = lifecycle.start(settings, RUNS)
         publish(SERVER_FILE_VARIABLE, self._run.results_root, str(server_file.resolve()))
+        root = ""
+        if settings["check"]:
+            root = lifecycle.wait_until_ready(server_file).get("model_root") or ""
+        notice = self._run.coordinates_notice(root) if asks_model else None
+        if self._run.shard is None and notice:
+            self._tell(f"Cuesheet: {notice}")
         if self._run.shared_folder is not None:
             publish(SHARED_FOLDER_VARIABLE, self._run.results_root, self._run.shared_folder)
         if not use_job_server or not job_server.usable():
@@ -156,6 +166,20 @@ class Session:
         if self._estimate is not None:
             text += f" (estimated: {short_text(self._estimate)})"
         self._tell(text)
+
+
+def server_check_settings(run: Run) -> dict[str, Any] | None:
+    """Return what the check of the model server has to know; None if there is no check."""
+    vlm = run.config.vlm
+    if not vlm.check or vlm.serve in ("replay", "demo"):
+        return None
+    count = largest_image_count(run.config, longest_grid(run))
+    return {
+        "images": count.images,
+        "images_setting": count.setting,
+        "units_per_image": count.units_per_image,
+        "sampling": vlm.sampling.model_dump(exclude_none=True),
+    }
 
 
 def _summary(dataset: RunDataset) -> str:

@@ -4,9 +4,9 @@ import re
 import shlex
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from cuesheet.config.types import Expected, Mapping, PositiveFloat, Section, Text
+from cuesheet.config.types import Expected, Mapping, PositiveFloat, Section, Text, null_is_none
 
 # Values of `serve` for which the run starts and stops the server, with the settings of `managed`.
 STARTED = ("managed", "vllm-batch")
@@ -15,12 +15,20 @@ STARTED = ("managed", "vllm-batch")
 class SamplingConfig(Section):
     """Sampling parameters. Changing one changes the cache key of every request."""
 
-    temperature: float = Field(default=0.2, ge=0, le=2, description="0 is greedy decoding.")
-    top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus sampling.")
-    max_tokens: int = Field(
-        default=1024, ge=1, description="Most tokens per reply; doubled once if a reply is cut off."
+    temperature: Annotated[float | None, BeforeValidator(null_is_none)] = Field(
+        default=0.2, ge=0, le=2, description="0 is greedy decoding; null: not sent."
     )
-    seed: int = Field(default=0, ge=0, description="Random seed sent with every request.")
+    top_p: Annotated[float | None, BeforeValidator(null_is_none)] = Field(
+        default=1.0, gt=0, le=1, description="Nucleus sampling; null: not sent."
+    )
+    max_tokens: Annotated[int | None, BeforeValidator(null_is_none)] = Field(
+        default=1024,
+        ge=1,
+        description="Most tokens per reply; doubled once if a reply is cut off. null: not sent.",
+    )
+    seed: Annotated[int | None, BeforeValidator(null_is_none)] = Field(
+        default=0, ge=0, description="Random seed sent with every request; null: not sent."
+    )
     reasoning_effort: Text = Field(
         default=None, description="Sent if set (`low`, `medium`, `high`)."
     )
@@ -65,10 +73,11 @@ class ManagedConfig(Section):
         ),
     )
     python: Text = Field(
-        default=None,
+        default="auto",
         description=(
             "Python of the environment in which the server is installed, e.g. "
-            "`/opt/vllm/bin/python`; null: the command found in PATH."
+            "`/opt/vllm/bin/python`. `auto`: the environment of `make vllm-env` if it exists "
+            "(only for vLLM), otherwise the command found in PATH; null: the command found in PATH."
         ),
     )
     extra_args: list[str] = Field(
@@ -280,6 +289,13 @@ class VlmConfig(Section):
     max_restarts: int = Field(default=3, ge=0, description="Restarts of a server that has crashed.")
     ready_timeout_s: PositiveFloat = Field(
         default=900.0, description="Timeout for a server to become ready."
+    )
+    check: bool = Field(
+        default=True,
+        description=(
+            "Check the server before the work starts: address, key, model, and one small request "
+            "with images and a reply schema. A managed server is checked when it has started."
+        ),
     )
     structured_output: bool = Field(
         default=True,

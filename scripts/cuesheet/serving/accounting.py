@@ -1,4 +1,4 @@
-"""What runs took, added up from the `usage.json` of each: calls, seconds, GPU hours."""
+"""Sums of the `usage.json` files of several runs: requests, seconds, GPU hours."""
 
 import json
 from collections import Counter
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# A run whose usage.json is older than this is over, however it ended.
+# A run whose usage.json is older than this has ended.
 STALE_AFTER_S = 30.0
 STATE_LABELS = {
     "unused": "before the first call",
@@ -19,7 +19,7 @@ STATE_LABELS = {
 
 @dataclass
 class Account:
-    """Sums over runs. `parts`: seconds by stage, and by what else the time went to."""
+    """Sums over runs. `parts`: seconds by stage and by other states of the servers."""
 
     wall_s: float = 0.0
     gpu_s: float = 0.0
@@ -52,7 +52,7 @@ class Account:
         }
 
     def as_text(self) -> str:
-        """One line: where the time of the model servers went, in GPU hours where there are GPUs."""
+        """Return one line about the time of the model servers, in GPU hours if there are GPUs."""
         parts, total, unit = self.parts, self.wall_s, "server time"
         if self.gpu_s:
             parts, total, unit = self.gpu_parts, self.gpu_s, "GPU time"
@@ -61,14 +61,14 @@ class Account:
 
 
 def in_words(seconds: float) -> str:
-    """`12 s`, `3.4 min` or `5.67 h`."""
+    """Return a duration such as `12 s`, `3.4 min` or `5.67 h`."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.2f} h"
 
 
 def read_usages(runs: Path) -> list[dict[str, Any]]:
-    """The usage of every run below `.cuesheet/runs`; one that is not whole is left out."""
+    """Return the usage of every run below `.cuesheet/runs`; incomplete files are skipped."""
     found = []
     for path in sorted(runs.glob("*/usage.json")):
         try:
@@ -79,7 +79,7 @@ def read_usages(runs: Path) -> list[dict[str, Any]]:
 
 
 def account_of(usages: Iterable[dict[str, Any]], dataset: str, now: float) -> Account:
-    """The sums of the runs that were about a dataset; one about several counts for each."""
+    """Return the sums of all runs of a dataset; a run of several datasets counts for each."""
     account = Account()
     for usage in usages:
         if dataset in usage["datasets"]:

@@ -1,4 +1,4 @@
-"""Keys for servers that others run: from the environment or a file, never from the settings."""
+"""API keys of external servers: from the environment or a file, never from the settings."""
 
 import os
 from collections.abc import Mapping
@@ -8,18 +8,18 @@ from urllib.parse import urlsplit
 
 from cuesheet.errors import CuesheetError
 
-# Who of Hugging Face takes a user's token: Inference Providers and dedicated endpoints.
+# Hosts of Hugging Face that accept a user's token: Inference Providers, dedicated endpoints.
 _HUGGING_FACE = ("huggingface.co", "endpoints.huggingface.cloud")
 
 
 def keys_of(
     config: Mapping[str, Any], environment: Mapping[str, str] = os.environ
 ) -> dict[str, str | None]:
-    """Return the key of every base URL; None for those that want none.
+    """Return the key of every base URL; None for servers without one.
 
-    The place that the settings name holds the key of all. Where they name none, servers of Hugging
-    Face get the token that its own tools use, and nobody else gets it. Raises CuesheetError where
-    the place is empty.
+    If the settings name a place, its key is used for all servers. Otherwise, only servers of
+    Hugging Face get a key: the token that its own tools use. Raises CuesheetError if the place has
+    no key.
     """
     urls = config["base_urls"]
     key = _configured(config, environment)
@@ -29,7 +29,7 @@ def keys_of(
 
 
 def hugging_face_token(environment: Mapping[str, str]) -> str | None:
-    """The token that `hf auth login` or a variable left, looked up as huggingface_hub does."""
+    """Return the token of Hugging Face's tools, looked up as huggingface_hub does."""
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         if token := environment.get(name, "").strip():
             return token
@@ -44,7 +44,8 @@ def _configured(config: Mapping[str, Any], environment: Mapping[str, str]) -> st
         key = environment.get(name, "").strip()
         if not key:
             raise CuesheetError(
-                f"the environment variable {name} (vlm.api_key_env) is not set or empty; export it"
+                f"the environment variable {name} (vlm.api_key_env) is not set or empty; export "
+                f"the key of the server: export {name}=..."
             )
         return key
     if config.get("api_key_file"):
@@ -52,9 +53,13 @@ def _configured(config: Mapping[str, Any], environment: Mapping[str, str]) -> st
         try:
             key = path.read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise CuesheetError(f"the key file {path} (vlm.api_key_file): {error}") from error
+            raise CuesheetError(
+                f"the key file {path} (vlm.api_key_file) cannot be read: {error}"
+            ) from error
         if not key:
-            raise CuesheetError(f"the key file {path} (vlm.api_key_file) is empty")
+            raise CuesheetError(
+                f"the key file {path} (vlm.api_key_file) is empty; write the key into it"
+            )
         return key
     return None
 
@@ -71,8 +76,8 @@ def _token(url: str, environment: Mapping[str, str]) -> str:
     token = hugging_face_token(environment)
     if token is None:
         raise CuesheetError(
-            f"{url} needs a token of Hugging Face, and there is none in HF_TOKEN, in "
-            f"HUGGING_FACE_HUB_TOKEN or in {_token_file(environment)}; export HF_TOKEN, run "
+            f"{url} needs a token of Hugging Face, but there is none in HF_TOKEN, "
+            f"HUGGING_FACE_HUB_TOKEN or {_token_file(environment)}; export HF_TOKEN, run "
             "`hf auth login`, or name another place in vlm.api_key_env or vlm.api_key_file"
         )
     return token

@@ -5,13 +5,14 @@ import logging
 import random
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import tenacity
 
+from cuesheet.errors import CuesheetError
 from cuesheet.serving.backends import Backend
 from cuesheet.serving.budget import Budget
 from cuesheet.serving.upstream import CallFailedError, TransientError, Upstream
@@ -148,7 +149,8 @@ class Dispatcher:
     """Sends requests to a backend, with bounded concurrency, retries and adjustments.
 
     `notify` shows a line on the terminal. `on_fatal` is called once with the cause if no further
-    request can succeed, because the quota is exhausted.
+    request can succeed: the quota is exhausted, or the check of the server failed. `pending_check`
+    is a check of the server that is due before the first request; it raises CuesheetError.
     """
 
     backend: Backend
@@ -162,6 +164,8 @@ class Dispatcher:
     on_fatal: Callable[[str], None] = log.error
     fatal: CallFailedError | None = None
     budget: Budget = field(default_factory=Budget)
+    pending_check: Callable[[], Awaitable[Any]] | None = None
+    _checking: asyncio.Lock = field(default_factory=asyncio.Lock)
     _slots: FairSemaphore = field(init=False)
     _notices: set[str] = field(default_factory=set)
     _delay_shown_until: float = 0.0
@@ -177,11 +181,13 @@ class Dispatcher:
             self.notify(text)
 
     async def complete(self, body: Mapping[str, Any], group: str, stage: str = "") -> Outcome:
-        """Return the response to a chat request. Raises CallFailedError, BackendFailedError.
+        """Return the response to a chat request. Raises CallFailedError or BackendFailedError.
 
         A reply that was cut off at its token limit is requested once more with twice the limit; if
         that fails, the cut reply is returned.
         """
+        if self.pending_check is not None:
+            await self._check()
         tally = _Tally(stage)
         reply = await self._with_retries(body, group, tally)
         cacheable = True
@@ -202,6 +208,18 @@ class Dispatcher:
             cacheable,
             tally.adjustments,
         )
+
+    async def _check(self) -> None:
+        """Run the pending check once. Raises CallFailedError if it fails."""
+        async with self._checking:
+            if self.pending_check is None:
+                return
+            try:
+                await self.pending_check()
+            except CuesheetError as error:
+                self.fatal = CallFailedError(502, str(error), "check_failed")
+                self.on_fatal(str(error))
+            self.pending_check = None
 
     async def _with_retries(
         self, body: Mapping[str, Any], group: str, tally: _Tally

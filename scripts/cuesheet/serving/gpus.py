@@ -1,4 +1,4 @@
-"""GPUs of this machine, and their shares for the replicas of a model server."""
+"""GPUs of this machine, and their distribution over the replicas of a model server."""
 
 import os
 import subprocess
@@ -6,37 +6,37 @@ from collections.abc import Mapping, Sequence
 
 from cuesheet.errors import CuesheetError
 
-NVIDIA_SMI_PATIENCE_S = 30.0
+NVIDIA_SMI_TIMEOUT_S = 30.0
 
 
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> tuple[list[str], str]:
-    """Return the GPUs that may be used, and who says so.
+    """Return the GPUs that may be used, and the source of that list.
 
-    An exported CUDA_VISIBLE_DEVICES (a SLURM job has one) wins, also where it is empty; numbers and
-    UUIDs are handed on as they are. Else all that nvidia-smi lists.
+    CUDA_VISIBLE_DEVICES (set in SLURM jobs) takes precedence, even if it is empty; numbers and
+    UUIDs are returned unchanged. Otherwise, all GPUs that nvidia-smi lists.
     """
     exported = environment.get("CUDA_VISIBLE_DEVICES")
     if exported is not None:
         names = [name.strip() for name in exported.split(",")]
-        # CUDA reads the list up to the first entry that is no GPU; -1 and NoDevFiles mean none.
-        kept = []
+        # CUDA reads the list up to the first entry that is not a GPU; -1 and NoDevFiles mean none.
+        gpus = []
         for name in names:
             if not name or name.startswith("-") or name == "NoDevFiles":
                 break
-            kept.append(name)
-        return kept, f"CUDA_VISIBLE_DEVICES={exported}"
+            gpus.append(name)
+        return gpus, f"CUDA_VISIBLE_DEVICES={exported}"
     try:
         listed = subprocess.run(
             ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=NVIDIA_SMI_PATIENCE_S,
+            timeout=NVIDIA_SMI_TIMEOUT_S,
             check=True,
             env=dict(environment),
         ).stdout
     except FileNotFoundError:
-        return [], "there is no nvidia-smi"
+        return [], "nvidia-smi, which is not installed"
     except (OSError, subprocess.SubprocessError) as error:
         return [], f"nvidia-smi failed ({type(error).__name__})"
     found = [line.strip() for line in listed.splitlines() if line.strip().isdigit()]
@@ -50,11 +50,11 @@ def deal_out(
     tensor_parallel_size: int,
     environment: Mapping[str, str] = os.environ,
 ) -> list[list[str] | None]:
-    """Return the GPUs of every replica; None where the server takes what it finds.
+    """Return the GPUs of every replica; None if the server uses what it finds.
 
-    `wanted` is `auto`, `leave` or a list of GPUs (the setting vlm.managed.gpus). A machine without
-    any GPU gives none and is left to the server, as long as a replica needs just one. Raises
-    CuesheetError where there are not enough.
+    `wanted` is `auto`, `leave` or a list of GPUs (the setting vlm.managed.gpus). On a machine
+    without GPUs the choice is left to the server if a replica needs only one. Raises CuesheetError
+    if there are not enough GPUs.
     """
     if wanted == "leave":
         return [None] * replicas
@@ -72,6 +72,7 @@ def deal_out(
         advice = f"set vlm.replicas to {fit}" if fit else "lower vlm.managed.tensor_parallel_size"
         raise CuesheetError(
             f"not enough GPUs: {replicas} replica{'s' if replicas > 1 else ''} of {size} "
-            f"need {needed}, there are {have} according to {source}; {advice}, or ask for more GPUs"
+            f"need {needed}, but there are {have} according to {source}; {advice}, or request more "
+            "GPUs"
         )
     return [gpus[size * number : size * (number + 1)] for number in range(replicas)]

@@ -1,4 +1,4 @@
-"""What is started as a model server: the command, its environment, its port and its key."""
+"""The command that starts a model server, with its environment, port and API key."""
 
 import json
 import os
@@ -14,20 +14,21 @@ from typing import Any
 from cuesheet.errors import CuesheetError
 
 HOST = "127.0.0.1"
+# Folder of the environment that `make vllm-env` installs.
+VLLM_ENVIRONMENT = ".venv-vllm-gpu"
+_REPOSITORY = Path(__file__).resolve().parents[3]
 DEMO_KEY_ENV = "CUESHEET_MODEL_SERVER_KEY"
-# What the servers of these names are given when the settings do not say the whole command. The key
-# of a vLLM goes through VLLM_API_KEY: arguments can be read by every user of the machine.
-# Not every version of vLLM knows these; they are left out where they are refused.
+# Arguments that not every version of vLLM knows; they are omitted if the server rejects them.
 #
-# White space between the tokens of a JSON reply is allowed by default: weak models write nothing
-# else until their budget is spent, and with others it costs tokens. How densely a clip is sampled
-# is said with the request, which vLLM refuses since 0.32 unless it trusts its clients.
+# By default, white space is allowed between the tokens of a JSON reply: weak models write nothing
+# else until their token limit, and with others it costs tokens. The frame rate of a clip is sent
+# with the request, which vLLM rejects since 0.32 unless it trusts its clients.
 _OPTIONAL: Mapping[str, Sequence[str]] = {
     "--structured-outputs-config": ['{"backend":"xgrammar","disable_any_whitespace":true}'],
     "--trust-request-mm-kwargs": [],
 }
 _BATCH = str(Path(__file__).with_name("vllm_offline.py"))
-# Run as modules, the programs need not lie where they were installed.
+# As modules, the programs also run from environments that were moved.
 _MODULES = {
     "vllm": ("vllm.entrypoints.openai.api_server", "--model"),
     "transformers": ("transformers.cli.transformers", "serve"),
@@ -36,13 +37,13 @@ _MODULES = {
 
 @dataclass(frozen=True)
 class Launch:
-    """One command that serves an OpenAI API on 127.0.0.1, at `port` or at the one it writes.
+    """One command that serves an OpenAI API on 127.0.0.1, at `port` or at the port it writes.
 
-    `environment` is added to the run's own; None takes a variable away. `api_key` is what the
-    server will ask for. `lists_model`: whether /v1/models must list the model before it is ready.
-    `structured`: whether it keeps replies in the form that `response_format` asks for.
-    `leave_out` is told what a server said of its arguments; it returns True where one of those that
-    not every version knows was named, and the next launch will be without it.
+    `environment` is added to that of the run; None removes a variable. `api_key` is the key that
+    the server requires. `lists_model`: whether /v1/models must list the model before the server is
+    ready. `structured`: whether the server enforces `response_format`. `leave_out` is called with
+    the server's message about its arguments; it returns True if the message names an optional
+    argument, which the next launch then omits.
     """
 
     argv: Sequence[str]
@@ -55,17 +56,35 @@ class Launch:
     leave_out: Callable[[str], bool] = lambda said: False
 
     def full_environment(self) -> dict[str, str]:
-        """The environment that the server gets."""
+        """Return the environment of the server."""
         merged = {**os.environ, **self.environment}
         return {name: value for name, value in merged.items() if value is not None}
 
     def words(self) -> str:
-        """The command for a log, without the key."""
+        """Return the command for a log, without the key."""
         return shlex.join(self.argv).replace(self.api_key, "***")
 
 
+def find_python(
+    settings: Mapping[str, Any], folders: Sequence[Path] = (Path(), _REPOSITORY)
+) -> str | None:
+    """Return the Python that runs the server; None for the command found in PATH.
+
+    `auto` is the environment of `make vllm-env` in one of the folders, if there is one.
+    """
+    python = settings["python"]
+    if python != "auto":
+        return python
+    if settings["server"] in ("vllm", "vllm-batch"):
+        for folder in folders:
+            found = folder / VLLM_ENVIRONMENT / "bin" / "python"
+            if found.exists():
+                return str(found.absolute())
+    return None
+
+
 def demo_launch(folder: Path) -> Callable[[str], Launch]:
-    """Return what makes the command of a demo model, by replica name; fresh at each start."""
+    """Return a function that makes the command of a demo model for a replica at each start."""
 
     def launch(name: str) -> Launch:
         port_file = folder / f"{name}.port"
@@ -85,13 +104,14 @@ def managed_launch(
     shared_folder: str | None,
     structured: bool = True,
 ) -> Callable[[str], Launch]:
-    """Return what makes the command of a replica: a free port and a new random key at each start.
+    """Return a function that makes the command of a replica, with a new port and key at each start.
 
-    `settings` is the config's section `vlm.managed`; `gpus` are the replica's own, None where
-    nothing is dealt out. `shared_folder` is where media that are sent as file URLs lie;
-    `structured`: whether the server is to be sent `response_format`.
+    `settings` is the config's section `vlm.managed`; `gpus` are those of the replica, None if GPUs
+    are not distributed. `shared_folder` is the folder of media that are sent as file URLs.
+    `structured`: whether `response_format` is sent to the server.
     """
 
+    settings = {**settings, "python": find_python(settings)}
     unknown: set[str] = set()
 
     def leave_out(said: str) -> bool:
@@ -106,14 +126,14 @@ def managed_launch(
         if settings["server"] in ("vllm", "vllm-batch"):
             environment["VLLM_API_KEY"] = key
         if settings["python"]:
-            # Compilers and the like that a server calls by name are installed beside its Python.
-            beside = str(Path(settings["python"]).expanduser().absolute().parent)
-            environment["PATH"] = os.pathsep.join([beside, os.environ.get("PATH", os.defpath)])
+            # Programs that the server calls by name, such as compilers, are next to its Python.
+            programs = str(Path(settings["python"]).expanduser().absolute().parent)
+            environment["PATH"] = os.pathsep.join([programs, os.environ.get("PATH", os.defpath)])
         if gpus is not None:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
         environment |= settings["env"] or {}
-        # `transformers serve` lists what the hub's cache holds, is healthy once its model is
-        # loaded, and takes response_format without a word but does not keep to it.
+        # `transformers serve` lists the contents of the hub's cache, is healthy once its model is
+        # loaded, and accepts response_format but ignores it.
         plain = settings["server"] == "transformers" and settings["command"] is None
         return Launch(
             argv,
@@ -166,7 +186,7 @@ def _vllm_arguments(
     settings: Mapping[str, Any], shared_folder: str | None, unknown: Collection[str]
 ) -> list[str]:
     arguments = []
-    # Offline, whoever asks is trusted.
+    # The offline entry point trusts every request.
     left_out = {*unknown, *(["--trust-request-mm-kwargs"] if settings["server"] != "vllm" else [])}
     for name, values in _OPTIONAL.items():
         if name not in left_out:
@@ -185,18 +205,18 @@ def _vllm_arguments(
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now. Whoever is faster may still take it."""
+    """Return a free port on 127.0.0.1. Another process may still claim it first."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return probe.getsockname()[1]
 
 
 def check_executable(settings: Mapping[str, Any]) -> None:
-    """Raise CuesheetError where the command to start is not on this machine."""
+    """Raise CuesheetError if the command to start does not exist on this machine."""
     import shutil
 
     words = settings["command"]
-    python = settings["python"]
+    python = find_python(settings)
     if words is not None:
         program, key = words[0], "vlm.managed.command"
     elif python is not None:
@@ -205,6 +225,7 @@ def check_executable(settings: Mapping[str, Any]) -> None:
         program, key = settings["server"], "vlm.managed.server"
     if shutil.which(program) is None:
         raise CuesheetError(
-            f"{key}: {program} is not on this machine (or not in PATH, or not executable); "
-            "install it, or name the Python of the environment that has it in vlm.managed.python"
+            f"{key}: {program} does not exist on this machine (or is not in PATH, or not "
+            "executable). Install it (vLLM: make vllm-env), or name the Python of the environment "
+            "that has it in vlm.managed.python"
         )

@@ -1,6 +1,6 @@
-"""Start and stop the process that serves a run (`cuesheet.serving.supervisor`).
+"""Starts and stops the process that serves a run (`cuesheet.serving.supervisor`).
 
-`start` and `stop` run inside the workflow's own process and are light. As a program:
+`start` and `stop` are called in Snakemake's process and import little. As a program:
 `python -m cuesheet.serving.lifecycle --config FILE.json --run-dir DIR --parent-pid PID`.
 """
 
@@ -19,23 +19,25 @@ from pathlib import Path
 from typing import Any
 
 from cuesheet import files
+from cuesheet.errors import CuesheetError
 from cuesheet.process_status import is_running
 
-_KEPT_RUNS = 50
-# Processes that this one started, by server.json: kept so that they can be reaped.
+_MAX_RUN_FOLDERS = 50
+_POLL_S = 0.02
+# Processes that this one started, by server.json, so that they can be reaped.
 _started: dict[Path, subprocess.Popen[bytes]] = {}
 
 
 def start(config: dict[str, Any], run_root: Path | str) -> Path:
-    """Start the server of a run in the background and return its server.json.
+    """Start the supervisor of a run in the background and return its server.json.
 
-    Makes a new folder below `run_root` (mode 0700). Returns at once; jobs wait for the state
-    "ready" by themselves. The process ends with this one even if `stop` is never called.
+    Creates a new folder below `run_root` (mode 0700) and returns at once; jobs wait for the state
+    "ready". The supervisor ends with this process even if `stop` is never called.
     """
     run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{secrets.token_hex(3)}"
     run_dir = (Path(run_root) / run_id).resolve()
     run_dir.mkdir(parents=True, mode=0o700)
-    _forget_old_runs(run_dir.parent)
+    _delete_old_runs(run_dir.parent)
     config = {**config, "cache_dir": os.path.abspath(config["cache_dir"])}
     config["results_dir"] = os.path.abspath(config["results_dir"])
     config_file = run_dir / "config.json"
@@ -50,7 +52,7 @@ def start(config: dict[str, Any], run_root: Path | str) -> Path:
             # Closed below: the process waits until server.json names it.
             stdin=subprocess.PIPE,
             stdout=output,
-            # stderr stays that of the run, for the progress line.
+            # It shares the stderr of the run, for the progress line.
             start_new_session=True,
         )
     _started[server_file] = process
@@ -69,9 +71,31 @@ def start(config: dict[str, Any], run_root: Path | str) -> Path:
     return server_file
 
 
-def _forget_old_runs(run_root: Path) -> None:
-    """Delete the folders (logs, server.json) of ended runs but the last few."""
-    oldest = sorted(folder for folder in run_root.iterdir() if folder.is_dir())[:-_KEPT_RUNS]
+def wait_until_ready(server_file: Path | str) -> dict[str, Any]:
+    """Wait until the supervisor has checked the servers; return the content of server.json.
+
+    Raises CuesheetError with the cause if the check failed or the supervisor ended.
+    """
+    path = Path(server_file).resolve()
+    child = _started.get(path)
+    while True:
+        has_ended = child is not None and child.poll() is not None
+        state = json.loads(path.read_bytes())
+        if state["state"] == "failed":
+            raise CuesheetError(state["error"])
+        if state["state"] == "ready":
+            return state
+        if has_ended or state["state"] == "stopped":
+            raise CuesheetError(
+                "the run's gateway ended before it was ready; its log is "
+                f"{state['logs']['supervisor']}"
+            )
+        time.sleep(_POLL_S)
+
+
+def _delete_old_runs(run_root: Path) -> None:
+    """Delete the folders (logs, server.json) of ended runs, except the latest ones."""
+    oldest = sorted(folder for folder in run_root.iterdir() if folder.is_dir())[:-_MAX_RUN_FOLDERS]
     for folder in oldest:
         state = files.read_json(folder / "server.json")
         if isinstance(state, dict) and _has_ended(state):
@@ -87,9 +111,9 @@ def _has_ended(state: dict[str, Any]) -> bool:
 
 
 def stop(server_file: Path | str, timeout_s: float = 15.0) -> None:
-    """End the server of a run and wait for it. May be called twice, or where nothing runs.
+    """Stop the supervisor of a run and wait for it. It may have ended already.
 
-    A process that does not end in time is killed; the model servers that it started go with it.
+    If it does not end in time, it is killed; the model servers that it started end with it.
     """
     path = Path(server_file).resolve()
     try:
@@ -127,7 +151,7 @@ def _stop_process(pid: int, created: float | None, timeout_s: float) -> None:
 
 
 def _mark_stopped(path: Path) -> None:
-    """Correct the file of a process that was killed before it could."""
+    """Correct the server.json of a supervisor that was killed."""
     try:
         state = json.loads(path.read_bytes())
     except (FileNotFoundError, ValueError):
@@ -138,9 +162,13 @@ def _mark_stopped(path: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="cuesheet.serving.lifecycle", description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, help="settings as JSON")
-    parser.add_argument("--run-dir", type=Path, required=True, help="for server.json and logs")
-    parser.add_argument("--parent-pid", type=int, required=True, help="ends when this one does")
+    parser.add_argument("--config", type=Path, required=True, help="JSON file of the settings")
+    parser.add_argument(
+        "--run-dir", type=Path, required=True, help="folder of server.json and logs"
+    )
+    parser.add_argument(
+        "--parent-pid", type=int, required=True, help="process with which this one ends"
+    )
     options = parser.parse_args(arguments)
     run_dir = options.run_dir.resolve()
     run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -1,4 +1,4 @@
-"""What a model server's log says: how far it is, and why it ended, in a line each."""
+"""Reads the log of a model server: its progress, and the cause of its end, in one line each."""
 
 import re
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import Path
 _TAIL_BYTES = 256 * 1024
 LONGEST_LINE = 160
 
-# `(EngineCore pid=123) INFO 11-21 12:19:11 [launcher.py:195] ` and its kin.
+# Prefixes such as `(EngineCore pid=123) INFO 11-21 12:19:11 [launcher.py:195] `.
 _PREFIX = re.compile(
     r"^(?:\([\w ]+?(?: pid=\d+)?\) ?)*"
     r"(?:(?:INFO|WARNING|ERROR|DEBUG|CRITICAL):? *)?"
@@ -21,13 +21,13 @@ _NOISE = re.compile(r"^[\W_█▄▀]*$|^Route: |^\s*warnings\.warn|^File \"|\"(
 
 @dataclass(frozen=True)
 class Cause:
-    """Why a server ended: `kind` for the program, `words` for the person."""
+    """Why a server ended: `kind` for the program, `words` for the user."""
 
     kind: str
     words: str
 
 
-# In order of how much they explain: the first that is found is the cause.
+# The first pattern that matches is the cause.
 _CAUSES: tuple[tuple[str, str, str], ...] = (
     (
         "port_taken",
@@ -39,7 +39,7 @@ _CAUSES: tuple[tuple[str, str, str], ...] = (
         r"CUDA out of memory|OutOfMemoryError|out of memory|HIP out of memory"
         r"|Free memory on device .* is less than desired|No available memory for the cache blocks"
         r"|Cannot allocate memory|std::bad_alloc",
-        "out of memory: choose a smaller model, more GPUs a replica "
+        "out of memory: choose a smaller model, more GPUs per replica "
         "(vlm.managed.tensor_parallel_size), a shorter vlm.managed.max_model_len, or another "
         "vlm.managed.gpu_memory_utilization; another program may be using the GPU",
     ),
@@ -66,7 +66,7 @@ _CAUSES: tuple[tuple[str, str, str], ...] = (
     (
         "no_access",
         r"GatedRepoError|gated repo|401 Client Error|403 Client Error",
-        "the model may not be downloaded with this account: accept its license on the hub and "
+        "this account may not download the model: accept its license on the hub and "
         "export HF_TOKEN",
     ),
     (
@@ -76,36 +76,36 @@ _CAUSES: tuple[tuple[str, str, str], ...] = (
         r"|does not appear to have a file named config\.json|404 Client Error"
         r"|OfflineModeIsEnabled|couldn't connect to .* to load|LocalEntryNotFoundError"
         r"|Cannot find an appropriate cached snapshot|couldn't find them in the cached files",
-        "the model is not there under this name (vlm.model), or cannot be downloaded",
+        "the model does not exist under this name (vlm.model), or cannot be downloaded",
     ),
     (
         "unsupported_model",
         r"Model architectures .* (?:are not supported|failed)|has no vLLM implementation"
         r"|does not recognize this architecture",
-        "this version of the server does not know this kind of model",
+        "this version of the server does not support this type of model; install a newer one",
     ),
     (
         "no_gpu",
         r"Failed to infer device type|No CUDA GPUs are available|no NVIDIA driver"
         r"|NVIDIA driver on your system is too old|CUDA driver version is insufficient",
-        "the server finds no GPU that it can use",
+        "the server finds no GPU that it can use; check the driver and CUDA_VISIBLE_DEVICES",
     ),
     (
         "bad_argument",
         r"error: (?:unrecognized arguments|argument|ambiguous option|the following arguments).*"
         r"|No such option.*",
-        "the server does not take one of its arguments (vlm.managed.extra_args)",
+        "the server rejects one of its arguments (vlm.managed.extra_args)",
     ),
     (
         "disk_full",
         r"No space left on device",
-        "the disk is full",
+        "the disk is full; free space",
     ),
 )
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a log; 0 where there is none yet."""
+    """Return the size of a log in bytes; 0 if it does not exist."""
     try:
         return path.stat().st_size
     except OSError:
@@ -113,7 +113,7 @@ def size_of(path: Path) -> int:
 
 
 def text_of(path: Path, begin: int = 0) -> str:
-    """The end of a log, no further back than byte `begin`."""
+    """Return the end of a log, from byte `begin` on at the earliest."""
     try:
         with path.open("rb") as file:
             file.seek(max(begin, size_of(path) - _TAIL_BYTES))
@@ -123,7 +123,7 @@ def text_of(path: Path, begin: int = 0) -> str:
 
 
 def cause_in(text: str) -> Cause | None:
-    """The cause that a log gives, with the line that says it; None if it is not a known one."""
+    """Return the cause that a log gives, with the line that says so; None if it is not known."""
     lines = [_ESCAPES.sub("", line) for line in text.splitlines()]
     for kind, pattern, words in _CAUSES:
         for line in reversed(lines):
@@ -133,7 +133,7 @@ def cause_in(text: str) -> Cause | None:
 
 
 def last_line(text: str) -> str:
-    """The last line that says something, without time stamps; of a progress bar its last state."""
+    """Return the last meaningful line without time stamps; of a progress bar its last state."""
     for line in reversed(re.split(r"[\r\n]+", text)):
         short = _short(line)
         if short and not _NOISE.search(short):

@@ -1,9 +1,8 @@
-"""Model server processes that a run owns: start, wait for ready, restart, stop.
+"""Model server processes that a run owns: start, wait until ready, restart, stop.
 
-A `Launch` is one command. A `Replica` is one process of it at a time, behind a process guard
-(`cuesheet.serving.process_guard`), so that it ends with the supervisor however that ends.
-`ManagedBackend` keeps replicas alive and hands their URLs to the gateway. Nothing starts before the
-first request.
+A `Launch` is one command. A `Replica` runs it as one process at a time, behind a process guard
+(`cuesheet.serving.process_guard`), so that it ends with the supervisor. `ManagedBackend` restarts
+replicas that end and gives their URLs to the gateway. No server starts before the first request.
 """
 
 import asyncio
@@ -33,13 +32,13 @@ PROBE_TIMEOUT_S = 5.0
 METRICS_TIMEOUT_S = 1.0
 STOP_GRACE_S = 5.0
 # Longer than the process guard takes to end its process tree.
-STOP_PATIENCE_S = STOP_GRACE_S + 5.0
+STOP_TIMEOUT_S = STOP_GRACE_S + 5.0
 STARTS = 4
 _GUARD = str(Path(__file__).with_name("process_guard.py"))
 
 
 class ServerFailedError(CuesheetError):
-    """A model server did not come up; carries its cause and the end of its log."""
+    """A model server did not start; the message has the cause and the end of its log."""
 
     def __init__(self, message: str, cause: Cause | None = None) -> None:
         super().__init__(message)
@@ -77,8 +76,8 @@ class Replica:
     async def start(self) -> Upstream:
         """Start the process and wait until it serves the model. Raises ServerFailedError.
 
-        A port that somebody else was faster to take is no failure, another one is tried; nor is an
-        argument of ours that this version of the server does not know.
+        If another program took the port, or this version of the server does not know an optional
+        argument, the server is started again without it.
         """
         for left in range(STARTS - 1, -1, -1):
             launch = self._launch(self.name)
@@ -86,12 +85,12 @@ class Replica:
                 return await self._start_once(launch)
             except ServerFailedError as error:
                 kind = error.cause.kind if error.cause else None
-                again = kind == "port_taken" or (
+                may_retry = kind == "port_taken" or (
                     kind == "bad_argument" and launch.leave_out(str(error.cause))
                 )
-                if not (again and left):
+                if not (may_retry and left):
                     raise
-                log.warning("%s: %s; started once more", self.name, error.cause.words)
+                log.warning("%s: %s; starting it again", self.name, error.cause.words)
         raise AssertionError
 
     async def _start_once(self, launch: Launch) -> Upstream:
@@ -108,7 +107,7 @@ class Replica:
             )
         log.info("%s: pid %d: %s", self.name, self._process.pid, launch.words())
         try:
-            url = await self._until_ready(launch, self._begun + self.ready_timeout_s)
+            url = await self._wait_until_ready(launch, self._begun + self.ready_timeout_s)
         except BaseException:
             await self.stop()
             raise
@@ -117,7 +116,7 @@ class Replica:
         return Upstream(url, launch.api_key, self.timeout_s, launch.structured)
 
     def loading(self) -> tuple[float, str]:
-        """Seconds since its start, and the last thing that its log says."""
+        """Return the seconds since its start, and the last line of its log."""
         line = log_diagnosis.last_line(log_diagnosis.text_of(self.log_path, self._log_begin))
         return time.monotonic() - self._begun, line
 
@@ -127,27 +126,27 @@ class Replica:
         return await self._process.wait()
 
     async def stop(self) -> None:
-        """End the process and all below it: SIGTERM, and SIGKILL after a grace time."""
+        """Stop the process tree: SIGTERM, and SIGKILL after a grace time."""
         process = self._process
         if process is None:
             return
         if process.returncode is None:
             begun = time.monotonic()
-            await self._keep_metrics()
+            await self._save_metrics()
             assert process.stdin is not None
             process.stdin.close()  # tells the process guard to stop
             try:
-                await asyncio.wait_for(process.wait(), STOP_PATIENCE_S)
+                await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
                 log.info("%s: ended after %.1f s", self.name, time.monotonic() - begun)
             except TimeoutError:
-                log.warning("%s: still there after %g s", self.name, STOP_PATIENCE_S)
+                log.warning("%s: still running after %g s", self.name, STOP_TIMEOUT_S)
         # If the process guard itself was killed, other processes of its group may remain.
         _signal_group(process.pid, signal.SIGKILL)
         await process.wait()
         self.url = None
 
-    async def _keep_metrics(self) -> None:
-        """Write what the server counted (Prometheus text) beside its log, where it counts."""
+    async def _save_metrics(self) -> None:
+        """Write the server's metrics (Prometheus text) next to its log, if it has any."""
         if self.url is None:
             return
         timeout = aiohttp.ClientTimeout(total=METRICS_TIMEOUT_S)
@@ -159,7 +158,7 @@ class Replica:
                 if answer.status == 200:
                     self.log_path.with_suffix(".metrics.txt").write_text(await answer.text())
 
-    async def _until_ready(self, launch: Launch, deadline: float) -> str:
+    async def _wait_until_ready(self, launch: Launch, deadline: float) -> str:
         missing = "its port is not known"
         headers = {"Authorization": f"Bearer {launch.api_key}"}
         timeout = aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)
@@ -171,7 +170,7 @@ class Replica:
                 port = launch.port or _port_in(launch.port_file)
                 if port is not None:
                     root = f"http://127.0.0.1:{port}"
-                    missing = await self._what_is_missing(http, root, launch.lists_model)
+                    missing = await self._missing(http, root, launch.lists_model)
                     if not missing:
                         return f"http://127.0.0.1:{port}/v1"
                 await asyncio.sleep(POLL_S)
@@ -179,24 +178,22 @@ class Replica:
             f"was not ready within {self.ready_timeout_s:g} s: {missing} (vlm.ready_timeout_s)"
         )
 
-    async def _what_is_missing(
-        self, http: aiohttp.ClientSession, root: str, lists_model: bool
-    ) -> str:
+    async def _missing(self, http: aiohttp.ClientSession, root: str, lists_model: bool) -> str:
         """Return what keeps the server from being ready; empty if it is."""
         try:
             async with http.get(f"{root}/health") as health:
                 if health.status != 200:
-                    return f"/health answers {health.status}"
+                    return f"/health returned {health.status}"
             if not lists_model:
                 return ""
             async with http.get(f"{root}/v1/models") as response:
                 if response.status != 200:
-                    return f"/v1/models answers {response.status}"
+                    return f"/v1/models returned {response.status}"
                 models = [model["id"] for model in (await response.json(content_type=None))["data"]]
         except (aiohttp.ClientError, TimeoutError) as error:
-            return f"no answer ({type(error).__name__})"
+            return f"no response ({type(error).__name__})"
         except (ValueError, KeyError, TypeError) as error:
-            return f"/v1/models answers something else than a list of models ({error})"
+            return f"/v1/models did not return a list of models ({error})"
         if models and self.model not in models:
             raise self._failed(
                 f"serves {', '.join(models)} and not the model {self.model!r}; check vlm.model"
@@ -204,20 +201,20 @@ class Replica:
         return "" if models else "/v1/models lists no model yet"
 
     def _failed(self, what: str) -> ServerFailedError:
-        """The error with the cause, as far as the log of this start says it, and the log's end."""
+        """Return the error with its cause, if the log of this start names it, and the log's end."""
         text = log_diagnosis.text_of(self.log_path, self._log_begin)
         cause = log_diagnosis.cause_in(text)
         because = f": {cause.words}" if cause else ""
         return ServerFailedError(f"{self.name} {what}{because}{self.log_end()}", cause)
 
     def log_end(self) -> str:
-        """The last lines of the log, under its path."""
+        """Return the last lines of the log, under its path."""
         tail = tail_of(self.log_path)
         return f"\nlast lines of {self.log_path}:\n{tail}" if tail else f"\nlog: {self.log_path}"
 
 
 class ManagedBackend:
-    """Keeps replicas alive from the first call on; a dead one is restarted, a number of times."""
+    """Starts replicas at the first request, and restarts those that end."""
 
     def __init__(
         self,
@@ -233,13 +230,13 @@ class ManagedBackend:
         self._affinity = Affinity()
         self._serving: dict[str, Upstream] = {}
         self._keepers: list[asyncio.Task[None]] = []
-        self._given_up: dict[str, str] = {}
+        self._failed_replicas: dict[str, str] = {}
         self._error: str | None = None
         self._changed = asyncio.Event()
 
     async def pick(self, group: str) -> Upstream:
         if not self._keepers:
-            log.info("first call that the cache does not answer: starting the model server")
+            log.info("first request that is not cached: starting the model server")
             self._keepers = [
                 asyncio.create_task(self._keep(replica), name=replica.name)
                 for replica in self._replicas
@@ -266,7 +263,7 @@ class ManagedBackend:
         return "starting" if self._keepers else "idle"
 
     def loading(self) -> dict[str, tuple[float, str]]:
-        """Of every replica that is starting, by name: for how long (s), and what it does."""
+        """Return the starting replicas by name: for how long (s), and their last log line."""
         return {
             replica.name: replica.loading()
             for replica, keeper in zip(self._replicas, self._keepers, strict=False)
@@ -290,12 +287,12 @@ class ManagedBackend:
             except CuesheetError as error:
                 cause = str(error)
                 if restarts == 0:
-                    # What never came up will not come up: say so at once.
-                    self._give_up(replica, cause)
+                    # A server that never started will not start: fail at once.
+                    self._fail(replica, cause)
                     return
             except Exception as error:
-                log.exception("%s: cannot be watched", replica.name)
-                self._give_up(replica, f"{replica.name}: {type(error).__name__}: {error}")
+                log.exception("%s: unexpected error", replica.name)
+                self._fail(replica, f"{replica.name}: {type(error).__name__}: {error}")
                 return
             else:
                 self._serving[replica.name] = upstream
@@ -306,18 +303,18 @@ class ManagedBackend:
                 await upstream.close()
                 cause = f"{replica.name} {_ending(status)}{replica.log_end()}"
             if restarts == self._max_restarts:
-                self._give_up(
-                    replica, f"{cause}\nrestarted {restarts} times already (vlm.max_restarts)"
+                self._fail(
+                    replica, f"{cause}\nit was restarted {restarts} times (vlm.max_restarts)"
                 )
                 return
             restarts += 1
             log.warning("%s; restart %d of %d", cause, restarts, self._max_restarts)
             await asyncio.sleep(min(10.0, 0.25 * 2**restarts))
 
-    def _give_up(self, replica: Replica, cause: str) -> None:
+    def _fail(self, replica: Replica, cause: str) -> None:
         log.error("%s", cause)
-        self._given_up[replica.name] = cause
-        if len(self._given_up) == len(self._replicas):
+        self._failed_replicas[replica.name] = cause
+        if len(self._failed_replicas) == len(self._replicas):
             self._error = cause
             self._on_failed(cause)
         self._notify()

@@ -42,6 +42,10 @@ OPERATIONAL = frozenset(
         "extra_query",
     }
 )
+# The model behind each served name.
+ROOTS_FILE = "models.json"
+# Entries that are looked at to find out whether a model has any.
+MAX_SEARCHED = 2000
 _KEY = re.compile("[0-9a-f]{64}")
 MEDIA_PARTS = ("image_url", "video_url", "audio_url")
 
@@ -165,6 +169,39 @@ class ResponseCache:
         except (OSError, ValueError):
             return False
         return True
+
+    def may_hold(self, model: str) -> bool:
+        """Tell whether there may be a usable response of `model`; True if there are too many to
+        look at.
+        """
+        for number, path in enumerate(self.folder.glob("??/*.json")):
+            if number == MAX_SEARCHED:
+                return True
+            try:
+                entry = json.loads(path.read_bytes())
+                if is_usable(entry) and entry["request"].get("model") == model:
+                    return True
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+                continue
+        return False
+
+    def read_root(self, model: str) -> str:
+        """Return the model behind a served name, as its server listed it last; "" if unknown."""
+        return self._roots().get(model, "")
+
+    def write_root(self, model: str, root: str) -> None:
+        """Remember the model behind a served name, for runs whose server does not answer."""
+        roots = self._roots()
+        if root and roots.get(model) != root:
+            with contextlib.suppress(OSError):
+                files.write_json(self.folder / ROOTS_FILE, {**roots, model: root})
+
+    def _roots(self) -> dict[str, str]:
+        try:
+            roots = json.loads((self.folder / ROOTS_FILE).read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return roots if isinstance(roots, dict) else {}
 
 
 def read_entry(path: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ MAX_MESSAGE_CHARS = 2000
 RETRIED_STATUSES = frozenset({408, 425, 429})
 
 _CONTEXT = re.compile(
-    r"context.?(?:length|window|size)|max(?:imum)?.model.len|prompt.is.too.long|longer.than.the"
+    r"context.?(?:length|window|size|limit)|max(?:imum)?.model.len|prompt.is.too.long|longer.than.the"
     r"|context_length_exceeded|exceed_context_size|input.*too long|maximum.*tokens.*exceed"
     r"|`?inputs`? (?:tokens )?\+ `?max_new_tokens",
     re.IGNORECASE,
@@ -45,6 +45,12 @@ _IMAGE_LIMIT = tuple(
         r"(?:only|single|one) (?:one |a single |single )?image\b",
         r"multiple images?|too many images?",
     )
+)
+_NO_IMAGES = re.compile(
+    r"image input is not supported|(?:does not|doesn't|not) support (?:image|vision|multimodal)"
+    r"|support image input|unsupported content part type|is not a (?:vision|multimodal) model"
+    r"|missing data required for image input",
+    re.IGNORECASE,
 )
 _CONTENT_FILTER = re.compile(
     r"content_filter|content_policy|content management policy|ResponsibleAIPolicy"
@@ -82,6 +88,10 @@ _ADVICE = {
         "plan.frames.tile_width or plan.frames.max_frames_per_call, set vlm.images.format to jpeg, "
         "or raise the body limit of the proxy (client_max_body_size in nginx)"
     ),
+    "images_not_supported": (
+        "this model or server accepts no images; name a vision-language model in vlm.model, or "
+        "start the server with its vision part (--mmproj of llama.cpp)"
+    ),
     "too_many_images": (
         "the server accepts fewer images per request; set plan.frames.max_frames_per_call to at "
         "most plan.frames.per_sheet times that number, or raise the server's limit "
@@ -112,6 +122,8 @@ class ServerError:
             return "context_length_exceeded"
         if self.status == 413 or (self.status < 500 and _PAYLOAD.search(said)):
             return "payload_too_large"
+        if _NO_IMAGES.search(said):
+            return "images_not_supported"
         if self.status < 500 and any(pattern.search(said) for pattern in _IMAGE_LIMIT):
             return "too_many_images"
         if self.status < 500 and _CONTENT_FILTER.search(said):

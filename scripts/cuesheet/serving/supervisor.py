@@ -1,7 +1,7 @@
-"""The process that serves a run: its gateway, its model servers, its progress line.
+"""The process that serves a run: gateway, model servers and progress line.
 
-It lives in a session of its own and ends with the run, however that ends: on SIGTERM or SIGINT, and
-when the process that started it is gone. What it started ends with it.
+It runs in a session of its own and ends with the run: on SIGTERM or SIGINT, or when the process
+that started it has ended. The processes that it started end with it.
 """
 
 import asyncio
@@ -30,10 +30,22 @@ from cuesheet.serving.credentials import keys_of
 from cuesheet.serving.dispatcher import Counters, Dispatcher
 from cuesheet.serving.gateway import Gateway
 from cuesheet.serving.gpus import deal_out, visible_gpus
-from cuesheet.serving.launch_command import Launch, check_executable, demo_launch, managed_launch
+from cuesheet.serving.launch_command import (
+    Launch,
+    check_executable,
+    demo_launch,
+    find_python,
+    managed_launch,
+)
 from cuesheet.serving.model_server import ManagedBackend, Replica
 from cuesheet.serving.progress import PROGRESS_FILE, Progress
 from cuesheet.serving.response_cache import ResponseCache
+from cuesheet.serving.server_check import (
+    CheckFailedError,
+    CheckRequest,
+    check_external,
+    check_managed,
+)
 from cuesheet.serving.usage import WRITE_EVERY_S, Usage
 from cuesheet.vlm.gateway_client import SERVER_FAILED
 from demo_vlm import MODEL_ID as DEMO_MODEL
@@ -46,7 +58,7 @@ HTTP_SHUTDOWN_S = 1.0
 
 
 class ServerFile:
-    """server.json: how jobs find the gateway, and what became of it. Readable by its owner only."""
+    """server.json: address and state of the gateway, for jobs. Only its owner can read it."""
 
     def __init__(self, path: Path, parent_pid: int, logs: dict[str, str]) -> None:
         self._path = path
@@ -71,9 +83,19 @@ class ServerFile:
         self._content.update(changes)
         files.write_json(self._path, self._content, mode=0o600)
 
+    def write_failure(self, cause: str) -> None:
+        """Record that the model server failed, and say so on the terminal."""
+        self.write(state="failed", error=cause)
+        _say(f"{SERVER_FAILED}{cause}")
 
-def make_backend(config: dict[str, Any], run_dir: Path, server_file: ServerFile) -> Backend:
-    """Return the model servers of a config, none started yet. Raises CuesheetError."""
+
+def make_backend(
+    config: dict[str, Any], run_dir: Path, on_failed: Callable[[str], None]
+) -> Backend:
+    """Return the model servers of a config, none started yet. Raises CuesheetError.
+
+    `on_failed` is called with the cause if no managed server runs or will be started.
+    """
     serve = config["serve"]
     if serve == "external":
         keys = keys_of(config)
@@ -102,11 +124,6 @@ def make_backend(config: dict[str, Any], run_dir: Path, server_file: ServerFile)
         )
         for (name, path), launch in zip(_logs(config, run_dir).items(), launches, strict=True)
     ]
-
-    def on_failed(cause: str) -> None:
-        server_file.write(state="failed", error=cause)
-        _say(f"{SERVER_FAILED}{cause}")
-
     return ManagedBackend(replicas, model, config["max_restarts"], on_failed)
 
 
@@ -116,7 +133,7 @@ def _managed_launches(config: dict[str, Any]) -> list[Callable[[str], Launch]]:
         settings = {
             **settings,
             "server": "vllm-batch",
-            "python": settings["python"] or sys.executable,
+            "python": find_python(settings) or sys.executable,
         }
     check_executable(settings)
     shares = deal_out(
@@ -138,7 +155,7 @@ def _managed_launches(config: dict[str, Any]) -> list[Callable[[str], Launch]]:
 
 
 def _logs(config: dict[str, Any], run_dir: Path) -> dict[str, Path]:
-    """Log of every replica by its name; none for servers that are not ours."""
+    """Return the log of every replica by name; none for servers that the run does not start."""
     if config["serve"] in ("external", "replay"):
         return {}
     names = [f"replica-{number}" for number in range(config["replicas"])]
@@ -146,7 +163,7 @@ def _logs(config: dict[str, Any], run_dir: Path) -> dict[str, Path]:
 
 
 def _say(text: str) -> None:
-    """Tell the person at the terminal, if there still is one."""
+    """Show a line on the terminal, if there still is one."""
     with contextlib.suppress(OSError, ValueError):
         # Snakemake's logger plugin may show its progress line there.
         erase = "\r\x1b[K" if sys.stderr.isatty() else ""
@@ -165,8 +182,8 @@ def _end_run(server_file: ServerFile, parent_pid: int | None, cause: str) -> Non
 
 async def supervise(config: dict[str, Any], run_dir: Path, parent_pid: int) -> int:
     """Serve until the run ends; return the exit status."""
-    # Thousands of requests may wait here at once; looking at all of them for cycles, which they
-    # do not make, holds up replies.
+    # Thousands of requests may wait here. The cycle collector would delay replies by inspecting
+    # them, and they form no cycles.
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
     stop = asyncio.Event()
@@ -179,7 +196,7 @@ async def supervise(config: dict[str, Any], run_dir: Path, parent_pid: int) -> i
     server_file.write()
     try:
         async with contextlib.AsyncExitStack() as ending:
-            backend = make_backend(config, run_dir, server_file)
+            backend = make_backend(config, run_dir, server_file.write_failure)
             ending.push_async_callback(backend.close)
             about = {"shard": config.get("shard"), "datasets": list(config.get("totals") or {})}
             usage = Usage(run_dir / "usage.json", about, _gpus(config), backend.state)
@@ -197,19 +214,31 @@ async def supervise(config: dict[str, Any], run_dir: Path, parent_pid: int) -> i
                 gateway.snapshot,
                 file=run_dir / PROGRESS_FILE if config.get("progress_to_file") else None,
             )
-            telling = [asyncio.create_task(_tell(progress)), asyncio.create_task(_count(usage))]
+            tasks = [
+                asyncio.create_task(_show_progress(progress)),
+                asyncio.create_task(_record_usage(usage)),
+            ]
             if isinstance(backend, ManagedBackend) and (every_s := progress.every_s()):
-                loading = _tell_loading(backend, min(every_s, LOADING_EVERY_S))
-                telling.append(asyncio.create_task(loading))
+                loading = _show_loading(backend, min(every_s, LOADING_EVERY_S))
+                tasks.append(asyncio.create_task(loading))
             ending.callback(progress.print)
-            for task in telling:
+            for task in tasks:
                 ending.callback(task.cancel)
-            server_file.write(state="ready", url=url, api_key=gateway.api_key)
-            log.info("gateway ready at %s", url)
-            await _until_over(stop, parent_pid)
+            over = asyncio.create_task(_until_over(stop, parent_pid))
+            ending.callback(over.cancel)
+            checking = asyncio.create_task(_check(config, gateway, server_file))
+            await asyncio.wait({checking, over}, return_when=asyncio.FIRST_COMPLETED)
+            if not checking.done():
+                checking.cancel()
+            else:
+                checking.result()
+                server_file.write(state="ready", url=url, api_key=gateway.api_key)
+                log.info("gateway ready at %s", url)
+            await over
     except CuesheetError as error:
         log.error("%s", error)
-        _say(str(error))
+        if not config.get("check"):  # otherwise the run waits for the check and prints the error
+            _say(str(error))
         server_file.write(state="failed", error=str(error))
         return 1
     except Exception as error:
@@ -220,6 +249,38 @@ async def supervise(config: dict[str, Any], run_dir: Path, parent_pid: int) -> i
         server_file.write(state="stopped")
     log.info("stopped")
     return 0
+
+
+async def _check(config: dict[str, Any], gateway: Gateway, server_file: ServerFile) -> None:
+    """Check external servers now, and managed ones before the first request that is not cached.
+
+    A server that does not answer is a warning if the cache may hold the responses of the run.
+    Raises CheckFailedError.
+    """
+    if not config.get("check"):
+        return
+    backend, dispatcher, cache = gateway.backend, gateway.dispatcher, gateway.cache
+    request = CheckRequest(config["model"], **config["check"])
+    if isinstance(backend, ManagedBackend):
+        attempts = config["max_attempts"] + config["max_restarts"]
+        dispatcher.pending_check = functools.partial(
+            check_managed, backend, request, _say, attempts
+        )
+    elif isinstance(backend, ExternalBackend):
+        check = functools.partial(check_external, backend.upstreams, request, _say)
+        root = ""
+        try:
+            reports = await check()
+            root = next((report.root for report in reports if report.root), "")
+            await asyncio.to_thread(cache.write_root, request.model, root)
+        except CheckFailedError as error:
+            may_be_cached = await asyncio.to_thread(cache.may_hold, request.model)
+            if not error.is_temporary or not may_be_cached:
+                raise
+            _say(f"{error}. Until a request is not cached, the run works without it")
+            dispatcher.pending_check = check
+        root = root or await asyncio.to_thread(cache.read_root, request.model)
+        server_file.write(model_root=root)
 
 
 async def _open_gateway(
@@ -243,35 +304,35 @@ async def _open_gateway(
 
 
 async def _until_over(stop: asyncio.Event, parent_pid: int) -> None:
-    """Return on a signal, or when the process that started the run is gone."""
+    """Return on a signal, or when the process that started the run has ended."""
     try:
         parent = psutil.Process(parent_pid)
         parent.create_time()
     except psutil.NoSuchProcess:
-        log.warning("the run (pid %d) was gone before its server was up", parent_pid)
+        log.warning("the run (pid %d) ended before its gateway was ready", parent_pid)
         return
     while not stop.is_set():
         if not parent.is_running() or parent.status() == psutil.STATUS_ZOMBIE:
-            log.warning("the run (pid %d) is gone; stopping", parent_pid)
+            log.warning("the run (pid %d) has ended; stopping", parent_pid)
             return
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), PARENT_POLL_S)
-    log.info("asked to stop")
+    log.info("received a signal to stop")
 
 
-async def _tell(progress: Progress) -> None:
+async def _show_progress(progress: Progress) -> None:
     every_s = progress.every_s()
     if every_s is None:
         return
-    going = True
-    while going:
+    is_shown = True
+    while is_shown:
         await asyncio.sleep(every_s)
-        # Counting files of a network file system takes a while, and the gateway serves here.
-        going = await asyncio.to_thread(progress.print)
+        # In a thread, because counting files of a network file system takes a while.
+        is_shown = await asyncio.to_thread(progress.print)
 
 
-async def _count(usage: Usage) -> None:
-    """Count the seconds, and write them down now and then."""
+async def _record_usage(usage: Usage) -> None:
+    """Count the seconds, and write usage.json every few seconds."""
     for second in itertools.count():
         if second % WRITE_EVERY_S == 0:
             usage.write()
@@ -281,7 +342,7 @@ async def _count(usage: Usage) -> None:
 
 
 def _gpus(config: dict[str, Any]) -> int:
-    """GPUs that the run holds: those that its job was given, else those its servers use."""
+    """Return the number of GPUs of the run: those of its job, otherwise those of its servers."""
     if os.environ.get("CUDA_VISIBLE_DEVICES") is not None:
         return len(visible_gpus()[0])
     if config["serve"] != "managed":
@@ -291,17 +352,17 @@ def _gpus(config: dict[str, Any]) -> int:
     return config["replicas"] * size if visible_gpus()[0] else 0
 
 
-async def _tell_loading(backend: ManagedBackend, every_s: float) -> None:
-    """Say what servers do while calls wait for them; one that is quick is not mentioned."""
-    said: dict[str, tuple[float, str]] = {}
+async def _show_loading(backend: ManagedBackend, every_s: float) -> None:
+    """Show what servers do while requests wait for them, unless they start quickly."""
+    shown: dict[str, tuple[float, str]] = {}
     while True:
         await asyncio.sleep(every_s)
         loading = backend.loading()
         for name, (waited_s, line) in loading.items():
-            before_s, before = said.get(name, (None, ""))
+            before_s, before = shown.get(name, (None, ""))
             if before_s is None:
-                said[name] = waited_s, ""
+                shown[name] = waited_s, ""
             elif line != before or not 0 <= waited_s - before_s < LOADING_EVERY_S:
                 _say(f"{name} starting, {waited_s:.0f} s" + (f": {line}" if line else ""))
-                said[name] = waited_s, line
-        said = {name: about for name, about in said.items() if name in loading}
+                shown[name] = waited_s, line
+        shown = {name: about for name, about in shown.items() if name in loading}

@@ -6,6 +6,7 @@ Requests go through the openai package without its retries, because the dispatch
 import asyncio
 import ipaddress
 import json
+import re
 import ssl
 import time
 import zlib
@@ -39,6 +40,7 @@ LARGEST_ERROR_BYTES = 16 * 1024
 TOO_LARGE = "reply_too_large"
 # Timeout of `/v1/models`, which servers answer without the model.
 LIST_TIMEOUT_S = 10.0
+AZURE_HOSTS = (".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com")
 # A shorter key is a placeholder ("none", "EMPTY") and may be part of any text.
 SHORTEST_SECRET = 8
 
@@ -149,6 +151,16 @@ class Upstream:
         self._base_url = base_url.rstrip("/")
         self._api_key = api_key
         self._client: AsyncOpenAI | None = None
+
+    @property
+    def has_key(self) -> bool:
+        """Whether requests carry an API key."""
+        return bool(self._api_key)
+
+    @property
+    def lists_other_names(self) -> bool:
+        """Whether the server lists the models it offers, but requests name deployments (Azure)."""
+        return (urlsplit(self._base_url).hostname or "").endswith(AZURE_HOSTS)
 
     @property
     def cooling_down(self) -> bool:
@@ -269,8 +281,14 @@ class Upstream:
         The client has no timeout of its own, so its APITimeoutError is a lost connection too.
         """
         cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else error
-        self._failed(refused=isinstance(cause, (httpx2.ConnectError, httpx2.ConnectTimeout)))
+        refused = isinstance(cause, (httpx2.ConnectError, httpx2.ConnectTimeout))
+        self._failed(refused)
         message = self.without_key(f"{type(cause).__name__} {cause}".strip())
+        if refused:
+            reason = re.search(r"\[(.+)\]", message)
+            return TransientError(
+                f"{self.name}: cannot connect ({reason[1] if reason else message})"
+            )
         return TransientError(f"{self.name}: connection lost ({message})")
 
     def _read(self, content: bytes) -> dict[str, Any]:

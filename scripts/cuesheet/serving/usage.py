@@ -1,8 +1,9 @@
-"""What a run's model servers did with their time: `usage.json` in the run's folder.
+"""How the model servers of a run spent their time: `usage.json` in the run's folder.
 
-Written every few seconds, so that a killed run leaves it too. Seconds of wall time, in five parts:
-before the first call that needs a server, loading, busy (by stage, shared out by the calls in
-flight), ready without a call, failed. Times the number of GPUs these are GPU seconds.
+The file is written every few seconds, so a killed run leaves it too. It has seconds of wall time
+in five parts: before the first request that needs a server, loading, busy (by stage, in proportion
+to the requests in flight), ready without a request, and failed. Multiplied by the number of GPUs,
+these are GPU seconds.
 """
 
 import os
@@ -22,7 +23,7 @@ _PARTS = {"idle": "unused", "starting": "loading", "ready": "idle", "failed": "f
 
 
 def job_id(environment: Mapping[str, str] = os.environ) -> str | None:
-    """The cluster's name for the job that this process belongs to."""
+    """Return the cluster's id of the job that this process belongs to; None outside of a job."""
     return next((environment[name] for name in JOB_VARIABLES if environment.get(name)), None)
 
 
@@ -45,34 +46,34 @@ class Usage:
         self._seconds: Counter[str] = Counter()
         self._by_stage: Counter[str] = Counter()
         self._calls: Counter[str] = Counter()
-        self._flying: Counter[str] = Counter()
+        self._in_flight: Counter[str] = Counter()
         self._began = time.time()
         self._first_call: float | None = None
         self._last = clock()
         self._recent: deque[tuple[float, int]] = deque([(self._last, 0)])
 
     def enter(self, stage: str) -> None:
-        """A call of `stage` goes out to a model server."""
+        """Count a request of `stage` that is sent to a model server."""
         self.tick()
         if self._first_call is None:
             self._first_call = time.time()
-        self._flying[stage] += 1
+        self._in_flight[stage] += 1
 
     def leave(self, stage: str) -> None:
-        """It is over."""
+        """Count a request of `stage` that has ended."""
         self.tick()
-        self._flying[stage] -= 1
+        self._in_flight[stage] -= 1
         self._calls[stage] += 1
 
     def tick(self) -> None:
-        """Add the time since the last tick to where it belongs."""
+        """Add the time since the last tick to the part it belongs to."""
         now = self._clock()
         passed, self._last = now - self._last, now
-        flying = self._flying.total()
-        if flying:
+        in_flight = self._in_flight.total()
+        if in_flight:
             self._seconds["busy"] += passed
-            for stage, count in self._flying.items():
-                self._by_stage[stage] += passed * count / flying
+            for stage, count in self._in_flight.items():
+                self._by_stage[stage] += passed * count / in_flight
         else:
             self._seconds[_PARTS.get(self._server(), "unused")] += passed
 

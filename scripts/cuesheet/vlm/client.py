@@ -38,7 +38,7 @@ SHOWN_REPLY_CHARS = 4000
 # Maximum length of an invalid reply in the record of its call.
 RECORDED_REPLY_CHARS = 500
 _CONTEXT_WORDS = re.compile(
-    r"context.?(?:length|window|size)|max(?:imum)?.model.len|prompt.is.too.long|longer.than.the",
+    r"context.?(?:length|window|size|limit)|max(?:imum)?.model.len|prompt.is.too.long|longer.than.the",
     re.IGNORECASE,
 )
 _LIMIT = re.compile(
@@ -94,12 +94,15 @@ Media = Image | Clip
 
 @dataclass(frozen=True)
 class VlmSettings:
-    """What determines a response besides the messages; `model` None means the served one."""
+    """What determines a response besides the messages.
+
+    `model` None means the served one. Any other parameter that is None is not sent.
+    """
 
     model: str | None = None
-    temperature: float = 0.2
-    top_p: float = 1.0
-    max_tokens: int = 1024
+    temperature: float | None = 0.2
+    top_p: float | None = 1.0
+    max_tokens: int | None = 1024
     seed: int | None = 0
     reasoning_effort: str | None = None
     chat_template_kwargs: Mapping[str, Any] | None = None
@@ -368,6 +371,7 @@ class Vlm:
             "model_server_failed": "the model server failed",
             "unauthorized": "the run's gateway rejected the key in server.json; restart the run",
             "gave_up": "no attempt succeeded",
+            "check_failed": "the check of the model server failed",
         }.get(str(code))
         if advice is None and status in (401, 403):
             advice = "the server rejected the API key; check vlm.api_key_env or vlm.api_key_file"

@@ -177,9 +177,9 @@ class CoordinateCheck:
         )
 
 
-def unknown_family_notice(model: str, configured: str) -> str | None:
+def unknown_family_notice(model: str, configured: str, root: str = "") -> str | None:
     """Return a notice if the convention of `model` can only be assumed, else None."""
-    if configured != "auto" or family_convention(model) is not None:
+    if configured != "auto" or family_convention(root) or family_convention(model):
         return None
     return (
         f"the coordinate convention of the model {model} is unknown; pixels are assumed. If boxes "
@@ -188,11 +188,23 @@ def unknown_family_notice(model: str, configured: str) -> str | None:
     )
 
 
-def convention_of(model: str, configured: str) -> Convention:
-    """Return the convention of `model`, unless one is configured; pixels for unknown families."""
+def convention_of(model: str, configured: str, root: str = "") -> Convention:
+    """Return the convention of `model`, unless one is configured; pixels for unknown families.
+
+    `root`: the model behind a served name, as its server lists it.
+    """
+    return explain_convention(model, configured, root)[0]
+
+
+def explain_convention(model: str, configured: str, root: str = "") -> tuple[Convention, str]:
+    """Return the convention of `model`, and why it is assumed."""
     if configured != "auto":
-        return configured
-    return family_convention(model) or "pixels"
+        return configured, "vlm.coordinates"
+    named = [(family, (family, convention)) for family, convention in _FAMILIES]
+    for name, where in ((root, f"the server's model {root}"), (model, f"the model name {model}")):
+        if found := family_of(name, named):
+            return found[1], f"{where} is of the family {found[0]}"
+    return "pixels", f"the family of {model} is unknown, so this is a guess; see vlm.coordinates"
 
 
 def family_convention(model: str) -> Convention | None:
@@ -206,6 +218,8 @@ def family_convention(model: str) -> Convention | None:
 
 def family_of(model: str, table: Iterable[tuple[str, Value]]) -> Value | None:
     """Return the value of the first family in `table` that a model's name or folder names."""
+    if not model:
+        return None
     rows = list(table)
     for name in (*_names(model), _architecture(model)):
         squeezed = re.sub(r"[^a-z0-9]", "", name.lower())

@@ -33,11 +33,15 @@ class GatewayGoneError(SurroundingsError):
 
 @dataclass(frozen=True)
 class GatewayClient:
-    """The URL of the gateway, and the run's own key."""
+    """The URL of the gateway, and the run's own key.
+
+    `model_root`: the model behind the served name, as the server lists it; "" if it does not.
+    """
 
     url: str
     api_key: str
     server_file: Path
+    model_root: str = ""
     _threads: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(MAX_THREADS, "gateway"), repr=False
     )
@@ -95,7 +99,8 @@ async def wait_until_ready(server_file: Path | str, wait_s: float = 120.0) -> Ga
     while True:
         state = _read_state(path)
         if state["state"] == "ready":
-            return GatewayClient(state["url"], state["api_key"], path)
+            root = state.get("model_root") or ""
+            return GatewayClient(state["url"], state["api_key"], path, root)
         if state["state"] == "failed":
             raise SurroundingsError(
                 f"the run's model server failed: {state.get('error')}\n{log_tails(state)}".rstrip()

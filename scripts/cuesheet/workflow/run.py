@@ -368,7 +368,7 @@ class Run:
     @property
     def model(self) -> str:
         """Name of the model, as its server lists it."""
-        return self.config.vlm.model or DEMO_MODEL
+        return served_model(self.config)
 
     @property
     def model_settings(self) -> dict[str, Any]:
@@ -436,37 +436,21 @@ class Run:
             return None
         return str(Path(self.config.vlm.cache_dir) / "media")
 
-    @property
-    def coordinates_notice(self) -> str | None:
-        """Return a notice if answers have coordinates in a convention that is only assumed."""
+    def coordinates_notice(self, root: str = "") -> str | None:
+        """Return a notice if answers have coordinates in a convention that is only assumed.
+
+        Args:
+            root: the model behind the served name, as the server lists it, or "".
+        """
         config = self.config
         if not config.vqa.enabled or not {"bbox", "keypoint"} & set(config.vqa.types):
             return None
-        return unknown_family_notice(self.model, config.vlm.coordinates)
+        return unknown_family_notice(self.model, config.vlm.coordinates, root)
 
     def server_settings(self) -> dict[str, Any]:
         """Return what the supervisor needs to know."""
-        vlm = self.config.vlm
-        names = (
-            "serve",
-            "base_urls",
-            "api_key_env",
-            "api_key_file",
-            "concurrency",
-            "timeout_s",
-            "max_attempts",
-            "max_restarts",
-            "ready_timeout_s",
-            "replicas",
-            "cache_dir",
-            "structured_output",
-        )
         return {
-            **{name: getattr(vlm, name) for name in names},
-            "model": self.model,
-            "budget": vlm.budget.model_dump(),
-            "price": vlm.price.model_dump(),
-            "managed": {**vlm.managed.model_dump(), "command": vlm.managed.words()},
+            **vlm_settings(self.config),
             "shared_folder": self.shared_folder,
             "shard": self.shard,
             "results_dir": str(self.results_root),
@@ -483,3 +467,34 @@ class Run:
             }
             for name, dataset in self.datasets.items()
         }
+
+
+def served_model(config: Config) -> str:
+    """Return the name of the model, as its server lists it."""
+    return config.vlm.model or DEMO_MODEL
+
+
+def vlm_settings(config: Config) -> dict[str, Any]:
+    """Return the settings of the model servers and the gateway."""
+    vlm = config.vlm
+    names = (
+        "serve",
+        "base_urls",
+        "api_key_env",
+        "api_key_file",
+        "concurrency",
+        "timeout_s",
+        "max_attempts",
+        "max_restarts",
+        "ready_timeout_s",
+        "replicas",
+        "cache_dir",
+        "structured_output",
+    )
+    return {
+        **{name: getattr(vlm, name) for name in names},
+        "model": served_model(config),
+        "budget": vlm.budget.model_dump(),
+        "price": vlm.price.model_dump(),
+        "managed": {**vlm.managed.model_dump(), "command": vlm.managed.words()},
+    }

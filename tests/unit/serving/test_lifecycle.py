@@ -472,7 +472,7 @@ def test_the_demo_command_never_shows_its_key(tmp_path):
 
 def test_folders_of_ended_runs_do_not_pile_up(tmp_path):
     runs = tmp_path / "runs"
-    for number in range(lifecycle._KEPT_RUNS + 5):
+    for number in range(lifecycle._MAX_RUN_FOLDERS + 5):
         folder = runs / f"20200101-0000{number:02d}-1-a"
         folder.mkdir(parents=True)
         state = {"state": "ready" if number in (1, 2) else "stopped"}
@@ -482,7 +482,7 @@ def test_folders_of_ended_runs_do_not_pile_up(tmp_path):
     started = lifecycle.start(settings(tmp_path), runs)
     lifecycle.stop(started)
     left = sorted(folder.name for folder in runs.iterdir())
-    assert len(left) == lifecycle._KEPT_RUNS + 1
+    assert len(left) == lifecycle._MAX_RUN_FOLDERS + 1
     assert started.parent.name in left
     assert left[0] == "20200101-000001-1-a"  # as far as its file says, it still runs
     assert "20200101-000002-1-a" not in left

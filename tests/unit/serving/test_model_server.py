@@ -21,7 +21,7 @@ from cuesheet.errors import CuesheetError
 from cuesheet.serving import log_diagnosis, process_guard
 from cuesheet.serving.backends import BackendFailedError
 from cuesheet.serving.gpus import deal_out, visible_gpus
-from cuesheet.serving.launch_command import check_executable, managed_launch
+from cuesheet.serving.launch_command import check_executable, find_python, managed_launch
 from cuesheet.serving.model_server import ManagedBackend, Replica
 
 FAKE = """
@@ -114,6 +114,17 @@ def test_a_server_in_an_environment_of_its_own_gets_its_python_and_its_path():
     assert environment["CUDA_VISIBLE_DEVICES"] == "5"
 
 
+def test_auto_is_the_environment_of_make_vllm_env_if_it_exists(tmp_path):
+    python = tmp_path / ".venv-vllm-gpu" / "bin" / "python"
+    assert find_python(settings(), [tmp_path]) is None
+    python.parent.mkdir(parents=True)
+    python.touch()
+    assert find_python(settings(), [tmp_path]) == str(python)
+    assert find_python(settings(python=None), [tmp_path]) is None
+    assert find_python(settings(server="transformers"), [tmp_path]) is None
+    assert find_python(settings(python="/opt/v/bin/python"), [tmp_path]) == "/opt/v/bin/python"
+
+
 def test_transformers_is_asked_for_the_form_in_words():
     made = managed_launch(settings(server="transformers"), "m", None, None)("r")
     assert made.argv[:3] == ["transformers", "serve", "m"]
@@ -165,7 +176,7 @@ def test_gpus_of_the_environment_are_dealt_out_in_order():
 
 
 def test_too_few_gpus_are_an_error_that_says_what_is_there_and_what_to_do():
-    with pytest.raises(CuesheetError, match=r"2 replicas of 2 need 4, there are 3 \(0, 1, 2\)"):
+    with pytest.raises(CuesheetError, match=r"2 replicas of 2 need 4, but there are 3 \(0, 1, 2\)"):
         deal_out("auto", 2, None, 2, {"CUDA_VISIBLE_DEVICES": "0,1,2"})
     with pytest.raises(CuesheetError, match=r"set vlm\.replicas to 1"):
         deal_out(["0", "1"], 2, None, 2)
@@ -184,7 +195,7 @@ def test_without_a_gpu_it_is_left_to_the_server_unless_more_than_one_is_needed(t
     environment = {"PATH": str(tmp_path)}
     assert deal_out("auto", 2, None, 1, environment) == [None, None]
     assert deal_out("leave", 1, None, 4, environment) == [None]
-    with pytest.raises(CuesheetError, match="there are none"):
+    with pytest.raises(CuesheetError, match="but there are none"):
         deal_out("auto", 1, None, 2, environment)
 
 

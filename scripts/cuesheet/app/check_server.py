@@ -1,0 +1,171 @@
+"""Check the model server that a configuration names, and print what was found.
+
+CONFIG is a YAML file with the settings of the workflow (default: config/config.yaml). A managed
+server is started for the check and stopped afterwards.
+"""
+
+import argparse
+import asyncio
+import logging
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cuesheet.config.load import load_config
+from cuesheet.config.models import Config
+from cuesheet.errors import CuesheetError
+from cuesheet.serving.backends import BackendFailedError, ExternalBackend
+from cuesheet.serving.server_check import (
+    CheckFailedError,
+    CheckRequest,
+    ServerReport,
+    check_managed,
+    check_upstream,
+)
+from cuesheet.serving.supervisor import make_backend
+from cuesheet.serving.upstream import Upstream
+from cuesheet.vlm.coordinates import explain_convention
+from cuesheet.workflow.request_images import largest_image_count
+from cuesheet.workflow.run import served_model, vlm_settings
+
+DEFAULT_CONFIG = Path("config/config.yaml")
+_SHOWN_MODELS = 5
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command and return its exit status; 1 if a server cannot be used."""
+    parser = argparse.ArgumentParser(
+        prog="cuesheet check-server",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "config",
+        type=Path,
+        nargs="?",
+        metavar="CONFIG",
+        help=f"configuration file (default: {DEFAULT_CONFIG})",
+    )
+    options = parser.parse_args(arguments)
+    logging.getLogger("cuesheet").addHandler(logging.NullHandler())  # findings are enough
+    try:
+        config = _read(options.config)
+        if config.vlm.serve == "replay":
+            print("vlm.serve is replay, which needs no server; there is nothing to check")
+            return 0
+        return asyncio.run(check(config, print))
+    except CuesheetError as error:
+        print(f"ERROR: {error}", file=sys.stderr)
+        return 1
+
+
+def _read(path: Path | None) -> Config:
+    """Return the configuration; the defaults if no file is named and there is none."""
+    if path is None and not DEFAULT_CONFIG.exists():
+        return load_config({})
+    path = path or DEFAULT_CONFIG
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise CuesheetError(f"{path} cannot be read: {error}") from error
+    if values is not None and not isinstance(values, Mapping):
+        raise CuesheetError(f"{path} has no settings; expected lines such as `dataset: FOLDER`")
+    return load_config(values)
+
+
+async def check(config: Config, show: Callable[[str], None]) -> int:
+    """Check all servers of a configuration and show the findings; 1 if one cannot be used."""
+    count = largest_image_count(config)
+    request = CheckRequest(
+        served_model(config),
+        count.images,
+        count.setting,
+        count.units_per_image,
+        config.vlm.sampling.model_dump(exclude_none=True),
+    )
+    with tempfile.TemporaryDirectory(prefix="cuesheet-check-") as folder:
+        settings = vlm_settings(config)
+        backend = make_backend(settings, Path(folder), lambda cause: None)
+        try:
+            if isinstance(backend, ExternalBackend):
+                checks = [
+                    await _show_external(upstream, request, config, show)
+                    for upstream in backend.upstreams
+                ]
+                return 0 if all(checks) else 1
+            attempts = config.vlm.max_attempts
+            report = await check_managed(backend, request, lambda text: None, attempts)
+            _show(report, request, config, f"{request.images} per request are accepted", show)
+            return 0
+        except BackendFailedError as error:
+            raise CuesheetError(str(error)) from None
+        finally:
+            await backend.close()
+
+
+async def _show_external(
+    upstream: Upstream, request: CheckRequest, config: Config, show: Callable[[str], None]
+) -> bool:
+    """Check one server, with one image if it rejects as many as the run may send."""
+    images = f"{request.images} per request are accepted, as many as this configuration sends"
+    try:
+        try:
+            report = await check_upstream(upstream, request, lambda text: None)
+        except CheckFailedError as error:
+            if error.error is None or error.error.kind != "too_many_images":
+                raise
+            images = str(error)
+            report = await check_upstream(upstream, replace(request, images=1), lambda text: None)
+    except CheckFailedError as error:
+        show(upstream.name)
+        show(f"  ERROR: {error}")
+        return False
+    _show(report, request, config, images, show)
+    return True
+
+
+def _show(
+    report: ServerReport,
+    request: CheckRequest,
+    config: Config,
+    images: str,
+    show: Callable[[str], None],
+) -> None:
+    for name, text in findings(report, request, config, images).items():
+        show(f"  {name + ':':<20}{text}" if name else text)
+
+
+def findings(
+    report: ServerReport, request: CheckRequest, config: Config, images: str
+) -> dict[str, Any]:
+    """Return the findings by name, in the order in which they are shown."""
+    listed = ", ".join(report.models[:_SHOWN_MODELS]) or "none"
+    more = len(report.models) - _SHOWN_MODELS
+    in_prompt = any("schema" in change for change in report.adjustments)
+    structured = "in the prompt" if in_prompt else "response_format is accepted"
+    if report.reply_error:
+        structured += f"; the reply was not of the requested form: {report.reply_error}"
+    changes = [change for change in report.adjustments if "schema" not in change]
+    convention, reason = explain_convention(
+        request.model, config.vlm.coordinates, report.root or ""
+    )
+    return {
+        "": report.server,
+        "model": request.model + (f" ({report.root})" if report.root else ""),
+        "listed models": listed + (f" and {more} more" if more > 0 else ""),
+        "structured output": structured,
+        "answers": f"in {report.answer_field or 'no field'}",
+        "images": images,
+        "parameters": "; ".join(changes) or "all are accepted",
+        "coordinates": f"{convention}: {reason}",
+        "latency": f"{report.latency_s:.2f} s for a small request",
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,337 @@
+"""Check of a model server: the model list, and one small request like those of the run.
+
+The request has as many images as the run will send at most, a reply schema, and the run's own
+sampling parameters. What the server rejects is therefore known before the work starts, and
+parameters that it rejects are omitted from then on. The name of the request's schema, CHECK_NAME,
+tells it from the requests of jobs.
+"""
+
+import asyncio
+import base64
+import contextlib
+import functools
+import io
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from cuesheet.errors import CuesheetError
+from cuesheet.serving.backends import Backend
+from cuesheet.serving.dispatcher import Counters, Dispatcher, Outcome
+from cuesheet.serving.server_errors import ServerError
+from cuesheet.serving.upstream import CallFailedError, ListedModel, TransientError, Upstream
+from cuesheet.text import did_you_mean
+from cuesheet.vlm.parsing import UnusableReplyError, message_text, parse_reply
+from cuesheet.vlm.structured_output import response_format
+
+IMAGE_EDGE_PX = 64  # the processors of some models reject smaller images
+ATTEMPTS = 3
+PAUSE_S = 0.5
+_SHOWN_MODELS = 8
+
+
+class ServerCheck(BaseModel):
+    """The reply to the request of the check."""
+
+    color: Literal["red", "green", "blue", "other"]
+
+
+CHECK_NAME = ServerCheck.__name__
+
+
+class CheckFailedError(CuesheetError):
+    """The server cannot do the work of the run.
+
+    `is_temporary`: it may be able to later, because it did not answer or its quota is exhausted.
+    `error`: what the server reported, if it did.
+    """
+
+    def __init__(
+        self, message: str, *, is_temporary: bool = False, error: ServerError | None = None
+    ) -> None:
+        super().__init__(message)
+        self.is_temporary = is_temporary
+        self.error = error
+
+
+@dataclass(frozen=True)
+class CheckRequest:
+    """What the run will send: at most `images` per request, and its sampling parameters.
+
+    `images_setting` is the setting that determines the number of images.
+    """
+
+    model: str
+    images: int = 1
+    images_setting: str = "plan.frames.max_frames_per_call"
+    units_per_image: float = 20  # value of that setting per image
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+
+    def body(self) -> dict[str, Any]:
+        """Return the chat request."""
+        url = f"data:image/jpeg;base64,{base64.b64encode(red_square()).decode('ascii')}"
+        content: list[dict[str, Any]] = [
+            {"type": "image_url", "image_url": {"url": url}} for _ in range(self.images)
+        ]
+        question = "Which color is this image? Answer with one JSON object such as "
+        content.append({"type": "text", "text": question + '{"color": "other"}.'})
+        return {
+            "model": self.model,
+            "messages": [
+                {"role": "system", "content": "You describe images."},
+                {"role": "user", "content": content},
+            ],
+            "response_format": response_format(ServerCheck),
+            **{name: value for name, value in self.sampling.items() if value is not None},
+        }
+
+
+@dataclass
+class ServerReport:
+    """What the check found. `root`: the model behind the served name, or empty."""
+
+    server: str
+    models: list[str]
+    root: str = ""
+    latency_s: float = 0.0
+    adjustments: list[str] = field(default_factory=list)
+    answer_field: str = "content"
+    reply_error: str = ""
+
+    @property
+    def notices(self) -> list[str]:
+        """What a person should know although the run can start."""
+        if not self.reply_error:
+            return []
+        return [
+            f"{self.server}: the reply to the check is not of the requested form "
+            f"({self.reply_error}). Replies may be invalid; another model may be needed"
+        ]
+
+
+@functools.cache
+def red_square() -> bytes:
+    """Return a small red JPEG image."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.new("RGB", (IMAGE_EDGE_PX, IMAGE_EDGE_PX), (220, 30, 30)).save(file, "JPEG")
+    return file.getvalue()
+
+
+async def check_upstream(
+    upstream: Upstream, request: CheckRequest, notify: Callable[[str], None]
+) -> ServerReport:
+    """Check one server and return what was found.
+
+    Parameters that the server rejects are recorded in `upstream.adjustments`. `notify` shows a line
+    on the terminal. Raises CheckFailedError.
+    """
+    listed = await _list_models(upstream)
+    entry = _find_model(upstream, listed, request.model)
+    report = ServerReport(upstream.name, [one.id for one in listed], entry.root if entry else "")
+    try:
+        async with asyncio.timeout(upstream.timeout_s):
+            await _send(_OneServer(upstream), upstream, request, report, notify, ATTEMPTS)
+    except TimeoutError:
+        raise CheckFailedError(
+            f"{upstream.name} did not reply to a small request within {upstream.timeout_s:g} s "
+            "(vlm.timeout_s)",
+            is_temporary=True,
+        ) from None
+    return report
+
+
+async def check_external(
+    upstreams: Sequence[Upstream], request: CheckRequest, notify: Callable[[str], None]
+) -> list[ServerReport]:
+    """Check all servers at the same time; return the reports of those that answer.
+
+    A server that does not answer is a notice as long as another one does. Raises CheckFailedError.
+    """
+    results = await asyncio.gather(
+        *(check_upstream(upstream, request, notify) for upstream in upstreams),
+        return_exceptions=True,
+    )
+    failures = [result for result in results if isinstance(result, BaseException)]
+    lasting = [one for one in failures if not getattr(one, "is_temporary", False)]
+    if lasting or len(failures) == len(results):
+        raise (lasting or failures)[0]
+    for failure in failures:
+        notify(f"{failure}. The other servers are used")
+    reports = [result for result in results if isinstance(result, ServerReport)]
+    for report in reports:
+        for notice in report.notices:
+            notify(notice)
+    return reports
+
+
+async def check_managed(
+    backend: Backend, request: CheckRequest, notify: Callable[[str], None], attempts: int
+) -> ServerReport:
+    """Check a server that the run starts, once it is ready. Raises CheckFailedError.
+
+    Raises BackendFailedError if the server does not start.
+    """
+    upstream = await backend.pick("")
+    report = ServerReport(upstream.name, await backend.models())
+    await _send(backend, upstream, request, report, notify, attempts)
+    for notice in report.notices:
+        notify(notice)
+    return report
+
+
+async def _send(
+    backend: Backend,
+    upstream: Upstream,
+    request: CheckRequest,
+    report: ServerReport,
+    notify: Callable[[str], None],
+    attempts: int,
+) -> None:
+    """Send the request of the check and fill in the report."""
+    dispatcher = Dispatcher(
+        backend, 1, attempts, Counters(), notify=notify, on_fatal=lambda cause: None
+    )
+    begun = time.monotonic()
+    try:
+        outcome = await dispatcher.complete(request.body(), "", "check")
+    except CallFailedError as error:
+        raise _explain(upstream, request, bool(report.models), error) from None
+    report.latency_s = time.monotonic() - begun
+    _read_reply(report, outcome)
+    if not report.reply_error or upstream.adjustments.schema_in_prompt:
+        return
+    # Some servers accept response_format and ignore it (Anthropic's compatible endpoint).
+    before, error = upstream.adjustments, report.reply_error
+    upstream.adjustments = replace(before, schema_in_prompt=True)
+    with contextlib.suppress(CallFailedError):
+        _read_reply(report, await dispatcher.complete(request.body(), "", "check"))
+    if report.reply_error:
+        upstream.adjustments, report.reply_error = before, error
+    else:
+        notify(f"{upstream.name} ignores response_format; the reply schema is sent in the prompt")
+
+
+def _read_reply(report: ServerReport, outcome: Outcome) -> None:
+    report.adjustments = outcome.adjustments
+    text, report.answer_field = message_text(outcome.reply["choices"][0]["message"])
+    try:
+        parse_reply(text, ServerCheck)
+        report.reply_error = ""
+    except UnusableReplyError as error:
+        report.reply_error = str(error)
+
+
+async def _list_models(upstream: Upstream) -> list[ListedModel]:
+    """Return the listed models; none if the server has no list."""
+    try:
+        try:
+            return await upstream.list_models()
+        except TransientError:
+            await asyncio.sleep(PAUSE_S)
+            return await upstream.list_models()
+    except TransientError as error:
+        if error.rate_limited:
+            return []
+        raise CheckFailedError(
+            f"the model server does not answer: {error}. Start it, or check vlm.base_urls",
+            is_temporary=True,
+        ) from None
+    except CallFailedError as error:
+        if error.status in (401, 403):
+            raise CheckFailedError(_key_message(upstream, error), error=error.error) from None
+        if error.kind == "quota_exhausted":
+            raise CheckFailedError(f"{upstream.name}: {error}", is_temporary=True) from None
+        return []  # some servers have no list; the request will tell
+
+
+def _key_message(upstream: Upstream, error: CallFailedError) -> str:
+    if upstream.has_key:
+        advice = "rejected the API key; check vlm.api_key_env or vlm.api_key_file"
+    else:
+        advice = "needs an API key, but none is set; name its place in vlm.api_key_env"
+    return f"{upstream.name} {advice}: {error.status} {error.message}"
+
+
+def _find_model(
+    upstream: Upstream, listed: Sequence[ListedModel], model: str
+) -> ListedModel | None:
+    """Return the entry of the model. Raises CheckFailedError if the server lists only others."""
+    if not listed or upstream.lists_other_names:
+        return None
+    for entry in listed:
+        if is_listed_as(model, entry.id):
+            return entry
+    names = [entry.id for entry in listed]
+    near = did_you_mean(model, names)
+    shown = ", ".join(names[:_SHOWN_MODELS]) + (", ..." if len(names) > _SHOWN_MODELS else "")
+    hint = f"did you mean {near}? " if near else ""
+    raise CheckFailedError(
+        f"{upstream.name} does not list the model {model}: {hint}It lists {shown}. Correct "
+        "vlm.model; if the server knows the model although it does not list it, set vlm.check to "
+        "false"
+    )
+
+
+def is_listed_as(model: str, listed: str) -> bool:
+    """Tell whether a server that lists `listed` serves `model`.
+
+    Gemini lists `models/NAME`, Ollama adds the tag `:latest`, routers (Hugging Face, OpenRouter)
+    accept a provider or variant after a colon, and LiteLLM lists wildcards such as `openai/*`.
+    """
+    name, entry = model.lower(), listed.lower()
+    if name == entry or entry == f"models/{name}" or name == f"models/{entry}":
+        return True
+    if entry.endswith("*"):
+        return name.startswith(entry[:-1])
+    return entry == f"{name}:latest" or name.rpartition(":")[0] == entry
+
+
+def _explain(
+    upstream: Upstream, request: CheckRequest, has_list: bool, error: CallFailedError
+) -> CheckFailedError:
+    """Return what a person can do about the request that the server rejected."""
+    said = f"{error.status} {error.message}"
+    found = error.error
+    if found is not None and found.kind == "too_many_images":
+        return CheckFailedError(_image_message(upstream, request, found), error=found)
+    if error.kind in ("gave_up", "quota_exhausted"):
+        return CheckFailedError(f"{upstream.name}: {error.message}", is_temporary=True, error=found)
+    if error.status in (401, 403):
+        return CheckFailedError(_key_message(upstream, error), error=found)
+    if error.status == 404 and not has_list:
+        return CheckFailedError(
+            f"{upstream.name} does not know the model {request.model} or the address; check "
+            f"vlm.model and vlm.base_urls (which usually end in /v1): {said}",
+            error=found,
+        )
+    if found is not None and found.kind == "context_length_exceeded":
+        said = f"{said.rstrip('.')}: {found.advice}"
+    return CheckFailedError(f"{upstream.name} rejected a small request: {said}", error=found)
+
+
+def _image_message(upstream: Upstream, request: CheckRequest, found: ServerError) -> str:
+    limit = found.max_images
+    if limit is None or limit >= request.images:
+        allowed, value = "fewer", "less"
+    else:
+        allowed, value = f"at most {limit}", f"{int(limit * request.units_per_image)}"
+    return (
+        f"{upstream.name} accepts {allowed} images per request, but this run sends up to "
+        f"{request.images}. Set {request.images_setting} to {value}, or raise the server's limit "
+        f"(--limit-mm-per-prompt of vLLM): {found.status} {found.message}"
+    )
+
+
+class _OneServer(Backend):
+    """A backend of one given server."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+
+    async def pick(self, group: str) -> Upstream:
+        return self._upstream

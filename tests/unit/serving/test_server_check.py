@@ -1,0 +1,201 @@
+"""The check of a model server: what it finds out, and what it says if the server cannot be used."""
+
+import asyncio
+import json
+import socket
+
+import pytest
+from aiohttp import web
+from chat_server import KEY, completion, refusal, serving
+from dialects import plain
+from gateway_setup import chat, gateway_before
+
+from cuesheet.serving.backends import ExternalBackend
+from cuesheet.serving.server_check import (
+    CHECK_NAME,
+    CheckFailedError,
+    CheckRequest,
+    check_external,
+    is_listed_as,
+)
+
+REQUEST = CheckRequest("test-model", sampling={"temperature": 0.2, "max_tokens": 64})
+
+
+def free_url() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}/v1"
+
+
+async def failure(*urls: str, key: str | None = KEY, request: CheckRequest = REQUEST):
+    backend = ExternalBackend(dict.fromkeys(urls, key), request.model, 5.0)
+    try:
+        with pytest.raises(CheckFailedError) as caught:
+            await check_external(backend.upstreams, request, lambda text: None)
+        return caught.value
+    finally:
+        await backend.close()
+
+
+async def test_one_request_with_images_a_schema_and_the_sampling_of_the_run_is_sent():
+    async with serving(lambda body, n: plain(body)) as server:
+        backend = ExternalBackend({server.url: KEY}, "test-model", 5.0)
+        request = CheckRequest("test-model", images=3, sampling={"seed": 7, "top_p": None})
+        (report,) = await check_external(backend.upstreams, request, lambda text: None)
+        await backend.close()
+    assert report.models == ["test-model"]
+    assert report.latency_s > 0
+    (body,) = server.bodies
+    assert body["response_format"]["json_schema"]["name"] == CHECK_NAME
+    assert body["seed"] == 7
+    assert "top_p" not in body
+    parts = [part["type"] for part in body["messages"][-1]["content"]]
+    assert parts == ["image_url"] * 3 + ["text"]
+    assert len(json.dumps(body)) < 8000
+
+
+async def test_a_dead_server_is_temporary_and_named():
+    url = free_url()
+    found = await failure(url)
+    assert found.is_temporary
+    assert "does not answer" in str(found)
+    assert url.removeprefix("http://").removesuffix("/v1") in str(found)
+    assert "vlm.base_urls" in str(found)
+
+
+async def test_a_wrong_key_names_the_setting_and_is_not_shown():
+    async with serving(lambda body, n: plain(body)) as server:
+        found = await failure(server.url, key="wrong-key-123456")
+    assert not found.is_temporary
+    assert "rejected the API key; check vlm.api_key_env" in str(found)
+    assert "wrong-key-123456" not in str(found)
+
+
+async def test_a_missing_key_is_said_to_be_missing():
+    async with serving(lambda body, n: plain(body)) as server:
+        found = await failure(server.url, key=None)
+    assert "needs an API key, but none is set" in str(found)
+
+
+async def test_a_model_that_is_not_listed_is_named_with_the_nearest_and_nothing_is_sent():
+    async with serving(lambda body, n: plain(body), model="Qwen/Qwen3-VL-8B-Instruct") as server:
+        found = await failure(server.url, request=CheckRequest("Qwen/Qwen3-VL-8B-Instuct"))
+    assert "does not list the model Qwen/Qwen3-VL-8B-Instuct" in str(found)
+    assert "did you mean Qwen/Qwen3-VL-8B-Instruct?" in str(found)
+    assert "vlm.check" in str(found)
+    assert server.bodies == []
+
+
+@pytest.mark.parametrize(
+    ("model", "listed", "expected"),
+    [
+        ("gemini-2.5-flash", "models/gemini-2.5-flash", True),
+        ("qwen2.5vl", "qwen2.5vl:latest", True),
+        ("qwen2.5vl:7b", "qwen2.5vl:latest", False),
+        ("Qwen/Qwen2.5-VL-72B-Instruct:fastest", "Qwen/Qwen2.5-VL-72B-Instruct", True),
+        ("openai/gpt-5", "openai/*", True),
+        ("gpt-5", "openai/*", False),
+        ("gpt-5", "gpt-5-mini", False),
+    ],
+)
+def test_names_under_which_servers_list_a_model(model, listed, expected):
+    assert is_listed_as(model, listed) is expected
+
+
+async def test_an_image_limit_names_the_setting_and_its_value():
+    def one_image(body, number):
+        return refusal(400, "At most 1 image(s) may be provided in one prompt.")
+
+    async with serving(one_image) as server:
+        request = CheckRequest("test-model", images=3, units_per_image=20)
+        found = await failure(server.url, request=request)
+    assert "accepts at most 1 images per request, but this run sends up to 3" in str(found)
+    assert "Set plan.frames.max_frames_per_call to 20" in str(found)
+
+
+async def test_a_model_without_vision_says_so_at_once():
+    def text_only(body, number):
+        return refusal(500, "image input is not supported - hint: provide the mmproj")
+
+    async with serving(text_only) as server:
+        found = await failure(server.url)
+        assert server.calls == 1
+    assert "this model or server accepts no images" in str(found)
+
+
+async def test_an_exhausted_quota_is_temporary_and_is_not_retried():
+    async with serving(
+        lambda body, n: web.json_response(
+            {"error": {"message": "no credits", "code": "insufficient_quota"}}, status=429
+        )
+    ) as server:
+        found = await failure(server.url)
+        assert server.calls == 1
+    assert found.is_temporary
+    assert "quota or credit of this account is exhausted" in str(found)
+
+
+async def test_one_of_two_servers_that_is_dead_is_a_notice():
+    shown: list[str] = []
+    async with serving(lambda body, n: plain(body)) as server:
+        backend = ExternalBackend({free_url(): KEY, server.url: KEY}, "test-model", 5.0)
+        reports = await check_external(backend.upstreams, REQUEST, shown.append)
+        await backend.close()
+    assert len(reports) == 1
+    (line,) = shown
+    assert "does not answer" in line
+    assert "The other servers are used" in line
+
+
+async def test_a_reply_of_another_form_is_a_notice_and_no_error():
+    shown: list[str] = []
+    async with serving(lambda body, n: completion("A red square.")) as server:
+        backend = ExternalBackend({server.url: KEY}, "test-model", 5.0)
+        await check_external(backend.upstreams, REQUEST, shown.append)
+        assert not backend.upstreams[0].adjustments.schema_in_prompt
+        await backend.close()
+    (line,) = shown
+    assert "not of the requested form" in line
+
+
+async def test_a_check_that_is_due_runs_once_before_the_first_request_that_is_not_cached(tmp_path):
+    checks = 0
+
+    async def check():
+        nonlocal checks
+        checks += 1
+        await asyncio.sleep(0.01)
+
+    async with (
+        serving(lambda body, n: completion("{}")) as server,
+        gateway_before(tmp_path, server.url) as gateway,
+    ):
+        gateway.gateway.dispatcher.pending_check = check
+        await asyncio.gather(*(gateway.ask(chat(f"question {n}")) for n in range(4)))
+    assert checks == 1
+    assert server.calls == 4
+
+
+async def test_cached_requests_need_no_check_and_others_fail_with_its_cause(tmp_path):
+    fatal: list[str] = []
+
+    async def check():
+        raise CheckFailedError("the model server does not answer")
+
+    async with (
+        serving(lambda body, n: completion("{}")) as server,
+        gateway_before(tmp_path, server.url) as gateway,
+    ):
+        await gateway.ask(chat("known"))
+        dispatcher = gateway.gateway.dispatcher
+        dispatcher.pending_check, dispatcher.on_fatal = check, fatal.append
+        assert (await gateway.ask(chat("known")))[0] == 200
+        assert fatal == []
+        for _ in range(2):
+            status, reply = await gateway.ask(chat("new"))
+            assert status == 502
+            assert reply["error"]["code"] == "check_failed"
+            assert "does not answer" in reply["error"]["message"]
+        assert server.calls == 1
+    assert fatal == ["the model server does not answer"]

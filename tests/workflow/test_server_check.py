@@ -1,0 +1,95 @@
+"""The check of the model server before the first job: early, one line, and nothing is lost."""
+
+import shutil
+
+import pytest
+from processes import processes_in
+from test_terminal import DEAD_SERVER, _lines, _one_line
+
+pytestmark = pytest.mark.workflow
+
+
+def external(counting_server, **changes):
+    return {
+        "serve": "external",
+        "model": "cuesheet-demo-1",
+        "base_urls": [counting_server.base_url],
+        **changes,
+    }
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_dead_server_ends_a_run_before_anything_is_decoded_or_deleted(work, demo_v3):
+    work.configure(dataset=str(demo_v3), episodes=[0])
+    work.run()
+    results = work.path / "results" / "demo_v3"
+    before = contents(results)
+    shutil.rmtree(work.path / ".cache")
+    work.configure(dataset=str(demo_v3), episodes=[0, 1], seed=5, vlm=DEAD_SERVER)
+    line = _one_line(work)
+    assert line.startswith("Cuesheet: the model server does not answer: 127.0.0.1:9")
+    assert "vlm.base_urls" in line
+    assert contents(results) == before
+    assert processes_in(work.path) == []
+
+
+def test_a_wrong_model_and_a_missing_key_are_one_line_each(work, demo_v3, counting_server):
+    work.configure(dataset=str(demo_v3), vlm=external(counting_server, model="cuesheet-demo-2"))
+    line = _one_line(work)
+    assert "does not list the model cuesheet-demo-2: did you mean cuesheet-demo-1?" in line
+    vlm = external(counting_server, api_key_env="NO_SUCH_KEY")
+    work.configure(dataset=str(demo_v3), vlm=vlm)
+    assert "the environment variable NO_SUCH_KEY (vlm.api_key_env) is not set" in _one_line(work)
+    assert counting_server.checks == counting_server.asked == []
+    assert not (work.path / "results").exists()
+
+
+def test_a_missing_server_program_is_one_line(work, demo_v3):
+    managed = {"serve": "managed", "model": "m", "managed": {"command": "/no/server {port}"}}
+    work.configure(dataset=str(demo_v3), vlm=managed)
+    line = _one_line(work)
+    assert "vlm.managed.command: /no/server does not exist on this machine" in line
+    assert not (work.path / "results").exists()
+
+
+def test_only_jobs_that_ask_the_model_need_its_server(work, demo_v3):
+    work.configure(dataset=str(demo_v3), episodes=[0], vlm=DEAD_SERVER)
+    work.run("media")
+    assert list((work.path / "results/demo_v3/clips").rglob("*.mp4"))
+
+
+def test_one_small_request_is_made_and_none_if_nothing_is_to_be_done(
+    work, demo_v3, counting_server
+):
+    work.configure(dataset=str(demo_v3), episodes=[0], vlm=external(counting_server))
+    work.run()
+    assert len(counting_server.checks) == 1
+    work.run()
+    assert len(counting_server.checks) == 1
+    vlm = external(counting_server, check=False)
+    work.configure(dataset=str(demo_v3), episodes=[0, 1], vlm=vlm)
+    work.run()
+    assert len(counting_server.checks) == 1
+
+
+def test_a_dead_server_is_a_warning_until_a_request_is_not_cached(work, demo_v3, counting_server):
+    work.configure(dataset=str(demo_v3), episodes=[0], vlm=external(counting_server))
+    work.run()
+    shutil.rmtree(work.path / "results")
+    counting_server.close()
+    done = work.run("--quiet", "all")
+    warnings = [line for line in _lines(done.output) if "does not answer" in line]
+    assert len(warnings) == 1
+    assert "Until a request is not cached, the run works without it" in warnings[0]
+    assert work.json("results/demo_v3/summary.json")["episodes"]["annotated"] == 1
+
+    work.configure(dataset=str(demo_v3), episodes=[0, 1], vlm=external(counting_server))
+    done = work.run("--quiet", "all", check=False)
+    assert done.returncode == 1
+    assert "the model server does not answer" in done.output
+    assert "Traceback" not in done.output
+    assert (work.path / "results/demo_v3/plan/000000.json").exists()
+    assert processes_in(work.path) == []
