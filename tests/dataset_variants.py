@@ -162,7 +162,7 @@ def as_v21(source: Path, target: Path, codec: str = "libx264") -> Path:
             video.parent.mkdir(parents=True, exist_ok=True)
             first = round(row[f"videos/{camera}/from_timestamp"] * info["fps"])
             file = source / "videos" / camera / "chunk-000" / "file-000.mp4"
-            _cut(file, video, first, row["length"], info["fps"], codec)
+            cut_frames(file, video, first, row["length"], info["fps"], codec)
     for row in pq.read_table(source / "meta" / "tasks.parquet").to_pylist():
         index = row.pop("task_index")
         lines["tasks"].append({"task_index": index, "task": next(iter(row.values()))})
@@ -181,7 +181,7 @@ def as_v21(source: Path, target: Path, codec: str = "libx264") -> Path:
     return target
 
 
-def _cut(source: Path, target: Path, first: int, length: int, fps: int, codec: str) -> None:
+def cut_frames(source: Path, target: Path, first: int, length: int, fps: int, codec: str) -> None:
     """Frames [first, first + length) of a video as a video of their own."""
     with av.open(str(source)) as container, av.open(str(target), "w") as output:
         stream = None

@@ -45,6 +45,7 @@ class _Piece:
     length: int
     path: Path
     duration_s: float
+    shown_s: float  # of the episode's frames, if the video goes on after them
     coding: str
 
 
@@ -117,6 +118,7 @@ def _pieces(dataset: Dataset, camera: str) -> Iterator[_Piece]:
             with open_video(path, label) as container:
                 stream = video_stream(container, label)
                 codec = stream.codec_context
+                frames = stream.frames
                 duration = stream.duration
                 duration_s = (
                     float(duration * stream.time_base)
@@ -129,7 +131,10 @@ def _pieces(dataset: Dataset, camera: str) -> Iterator[_Piece]:
                 )
         except (av.FFmpegError, OSError) as error:
             raise CuesheetError(f"{label}: the video cannot be read ({error})") from None
-        yield _Piece(episode.episode_index, episode.length, path, duration_s, coding)
+        shown_s = duration_s
+        if frames > episode.length:
+            shown_s = duration_s * episode.length / frames
+        yield _Piece(episode.episode_index, episode.length, path, duration_s, shown_s, coding)
 
 
 def _files_of(pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:
@@ -151,9 +156,9 @@ def _places(pieces: Sequence[_Piece], chunk_index: int, file_index: int) -> list
     places = []
     from_s = 0.0
     for piece in pieces:
-        to_s = from_s + piece.duration_s
+        to_s = from_s + piece.shown_s
         places.append(Placed(piece.episode_index, chunk_index, file_index, from_s, to_s))
-        from_s = to_s
+        from_s += piece.duration_s
     return places
 
 

@@ -146,14 +146,12 @@ def _sample_colors(dataset: Dataset, episode: Episode, camera: Camera) -> np.nda
         )
     else:
         video = episode.videos[camera.key]
-        located = locate_range(
-            dataset.root / video.file,
-            from_s=video.from_s,
-            to_s=video.to_s,
-            length=episode.length,
-            fps=dataset.fps,
-            where=label,
-        )
+        path, length = dataset.root / video.file, episode.length
+        located = None
+        # The video of a v2.1 episode may go on after the episode's frames.
+        for to_s in (video.to_s, video.from_s + length / dataset.fps):
+            place = {"from_s": video.from_s, "to_s": to_s, "length": length, "fps": dataset.fps}
+            located = located or locate_range(path, **place, where=label)
         if located is None:
             raise CuesheetError(
                 f"{label}: the video has more frames than the episode's {episode.length}, so its "

@@ -23,6 +23,7 @@ from cuesheet.dataset.index_checks import (
     check_data_file,
     check_metadata,
     check_video_file,
+    contradicted_fps,
     timing_notices,
 )
 from cuesheet.dataset.index_state import NOTICES_KEY, STATE_KEY, source_state
@@ -84,8 +85,9 @@ def build_index(
     errors = [p for p in problems if concerned(p) & needed or not concerned(p) & every]
     if errors:
         # A wrong fps makes every video look too short.
-        pace = [n for n in timing_notices(dataset, rows) if "frames per second" in n]
-        raise CuesheetError("\n".join([_problem_text(dataset, errors), *pace]))
+        wrong_fps = contradicted_fps(dataset, rows)
+        advice = [f"{wrong_fps} Correct `fps` in that file and run again."] if wrong_fps else []
+        raise CuesheetError("\n".join([_problem_text(dataset, errors), *advice]))
     task_starts = read_task_starts(dataset)
     broken = {index for problem in problems for index in concerned(problem)}
     entries = [

@@ -102,25 +102,24 @@ def check_metadata(dataset: Dataset) -> list[Problem]:
     return problems
 
 
-def timing_notices(dataset: Dataset, rows: Mapping[int, "DataRows"]) -> list[str]:
-    """Return notices about timestamps that are off the frame grid or contradict the fps."""
-    jittered, paces = [], []
-    for index, data in rows.items():
-        times = data.timestamps.astype(np.float64)
-        steps = np.diff(times)
-        if not len(steps) or np.median(steps) <= 0:
-            continue
-        paces.append(float(np.median(steps)) * dataset.fps)
-        off = np.abs(times - times[0] - np.arange(len(times)) * float(np.median(steps)))
-        if off.max() > 0.1 / dataset.fps and not np.allclose(steps, steps[0], rtol=0.2):
-            jittered.append(index)
-    notices = []
+def contradicted_fps(dataset: Dataset, rows: Mapping[int, DataRows]) -> str | None:
+    """Return a sentence if meta/info.json states another fps than the timestamps; else None."""
+    times = (data.timestamps for data in rows.values() if len(data.timestamps) > 1)
+    steps = [float(np.median(np.diff(one))) for one in times]
+    paces = [step * dataset.fps for step in steps if step > 0]
     pace = float(np.median(paces)) if paces else 1.0
-    if abs(pace - 1) > FPS_TOLERANCE:
-        notices.append(
-            f"meta/info.json says {dataset.fps:g} frames per second; the timestamps say "
-            f"{dataset.fps / pace:.4g}. The timestamps are used."
-        )
+    if abs(pace - 1) <= FPS_TOLERANCE:
+        return None
+    return (
+        f"meta/info.json says {dataset.fps:g} frames per second; the timestamps say "
+        f"{dataset.fps / pace:.4g}."
+    )
+
+
+def timing_notices(dataset: Dataset, rows: Mapping[int, DataRows]) -> list[str]:
+    """Return notices about timestamps that are off the frame grid or contradict the fps."""
+    contradiction = contradicted_fps(dataset, rows)
+    notices = [f"{contradiction} The timestamps are used."] if contradiction else []
     shifted = [index for index, data in rows.items() if data.start_s]
     if shifted:
         notices.append(
@@ -128,12 +127,22 @@ def timing_notices(dataset: Dataset, rows: Mapping[int, "DataRows"]) -> list[str
             "relative to the first frame of the episode; the language rows carry the dataset's own "
             "timestamps. (LeRobot expects timestamps that start at 0 in each episode.)"
         )
+    jittered = [i for i, data in rows.items() if _is_jittered(data.timestamps, dataset.fps)]
     if jittered:
         notices.append(
             f"the timestamps of {describe_range(jittered)} are not evenly spaced; the n-th frame "
             "of the video is taken for the n-th row."
         )
     return notices
+
+
+def _is_jittered(timestamps: np.ndarray, fps: float) -> bool:
+    times = timestamps.astype(np.float64)
+    steps = np.diff(times)
+    if not len(steps) or np.median(steps) <= 0:
+        return False
+    off = np.abs(times - times[0] - np.arange(len(times)) * float(np.median(steps)))
+    return bool(off.max() > 0.1 / fps and not np.allclose(steps, steps[0], rtol=0.2))
 
 
 def check_data_file(

@@ -222,6 +222,36 @@ def test_columns_of_lists_with_one_number_are_read_as_numbers(copied):
     assert lists.equals(plain)
 
 
+@pytest.mark.parametrize("kind", [pa.float32(), pa.float64()])
+def test_whole_numbers_that_are_stored_as_floats_are_read_as_whole_numbers(copied, kind):
+    plain, _ = build_index(read_dataset(copied, "demo"))
+    for name in ("frame_index", "episode_index"):
+        column = pq.read_table(copied / DATA, columns=[name]).column(0)
+        set_column(copied / DATA, name, column.combine_chunks().cast(kind))
+    floats, _ = build_index(read_dataset(copied, "demo"))
+    assert floats.equals(plain)
+
+
+@pytest.mark.parametrize("damage", ["missing", "wrong rate"])
+def test_a_camera_that_is_not_in_use_is_not_checked(copied, damage):
+    wrist = "observation.images.wrist"
+    dataset = read_dataset(copied, "demo").with_cameras([FRONT])
+    plain, notices = build_index(dataset)
+    assert notices == []
+    video = copied / f"videos/{wrist}/chunk-000/file-000.mp4"
+    if damage == "missing":
+        video.unlink()
+    else:
+        path = copied / EPISODES
+        last = f"videos/{wrist}/to_timestamp"
+        set_values(path, last, {0: 1.0})
+    found, notices = build_index(read_dataset(copied, "demo").with_cameras([FRONT]))
+    assert notices == []
+    assert found.equals(plain)
+    with pytest.raises(CuesheetError, match=wrist):
+        build_index(read_dataset(copied, "demo"))
+
+
 def test_timestamps_that_continue_across_episodes_are_taken_from_each_start(copied):
     plain, _ = build_index(read_dataset(copied, "demo"))
     rows = pq.read_metadata(copied / DATA).num_rows

@@ -231,6 +231,21 @@ def test_a_camera_that_some_episodes_lack_is_left_out_there(copied):
     assert ["observation.images.wrist" in e.videos for e in episodes] == [True, False, True, True]
 
 
+def test_a_depth_camera_that_some_episodes_lack_is_carried_over_from_the_others(copied):
+    info = json.loads((copied / "meta/info.json").read_text())
+    info["features"][WRIST]["info"]["video.is_depth_map"] = True
+    edit_info(copied, features=info["features"])
+    path = copied / "meta/episodes/chunk-000/file-000.parquet"
+    for name in pq.read_schema(path).names:
+        if name.startswith(f"videos/{WRIST}/"):
+            column = pq.read_table(path)[name]
+            set_episodes(copied, name, pa.array([None, *column.to_pylist()[1:]], column.type))
+    dataset = read_dataset(copied, "d")
+    assert list(dataset.cameras) == [FRONT]
+    carried = [WRIST in episode.excluded_videos for episode in dataset.episodes]
+    assert carried == [False, True, True, True]
+
+
 @pytest.mark.parametrize(
     ("task", "read"),
     [("lift\x1b[31m the\x00 cup", "lift [31m the cup"), ("a " * 400_000, None)],

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -47,6 +48,24 @@ def test_numbers_count_into_the_table_of_labels(demo_v3, tmp_path, kind):
         [Subtask(0, 20, "reach"), Subtask(20, length, "pull the drawer")],
         3,
     )
+
+
+@pytest.mark.parametrize(
+    ("column", "file"),
+    [
+        ("task_index_high_level", "tasks_high_level.parquet"),
+        ("step", "subtasks.parquet"),
+    ],
+)
+def test_the_table_of_labels_is_named_after_the_column(demo_v3, tmp_path, column, file):
+    root = labeled(demo_v3, tmp_path / "d", column, lambda f: int(f >= 9), "int64", pa.int64())
+    index = pd.Index(["reach", "place"], name="task")
+    pd.DataFrame({"task_index": [0, 1]}, index=index).to_parquet(root / "meta" / file)
+    dataset = read_dataset(root, "d")
+    check_column(dataset, column)
+    length = dataset.episode(1).length
+    found, _ = read_subtasks(root, DATA, 1, length, column)
+    assert found == [Subtask(0, 9, "reach"), Subtask(9, length, "place")]
 
 
 def test_a_column_of_text_holds_the_labels(demo_v3, tmp_path):

@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from dataset_variants import DATA, as_v21, remove_cameras
+from dataset_variants import DATA, as_v21, cut_frames, remove_cameras
 from media_sources import say  # noqa: F401 - a fixture
 
 from cuesheet.assemble.convert_v21 import convert_dataset
@@ -154,6 +154,64 @@ def test_without_a_camera_there_is_nothing_but_data_to_lay_out(demo_v3, tmp_path
     check_dataset(source, tmp_path / "annotated")
     assert not (tmp_path / "annotated/videos").exists()
     assert read_dataset(tmp_path / "annotated", "d").info["video_path"] is None
+
+
+@pytest.mark.parametrize("has_statistics", [True, False])
+def test_a_video_that_goes_on_after_its_episode_is_converted(
+    v21, demo_v3, tmp_path, has_statistics
+):
+    """The video of episode 1 (46 frames) shows three frames of the next episode too."""
+    video = v21 / f"videos/chunk-000/{FRONT}/episode_000001.mp4"
+    whole = demo_v3 / f"videos/{FRONT}/chunk-000/file-000.mp4"
+    cut_frames(whole, video, first=75, length=46 + 3, fps=10, codec="libx264")
+    if not has_statistics:
+        (v21 / "meta/episodes_stats.jsonl").unlink()
+    source = read_dataset(v21, "d")
+    build_index(source)
+    convert_dataset(source, merged(source, tmp_path / "merged"), tmp_path / "annotated")
+    check_dataset(source, tmp_path / "annotated")
+    finished = read_dataset(tmp_path / "annotated", "d")
+    places = [episode.videos[FRONT] for episode in finished.episodes]
+    assert [round(10 * (place.to_s - place.from_s)) for place in places] == [75, 46, 76, 72]
+    frames = decoded(tmp_path / "annotated" / places[2].file)
+    assert len(frames) == 75 + 49 + 76 + 72
+    first = round(10 * places[2].from_s)
+    own = decoded(v21 / f"videos/chunk-000/{FRONT}/episode_000002.mp4")
+    assert np.array_equal(frames[first : first + len(own)], own)
+    build_index(finished)
+
+
+def test_the_number_of_a_task_is_looked_up_in_the_table_of_tasks(v21):
+    expected = [episode.tasks for episode in read_dataset(v21, "d").episodes]
+    numbers = {
+        row["task"]: row["task_index"]
+        for row in map(json.loads, (v21 / "meta/tasks.jsonl").read_text().splitlines())
+    }
+    path = v21 / "meta/episodes.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        row["tasks"] = [numbers[task] for task in row["tasks"]]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [episode.tasks for episode in read_dataset(v21, "d").episodes] == expected
+
+
+def test_v20_is_read_as_v21(v21):
+    info = json.loads((v21 / "meta/info.json").read_text()) | {"codebase_version": "v2.0"}
+    (v21 / "meta/info.json").write_text(json.dumps(info))
+    (v21 / "meta/episodes_stats.jsonl").unlink()  # v2.0 has the statistics of the whole dataset
+    dataset = read_dataset(v21, "d")
+    assert dataset.version == "v2.1"
+    assert any("'v2.0', which is read as v2.1" in notice for notice in dataset.notices)
+    assert build_index(dataset)[0].num_rows == 4
+
+
+def test_an_fps_that_the_videos_contradict_is_named_with_the_right_one(v21):
+    """60 fps are stated for data and videos of 10 fps, and the videos seem too short."""
+    info = json.loads((v21 / "meta/info.json").read_text()) | {"fps": 60}
+    (v21 / "meta/info.json").write_text(json.dumps(info))
+    words = r"60 frames per second; the timestamps say 10\. Correct `fps` in that file"
+    with pytest.raises(CuesheetError, match=words):
+        build_index(read_dataset(v21, "d"))
 
 
 def test_videos_of_another_coding_are_not_joined(v21, tmp_path, demo_v3):
