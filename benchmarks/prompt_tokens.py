@@ -139,7 +139,11 @@ def run(folder: Path, dataset: Path, patch: int, *, relabel: bool) -> Census:
         url = f"http://127.0.0.1:{server.server_address[1]}/v1"
         vlm = {"serve": "external", "base_urls": [url], "model": DEMO_MODEL}
         vlm["cache_dir"] = str(folder / "cache")
-        settings = {"dataset": str(dataset), "vlm": vlm, "plan": {"relabel": relabel}}
+        settings = {
+            "dataset": str(dataset),
+            "vlm": vlm,
+            "plan": {"relabel": "span" if relabel else "off"},
+        }
         workflow_cost.run(folder / "work", settings, 2)
         server.shutdown()
         server.server_close()

@@ -31,7 +31,7 @@ rule annotate_plan:
         vlm_jobs=1,
     params:
         model_settings=RUN.model_settings,
-        plan=CONFIG.plan.model_dump(),
+        plan=RUN.plan.model_dump(),
         camera=lambda wildcards: dataset_of(wildcards).default_camera_of(int(wildcards.episode)),
         # A function of the input: a dataset that moved is not a reason to run again.
         root=lambda wildcards, input: str(dataset_of(wildcards).root),

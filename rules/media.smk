@@ -55,5 +55,6 @@ rule decode_keyframes:
         per_second=CONFIG.keyframes.per_second,
         vqa_hz=CONFIG.vqa.hz if CONFIG.vqa.enabled else None,
         vqa_frames=CONFIG.vqa.frames,
+        fine_per_second=RUN.fine_per_second,
     script:
         "../scripts/decode_keyframes.py"

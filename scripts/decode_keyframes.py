@@ -1,7 +1,8 @@
 """Decode the keyframes of one episode and all its cameras to PNG.
 
 In: episodes.parquet (input.index) and the dataset's folder (params.root); params.cameras: keys of
-the cameras; params.per_second, params.vqa_hz (or None), params.vqa_frames: which frames;
+the cameras; params.per_second, params.vqa_hz (or None), params.vqa_frames,
+params.fine_per_second (or None): which frames;
 params.decoder. Out: the folder `keyframes/{episode}` with {camera}/{frame_index:06d}.png and
 keyframes.json (times in seconds, sizes in pixels).
 """
@@ -21,7 +22,11 @@ def main(snakemake) -> None:
         begin_s = time.monotonic()
         row = read_indexed_episode(snakemake.input.index, int(snakemake.wildcards.episode))
         selection = select_keyframes(
-            row.shortest_timestamps, params.per_second, params.vqa_hz or None, params.vqa_frames
+            row.shortest_timestamps,
+            params.per_second,
+            params.vqa_hz or None,
+            params.vqa_frames,
+            params.fine_per_second or None,
         )
         folder = snakemake.output[0]
         local = scratch.local_folder(folder, snakemake.wildcards.dataset)

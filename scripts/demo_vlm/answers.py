@@ -156,6 +156,31 @@ def _segmentation(facts: Facts) -> dict[str, Any]:
     }
 
 
+def _events(facts: Facts) -> dict[str, Any]:
+    start, end = facts.window_s
+    cuts = [
+        time
+        for time in vision.boundaries(facts.seen, DEFAULT_MIN_S, DEFAULT_MOST)
+        if start < time < end
+    ]
+    whole = phrases.imperative(facts.asked.first_label) or phrases.labels(facts.asked.task, 1)[0]
+    thing = phrases.verb_and_object(whole)[1]
+    names = [*([f"move toward {thing}"] * len(cuts)), whole]
+    events = zip([*cuts, end], names, strict=True)
+    return {
+        "events": [
+            {"what_changed": "The motion slows down.", "at_s": round(time, 3), "label": name}
+            for time, name in events
+        ]
+    }
+
+
+def _labels(facts: Facts) -> dict[str, Any]:
+    first = _label(facts)["label"]
+    other = phrases.labels(facts.asked.task, 1)[0]
+    return {"what_changed": "The image changes.", "labels": [first, other]}
+
+
 def _label(facts: Facts) -> dict[str, Any]:
     label = phrases.imperative(facts.asked.first_label)
     label = label or phrases.labels(facts.asked.task, 1)[0]
@@ -214,6 +239,9 @@ def _episode_verdict(facts: Facts) -> dict[str, Any]:
 _KINDS = (
     ({"subtasks"}, _segmentation),
     ({"scene", "events"}, _description),
+    ({"events"}, _events),
+    ({"labels"}, _labels),
+    ({"number"}, lambda f: {"why": "It is the first one.", "number": 1}),
     ({"memory"}, lambda f: {"memory": phrases.memory(f.asked.memory, f.asked.finished)}),
     ({"rephrasings"}, _rephrasings),
     ({"synonym", "combined"}, _axes),

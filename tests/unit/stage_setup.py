@@ -27,6 +27,7 @@ def write_keyframes(
     per_second: int = 2,
     task_starts: Sequence[tuple[int, str]] = (),
     vqa_frames: int = 1,
+    fine_per_second: int = 0,
 ) -> Path:
     """A keyframes folder of one camera, `per_second` frames of one color each and the last one.
 
@@ -35,7 +36,8 @@ def write_keyframes(
     length = round(seconds * FPS)
     grid = sorted({*range(0, length, FPS // per_second), length - 1})
     vqa = [index for index in range(length) if index % FPS < vqa_frames]
-    indices = sorted({*grid, *vqa})
+    fine = sorted({*range(0, length, FPS // fine_per_second)}) if fine_per_second else []
+    indices = sorted({*grid, *vqa, *fine})
     (folder / CAMERA).mkdir(parents=True)
     frames = []
     for index in indices:
@@ -61,6 +63,7 @@ def write_keyframes(
         "keyframes": {CAMERA: frames},
         "grid": grid,
         "vqa": vqa,
+        "fine": fine,
     }
     (folder / "keyframes.json").write_text(json.dumps(content))
     return folder

@@ -60,11 +60,37 @@ def test_every_way_to_show_frames_gives_a_valid_episode(workdir, demo_v3, frames
     assert plan["subtasks"][-1]["end_frame"] == 75
 
 
+def test_second_look_and_label_candidates_change_the_plan_alone(workdir, demo_v3):
+    settings = {"dataset": str(demo_v3), "episodes": [0], "vqa": {"enabled": False}}
+    workdir.configure(**settings)
+    workdir.run()
+    keyframes = workdir.json("results/demo_v3/keyframes/000000/keyframes.json")
+    assert keyframes["fine"] == []
+    interjections = workdir.json("results/demo_v3/interjections/000000.json")
+    workdir.configure(
+        **settings,
+        plan={"second_look": True, "relabel": "neighbors", "label_candidates": 2},
+    )
+    assert workdir.run().jobs["annotate_plan"] == 1
+    looked = workdir.json("results/demo_v3/keyframes/000000/keyframes.json")
+    assert looked["grid"] == keyframes["grid"]
+    assert len(looked["fine"]) > 1.8 * len(keyframes["grid"])
+    plan = workdir.json("results/demo_v3/plan/000000.json")
+    prompts = [call["prompt"] for call in plan["provenance"]["calls"]]
+    assert "plan_second_look" in prompts
+    assert prompts.count("plan_relabel") == len(plan["subtasks"])
+    assert all(call["outcome"] == "ok" for call in plan["provenance"]["calls"])
+    after = workdir.json("results/demo_v3/interjections/000000.json")
+    kept = [call["cache_hit"] for call in after["provenance"]["calls"]]
+    assert len(kept) >= 1
+    assert interjections["events"][0] == after["events"][0]
+
+
 def test_relabel_axes_and_derived_task(workdir, demo_v3):
     workdir.configure(
         dataset=str(demo_v3),
         episodes=[1],
-        plan={"relabel": True, "derive_task": "always", "rephrasings": {"mode": "axes"}},
+        plan={"relabel": "span", "derive_task": "always", "rephrasings": {"mode": "axes"}},
         vqa={"enabled": False},
     )
     workdir.run()

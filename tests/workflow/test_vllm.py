@@ -73,7 +73,7 @@ def cached_of_segment(work: Workdir) -> tuple[int, int]:
 
 
 def test_the_demo_is_annotated_and_every_reply_fits_at_once(work, model, demo_v3):
-    plan = {"relabel": True, "rephrasings": {"mode": "axes"}}
+    plan = {"relabel": "span", "rephrasings": {"mode": "axes"}}
     configure(work, model, demo_v3, plan=plan, episodes=None)
     estimate = estimate_of(work)
     output = work.run().output

@@ -3,11 +3,12 @@
 import asyncio
 import itertools
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from cuesheet.annotate.consensus import episode_agreement, with_agreement
 from cuesheet.annotate.frame_selection import sample_frames_in_subtask
+from cuesheet.annotate.relabel import relabel
+from cuesheet.annotate.second_look import look_again
 from cuesheet.annotate.segmentation import (
     CutClip,
     WindowSource,
@@ -21,10 +22,7 @@ from cuesheet.artifacts.corrections import ExternalSubtasks
 from cuesheet.artifacts.episode import Keyframe
 from cuesheet.artifacts.subtasks import Subtask, join_windows, remaining_plan
 from cuesheet.config.models import FramesConfig, PlanConfig
-from cuesheet.vlm.replies import MAX_MEMORY_SENTENCES, Memory, Relabel, first_sentences
-
-# Relabel calls whose sheets are held at any time.
-_RELABELS_AT_ONCE = 8
+from cuesheet.vlm.replies import MAX_MEMORY_SENTENCES, Memory, first_sentences
 
 
 async def annotate(
@@ -90,6 +88,9 @@ async def _find_subtasks(
     found = await segment_windows(stage, settings, source, windows, task)
     limits = {"episode": stage.episode, "min_subtask_s": settings.min_subtask_s}
     subtasks = join_windows([one.subtasks for one in found], **limits)
+    if settings.second_look and stage.episode.fine:
+        fine = stage.episode.frames_at(grid[0].camera, stage.episode.fine)
+        subtasks = await look_again(stage, settings, fine, subtasks, task, limits["min_subtask_s"])
     told: dict[str, Any] = {}
     if settings.samples > 1:
         of_windows = zip(*(one.samples for one in found), strict=True)
@@ -102,8 +103,9 @@ async def _find_subtasks(
                 for sampling, sample in zip(sample_settings(stage, settings), samples, strict=True)
             ],
         }
-    if settings.relabel:
-        subtasks = await _relabel(stage, settings, grid, subtasks, task)
+    if settings.relabel in ("span", "neighbors"):
+        everyone = range(len(subtasks))
+        subtasks = await relabel(stage, settings, grid, subtasks, task, everyone)
     return subtasks, told
 
 
@@ -114,51 +116,6 @@ def _write_subtasks(stage: Stage, settings: PlanConfig, subtasks: Sequence[Subta
         stage.add_persistent("subtask", "assistant", part.label, start_s)
         if settings.plans:
             stage.add_persistent("plan", "assistant", remaining_plan(labels[position:]), start_s)
-
-
-async def _relabel(
-    stage: Stage,
-    settings: PlanConfig,
-    grid: Sequence[Keyframe],
-    subtasks: Sequence[Subtask],
-    task: str,
-) -> list[Subtask]:
-    """Ask for every label once more, seeing frames of the span and of its neighbors."""
-    slots = asyncio.Semaphore(_RELABELS_AT_ONCE)
-
-    async def ask(position: int) -> Subtask:
-        part = subtasks[position]
-        around = subtasks[max(0, position - 1) : position + 2]
-        async with slots:
-            frames = [
-                frame
-                for span in around
-                for frame in sample_frames_in_subtask(grid, span, settings.relabel_frames)
-            ]
-            media, words = stage.sheets(frames, settings.frames)
-            reply = await stage.ask_or_warn(
-                f"relabel {position}",
-                "plan_relabel",
-                Relabel,
-                media,
-                {
-                    "frames": words,
-                    "task": task,
-                    "start_s": part.start_s(stage.episode),
-                    "end_s": part.end_s(stage.episode),
-                    "label": part.label,
-                    "previous_label": subtasks[position - 1].label if position else "",
-                    "next_label": (
-                        subtasks[position + 1].label if position + 1 < len(subtasks) else ""
-                    ),
-                },
-                warning=f"relabel of {part.label!r} gave no usable reply; the first label stays",
-            )
-        if reply is None:
-            return part
-        return replace(part, label=" ".join(reply.label.split()))
-
-    return list(await asyncio.gather(*(ask(position) for position in range(len(subtasks)))))
 
 
 async def _write_memory(

@@ -19,7 +19,13 @@ from cuesheet.errors import SurroundingsError
 from cuesheet.files import atomic_path
 from cuesheet.vlm.client import Answer, Clip, Image, Media, Vlm
 from cuesheet.vlm.prompts import Prompts
-from cuesheet.vlm.replies import MAX_LABEL_WORDS, Relabel, Segmentation, shorten_label
+from cuesheet.vlm.replies import (
+    MAX_LABEL_WORDS,
+    CompletedEvents,
+    Relabel,
+    Segmentation,
+    shorten_label,
+)
 from cuesheet.vlm.run_environment import (
     SERVER_FILE_VARIABLE,
     SHARED_FOLDER_VARIABLE,
@@ -131,7 +137,11 @@ class Stage:
 
     def _shorten_labels(self, name: str, value: BaseModel | None) -> None:
         """Cut the labels that are still too long after a correction, with a warning for each."""
-        labeled = {Segmentation: lambda: value.subtasks, Relabel: lambda: [value]}
+        labeled = {
+            Segmentation: lambda: value.subtasks,
+            Relabel: lambda: [value],
+            CompletedEvents: lambda: value.events,
+        }
         for part in labeled.get(type(value), list)():
             label = shorten_label(part.label)
             if label != part.label:

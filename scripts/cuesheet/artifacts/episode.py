@@ -40,6 +40,7 @@ class Episode:
     keyframes: dict[str, list[Keyframe]]
     grid: Sequence[int] = ()
     vqa: Sequence[int] = ()
+    fine: Sequence[int] = ()  # denser grid for the second look; empty without it
     task_starts: Sequence[tuple[int, str]] = ()  # frame_index and task, if there are several
 
     @property
@@ -101,6 +102,7 @@ class KeyframesFile(File):
     timestamps_s: list[FiniteFloat] = Field(min_length=1)
     grid: list[int]
     vqa: list[int]
+    fine: list[int] = Field(default_factory=list)
     keyframes: dict[str, Annotated[list[_Entry], Field(min_length=1)]]
 
     def episode(self, folder: Path) -> Episode:
@@ -127,6 +129,7 @@ class KeyframesFile(File):
             },
             grid=self.grid,
             vqa=self.vqa,
+            fine=self.fine,
             task_starts=[(start.frame_index, start.task) for start in self.task_starts],
         )
 

@@ -46,28 +46,37 @@ def vqa_ticks(timestamps_s: Sequence[float], hz: float, frames: int) -> list[lis
 
 @dataclass(frozen=True)
 class KeyframeSelection:
-    """Sorted frame indices: `grid` for contact sheets and windows, `vqa` for visual questions."""
+    """Sorted frame indices: `grid` for contact sheets and windows, `vqa` for visual questions.
+
+    `fine` is a denser grid for the second look at segments; empty if there is none.
+    """
 
     grid: Sequence[int]
     vqa: Sequence[int] = ()
+    fine: Sequence[int] = ()
 
     @property
     def frame_indices(self) -> list[int]:
         """Every frame that any stage needs, sorted."""
-        return sorted({*self.grid, *self.vqa})
+        return sorted({*self.grid, *self.vqa, *self.fine})
 
 
 def select_keyframes(
-    timestamps_s: Sequence[float], per_second: float, vqa_hz: float | None, vqa_frames: int
+    timestamps_s: Sequence[float],
+    per_second: float,
+    vqa_hz: float | None,
+    vqa_frames: int,
+    fine_per_second: float | None = None,
 ) -> KeyframeSelection:
-    """Return the frames to decode; the grid always includes the first and the last frame.
+    """Return the frames to decode; the grids always include the first and the last frame.
 
-    `vqa_hz` None: no VQA.
+    `vqa_hz` None: no VQA. `fine_per_second` None: no second look.
     """
     ticks = [] if vqa_hz is None else vqa_ticks(timestamps_s, vqa_hz, vqa_frames)
     return KeyframeSelection(
         grid=grid_indices(timestamps_s, per_second),
         vqa=sorted({index for tick in ticks for index in tick}),
+        fine=grid_indices(timestamps_s, fine_per_second) if fine_per_second else (),
     )
 
 

@@ -195,20 +195,46 @@ class PlanConfig(Section):
         default=1.5, ge=0, le=3600, description="Shorter subtasks are merged into a neighbor."
     )
     max_subtasks: int = Field(default=8, ge=1, le=64, description="Most subtasks per window.")
-    relabel: bool = Field(
-        default=False,
+    second_look: bool | None = Field(
+        default=None,
         description=(
-            "Request each label a second time, with frames of the segment and its neighbors."
+            "Look again into each segment that is longer than 2 s, at 4 frames per second, and "
+            "divide it at every completed event. Keyframes are decoded at 4 per second then. "
+            "null: yes, except with the demo model."
+        ),
+    )
+    relabel: Literal["auto", "off", "span", "neighbors"] = Field(
+        default="auto",
+        description=(
+            "Request the labels of the final segments again. `span`: with larger frames of the "
+            "segment alone. `neighbors`: with one image each of what is before, the segment and "
+            "what is after. `auto`: by model family (Qwen `span`, Gemini `neighbors`, others "
+            "`off`)."
         ),
     )
     relabel_frames: int = Field(
-        default=4,
+        default=4, ge=1, le=20, description="Frames per segment in a relabel request."
+    )
+    label_candidates: int = Field(
+        default=1,
         ge=1,
-        le=20,
-        description=("Frames per segment in a relabel request, which shows three segments."),
+        le=8,
+        description=(
+            "Labels per relabel request. With several, one more request per segment selects one "
+            "of them."
+        ),
     )
     plans: bool = Field(default=True, description="Write `plan` rows.")
     memory: bool = Field(default=True, description="Write `memory` rows.")
+
+    @model_validator(mode="after")
+    def _candidates_need_relabel(self) -> "PlanConfig":
+        if self.label_candidates > 1 and self.relabel == "off":
+            raise ValueError(
+                f"label_candidates is {self.label_candidates} but relabel is off; set plan.relabel "
+                "to span or neighbors, or plan.label_candidates to 1"
+            )
+        return self
 
 
 class SignalsConfig(Section):

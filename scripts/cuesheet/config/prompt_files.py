@@ -26,6 +26,10 @@ _WINDOW = {
     "more_before": "True if the episode has frames before the window.",
     "more_after": "True if the episode has frames after the window.",
 }
+_NEIGHBORS = {
+    "previous_label": "Label of the segment before; empty unless `plan.relabel` is `neighbors`.",
+    "next_label": "Label of the segment after; empty unless `plan.relabel` is `neighbors`.",
+}
 _MANNER = {"manner": "How the robot words its sentence; drawn by seed."}
 _TOPIC = {"topic": "The lines of `vqa_topic` for this question."}
 PROMPT_FILES = {
@@ -60,8 +64,30 @@ PROMPT_FILES = {
             "start_s": "Start of the segment.",
             "end_s": "End of the segment.",
             "label": "Label from the segmentation.",
-            "previous_label": "Label of the segment before; empty for the first one.",
-            "next_label": "Label of the segment after; empty for the last one.",
+            **_NEIGHBORS,
+            "count": "Number of labels (setting `plan.label_candidates`).",
+        },
+    ),
+    "plan_select_label": PromptFile(
+        "Selects one of several labels of a segment (`plan.label_candidates`).",
+        {
+            **_FRAMES,
+            **_TASK,
+            "start_s": "Start of the segment.",
+            "end_s": "End of the segment.",
+            "label": "Label from the segmentation.",
+            **_NEIGHBORS,
+            "labels": "The labels to choose from.",
+        },
+    ),
+    "plan_second_look": PromptFile(
+        "Lists the events that are completed within a segment (`plan.second_look`).",
+        {
+            **_FRAMES,
+            **_TASK,
+            "start_s": "Start of the segment.",
+            "end_s": "End of the segment.",
+            "label": "Label from the segmentation.",
         },
     ),
     "plan_memory": PromptFile(

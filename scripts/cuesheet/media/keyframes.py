@@ -123,6 +123,7 @@ def _describe(
         "decoder": decoder,
         "grid": list(selection.grid),
         "vqa": list(selection.vqa),
+        "fine": list(selection.fine),
         "cameras": {
             camera: {"width": entries[0]["width"], "height": entries[0]["height"]}
             for camera, entries in keyframes.items()

@@ -216,6 +216,14 @@ def family_convention(model: str) -> Convention | None:
     return family_of(model, _FAMILIES)
 
 
+def default_relabeling(model: str) -> Literal["off", "span", "neighbors"]:
+    """Return what the model's family should see of a segment that it labels again.
+
+    Qwen models label a segment best alone, Gemini models together with its neighbors.
+    """
+    return family_of(model, (("qwen", "span"), ("gemini", "neighbors"))) or "off"
+
+
 def family_of(model: str, table: Iterable[tuple[str, Value]]) -> Value | None:
     """Return the value of the first family in `table` that a model's name or folder names."""
     if not model:

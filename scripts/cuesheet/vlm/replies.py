@@ -125,6 +125,38 @@ class Relabel(Reply):
         return _long_labels([self.label])
 
 
+class LabelCandidates(Reply):
+    """Several labels of one segment."""
+
+    what_changed: Evidence = ""
+    labels: list[StepLabel] = Field(min_length=1, max_length=8)
+
+    def complaint(self) -> str:
+        return _long_labels(self.labels)
+
+
+class LabelChoice(Reply):
+    """The number of the best of several labels, from 1."""
+
+    why: Evidence = ""
+    number: int = Field(ge=1, le=8)
+
+
+class CompletedEvent(Reply):
+    what_changed: Evidence = ""
+    at_s: Seconds
+    label: StepLabel
+
+
+class CompletedEvents(Reply):
+    """The events of the second look, each at the time at which it is complete."""
+
+    events: list[CompletedEvent] = Field(max_length=32)
+
+    def complaint(self) -> str:
+        return _long_labels([event.label for event in self.events])
+
+
 class Memory(Reply):
     memory: Paragraph
 

@@ -21,7 +21,6 @@ from cuesheet.artifacts.episode import Episode, Keyframe
 from cuesheet.artifacts.sampling import KeyframeSelection, select_keyframes
 from cuesheet.artifacts.stage_files import StageFile, read_stage_file
 from cuesheet.config import prompt_files
-from cuesheet.config.models import Config
 from cuesheet.errors import CuesheetError
 from cuesheet.vlm.coordinates import convention_of
 from cuesheet.vlm.prompts import Prompts
@@ -199,7 +198,7 @@ def _rehearse(
 ) -> list[Request]:
     """Return the requests of some stages for one episode."""
     config = run.config
-    episode = _episode(config, dataset, index)
+    episode = _episode(run, dataset, index)
     common = {
         "episode": episode,
         "prompts": prompts,
@@ -219,7 +218,7 @@ def _rehearse(
             spans = given.get("spans") if given else None
             done |= await plan.annotate(
                 made["plan"],
-                config.plan,
+                run.plan,
                 camera=camera,
                 cut_clip=lambda start, end: (end - start) / episode.fps,
                 given=ExternalSubtasks("correction", subtasks_from_spans(spans, episode))
@@ -233,7 +232,7 @@ def _rehearse(
                 config.interjections,
                 plan=done,
                 camera=camera,
-                layout=config.plan.frames,
+                layout=run.plan.frames,
                 seed=config.seed,
             )
         if "vqa" in made:
@@ -259,11 +258,11 @@ def _rehearse(
     return [request for stage in made.values() for request in stage.requests]
 
 
-def _episode(config: Config, dataset: RunDataset, index: int) -> Episode:
+def _episode(run: Run, dataset: RunDataset, index: int) -> Episode:
     """Return an episode as its keyframes file will describe it; no frame has a file yet."""
     about, fps = dataset.episode(index), dataset.source.fps
     times_s = _times_s(about.length, fps)
-    selection = _selection(config, about.length, fps)
+    selection = _selection(run, about.length, fps)
     keyframes = {
         camera: [
             Keyframe(camera, number, times_s[number], Path(), *_size(dataset, camera))
@@ -272,7 +271,15 @@ def _episode(config: Config, dataset: RunDataset, index: int) -> Episode:
         for camera in dataset.cameras_of(index)
     }
     return Episode(
-        dataset.name, index, about.task, fps, times_s, keyframes, selection.grid, selection.vqa
+        dataset.name,
+        index,
+        about.task,
+        fps,
+        times_s,
+        keyframes,
+        grid=selection.grid,
+        vqa=selection.vqa,
+        fine=selection.fine,
     )
 
 
@@ -280,12 +287,14 @@ def _times_s(length: int, fps: float) -> list[float]:
     return [number / fps for number in range(length)]
 
 
-def _selection(config: Config, length: int, fps: float) -> KeyframeSelection:
+def _selection(run: Run, length: int, fps: float) -> KeyframeSelection:
+    config = run.config
     return select_keyframes(
         _times_s(length, fps),
         config.keyframes.per_second,
         config.vqa.hz if config.vqa.enabled else None,
         config.vqa.frames,
+        run.fine_per_second,
     )
 
 
@@ -351,7 +360,7 @@ def _media(run: Run, dataset: RunDataset, needed: Collection[int]) -> dict[str, 
 
     @functools.cache
     def decoded(length: int) -> int:
-        return len(_selection(run.config, length, dataset.source.fps).frame_indices)
+        return len(_selection(run, length, dataset.source.fps).frame_indices)
 
     for index in dataset.worked_on:
         if dataset.layout.keyframes(index).is_dir():

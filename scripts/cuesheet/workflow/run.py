@@ -15,18 +15,21 @@ from cuesheet.artifacts.corrections import Correction
 from cuesheet.artifacts.failures import failed_episodes
 from cuesheet.artifacts.layout import RESULTS, Layout, episode_name
 from cuesheet.artifacts.stage_files import STAGES
-from cuesheet.config.models import Config
+from cuesheet.config.models import Config, PlanConfig
 from cuesheet.dataset.index_state import file_state, is_current
 from cuesheet.dataset.metadata import Dataset, Episode
 from cuesheet.dataset.subtask_labels import labels_file
 from cuesheet.errors import CuesheetError
 from cuesheet.files import remove_leftovers
 from cuesheet.text import describe_range, did_you_mean
-from cuesheet.vlm.coordinates import unknown_family_notice
+from cuesheet.vlm.coordinates import default_relabeling, unknown_family_notice
 from demo_vlm import MODEL_ID as DEMO_MODEL
 
 # Part of the rerun trigger of the stages. Increase it when a code change alters their output.
 ANSWER_VERSION = 2
+
+# Keyframes per second that the second look shows.
+SECOND_LOOK_PER_SECOND = 4.0
 
 # Larger runs use shards: planning them job by job takes minutes and gigabytes.
 MAX_UNSHARDED_EPISODES = 2000
@@ -360,6 +363,26 @@ class Run:
         """The annotation stages that are enabled."""
         return [stage for stage in STAGES if getattr(self.config, stage).enabled]
 
+    @functools.cached_property
+    def plan(self) -> PlanConfig:
+        """The settings of the plan, with the defaults that depend on the model filled in."""
+        plan, is_demo = self.config.plan, self.model.startswith(DEMO_MODEL.rpartition("-")[0])
+        changes: dict[str, Any] = {}
+        if plan.second_look is None:
+            changes["second_look"] = not is_demo
+        if plan.relabel == "auto":
+            changes["relabel"] = "off" if is_demo else default_relabeling(self.model)
+            if plan.label_candidates > 1 and changes["relabel"] == "off":
+                changes["relabel"] = "span"
+        return plan.model_copy(update=changes)
+
+    @property
+    def fine_per_second(self) -> float | None:
+        """Keyframes per second for the second look; None without it."""
+        if not (self.config.plan.enabled and self.plan.second_look):
+            return None
+        return max(SECOND_LOOK_PER_SECOND, self.config.keyframes.per_second)
+
     @property
     def asking_stages(self) -> list[str]:
         """The enabled stages that ask the model about each episode; `inspection` writes no rows."""
@@ -401,6 +424,7 @@ class Run:
             "clips": config.media.model_dump(),
             "keyframes": config.keyframes.model_dump(),
             "vqa": [config.vqa.enabled, config.vqa.hz, config.vqa.frames],
+            **({"fine_per_second": fine} if (fine := self.fine_per_second) else {}),
         }
 
     @property
@@ -409,7 +433,10 @@ class Run:
         config = self.config
         return {
             "model_settings": self.model_settings,
-            "stages": {stage: getattr(config, stage).model_dump() for stage in self.stages},
+            "stages": {
+                stage: (self.plan if stage == "plan" else getattr(config, stage)).model_dump()
+                for stage in self.stages
+            },
             "cameras": [
                 [data.default_camera, *data.vqa_cameras] for data in self.datasets.values()
             ],

@@ -245,7 +245,7 @@ async def test_a_new_label_leaves_the_agreement_as_it_was(tmp_path, monkeypatch)
         return {"scene": "a table", "events": []} if kind == "Description" else next(left)
 
     async with asking(tmp_path, monkeypatch, answer, seconds=6, concurrency=1) as (stage, _):
-        result = await annotate(stage, settings(samples=2, relabel=True))
+        result = await annotate(stage, settings(samples=2, relabel="span"))
     assert [(p["label"], p["agreement"]) for p in result["subtasks"]] == [
         ("do it", 1.0),
         ("do it", 0.5),

@@ -1,0 +1,92 @@
+"""A second, closer look into each coarse segment: 4 frames per second, every completed event."""
+
+import asyncio
+from collections.abc import Sequence
+
+from cuesheet.annotate.frame_selection import sample_evenly
+from cuesheet.annotate.stage import Stage
+from cuesheet.artifacts.episode import Keyframe
+from cuesheet.artifacts.subtasks import Subtask, enforce_limits
+from cuesheet.config.models import PlanConfig
+from cuesheet.vlm.replies import CompletedEvents
+
+# Shorter segments hold one event at most.
+LONGER_THAN_S = 2.0
+# Requests whose images are held at the same time.
+_MAX_IN_FLIGHT = 8
+
+
+async def look_again(
+    stage: Stage,
+    settings: PlanConfig,
+    frames: Sequence[Keyframe],
+    subtasks: Sequence[Subtask],
+    task: str,
+    min_subtask_s: float,
+) -> list[Subtask]:
+    """Return the subtasks with each long one divided at the events that are complete within it.
+
+    Args:
+        stage: asks the model; the requests of an episode run concurrently.
+        settings: the settings of the plan.
+        frames: the keyframes of the second look, in order.
+        subtasks: the segments of the first look.
+        task: the task of the episode.
+        min_subtask_s: shorter parts are merged into a neighbor.
+    """
+    slots = asyncio.Semaphore(_MAX_IN_FLIGHT)
+
+    async def one(part: Subtask) -> list[Subtask]:
+        start_s, end_s = part.start_s(stage.episode), part.end_s(stage.episode)
+        shown = [f for f in frames if part.start_frame <= f.frame_index < part.end_frame]
+        if end_s - start_s <= LONGER_THAN_S or len(shown) < 3:
+            return [part]
+        async with slots:
+            chosen = sample_evenly(shown, settings.frames.max_frames_per_call)
+            media, words = stage.sheets(chosen, settings.frames)
+            reply = await stage.ask_or_warn(
+                f"second look {start_s:.2f}",
+                "plan_second_look",
+                CompletedEvents,
+                media,
+                {
+                    "frames": words,
+                    "task": task,
+                    "start_s": start_s,
+                    "end_s": end_s,
+                    "label": part.label,
+                },
+                warning=f"no usable second look at {start_s:.2f} to {end_s:.2f} s; the segment "
+                "stays as it is",
+            )
+        return [part] if reply is None else divide(stage, part, reply, min_subtask_s)
+
+    found = await asyncio.gather(*(one(part) for part in subtasks))
+    return [part for parts in found for part in parts]
+
+
+def divide(
+    stage: Stage, part: Subtask, reply: CompletedEvents, min_subtask_s: float
+) -> list[Subtask]:
+    """Return the parts of a segment: each ends when an event of the reply is complete.
+
+    Events outside the segment are ignored. The last part lasts until the segment ends, and a
+    segment with a single event keeps its label.
+    """
+    episode = stage.episode
+    start_s, end_s = part.start_s(episode), part.end_s(episode)
+    inside = {
+        episode.nearest_frame(event.at_s): event.label
+        for event in sorted(reply.events, key=lambda event: event.at_s)
+        if start_s < event.at_s <= end_s + 1e-3
+    }
+    if len(inside) < 2:
+        return [part]
+    ends = [*list(inside)[:-1], part.end_frame]
+    starts = [part.start_frame, *ends[:-1]]
+    parts = [
+        Subtask(start, end, " ".join(label.split()))
+        for start, end, label in zip(starts, ends, inside.values(), strict=True)
+        if start < end
+    ]
+    return enforce_limits(parts, episode, min_subtask_s=min_subtask_s, max_subtasks=None)
