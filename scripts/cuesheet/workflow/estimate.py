@@ -122,7 +122,7 @@ def _estimate(run: Run, dataset: RunDataset, counter: TokenCounter) -> Estimate:
     dependent = [stage for stage in run.asking_stages if stage != "vqa"]
     rehearsed = [
         {
-            index: _amounts(_rehearse(run, dataset, index, prompts, length_s, stages), counter)
+            index: _by_prompt(_rehearse(run, dataset, index, prompts, length_s, stages), counter)
             for index in sample
         }
         for length_s, stages in zip(lengths, (run.asking_stages, dependent, dependent), strict=True)
@@ -303,12 +303,23 @@ def _size(dataset: RunDataset, camera: str) -> tuple[int, int]:
     return (about.width, about.height) if about.width and about.height else _ASSUMED_SIZE
 
 
-def _amounts(requests: Iterable[Request], counter: TokenCounter) -> dict[tuple[str, str], Amount]:
+@dataclass
+class _Rehearsed:
+    """The requests of one prompt file for one episode; `texts` tells which are the same."""
+
+    amount: Amount = Amount()
+    texts: tuple[str, ...] = ()
+
+
+def _by_prompt(
+    requests: Iterable[Request], counter: TokenCounter
+) -> dict[tuple[str, str], _Rehearsed]:
     """Add up requests by stage and prompt file."""
-    found: dict[tuple[str, str], Amount] = {}
+    found: dict[tuple[str, str], _Rehearsed] = {}
     for request in requests:
-        key = (request.stage, request.prompt)
-        found[key] = found.get(key, Amount()) + Amount(
+        one = found.setdefault((request.stage, request.prompt), _Rehearsed())
+        one.texts += request.texts
+        one.amount += Amount(
             1,
             counter.images(request.images),
             counter.text(*request.texts),
@@ -319,7 +330,7 @@ def _amounts(requests: Iterable[Request], counter: TokenCounter) -> dict[tuple[s
 
 def _interpolate(
     dataset: RunDataset,
-    rehearsed: Mapping[int, Mapping[tuple[str, str], Amount]],
+    rehearsed: Mapping[int, Mapping[tuple[str, str], _Rehearsed]],
     key: tuple[str, str],
     episodes: Collection[int],
 ) -> Amount:
@@ -328,7 +339,8 @@ def _interpolate(
         return Amount()
     points: dict[int, list[Amount]] = {}
     for index, found in rehearsed.items():
-        points.setdefault(dataset.episode(index).length, []).append(found.get(key, Amount()))
+        amount = found.get(key, _Rehearsed()).amount
+        points.setdefault(dataset.episode(index).length, []).append(amount)
     lengths = sorted(points)
     at = [dataset.episode(index).length for index in episodes]
     sums = []
@@ -336,11 +348,24 @@ def _interpolate(
         values = [np.mean([getattr(a, one.name) for a in points[length]]) for length in lengths]
         sums.append(float(np.interp(at, lengths, values).sum()))
     total = Amount(*sums)
-    if total.image_tokens:
+    if total.image_tokens or not _depends_on_task_alone(dataset, rehearsed, key):
         return total
-    # Without images a request depends on the task alone: it is sent once and then cached.
+    # It is sent once per task and then cached.
     share = len({dataset.episode(index).task for index in episodes}) / len(episodes)
     return Amount(*(getattr(total, one.name) * share for one in fields(Amount)))
+
+
+def _depends_on_task_alone(
+    dataset: RunDataset,
+    rehearsed: Mapping[int, Mapping[tuple[str, str], _Rehearsed]],
+    key: tuple[str, str],
+) -> bool:
+    """Tell whether all rehearsed episodes with the same task make the same requests."""
+    texts: dict[str, set[tuple[str, ...]]] = {}
+    for index, found in rehearsed.items():
+        made = found.get(key, _Rehearsed()).texts
+        texts.setdefault(dataset.episode(index).task, set()).add(made)
+    return all(len(of_task) == 1 for of_task in texts.values())
 
 
 def _range(amounts: Sequence[Amount]) -> Range:
