@@ -147,7 +147,7 @@ def limit(source: Path, folder: Path) -> dict[str, float]:
     Frames on which no other depends are not decoded, unless they are wanted.
     """
     episode = locate_range(
-        source, from_s=FROM_S, to_s=FROM_S + EPISODE_S, length=FRAMES, fps=FPS, where="limit"
+        source, from_s=FROM_S, to_s=FROM_S + EPISODE_S, length=FRAMES, fps=FPS, label="limit"
     )
     wanted = {episode.pts[index] for index in indices()}
     runs = decoding_runs(episode.source, wanted)

@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 
 
 def episode_frames(
-    file: str, source: Mapping[str, Any], index: str, episode_index: int, where: str
+    file: str, source: Mapping[str, Any], index: str, episode_index: int, label: str
 ) -> EpisodeFrames:
     """Return the episode's frames in the video; timestamps are read only if they must decide."""
     place = {"from_s": source["from_s"], "to_s": source["to_s"], "fps": source["fps"]}
-    found = locate_range(file, **place, length=source["length"], where=where)
+    found = locate_range(file, **place, length=source["length"], label=label)
     if found is not None:
         return found
     # Imported here: pyarrow costs as much CPU time as the rest of the job.
     from cuesheet.artifacts.index import read_indexed_episode
 
     row = read_indexed_episode(index, episode_index)
-    return locate_episode(file, **place, timestamps_s=row.timestamps, where=where)
+    return locate_episode(file, **place, timestamps_s=row.timestamps, label=label)
 
 
 def write_image_clip(
-    clip: str, root: Path, row: "IndexedEpisode", camera: str, settings: ClipSettings, where: str
+    clip: str, root: Path, row: "IndexedEpisode", camera: str, settings: ClipSettings, label: str
 ) -> None:
     from cuesheet.media.image_columns import read_images
 
@@ -49,7 +49,7 @@ def write_image_clip(
             camera=camera,
             row_from=row.row_from,
             frame_indices=indices,
-            where=where,
+            label=label,
         )
 
     first = next(frames(range(1)))
@@ -61,7 +61,7 @@ def write_image_clip(
         height=first.height,
         fps=row.fps,
         settings=settings,
-        where=where,
+        label=label,
     )
 
 
@@ -76,21 +76,21 @@ def main(snakemake) -> None:
         source = snakemake.params.source
         root, index = Path(snakemake.params.root), snakemake.input.index
         camera, episode_index = snakemake.wildcards.camera, int(snakemake.wildcards.episode)
-        where = f"episode {episode_index}, camera {camera}"
+        label = f"episode {episode_index}, camera {camera}"
         settings = ClipSettings.of(snakemake.params.clip)
         if source["kind"] == "image":
             from cuesheet.artifacts.index import read_indexed_episode
 
             row = read_indexed_episode(index, episode_index)
-            write_image_clip(snakemake.output.clip, root, row, camera, settings, where)
+            write_image_clip(snakemake.output.clip, root, row, camera, settings, label)
             way = "encoded from images"
         else:
             file = str(root / source["file"])
-            frames = episode_frames(file, source, index, episode_index, where)
+            frames = episode_frames(file, source, index, episode_index, label)
             way = write_clip(snakemake.output.clip, frames, settings)
         log.info(
             "%s: %d frames %s, %d bytes, in %.2f s",
-            where,
+            label,
             source["length"],
             way,
             Path(snakemake.output.clip).stat().st_size,

@@ -51,7 +51,7 @@ class MediaPart:
 
     is_clip: bool
     url: str
-    where: str
+    param: str
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def read_media(parts: tuple[MediaPart, ...]) -> Media:
             else:
                 media.images.append(decode_image(data))
         except MediaError as error:
-            raise ApiError(400, f"{part.where}: {error}", param=part.where) from error
+            raise ApiError(400, f"{part.param}: {error}", param=part.param) from error
     return media
 
 
@@ -143,23 +143,23 @@ def _messages(messages: Any) -> tuple[list[str], list[str], list[MediaPart]]:
     questions: list[str] = []
     parts: list[MediaPart] = []
     for number, message in enumerate(messages):
-        where = f"messages[{number}]"
+        param = f"messages[{number}]"
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            raise ApiError(400, f"{where} must be an object with a `role`", param=where)
+            raise ApiError(400, f"{param} must be an object with a `role`", param=param)
         content = message.get("content")
         said = []
         if isinstance(content, str):
             said = [content]
         elif isinstance(content, list):
             for index, part in enumerate(content):
-                text, media = _part(part, f"{where}.content[{index}]")
+                text, media = _part(part, f"{param}.content[{index}]")
                 said += [] if text is None else [text]
                 parts += [] if media is None else [media]
         elif content is not None or message["role"] != "assistant":
             raise ApiError(
                 400,
-                f"{where}.content must be a string or a list of parts",
-                param=f"{where}.content",
+                f"{param}.content must be a string or a list of parts",
+                param=f"{param}.content",
             )
         texts += said
         if message["role"] == "user":
@@ -169,22 +169,22 @@ def _messages(messages: Any) -> tuple[list[str], list[str], list[MediaPart]]:
     return texts, questions, parts
 
 
-def _part(part: Any, where: str) -> tuple[str | None, MediaPart | None]:
+def _part(part: Any, param: str) -> tuple[str | None, MediaPart | None]:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind == "text":
         if not isinstance(part.get("text"), str):
-            raise ApiError(400, f"{where}.text must be a string", param=where)
+            raise ApiError(400, f"{param}.text must be a string", param=param)
         return part["text"], None
     if kind in ("image_url", "video_url"):
         holder = part.get(kind)
         url = holder.get("url") if isinstance(holder, dict) else holder
         if not isinstance(url, str) or not url:
-            raise ApiError(400, f"{where}.{kind}.url must be a URL", param=where)
-        return None, MediaPart(kind == "video_url", url, where)
+            raise ApiError(400, f"{param}.{kind}.url must be a URL", param=param)
+        return None, MediaPart(kind == "video_url", url, param)
     raise ApiError(
         400,
-        f"{where} has the type {kind!r}; expected `text`, `image_url` or `video_url`",
-        param=where,
+        f"{param} has the type {kind!r}; expected `text`, `image_url` or `video_url`",
+        param=param,
     )
 
 

@@ -185,7 +185,7 @@ def _join(pieces: Sequence[_Piece], joined: Path, fps: float, camera: str) -> No
         for place, piece in zip(_places(pieces, 0, 0), pieces, strict=True):
             label = f"episode {piece.episode_index}, camera {camera}, from {piece.path}"
             at = {"from_s": place.from_s, "to_s": place.to_s, "fps": fps}
-            found = locate_range(temporary, **at, length=piece.length, where=label)
+            found = locate_range(temporary, **at, length=piece.length, label=label)
             if found is None:
                 raise CuesheetError(
                     f"{label}: the video has more frames than the episode's {piece.length}, so it "

@@ -142,7 +142,7 @@ def _sample_colors(dataset: Dataset, episode: Episode, camera: Camera) -> np.nda
             camera=camera.key,
             row_from=0,
             frame_indices=indices,
-            where=label,
+            label=label,
         )
     else:
         video = episode.videos[camera.key]
@@ -151,7 +151,7 @@ def _sample_colors(dataset: Dataset, episode: Episode, camera: Camera) -> np.nda
         # The video of a v2.1 episode may go on after the episode's frames.
         for to_s in (video.to_s, video.from_s + length / dataset.fps):
             place = {"from_s": video.from_s, "to_s": to_s, "length": length, "fps": dataset.fps}
-            located = located or locate_range(path, **place, where=label)
+            located = located or locate_range(path, **place, label=label)
         if located is None:
             raise CuesheetError(
                 f"{label}: the video has more frames than the episode's {episode.length}, so its "

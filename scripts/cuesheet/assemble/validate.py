@@ -48,11 +48,11 @@ class Report:
     inspection: str | None = None  # ok, doubtful or failed
     left_out: bool = False  # because of the inspection
 
-    def error(self, code: str, where: str, message: str) -> None:
-        self.errors.append(Finding(code, where, message))
+    def error(self, code: str, label: str, message: str) -> None:
+        self.errors.append(Finding(code, label, message))
 
-    def warn(self, code: str, where: str, message: str) -> None:
-        self.warnings.append(Finding(code, where, message))
+    def warn(self, code: str, label: str, message: str) -> None:
+        self.warnings.append(Finding(code, label, message))
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -92,7 +92,7 @@ class PlacedRow:
 
     row: LanguageRow
     column: str
-    where: str
+    label: str
     frame_index: int | None
 
 
@@ -161,7 +161,7 @@ def _check_time(report: Report, placed: PlacedRow, episode: Episode) -> None:
     near = min(episode.timestamps_s, key=lambda t: abs(t - placed.row.timestamp))
     report.error(
         "event_not_on_frame" if is_event else "persistent_not_on_frame",
-        placed.where,
+        placed.label,
         f"timestamp {placed.row.timestamp} s is not that of any frame; the nearest frame is at "
         f"{near} s (the episode has {episode.length} frames, the last at "
         f"{episode.timestamps_s[-1]} s).",
@@ -169,37 +169,37 @@ def _check_time(report: Report, placed: PlacedRow, episode: Episode) -> None:
 
 
 def _check_style(report: Report, placed: PlacedRow, cameras: Collection[str]) -> None:
-    row, where = placed.row, placed.where
+    row, label = placed.row, placed.label
     if row.style not in STYLES:
         known = ", ".join(style for style in STYLES if style)
-        report.error("style_unknown", where, f"style {row.style!r}; known are {known}.")
+        report.error("style_unknown", label, f"style {row.style!r}; known are {known}.")
         return
     style = STYLES[row.style]
     name = style_name(row.style)
     if placed.column != style.column:
         report.error(
-            "style_wrong_column", where, f"{name} is in {placed.column}, not {style.column}."
+            "style_wrong_column", label, f"{name} is in {placed.column}, not {style.column}."
         )
     if row.role not in style.roles:
         report.error(
             "style_wrong_role",
-            where,
+            label,
             f"role {row.role!r}; {name} has the role {' or '.join(style.roles)}.",
         )
     if style.camera == "none" and row.camera is not None:
-        report.error("camera_not_allowed", where, f"{name} has no camera; found {row.camera!r}.")
+        report.error("camera_not_allowed", label, f"{name} has no camera; found {row.camera!r}.")
     elif style.camera == "required" and row.camera is None:
-        report.error("camera_missing", where, f"{name} must name its camera.")
+        report.error("camera_missing", label, f"{name} must name its camera.")
     elif row.camera is not None and row.camera not in cameras:
         report.error(
             "camera_unknown",
-            where,
+            label,
             f"the dataset has no camera {row.camera!r}; it has {', '.join(cameras) or 'none'}.",
         )
 
 
 def _check_content(report: Report, placed: PlacedRow) -> None:
-    row, where = placed.row, placed.where
+    row, label = placed.row, placed.label
     if row.style is None:
         calls = row.tool_calls or []
         well_formed = (
@@ -210,18 +210,18 @@ def _check_content(report: Report, placed: PlacedRow) -> None:
         if not well_formed:
             report.error(
                 "speech_form",
-                where,
+                label,
                 "a row without a style is speech: no content and exactly one tool call say(text).",
             )
         elif not calls[0].function.arguments.text.strip():
-            report.error("empty_text", where, "the text to speak is empty.")
+            report.error("empty_text", label, "the text to speak is empty.")
         return
     if row.tool_calls is not None:
-        report.error("tool_calls_not_allowed", where, f"{row.style} has no tool calls.")
+        report.error("tool_calls_not_allowed", label, f"{row.style} has no tool calls.")
     if row.content is None or not row.content.strip():
         is_question = row.style == "vqa" and row.role == "user"
         code = "vqa_question_empty" if is_question else "empty_text"
-        report.error(code, where, f"the text of this {row.style} row is empty.")
+        report.error(code, label, f"the text of this {row.style} row is empty.")
 
 
 def _check_duplicates(report: Report, rows: list[PlacedRow]) -> None:
@@ -231,8 +231,8 @@ def _check_duplicates(report: Report, rows: list[PlacedRow]) -> None:
             continue  # check_vqa reports two pairs on one frame and camera
         key = placed.column + placed.row.model_dump_json()
         if key in seen:
-            report.warn("duplicate_row", placed.where, f"the same row as {seen[key]}.")
-        seen.setdefault(key, placed.where)
+            report.warn("duplicate_row", placed.label, f"the same row as {seen[key]}.")
+        seen.setdefault(key, placed.label)
 
 
 def _of_style(rows: list[PlacedRow], style: str | None) -> list[PlacedRow]:
@@ -263,11 +263,11 @@ def _check_subtasks(
         if placed.frame_index in seen:
             report.error(
                 "subtask_starts_not_distinct",
-                placed.where,
+                placed.label,
                 f"starts on frame {placed.frame_index}, like {seen[placed.frame_index]}; exactly "
                 "one subtask may be active.",
             )
-        seen.setdefault(placed.frame_index, placed.where)
+        seen.setdefault(placed.frame_index, placed.label)
     if starts and 0 not in starts:
         report.error(
             "subtask_first_not_at_start",
@@ -310,16 +310,16 @@ def _check_memory(report: Report, rows: list[PlacedRow], starts: set[int]) -> No
         if frame_index not in starts:
             report.error(
                 "memory_not_at_subtask_start",
-                placed.where,
+                placed.label,
                 f"memory at {placed.row.timestamp} s, but no subtask starts there.",
             )
         elif frame_index == min(starts):
-            report.warn("memory_at_first_start", placed.where, "nothing has been done yet.")
+            report.warn("memory_at_first_start", placed.label, "nothing has been done yet.")
         if frame_index in seen:
             report.error(
-                "memory_twice", placed.where, f"{seen[frame_index]} is also memory at this time."
+                "memory_twice", placed.label, f"{seen[frame_index]} is also memory at this time."
             )
-        seen.setdefault(frame_index, placed.where)
+        seen.setdefault(frame_index, placed.label)
 
 
 def _check_plans(report: Report, rows: list[PlacedRow]) -> None:
@@ -331,8 +331,8 @@ def _check_plans(report: Report, rows: list[PlacedRow]) -> None:
         if first.row.content != placed.row.content:
             report.error(
                 "plans_disagree",
-                placed.where,
-                f"{first.where} is a different plan at the same time, {placed.row.timestamp} s.",
+                placed.label,
+                f"{first.label} is a different plan at the same time, {placed.row.timestamp} s.",
             )
 
 
@@ -342,7 +342,7 @@ def _check_task_rephrasings(report: Report, rows: list[PlacedRow], episode: Epis
         if placed.frame_index not in starts | {None}:
             report.warn(
                 "task_aug_not_at_start",
-                placed.where,
+                placed.label,
                 f"rephrasings of a task must be at the frame where it begins, not at "
                 f"{placed.row.timestamp} s.",
             )
@@ -363,16 +363,16 @@ def _check_speech(report: Report, rows: list[PlacedRow]) -> None:
             continue
         at = f"at {placed.row.timestamp} s"
         if frame_index not in spoken:
-            report.error("interjection_without_speech", placed.where, f"no speech {at}.")
+            report.error("interjection_without_speech", placed.label, f"no speech {at}.")
         if frame_index not in planned:
-            report.error("interjection_without_plan", placed.where, f"no plan {at}.")
+            report.error("interjection_without_plan", placed.label, f"no plan {at}.")
         if frame_index in interjected:
             report.error(
                 "interjection_twice",
-                placed.where,
+                placed.label,
                 f"{interjected[frame_index]} is also an interjection {at}.",
             )
-        interjected.setdefault(frame_index, placed.where)
+        interjected.setdefault(frame_index, placed.label)
     seen: dict[int, str] = {}
     for placed in speech:
         frame_index = placed.frame_index
@@ -380,11 +380,11 @@ def _check_speech(report: Report, rows: list[PlacedRow]) -> None:
             continue
         at = f"at {placed.row.timestamp} s"
         if frame_index in seen:
-            report.error("speech_twice", placed.where, f"{seen[frame_index]} is also speech {at}.")
+            report.error("speech_twice", placed.label, f"{seen[frame_index]} is also speech {at}.")
         elif frame_index != 0 and frame_index not in interjected:
             report.error(
                 "speech_without_interjection",
-                placed.where,
+                placed.label,
                 f"speech {at} answers no interjection; only the first frame's may.",
             )
-        seen.setdefault(frame_index, placed.where)
+        seen.setdefault(frame_index, placed.label)

@@ -18,12 +18,12 @@ class Placed(Protocol):
     """A row, its place in the files and its frame (None: on no frame)."""
 
     row: LanguageRow
-    where: str
+    label: str
     frame_index: int | None
 
 
 class Reporter(Protocol):
-    def error(self, code: str, where: str, message: str) -> None: ...
+    def error(self, code: str, label: str, message: str) -> None: ...
 
 
 def check_vqa(
@@ -54,29 +54,29 @@ def check_vqa(
     # A row on no frame is reported elsewhere; its partner is not reported again.
     all_placed = all(event.frame_index is not None for event in events)
     for (frame_index, camera), placed in _by_frame_and_camera(events).items():
-        where, at = placed[0].where, f"frame {frame_index} of {camera}"
+        label, at = placed[0].label, f"frame {frame_index} of {camera}"
         if camera is None:
             continue  # reported as a row without camera
         if frame_index not in decoded.get(camera, ()):
             report.error(
-                "vqa_frame_not_decoded", where, f"{at} was not decoded, so no model has seen it."
+                "vqa_frame_not_decoded", label, f"{at} was not decoded, so no model has seen it."
             )
         pair = listed.pop((frame_index, camera), None)
         roles = [item.row.role for item in placed]
         if roles.count("user") > 1 or roles.count("assistant") > 1:
-            report.error("vqa_pair_twice", placed[-1].where, f"{at} has more than one pair.")
+            report.error("vqa_pair_twice", placed[-1].label, f"{at} has more than one pair.")
             continue
         if len(placed) == 1:
             missing = "answer" if roles == ["user"] else "question"
             if all_placed:
-                report.error("vqa_unpaired", where, f"{at} has no {missing} for this row.")
+                report.error("vqa_unpaired", label, f"{at} has no {missing} for this row.")
             continue
         question = next((item for item in placed if item.row.role == "user"), None)
         answer = next((item for item in placed if item.row.role == "assistant"), None)
         if question is None or answer is None:
             continue  # reported as a wrong role
         if pair is None:
-            report.error("vqa_pairs_disagree", where, f"{at} is not in the file's list of pairs.")
+            report.error("vqa_pairs_disagree", label, f"{at} is not in the file's list of pairs.")
         else:
             _check_pair(report, question, answer, pair, episode)
     for pair in listed.values() if all_placed else ():
@@ -106,21 +106,21 @@ def _check_pair(
     try:
         value = json.loads(text)
     except ValueError as error:
-        report.error("vqa_answer_not_json", answer.where, f"the answer is not JSON: {error}.")
+        report.error("vqa_answer_not_json", answer.label, f"the answer is not JSON: {error}.")
         return
     if not isinstance(value, dict):
-        report.error("vqa_answer_not_json", answer.where, f"the answer is not an object: {text}")
+        report.error("vqa_answer_not_json", answer.label, f"the answer is not an object: {text}")
         return
     if json.dumps(value) != _plain(value):
-        report.error("vqa_keys_not_sorted", answer.where, "the answer's keys are not sorted.")
+        report.error("vqa_keys_not_sorted", answer.label, "the answer's keys are not sorted.")
     same = _plain(value) == _plain(pair.answer) and question.row.content == pair.question
     if not same:
         report.error(
-            "vqa_pairs_disagree", answer.where, "the rows differ from the file's list of pairs."
+            "vqa_pairs_disagree", answer.label, "the rows differ from the file's list of pairs."
         )
     size = episode.cameras.get(pair.camera)
     for problem in check_answer(pair.type, value, (size.width, size.height) if size else None):
-        report.error(problem.code, answer.where, problem.message)
+        report.error(problem.code, answer.label, problem.message)
 
 
 def _plain(value: Any) -> str:

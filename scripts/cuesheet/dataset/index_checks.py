@@ -354,7 +354,7 @@ def _check_range(
             to_s=video.to_s,
             length=episode.length,
             fps=fps,
-            where=f"camera {camera}",
+            label=f"camera {camera}",
         )
     except CuesheetError as error:
         return str(error).removeprefix(f"camera {camera}, {path}: ")

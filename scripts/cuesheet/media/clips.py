@@ -65,7 +65,7 @@ def write_clip(clip: Path | str, episode: EpisodeFrames, settings: ClipSettings)
         if episode.source.codec in settings.copied and can_copy(episode):
             try:
                 _copy(temporary, episode)
-                _verify(temporary, len(episode.pts), episode.where)
+                _verify(temporary, len(episode.pts), episode.label)
                 way = "copied"
             except (CuesheetError, av.FFmpegError):
                 # For example, mp4 does not accept the packets. Encoding always works.
@@ -74,7 +74,7 @@ def write_clip(clip: Path | str, episode: EpisodeFrames, settings: ClipSettings)
             way = "encoded"
         if way == "encoded":
             _encode(temporary, episode, settings)
-            _verify(temporary, len(episode.pts), episode.where)
+            _verify(temporary, len(episode.pts), episode.label)
     return way
 
 
@@ -84,7 +84,7 @@ class ClipCutter:
     def __init__(self, path: Path | str, *, length: int, end_s: float, fps: float) -> None:
         self._path = Path(path)
         self._frames = locate_range(
-            path, from_s=0.0, to_s=end_s, length=length, fps=fps, where="clip"
+            path, from_s=0.0, to_s=end_s, length=length, fps=fps, label="clip"
         )
         if self._frames is None:
             raise CuesheetError(
@@ -115,7 +115,7 @@ def write_clip_of_images(
     height: int,
     fps: float,
     settings: ClipSettings,
-    where: str,
+    label: str,
 ) -> None:
     """Write the clip of an image camera, `length` frames at `fps`.
 
@@ -128,10 +128,10 @@ def write_clip_of_images(
     with atomic_path(clip) as temporary:
         write_frames(
             [*arguments, str(temporary)],
-            (_sized(frame, width, height, where) for frame in frames),
-            where,
+            (_sized(frame, width, height, label) for frame in frames),
+            label,
         )
-        _verify(temporary, length, where)
+        _verify(temporary, length, label)
 
 
 def can_copy(episode: EpisodeFrames) -> bool:
@@ -153,28 +153,28 @@ def can_copy(episode: EpisodeFrames) -> bool:
     )
 
 
-def count_frames(clip: Path | str, where: str) -> int:
+def count_frames(clip: Path | str, label: str) -> int:
     """Return the number of frames that a player shows, counted without decoding.
 
     Raises CuesheetError if the file cannot be read.
     """
     try:
-        with open_video(clip, where) as container:
-            stream = video_stream(container, where)
+        with open_video(clip, label) as container:
+            stream = video_stream(container, label)
             packets = container.demux(stream)
             return sum(1 for packet in packets if packet.size and not packet.is_discard)
     except (av.FFmpegError, OSError) as error:
-        raise unreadable(f"{where}: {clip}", error) from error
+        raise unreadable(f"{label}: {clip}", error) from error
 
 
 def _copy(target: Path, episode: EpisodeFrames) -> None:
     source = episode.source
     first_pts = episode.pts[0]
     with (
-        open_video(source.path, episode.where) as container,
+        open_video(source.path, episode.label) as container,
         av.open(str(target), "w", format="mp4", options={"movflags": "+faststart"}) as output,
     ):
-        stream = video_stream(container, episode.where)
+        stream = video_stream(container, episode.label)
         copied = output.add_stream_from_template(stream, opaque=True)  # no encoder is needed
         copied.set_display_rotation(0)
         remaining = len(episode.pts)
@@ -209,7 +209,7 @@ def _encode(target: Path, episode: EpisodeFrames, settings: ClipSettings) -> Non
             *_encoding(source.width, source.height, filters, settings, base, episode.fps),
             str(target),
         ],
-        f"{episode.where}: encoding the clip",
+        f"{episode.label}: encoding the clip",
     )
 
 
@@ -244,19 +244,19 @@ def _encoding(
     ]
 
 
-def _sized(frame: RgbFrame, width: int, height: int, where: str) -> bytes:
+def _sized(frame: RgbFrame, width: int, height: int, label: str) -> bytes:
     if (frame.width, frame.height) != (width, height):
         raise CuesheetError(
-            f"{where}: frame {frame.frame_index} has {frame.width} x {frame.height} pixels, frame "
+            f"{label}: frame {frame.frame_index} has {frame.width} x {frame.height} pixels, frame "
             f"0 has {width} x {height}; all frames of a camera in an episode must have one size"
         )
     return frame.data
 
 
-def _verify(clip: Path, length: int, where: str) -> None:
-    found = count_frames(clip, where)
+def _verify(clip: Path, length: int, label: str) -> None:
+    found = count_frames(clip, label)
     if found != length:
         raise CuesheetError(
-            f"{where}: the clip has {found} frames, but the episode has {length}; the video may be "
+            f"{label}: the clip has {found} frames, but the episode has {length}; the video may be "
             "truncated or damaged: compare it with the original and copy it again"
         )

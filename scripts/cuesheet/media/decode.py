@@ -72,7 +72,7 @@ def decode_frames(
         yield frame
     if found != len(wanted):
         raise CuesheetError(
-            f"{episode.where}: expected {len(wanted)} frames, but {decoder} returned {found}; the "
+            f"{episode.label}: expected {len(wanted)} frames, but {decoder} returned {found}; the "
             "file may be truncated or damaged"
         )
 
@@ -93,12 +93,12 @@ def _by_one_ffmpeg(
     arguments += ["-filter_threads", "1", "-vf", f"select='{select}',scale=flags=bicubic"]
     arguments += ["-frames:v", str(len(chosen)), "-pix_fmt", "rgb24", "-f", "rawvideo", "-"]
     width, height = source.width, source.height
-    frames = read_frames(arguments, width * height * 3, episode.where)
+    frames = read_frames(arguments, width * height * 3, episode.label)
     for pts, data in zip(chosen, frames, strict=False):
         yield RgbFrame(wanted[pts], width, height, data)
     if next(frames, None) is not None:
         raise CuesheetError(
-            f"{episode.where}: ffmpeg returned more bytes than {len(chosen)} frames of {width} x "
+            f"{episode.label}: ffmpeg returned more bytes than {len(chosen)} frames of {width} x "
             f"{height} pixels"
         )
 
@@ -134,8 +134,8 @@ def _by_pyav(episode: EpisodeFrames, wanted: dict[int, int]) -> Iterator[RgbFram
     source = episode.source
     to_rgb = _RgbConverter(source.time_base)
     try:
-        with open_video(source.path, episode.where) as container:
-            stream = video_stream(container, episode.where)
+        with open_video(source.path, episode.label) as container:
+            stream = video_stream(container, episode.label)
             codec = stream.codec_context
             codec.thread_count = 1
             runs = decoding_runs(source, set(wanted))
@@ -162,7 +162,7 @@ def _by_pyav(episode: EpisodeFrames, wanted: dict[int, int]) -> Iterator[RgbFram
                     yield to_rgb(frame, wanted[frame.pts])
                 codec.flush_buffers()
     except (av.FFmpegError, OSError) as error:
-        raise unreadable(episode.where, error) from error
+        raise unreadable(episode.label, error) from error
 
 
 class _PtsOrder:
@@ -241,7 +241,7 @@ def _by_torchcodec(episode: EpisodeFrames, wanted: dict[int, int]) -> Iterator[R
     source = episode.source
     try:
         # torchcodec has no list of allowed formats: a playlist is rejected here.
-        open_video(source.path, episode.where).close()
+        open_video(source.path, episode.label).close()
         decoder = _torchcodec_decoder(source)
         for pts in sorted(wanted):
             # torchcodec returns the frame that is shown at a time: half a tick after it starts.
@@ -249,13 +249,13 @@ def _by_torchcodec(episode: EpisodeFrames, wanted: dict[int, int]) -> Iterator[R
             frame = decoder.get_frame_played_at(pts_s + float(source.time_base) / 2)
             if abs(frame.pts_seconds - pts_s) > float(source.time_base) / 2:
                 raise CuesheetError(
-                    f"{episode.where}: torchcodec returned the frame at {frame.pts_seconds:.6f} s "
+                    f"{episode.label}: torchcodec returned the frame at {frame.pts_seconds:.6f} s "
                     f"for frame {wanted[pts]} at {pts_s:.6f} s; set keyframes.decoder to ffmpeg"
                 )
             height, width, _ = frame.data.shape
             yield RgbFrame(wanted[pts], width, height, frame.data.contiguous().numpy().tobytes())
     except (av.FFmpegError, RuntimeError, ValueError, IndexError) as error:
-        raise unreadable(episode.where, error) from error
+        raise unreadable(episode.label, error) from error
 
 
 def _torchcodec_decoder(source: PacketRange) -> "VideoDecoder":

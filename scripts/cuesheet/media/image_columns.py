@@ -27,14 +27,14 @@ def read_images(
     camera: str,
     row_from: int,
     frame_indices: Sequence[int],
-    where: str,
+    label: str,
 ) -> Iterator[RgbFrame]:
     """Yield the images of `frame_indices` (sorted, distinct): rows `row_from` + index.
 
     An image without bytes is read from its path, relative to `root`. Transparency is dropped.
     Raises CuesheetError if the column, a row or an image is missing or cannot be read.
     """
-    label = f"{where}, {data_file}"
+    label = f"{label}, {data_file}"
     wanted = [row_from + index for index in frame_indices]
     for row, cell in _read_cells(Path(data_file), camera, wanted, label):
         index = row - row_from

@@ -32,7 +32,7 @@ def camera_frames(
         CuesheetError: the episode does not have the camera, or the frames cannot be read.
     """
     source = row.camera(camera)
-    where = f"episode {row.episode_index}, camera {camera}"
+    label = f"episode {row.episode_index}, camera {camera}"
     if source.kind == "image":
         from cuesheet.media.image_columns import read_images
 
@@ -42,7 +42,7 @@ def camera_frames(
             camera=camera,
             row_from=row.row_from,
             frame_indices=frame_indices,
-            where=where,
+            label=label,
         )
     episode = locate_episode(
         Path(root) / source.file,
@@ -50,7 +50,7 @@ def camera_frames(
         to_s=source.to_s,
         timestamps_s=row.timestamps,
         fps=row.fps,
-        where=where,
+        label=label,
     )
     return decode_frames(episode, frame_indices, decoder)
 

@@ -68,7 +68,7 @@ class EpisodeFrames:
     source: PacketRange
     pts: tuple[int, ...]
     fps: float
-    where: str  # "episode 3, camera observation.images.front, <file>", for messages
+    label: str  # "episode 3, camera observation.images.front, <file>", for messages
 
 
 def locate_episode(
@@ -78,11 +78,11 @@ def locate_episode(
     to_s: float,
     timestamps_s: Sequence[float],
     fps: float,
-    where: str,
+    label: str,
 ) -> EpisodeFrames:
     """Find the frame of every timestamp: the nearest to `from_s` + timestamp within the episode.
 
-    `timestamps_s` (seconds from the episode's start, increasing) has one entry per frame; `where`
+    `timestamps_s` (seconds from the episode's start, increasing) has one entry per frame; `label`
     opens the messages. If the timestamps do not fit but the video has exactly as many frames and
     nearly the same length (wall-clock timestamps, or 29.97 frames per second instead of 30), the
     n-th frame belongs to the n-th timestamp.
@@ -90,7 +90,7 @@ def locate_episode(
     Raises CuesheetError if the range holds fewer frames than timestamps, if a timestamp is
     farther than half a frame period from every frame, and if two fall on one frame.
     """
-    label = f"{where}, {path}"
+    label = f"{label}, {path}"
     source, candidates = _frames_between(path, from_s, to_s, fps, label)
     _require_enough(candidates, len(timestamps_s), from_s, to_s, label)
     times = [source.seconds(pts) for pts in candidates]
@@ -104,7 +104,7 @@ def locate_episode(
         if abs(pace - 1) > _PACE:
             raise
         pts = tuple(candidates)
-    return EpisodeFrames(source=source, pts=pts, fps=fps, where=label)
+    return EpisodeFrames(source=source, pts=pts, fps=fps, label=label)
 
 
 def _choose(
@@ -137,19 +137,19 @@ def _choose(
 
 
 def locate_range(
-    path: Path | str, *, from_s: float, to_s: float, length: int, fps: float, where: str
+    path: Path | str, *, from_s: float, to_s: float, length: int, fps: float, label: str
 ) -> EpisodeFrames | None:
     """Return the `length` frames between `from_s` and `to_s`; None if there are more of them.
 
     This needs no timestamps; if it returns None, `locate_episode` selects frames by timestamp.
     Raises CuesheetError if there are fewer frames.
     """
-    label = f"{where}, {path}"
+    label = f"{label}, {path}"
     source, candidates = _frames_between(path, from_s, to_s, fps, label)
     _require_enough(candidates, length, from_s, to_s, label)
     if len(candidates) > length:
         return None
-    return EpisodeFrames(source=source, pts=tuple(candidates), fps=fps, where=label)
+    return EpisodeFrames(source=source, pts=tuple(candidates), fps=fps, label=label)
 
 
 def read_packets(path: Path | str, from_s: float, to_s: float, label: str) -> PacketRange:

@@ -136,7 +136,7 @@ def pictures(tmp_path_factory) -> Path:
 def test_pictures_are_read_a_few_at_a_time(pictures, pool):
     wanted = [0, 7, 499]
     frames = read_images(
-        pictures, root="/", camera=CAMERA, row_from=1500, frame_indices=wanted, where="episode 1"
+        pictures, root="/", camera=CAMERA, row_from=1500, frame_indices=wanted, label="episode 1"
     )
     for index, frame in zip(wanted, frames, strict=True):
         with Image.open(io.BytesIO(picture((1500 + index) % 20))) as image:
@@ -164,7 +164,7 @@ from cuesheet.media.packets import locate_episode
 from pathlib import Path
 case = single(Path(sys.argv[1]), 300, 30.0, 640, 480)
 found = locate_episode(case.file, from_s=0.0, to_s=10.0, timestamps_s=case.episode.timestamps,
-                       fps=30.0, where="episode 7")
+                       fps=30.0, label="episode 7")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 indices = [frame.frame_index for frame in decode_frames(found, range(300), "pyav")]
 assert indices == list(range(300))

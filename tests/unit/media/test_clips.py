@@ -40,7 +40,7 @@ def located(case: Source, **changes) -> EpisodeFrames:
         "to_s": case.camera.to_s,
         "timestamps_s": case.episode.timestamps,
         "fps": case.episode.fps,
-        "where": f"episode {case.episode.episode_index}",
+        "label": f"episode {case.episode.episode_index}",
     }
     return locate_episode(case.file, **(place | changes))
 
@@ -287,7 +287,7 @@ def read(file: Path, indices, row_from: int = 10, camera: str = "observation.ima
         camera=camera,
         row_from=row_from,
         frame_indices=indices,
-        where="episode 1",
+        label="episode 1",
     )
 
 
@@ -303,7 +303,7 @@ def test_pictures_in_data_files_come_out_as_they_are(pictures):
 def test_pictures_become_a_clip_of_even_size(pictures, tmp_path):
     file, truth = pictures
     clip = tmp_path / "clip.mp4"
-    arguments = {"width": 61, "height": 45, "fps": 29.97, "settings": ENCODE, "where": "episode 1"}
+    arguments = {"width": 61, "height": 45, "fps": 29.97, "settings": ENCODE, "label": "episode 1"}
     write_clip_of_images(clip, read(file, range(20)), length=20, **arguments)
     decoded = full_decode(clip, 62, 46).astype(np.int16)
     assert len(decoded) == 20
@@ -352,8 +352,8 @@ def test_a_display_rotation_turns_neither_clips_nor_keyframes(tmp_path, settings
             if packet.size:
                 packet.stream = stream
                 output.mux(packet)
-    where = {"from_s": 0.0, "to_s": 2.0, "length": 20, "fps": 10.0, "where": "episode 1"}
-    frames = locate_range(rotated, **where)
+    place = {"from_s": 0.0, "to_s": 2.0, "length": 20, "fps": 10.0, "label": "episode 1"}
+    frames = locate_range(rotated, **place)
     clip = tmp_path / "clip.mp4"
     write_clip(clip, frames, settings)
     with av.open(str(rotated)) as source, av.open(str(clip)) as cut:
@@ -362,5 +362,5 @@ def test_a_display_rotation_turns_neither_clips_nor_keyframes(tmp_path, settings
     assert (shown.width, shown.height, shown.rotation) == (64, 48, 0)
     for decoder in ("ffmpeg", "pyav"):
         (turned,) = decode_frames(frames, [3], decoder)
-        (expected,) = decode_frames(locate_range(plain, **where), [3], decoder)
+        (expected,) = decode_frames(locate_range(plain, **place), [3], decoder)
         assert (turned.width, turned.height, turned.data) == (64, 48, expected.data)

@@ -61,7 +61,7 @@ def test_clips_show_exactly_the_episodes_frames(coded, tmp_path, say):  # noqa: 
             to_s=camera.to_s,
             timestamps_s=case.episode.timestamps,
             fps=case.episode.fps,
-            where="test",
+            label="test",
         )
         clip = tmp_path / f"{case.episode.episode_index}.mp4"
         write_clip(clip, frames, ClipSettings(preset="ultrafast", crf=0))
@@ -149,6 +149,6 @@ def test_a_picture_camera_that_holds_depth_is_refused_by_name(demo_v3, tmp_path)
                 camera="depth",
                 row_from=0,
                 frame_indices=[0],
-                where="episode 0",
+                label="episode 0",
             )
         )

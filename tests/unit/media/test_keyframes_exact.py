@@ -222,5 +222,5 @@ def _located(case: Source):
         to_s=case.camera.to_s,
         timestamps_s=case.episode.timestamps,
         fps=case.episode.fps,
-        where=f"episode {case.episode.episode_index}",
+        label=f"episode {case.episode.episode_index}",
     )

@@ -11,7 +11,7 @@ from cuesheet.media import ffmpeg
 from cuesheet.media.decode import decode_frames, decoding_runs
 from cuesheet.media.packets import locate_episode, locate_range
 
-WHERE = "episode 3, camera observation.images.front"
+LABEL = "episode 3, camera observation.images.front"
 
 
 def locate(case, **changes):
@@ -20,7 +20,7 @@ def locate(case, **changes):
         "to_s": case.camera.to_s,
         "timestamps_s": case.episode.timestamps,
         "fps": case.episode.fps,
-        "where": WHERE,
+        "label": LABEL,
     }
     return locate_episode(case.file, **(place | changes))
 
@@ -60,7 +60,7 @@ def test_ranges_without_timestamps_give_the_same_frames(demo_v3):
             to_s=case.camera.to_s,
             length=case.length,
             fps=case.episode.fps,
-            where=WHERE,
+            label=LABEL,
         )
         assert found is not None
         assert found.pts == locate(case).pts
@@ -68,7 +68,7 @@ def test_ranges_without_timestamps_give_the_same_frames(demo_v3):
 
 def test_a_range_with_more_frames_than_the_episode_leaves_the_choice_to_timestamps(demo_v3):
     case = sources(demo_v3)[1]
-    place = {"from_s": case.camera.from_s, "to_s": case.camera.to_s, "fps": 10.0, "where": WHERE}
+    place = {"from_s": case.camera.from_s, "to_s": case.camera.to_s, "fps": 10.0, "label": LABEL}
     assert locate_range(case.file, length=40, **place) is None
     found = locate(case, timestamps_s=case.episode.timestamps[3:43])
     assert found.pts == locate(case).pts[3:43]

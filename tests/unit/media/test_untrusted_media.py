@@ -44,7 +44,7 @@ def test_a_playlist_is_rejected_whatever_its_suffix(tmp_path, secret, kind, suff
     path = tmp_path / f"file-000{suffix}"
     path.write_text(playlists(secret)[kind])
     with pytest.raises(CuesheetError, match="the file is a playlist"):
-        locate_range(path, from_s=0.0, to_s=2.0, length=20, fps=10.0, where="episode 1")
+        locate_range(path, from_s=0.0, to_s=2.0, length=20, fps=10.0, label="episode 1")
 
 
 @pytest.mark.parametrize("kind", ["hls", "concat"])
@@ -54,7 +54,7 @@ def test_a_video_that_became_a_playlist_is_rejected_by_every_decoder(
 ):
     path = tmp_path / "file-000.mp4"
     path.write_bytes(secret.read_bytes())
-    frames = locate_range(path, from_s=0.0, to_s=2.0, length=20, fps=10.0, where="episode 1")
+    frames = locate_range(path, from_s=0.0, to_s=2.0, length=20, fps=10.0, label="episode 1")
     assert isinstance(frames, EpisodeFrames)
     path.write_text(playlists(secret)[kind])
     with pytest.raises(CuesheetError, match=r"playlist|ffmpeg exited with"):
@@ -62,7 +62,7 @@ def test_a_video_that_became_a_playlist_is_rejected_by_every_decoder(
 
 
 def test_ffmpeg_opens_neither_playlists_nor_urls(tmp_path, secret):
-    frames = locate_range(secret, from_s=0.0, to_s=2.0, length=20, fps=10.0, where="episode 1")
+    frames = locate_range(secret, from_s=0.0, to_s=2.0, length=20, fps=10.0, label="episode 1")
     options = ffmpeg_input(frames.source, {frames.pts[0]})
     at = options.index("-i")
     hls = tmp_path / "list.m3u8"
@@ -84,7 +84,7 @@ def data_file(root: Path, cell: dict) -> Path:
 
 def read(root: Path, cell: dict):
     path = data_file(root, cell)
-    options = {"camera": CAMERA, "row_from": 0, "frame_indices": [0], "where": "episode 4"}
+    options = {"camera": CAMERA, "row_from": 0, "frame_indices": [0], "label": "episode 4"}
     return list(read_images(path, root=root, **options))
 
 
