@@ -140,6 +140,18 @@ def test_two_of_twelve_episodes_are_fetched_with_the_files_that_hold_them(
     assert hub.bytes_sent < whole / 2
 
 
+def test_the_hub_may_lack_the_videos_of_a_camera_that_is_not_in_use(work, hub, demo_v3, tmp_path):
+    source = shutil.copytree(demo_v3, tmp_path / "source")
+    (source / f"videos/{WRIST}/chunk-000/file-000.mp4").unlink()
+    hub.add("someone/part", source)
+    work.configure(dataset="hf://datasets/someone/part")
+    done = work.run("-n", check=False)
+    assert done.returncode != 0
+    assert "a file that the metadata names does not exist on the hub" in done.output
+    work.configure(dataset={"part": {"path": "hf://datasets/someone/part", "cameras": [FRONT]}})
+    assert "annotate_plan" in work.run("-n").output
+
+
 def test_a_download_that_was_cut_off_goes_on(work, hub, demo_v3):
     hub.add(REPO, demo_v3)
     hub.cut_after = 100_000

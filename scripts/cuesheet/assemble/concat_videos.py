@@ -45,7 +45,7 @@ class _Piece:
     length: int
     path: Path
     duration_s: float
-    shown_s: float  # of the episode's frames, if the video goes on after them
+    shown_s: float  # of the episode's frames, if the video continues after them
     coding: str
 
 

@@ -148,7 +148,7 @@ def _sample_colors(dataset: Dataset, episode: Episode, camera: Camera) -> np.nda
         video = episode.videos[camera.key]
         path, length = dataset.root / video.file, episode.length
         located = None
-        # The video of a v2.1 episode may go on after the episode's frames.
+        # The video of a v2.1 episode may continue after the episode's frames.
         for to_s in (video.to_s, video.from_s + length / dataset.fps):
             place = {"from_s": video.from_s, "to_s": to_s, "length": length, "fps": dataset.fps}
             located = located or locate_range(path, **place, label=label)

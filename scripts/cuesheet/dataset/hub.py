@@ -65,23 +65,37 @@ def open_dataset(place: HubDataset, name: str, *, online: bool) -> Path:
     return _linked(name, Path(snapshot))
 
 
-def fetch(place: HubDataset, name: str, files: Collection[str]) -> int:
-    """Download the files that are missing; return their number.
+def fetch(
+    place: HubDataset, name: str, files: Collection[str], optional: Collection[str] = ()
+) -> int:
+    """Download the files that this machine lacks; return their number.
 
-    Raises CuesheetError if a file cannot be downloaded.
+    Args:
+        place: the dataset on the hub, which `open_dataset` opened.
+        name: the workflow's name of the dataset.
+        files: the files, relative to its root.
+        optional: further files, which the hub may lack.
+
+    Raises:
+        CuesheetError: a file cannot be downloaded.
     """
     state = _read_state(name)
     assert state is not None, "open_dataset comes first"
-    missing = [file for file in sorted(files) if not (Path(state["snapshot"]) / file).exists()]
+    wanted = sorted({*files, *optional})
+    missing = [file for file in wanted if not (Path(state["snapshot"]) / file).exists()]
     if not missing:
         return 0
     import huggingface_hub
     from tqdm import tqdm
 
     def one(file: str) -> None:
-        huggingface_hub.hf_hub_download(
-            place.repo_id, file, repo_type="dataset", revision=state["commit"]
-        )
+        try:
+            huggingface_hub.hf_hub_download(
+                place.repo_id, file, repo_type="dataset", revision=state["commit"]
+            )
+        except huggingface_hub.errors.EntryNotFoundError:
+            if file in files:
+                raise
 
     with plain_errors(place), ThreadPoolExecutor(_DOWNLOADS) as pool:
         list(tqdm(pool.map(one, missing), total=len(missing), desc=name, unit="file"))

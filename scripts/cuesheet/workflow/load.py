@@ -107,7 +107,9 @@ def _load_dataset(
     dataset = source.dataset
     selected = _select_episodes(dataset, entry)
     if source.address is not None and online:
-        hub.fetch(source.address, name, dataset.files_of(selected, include_excluded=True))
+        files = dataset.files_of(selected)
+        every = dataset.files_of(selected, include_excluded=True)
+        hub.fetch(source.address, name, files, optional=every)
     layout = Layout(results_root / name)
     if shard is None:
         episodes = _exclude_episodes(dataset, selected, config, layout, is_main_run=True)
