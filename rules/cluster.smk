@@ -63,7 +63,7 @@ rule annotate_shard:
         sources=lambda wildcards: shard_plan(wildcards).sources(wildcards.shard),
         media=RUN.media_settings,
         model_settings=RUN.annotation_settings,
-        # On a dry run the marker of an incomplete shard stays; this lists the shard anyway.
+        # Dry runs do not delete the marker of an incomplete shard. This param lists the shard anyway.
         gaps=lambda wildcards: (
             shard_plan(wildcards).gaps().get(wildcards.shard) if workflow.dryrun else None
         ),

@@ -52,7 +52,7 @@ def stage_threads():
 
     Snakemake runs at most as many jobs at once as it has cores, plus 5. For local jobs that limit is
     raised here (the cores are not), and the resource `vlm_jobs` limits the waiting jobs. Replays do
-    not wait, and on a cluster every job has a core of its own. For a module the limit stays.
+    not wait, and on a cluster every job has its own core. For a module the limit stays.
     """
     settings, limits = workflow.resource_settings, workflow.global_resources
     is_local = workflow.is_main_process and settings.nodes is None and settings.cores
