@@ -96,8 +96,22 @@ lint: $(VENV)/.test-installed  ## Check style, the rules, and that generated fil
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/lint-imports
+	$(BIN)/mypy
 	$(RUN) --lint
 	$(BIN)/cuesheet config --check
+
+.PHONY: coverage
+coverage: $(VENV)/.test-installed  ## Print how much of the library `make suite` runs
+	@$(BIN)/python -m pytest $(SMALL) --quiet --cov --cov-report=term $(PYTEST)
+
+.PHONY: sizes
+sizes:  ## List functions over 60 lines and modules over 400 lines
+	@$(BIN)/python tests/sizes.py
+
+.PHONY: docs
+docs: .venv-docs/.installed  ## Build the documentation site: site/index.html
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict
+	@echo "The documentation: site/index.html (to read it while editing: .venv-docs/bin/mkdocs serve)"
 
 .PHONY: format
 format: $(VENV)/.test-installed  ## Bring Python and Snakemake files into the house style
@@ -112,7 +126,7 @@ config: $(VENV)/.workflow-installed  ## Regenerate config.yaml, its schema and i
 # Pins stay as they are unless a requirement changed; UPGRADE=--upgrade takes the newest of all.
 .PHONY: lock
 lock: .venv-lock/.installed  ## Pin envs/*.in with hashes into envs/*.lock.txt
-	for name in workflow test vllm; do \
+	for name in workflow test vllm docs; do \
 	  (cd envs && ../.venv-lock/bin/uv pip compile --quiet $(UPGRADE) \
 	    --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
 	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
@@ -121,7 +135,7 @@ lock: .venv-lock/.installed  ## Pin envs/*.in with hashes into envs/*.lock.txt
 
 .PHONY: clean
 clean:  ## Remove environments, caches and the demo's results; other results and .cache/vlm stay
-	rm -rf .venv .venv-* results/demo_v3 .cuesheet .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* results/demo_v3 .cuesheet .pytest_cache .ruff_cache .hypothesis .mypy_cache site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment is complete when its stamp is there; one without is made from scratch, so that an
@@ -213,6 +227,11 @@ lerobot: $(VENV)/.test-installed .venv-lerobot/v061/.installed  ## Run the tests
 	@rm -rf .venv-lerobot/v061
 	@.venv-lerobot/bin/python $(INSTALL) --no-deps --ignore-requires-python \
 	  --target .venv-lerobot/v061 lerobot==0.6.1
+	@touch $@
+
+.venv-docs/.installed: envs/docs.lock.txt
+	@$(FIND_PYTHON); "$$found" -m venv --clear .venv-docs
+	@.venv-docs/bin/python $(INSTALL) --require-hashes --requirement envs/docs.lock.txt
 	@touch $@
 
 .venv-lock/.installed:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", re.MULTILINE)
-HASHED = ("workflow", "test", "vllm")
+HASHED = ("workflow", "test", "vllm", "docs")
 CONDA = ("media", "annotate", "assemble", "report", "shard")
 ONLY_CONDA = {"python", "ffmpeg", "pip"}
 PACKAGE_OF_MODULE = {
