@@ -1,4 +1,4 @@
-"""The Dockerfiles, which cannot be built by the tests, copy what exists and name tested versions."""
+"""The Dockerfiles, which no test can build, copy what exists and name tested versions."""
 
 import re
 from pathlib import Path
