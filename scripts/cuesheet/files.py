@@ -18,6 +18,7 @@ from cuesheet.errors import DiskFullError
 
 # Temporary files carry the computer and process that write them: see `remove_leftovers`.
 _OWNER = re.sub(r"[^A-Za-z0-9_]", "_", socket.gethostname())
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _OWNER_HASH = hashlib.sha256(_OWNER.encode()).hexdigest()[:8]
 _FOLDER = re.compile(r"\.?cuesheet-(?P<owner>[0-9a-f]{8})-(?P<pid>\d+)-.{8}")
 _TEMPORARY = re.compile(r"\..+\.(?P<owner>[A-Za-z0-9_]+)-(?P<pid>\d+)\.[a-z0-9_]{8}(\.[^.]+)?")
@@ -207,6 +208,11 @@ def read_json(path: Path | str, default: Any = None) -> Any:
 
 
 def write_json(path: Path | str, value: Any, mode: int = 0o644) -> None:
-    """Write `value` as indented JSON atomically. NaN and infinity are refused (ValueError)."""
+    """Write `value` as indented JSON atomically. NaN and infinity are refused (ValueError).
+
+    Text with lone surrogates, which UTF-8 cannot encode, makes the file plain ASCII.
+    """
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    if _LONE_SURROGATE.search(text):
+        text = json.dumps(value, indent=2, allow_nan=False)
     write_text(path, text + "\n", mode)

@@ -122,3 +122,10 @@ def test_a_damaged_json_file_reads_as_the_default(tmp_path):
         assert read_json(path, "default") == "default"
     write_json(path, {"a": [1]})
     assert read_json(path) == {"a": [1]}
+
+
+def test_text_with_lone_surrogates_is_written_and_read_back(tmp_path):
+    value = {"label": "half \ud800 and whole é"}
+    write_json(tmp_path / "a.json", value)
+    assert read_json(tmp_path / "a.json") == value
+    (tmp_path / "a.json").read_bytes().decode("ascii")

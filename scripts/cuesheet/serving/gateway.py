@@ -7,6 +7,7 @@ send them), bounds and balances the rest
 """
 
 import asyncio
+import contextlib
 import hmac
 import json
 import logging
@@ -19,6 +20,7 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
+from cuesheet import files
 from cuesheet.lease import RENEW_EVERY_S, describe
 from cuesheet.serving.backends import Backend, BackendFailedError, ReplayBackend
 from cuesheet.serving.claims import Claims
@@ -122,7 +124,7 @@ class Gateway:
 
     async def _renewing_claims(self, _: web.Application) -> AsyncIterator[None]:
         async def renew() -> None:
-            await asyncio.to_thread(self._claims.remove_stale)
+            await asyncio.to_thread(self._remove_leftovers)
             while True:
                 await asyncio.sleep(RENEW_EVERY_S)
                 await asyncio.to_thread(self._claims.renew)
@@ -132,6 +134,12 @@ class Gateway:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await asyncio.to_thread(self._claims.close)
+
+    def _remove_leftovers(self) -> None:
+        """Remove what killed runs left in the cache: half-written responses and claims."""
+        self._claims.remove_stale()
+        with contextlib.suppress(OSError):
+            files.remove_leftovers(self.cache.folder)
 
     def snapshot(self) -> dict[str, Any]:
         """Return the counters with the seconds since start and the state of the servers."""
@@ -296,7 +304,7 @@ class Gateway:
         """Mark cached responses as invalid, so that they are requested again."""
         try:
             keys = [key for key in (await request.json())["keys"] if isinstance(key, str)]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise CallFailedError(400, f"expected keys: {error}", "bad_request") from error
         marked = await asyncio.to_thread(lambda: sum(map(self.cache.invalidate, keys)))
         return web.json_response({"invalidated": marked})

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+import aiohttp
 import httpx2
 import openai
 from openai import AsyncOpenAI, DefaultAioHttpClient
@@ -35,12 +36,18 @@ LONGEST_COOLDOWN_S = 60.0
 # A chat response has a few kilobytes; a larger one than this is not read to its end. Compressed
 # bytes are bounded too, in steps that a decompression bomb cannot turn into much memory.
 LARGEST_REPLY_BYTES = 8 * 1024 * 1024
+# More than any chat response has. Without this limit, eight megabytes of empty objects would become
+# hundreds of megabytes when they are parsed.
+MOST_COMMAS = 200_000
 LARGEST_ERROR_BYTES = 16 * 1024
 # The `finish_reason` of the empty reply that stands for one that was too large.
 TOO_LARGE = "reply_too_large"
 # Timeout of `/v1/models`, which servers answer without the model.
 LIST_TIMEOUT_S = 10.0
 AZURE_HOSTS = (".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com")
+# What the openai package and its transport raise if a connection fails. The last of them comes from
+# a server that does not speak HTTP.
+LOST = (openai.APIConnectionError, httpx2.HTTPError, OSError, aiohttp.ClientError)
 # A shorter key is a placeholder ("none", "EMPTY") and may be part of any text.
 SHORTEST_SECRET = 8
 
@@ -105,17 +112,24 @@ class ChatBody(Mapping[str, Any]):
 
 
 class _BoundedStream(httpx2.AsyncByteStream):
-    """The body of an error response, cut off after LARGEST_ERROR_BYTES."""
+    """The body of an error response, decompressed and cut off after LARGEST_ERROR_BYTES."""
 
-    def __init__(self, stream: httpx2.AsyncByteStream) -> None:
+    def __init__(self, stream: httpx2.AsyncByteStream, encoding: str) -> None:
         self._stream = stream
+        self._encoding = encoding
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        received = 0
+        unpacker = _unpacker(self._encoding)
+        left = LARGEST_ERROR_BYTES
         async for chunk in self._stream:
-            yield chunk
-            received += len(chunk)
-            if received > LARGEST_ERROR_BYTES:
+            if unpacker is not None:
+                try:
+                    chunk = unpacker.decompress(chunk, left)
+                except zlib.error:
+                    return
+            yield chunk[:left]
+            left -= len(chunk)
+            if left <= 0:
                 return
 
     async def aclose(self) -> None:
@@ -123,9 +137,22 @@ class _BoundedStream(httpx2.AsyncByteStream):
 
 
 async def _bound_errors(response: httpx2.Response) -> None:
-    """Limit what the openai package reads of an error response."""
+    """Limit what the openai package reads of an error response.
+
+    The package would decompress it without limit, so it must not see that it is compressed.
+    """
     if response.status_code >= 300:
-        response.stream = _BoundedStream(response.stream)
+        response.stream = _BoundedStream(response.stream, _encoding_of(response))
+        response.headers.pop("content-encoding", None)
+
+
+def _encoding_of(response: httpx2.Response) -> str:
+    return response.headers.get("content-encoding", "identity").lower()
+
+
+def _unpacker(encoding: str) -> "zlib._Decompress | None":
+    """Return a decompressor for a content encoding; None for bytes that are taken as they are."""
+    return zlib.decompressobj(zlib.MAX_WBITS | 32) if encoding in ("gzip", "deflate") else None
 
 
 class Upstream:
@@ -179,7 +206,8 @@ class Upstream:
         try:
             async with asyncio.timeout(self.timeout_s):
                 content = await self._complete(body)
-            reply = _too_large(body) if content is None else self._read(content)
+            is_too_large = content is None or content.count(b",") > MOST_COMMAS
+            reply = _too_large(body) if is_too_large else self._read(content)
         except _BlockedError as blocked:
             return _refused(body, str(blocked))
         except TimeoutError as error:
@@ -187,7 +215,7 @@ class Upstream:
             raise TransientError(f"{self.name}: no reply within {self.timeout_s:g} s") from error
         except openai.APIStatusError as error:
             return self._rejected(body, error.response)
-        except (openai.APIConnectionError, httpx2.HTTPError, OSError) as error:
+        except LOST as error:
             raise self._lost(error) from error
         finally:
             self.in_flight -= 1
@@ -210,7 +238,7 @@ class Upstream:
             raise TransientError(f"{self.name}: no reply within {limit_s:g} s") from None
         except openai.APIStatusError as error:
             raise self._error(self._error_of(error.response)) from None
-        except (openai.APIConnectionError, httpx2.HTTPError, OSError) as error:
+        except LOST as error:
             raise self._lost(error) from error
         try:
             return [
@@ -235,10 +263,10 @@ class Upstream:
 
     async def _bounded(self, response: httpx2.Response) -> bytes | None:
         """Read and decompress a response; None if it has more than LARGEST_REPLY_BYTES."""
-        encoding = response.headers.get("content-encoding", "identity").lower()
+        encoding = _encoding_of(response)
         if encoding not in ("identity", "gzip", "deflate"):
             raise self._unusable(f"its responses have the encoding {encoding!r}, not requested")
-        unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32) if encoding != "identity" else None
+        unpacker = _unpacker(encoding)
         content = bytearray()
         async for chunk in response.aiter_raw():
             if unpacker is not None:
@@ -289,6 +317,8 @@ class Upstream:
             return TransientError(
                 f"{self.name}: cannot connect ({reason[1] if reason else message})"
             )
+        self._failed(refused=isinstance(cause, (httpx2.ConnectError, httpx2.ConnectTimeout)))
+        message = self.without_key(" ".join(f"{type(cause).__name__} {cause}".split()))
         return TransientError(f"{self.name}: connection lost ({message})")
 
     def _read(self, content: bytes) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pytest
 from chat_server import completion, question_of, refusal, serving
 from gateway_setup import chat, gateway_before, request_key
 
+from cuesheet.files import private_path
 from cuesheet.lease import STALE_AFTER_S
 from cuesheet.serving.claims import Claims
 
@@ -110,15 +111,21 @@ async def test_the_claims_of_a_killed_run_are_taken_over(tmp_path, holder):
         assert server.calls == 1
 
 
-async def test_claims_of_killed_runs_are_removed_at_the_start_of_the_next_one(tmp_path, holder):
+async def test_what_killed_runs_left_in_the_cache_is_removed_by_the_next_one(tmp_path, holder):
     assert len(claim_files(tmp_path)) == 3  # two claims and the file that they are links to
+    key = request_key(chat("c"))
+    half = private_path(tmp_path / "cache" / key[:2] / f"{key}.json")
+    half = half.with_name(half.name.replace(f"-{os.getpid()}.", f"-{holder.pid}."))
+    half.parent.mkdir()
+    half.write_text("{")
     holder.kill()
     holder.wait()
     async with gateway_before(tmp_path, "http://127.0.0.1:9/v1"):
         deadline = time.monotonic() + 20
-        while claim_files(tmp_path) and time.monotonic() < deadline:
+        while (claim_files(tmp_path) or half.exists()) and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
     assert claim_files(tmp_path) == []
+    assert not half.exists()
 
 
 def test_a_claim_of_another_machine_holds_as_long_as_its_gateway_renews_it(tmp_path, holder):

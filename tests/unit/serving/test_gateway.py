@@ -1,7 +1,9 @@
 """The gateway over real HTTP: what reaches the servers behind it, and what comes back."""
 
 import asyncio
+import gzip
 import json
+import tracemalloc
 
 import aiohttp
 import pytest
@@ -405,3 +407,75 @@ async def test_metrics_and_stats_count_what_happened(tmp_path):
     assert "cuesheet_in_flight 0\n" in text
     assert health["status"] == "ok"
     assert [model["id"] for model in models["data"]] == ["test-model"]
+
+
+async def test_a_reply_with_lone_surrogates_is_cached_like_any_other(tmp_path):
+    def behave(body, number):
+        return web.Response(
+            body=json.dumps(completion("half \ud800")).encode(), content_type="application/json"
+        )
+
+    async with serving(behave) as server, gateway_before(tmp_path, server.url) as gateway:
+        for _ in range(2):
+            status, reply = await gateway.ask(chat("a"))
+            assert (status, reply["choices"][0]["message"]["content"]) == (200, "half \ud800")
+        assert gateway.counters.cache_write_failures == 0
+    assert server.calls == 1
+
+
+async def test_a_reply_of_very_many_values_is_not_parsed(tmp_path):
+    """Eight megabytes of empty objects would take hundreds of megabytes."""
+    body = b'{"choices": [' + b"{}," * 300_000 + b"{}]}"
+
+    def behave(_, number):
+        return web.Response(body=body, content_type="application/json")
+
+    async with serving(behave) as server, gateway_before(tmp_path, server.url) as gateway:
+        status, reply = await gateway.ask(chat("a"))
+    assert (status, reply["choices"][0]["finish_reason"]) == (200, "reply_too_large")
+
+
+async def test_a_compressed_error_is_unpacked_no_further_than_needed(tmp_path):
+    """A hundred megabytes of spaces are a hundred kilobytes as gzip."""
+    bomb = gzip.compress(b" " * 30_000_000)
+
+    def behave(_, number):
+        headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+        plain = json.dumps({"error": {"message": "overloaded"}}).encode()
+        return web.Response(
+            status=503, body=bomb if number == 0 else gzip.compress(plain), headers=headers
+        )
+
+    async with (
+        serving(behave) as server,
+        gateway_before(tmp_path, server.url, max_attempts=2) as gateway,
+    ):
+        tracemalloc.start()
+        status, reply = await gateway.ask(chat("a"))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert (status, server.calls) == (502, 2)
+    assert "503 overloaded" in reply["error"]["message"]
+    assert peak < 10_000_000
+
+
+async def test_a_server_that_does_not_speak_http_is_a_lost_connection(tmp_path):
+    async def answer(reader, writer):
+        writer.write(b"SSH-2.0-OpenSSH_9.2\r\n")
+        await writer.drain()
+        writer.close()
+
+    ssh = await asyncio.start_server(answer, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{ssh.sockets[0].getsockname()[1]}/v1"
+    async with gateway_before(tmp_path, url) as gateway:
+        status, reply = await gateway.ask(chat("a"))
+    ssh.close()
+    assert status == 502
+    assert "connection lost" in reply["error"]["message"]
+
+
+async def test_a_malformed_list_of_keys_is_rejected(tmp_path):
+    async with gateway_before(tmp_path, "http://127.0.0.1:9/v1") as gateway:
+        for body in ([], {}, {"keys": 3}, "keys"):
+            status, _ = await gateway.link.post("/responses/invalidate", body, {})
+            assert status == 400
