@@ -25,7 +25,7 @@ from gateway_setup import GATEWAY_KEY, gateway_before
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from cuesheet.artifacts.corrections import cover, read_correction
+from cuesheet.artifacts.corrections import read_correction, subtasks_from_spans
 from cuesheet.artifacts.episode import Episode
 from cuesheet.artifacts.subtasks import Window, clean_spans, join_windows
 from cuesheet.config.load import load_config
@@ -227,7 +227,7 @@ def fuzz_corrections(case: tuple[bytes, str]) -> None:
             message = ""
             correction = read_correction(path, "d")
             spans = [span.model_dump() for span in correction.subtasks or ()]
-            parts = cover(spans, episode) if spans else []
+            parts = subtasks_from_spans(spans, episode) if spans else []
         except CuesheetError as error:
             parts, message = [], str(error)
     assert "Traceback" not in message

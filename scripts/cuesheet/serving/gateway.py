@@ -11,6 +11,7 @@ import contextlib
 import hmac
 import json
 import logging
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -47,6 +48,8 @@ MAX_CACHE_FAILURES = 10
 # How often a response that another run is requesting is looked for.
 FIRST_POLL_S, LONGEST_POLL_S = 0.1, 3.0
 OPEN_PATHS = frozenset({"/health", "/metrics"})
+
+_SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 METRICS = {
     "calls": ("counter", "Calls that jobs made."),
@@ -356,12 +359,25 @@ def _read_chat(content: bytes) -> tuple[ChatBody, dict[str, Any]]:
         raise CallFailedError(400, "a chat request has a list of messages", "bad_request")
     if not all(isinstance(message, dict) for message in body["messages"]):
         raise CallFailedError(400, "every message is an object", "bad_request")
+    if _has_lone_surrogates(body, content):
+        raise CallFailedError(400, "the request has text that is not valid Unicode", "bad_request")
     if body.get("stream"):
         raise CallFailedError(400, "the gateway does not stream", "bad_request")
     try:
         return ChatBody(body, content), describe_request(body)
     except (ValueError, AttributeError, RecursionError) as error:
         raise CallFailedError(400, f"not a chat request: {error}", "bad_request") from error
+
+
+def _has_lone_surrogates(body: dict[str, Any], content: bytes) -> bool:
+    """Return whether text of a request cannot be encoded; only escapes can express such text."""
+    if not _SURROGATE_ESCAPE.search(content):
+        return False
+    try:
+        json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 @web.middleware

@@ -479,3 +479,19 @@ async def test_a_malformed_list_of_keys_is_rejected(tmp_path):
         for body in ([], {}, {"keys": 3}, "keys"):
             status, _ = await gateway.link.post("/responses/invalidate", body, {})
             assert status == 400
+
+
+async def test_a_request_whose_text_cannot_be_encoded_is_rejected(tmp_path):
+    async with (
+        serving(lambda body, n: completion("x")) as server,
+        gateway_before(tmp_path, server.url) as gateway,
+        aiohttp.ClientSession() as http,
+    ):
+        headers = {"Authorization": f"Bearer {GATEWAY_KEY}"}
+        for text, expected in (("half \ud800", 400), ("whole \U0001f600", 200)):
+            body = json.dumps(chat(text)).encode()
+            assert b"\\ud8" in body
+            url = f"{gateway.link.url}/chat/completions"
+            async with http.post(url, data=body, headers=headers) as response:
+                assert response.status == expected
+    assert server.calls == 1
