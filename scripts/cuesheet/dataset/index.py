@@ -9,6 +9,7 @@ needs one episode reads little.
 
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,65 +58,86 @@ def build_index(
     every = {episode.episode_index for episode in dataset.episodes}
     needed = every if selected is None else set(selected)
     absent, elsewhere = _missing_files(dataset, needed)
-    problems = check_metadata(dataset)
-    rows: dict[int, DataRows] = {}
-    unknown: set[int] = set()
-    checks: dict[str, VideoFileCheck] = {}
-    videos = _video_files(dataset)
-    image_cameras = [camera.key for camera in dataset.cameras.values() if camera.kind == "image"]
-    for file in progress([f for f in (*dataset.data_files, *videos) if f not in absent]):
-        if file in videos:
-            camera, episodes = videos[file]
-            checks[file] = check_video_file(dataset.root, file, camera, episodes, dataset.fps)
-            problems += checks[file].problems
-        else:
-            data = check_data_file(
-                dataset.root, file, dataset.data_files[file], dataset.fps, image_cameras
-            )
-            rows |= data.rows
-            unknown |= {*data.unknown}
-            problems += data.problems
-    holds = {file: episodes for file, (_, episodes) in videos.items()} | dataset.data_files
-
-    def concerned(problem: Problem) -> set[int]:
-        if problem.episode_index is not None:
-            return {problem.episode_index}
-        return {episode.episode_index for episode in holds.get(problem.file, ())}
-
-    errors = [p for p in problems if concerned(p) & needed or not concerned(p) & every]
+    found = _check_files(dataset, absent, progress)
+    concerned = {problem: found.concerned(problem) for problem in found.problems}
+    errors = [p for p, episodes in concerned.items() if episodes & needed or not episodes & every]
     if errors:
         # A wrong fps makes every video look too short.
-        wrong_fps = contradicted_fps(dataset, rows)
+        wrong_fps = contradicted_fps(dataset, found.rows)
         advice = [f"{wrong_fps} Correct `fps` in that file and run again."] if wrong_fps else []
         raise CuesheetError("\n".join([_problem_text(dataset, errors), *advice]))
     task_starts = read_task_starts(dataset)
-    broken = {index for problem in problems for index in concerned(problem)}
+    left_out = elsewhere.union(*concerned.values())
     entries = [
-        _entry(dataset, episode, rows[episode.episode_index], checks)
+        _entry(dataset, episode, found.rows[episode.episode_index], found.videos)
         | {"task_starts": _as_structs(task_starts.get(episode.episode_index, ()))}
         for episode in dataset.episodes
-        if episode.episode_index not in broken | elsewhere
+        if episode.episode_index not in left_out
     ]
-    notices = _notices(dataset, {f: v for f, v in videos.items() if f in checks}, checks)
+    notices = [*dataset.notices, *_size_notices(dataset, found)]
     if absent:
         notices.append(
             f"{len(absent)} files are missing; {describe_range(elsewhere)}, which need them, are "
             "left out of the index and of the annotated dataset."
         )
-    notices += timing_notices(dataset, rows)
+    notices += timing_notices(dataset, found.rows)
     alike = [index for index, starts in task_starts.items() if not starts]
     if alike:
         notices.append(
             f"task_index does not tell apart the tasks of {describe_range(alike)}; prompts and "
             "rephrasings use the first one."
         )
-    if unknown - every:
+    if found.unknown - every:
         notices.append(
-            f"the data files hold rows of {describe_range(unknown - every)}, which meta/episodes "
-            "does not describe (was the recording interrupted?); they are not annotated."
+            f"the data files hold rows of {describe_range(found.unknown - every)}, which "
+            "meta/episodes does not describe (was the recording interrupted?); they are not "
+            "annotated."
         )
-    notices += [f"left out of the index: {problem}" for problem in problems]
+    notices += [f"left out of the index: {problem}" for problem in found.problems]
     return pa.Table.from_pylist(entries, schema=SCHEMA), notices
+
+
+@dataclass
+class _Findings:
+    """What the checks of all files found."""
+
+    episodes: dict[str, set[int]]  # of each file
+    problems: list[Problem]
+    rows: dict[int, DataRows] = field(default_factory=dict)  # by episode
+    videos: dict[str, VideoFileCheck] = field(default_factory=dict)  # by file
+    cameras: dict[str, str] = field(default_factory=dict)  # by video file
+    unknown: set[int] = field(default_factory=set)  # episodes that only the data files have
+
+    def concerned(self, problem: Problem) -> set[int]:
+        """Return the episodes that a problem concerns."""
+        if problem.episode_index is not None:
+            return {problem.episode_index}
+        return self.episodes.get(problem.file, set())
+
+
+def _check_files(dataset: Dataset, absent: Collection[str], progress: Progress) -> _Findings:
+    """Check all files but the `absent` ones against the metadata."""
+    videos = _video_files(dataset)
+    holds = {file: episodes for file, (_, episodes) in videos.items()} | dataset.data_files
+    found = _Findings(
+        {file: {episode.episode_index for episode in held} for file, held in holds.items()},
+        check_metadata(dataset),
+    )
+    image_cameras = [camera.key for camera in dataset.cameras.values() if camera.kind == "image"]
+    for file in progress([f for f in (*dataset.data_files, *videos) if f not in absent]):
+        if file in videos:
+            camera, episodes = videos[file]
+            check = check_video_file(dataset.root, file, camera, episodes, dataset.fps)
+            found.videos[file], found.cameras[file] = check, camera
+            found.problems += check.problems
+        else:
+            data = check_data_file(
+                dataset.root, file, dataset.data_files[file], dataset.fps, image_cameras
+            )
+            found.rows |= data.rows
+            found.unknown |= {*data.unknown}
+            found.problems += data.problems
+    return found
 
 
 def _missing_files(dataset: Dataset, needed: Collection[int]) -> tuple[set[str], set[int]]:
@@ -192,14 +214,10 @@ def _as_structs(starts: Sequence[tuple[int, str]]) -> list[dict[str, Any]]:
     return [{"frame_index": frame_index, "task": task} for frame_index, task in starts]
 
 
-def _notices(
-    dataset: Dataset,
-    videos: dict[str, tuple[str, list[Episode]]],
-    checks: dict[str, VideoFileCheck],
-) -> list[str]:
-    notices = list(dataset.notices)
-    for file, (key, _) in videos.items():
-        camera, size = dataset.cameras[key], checks[file].size
+def _size_notices(dataset: Dataset, found: _Findings) -> list[str]:
+    notices = []
+    for file, key in found.cameras.items():
+        camera, size = dataset.cameras[key], found.videos[file].size
         if size and camera.width and size != (camera.width, camera.height):
             notices.append(
                 f"{file}: frames are {size[0]} x {size[1]} pixels; meta/info.json says "
