@@ -734,7 +734,7 @@ def examine(root: Path) -> Outcome:
             for camera in row["cameras"]:
                 if camera["kind"] == "image":
                     label = f"episode {row['episode_index']}, camera {camera['camera']}"
-                    place = {"root": root, "row_from": row["row_from"], "where": label}
+                    place = {"root": root, "row_from": row["row_from"], "label": label}
                     place |= {"camera": camera["camera"], "frame_indices": [0]}
                     list(read_images(root / row["data_file"], **place))
     except CuesheetError as error:
