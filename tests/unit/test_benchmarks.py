@@ -31,7 +31,7 @@ def test_slots_that_were_never_all_in_use_have_no_time_with_work():
     assert found["used_with_work"] == 0
 
 
-def test_every_call_of_every_episode_is_asked_once_both_ways(monkeypatch):
+def test_both_ways_send_every_request_of_every_episode_once(monkeypatch):
     import server_fill
 
     monkeypatch.setenv("CUESHEET_PROGRESS", "off")

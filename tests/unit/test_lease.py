@@ -35,7 +35,7 @@ def holder(tmp_path, repository):
     process.wait()
 
 
-def test_a_lease_is_free_as_soon_as_its_holder_on_this_machine_is_gone(tmp_path, holder):
+def test_a_lease_is_free_as_soon_as_its_holder_on_this_machine_has_ended(tmp_path, holder):
     lease = Lease(tmp_path / "lease", {"job_id": "18"})
     assert lease.try_acquire()["job_id"] == "17"
     holder.kill()
@@ -60,7 +60,7 @@ def test_a_holder_elsewhere_is_over_when_it_has_been_silent(tmp_path, holder):
     assert lease.try_acquire() is None
 
 
-def test_a_holder_that_was_taken_for_dead_is_told(tmp_path, monkeypatch):
+def test_a_holder_notices_that_its_lease_was_taken(tmp_path, monkeypatch):
     monkeypatch.setattr("cuesheet.lease.RENEW_EVERY_S", 0.0)
     first, second = Lease(tmp_path / "lease", {}), Lease(tmp_path / "lease", {"job_id": "5"})
     assert first.try_acquire() is None

@@ -76,7 +76,7 @@ def test_the_persistent_rows_are_the_same_on_every_frame_of_an_episode(frames):
         assert rows.count(rows[0]) == len(rows)
 
 
-def test_every_second_both_cameras_are_asked(frames):
+def test_every_second_has_questions_about_both_cameras(frames):
     for frame in frames:
         asked = [row for row in frame["language_events"] if row["style"] == "vqa"]
         if frame["frame_index"] % 10:

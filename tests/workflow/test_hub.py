@@ -152,7 +152,7 @@ def test_the_hub_may_lack_the_videos_of_a_camera_that_is_not_in_use(work, hub, d
     assert "annotate_plan" in work.run("-n").output
 
 
-def test_a_download_that_was_cut_off_goes_on(work, hub, demo_v3):
+def test_an_interrupted_download_is_resumed(work, hub, demo_v3):
     hub.add(REPO, demo_v3)
     hub.cut_after = 100_000
     work.configure(dataset=f"hf://datasets/{REPO}", episodes=[0], **QUICK)
@@ -163,7 +163,9 @@ def test_a_download_that_was_cut_off_goes_on(work, hub, demo_v3):
     assert hub.bytes_sent <= whole + 100_000
 
 
-def test_a_new_commit_is_noticed_and_only_what_changed_is_made_anew(work, hub, demo_v3, tmp_path):
+def test_a_new_commit_is_detected_and_only_changed_episodes_are_annotated(
+    work, hub, demo_v3, tmp_path
+):
     source = shutil.copytree(demo_v3, tmp_path / "source")
     hub.add(REPO, source)
     work.configure(dataset=f"hf://datasets/{REPO}", **QUICK)

@@ -8,7 +8,7 @@ from workflow_runs import CountingServer, Workdir
 pytestmark = pytest.mark.workflow
 
 
-def test_the_judge_is_asked_once_and_its_verdicts_count(
+def test_the_judge_gets_each_pair_once_and_its_verdicts_count(
     workdir: Workdir, counting_server: CountingServer, demo_v3, tmp_path
 ):
     rows = [

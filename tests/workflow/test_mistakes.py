@@ -175,7 +175,7 @@ def test_one_reply_that_cannot_be_used_is_corrected(external, counting_server):
     assert outcomes["segment"] == "retried"
 
 
-def test_a_vqa_answer_that_is_given_up_costs_that_pair_alone(external, counting_server):
+def test_an_invalid_vqa_reply_only_costs_its_pair(external, counting_server):
     def garbage(request):
         name = request["response_format"]["json_schema"]["name"]
         return reply("no") if name == "CountQA" else None

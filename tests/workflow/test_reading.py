@@ -66,7 +66,7 @@ def test_the_blocks_for_datasets_torch_and_lerobot_run(folder, place, code):
     run(LEROBOT, code, folder, PYTHONPATH=path)
 
 
-def test_the_notebook_runs_and_its_stored_pictures_are_as_many(folder):
+def test_the_notebook_runs_and_produces_as_many_images_as_stored(folder):
     path = REPOSITORY / "docs/reading.ipynb"
     run_notebook = runpy.run_path(str(REPOSITORY / "docs/run_notebook.py"))["run_notebook"]
     done, stored = run_notebook(path, folder), json.loads(path.read_text(encoding="utf-8"))

@@ -96,7 +96,7 @@ def test_a_lost_results_folder_costs_no_call(external, counting_server):
     assert pq.read_table(dataset / DATA).equals(before)
 
 
-def test_a_dataset_that_grew_is_asked_about_its_new_episodes_alone(
+def test_only_the_new_episodes_of_a_dataset_that_grew_are_annotated(
     external, counting_server, demo_v3, tmp_path
 ):
     source = copy(demo_v3, tmp_path / "grows")
@@ -196,7 +196,7 @@ def ours(work) -> list[psutil.Process]:
     return matching(belongs)
 
 
-def test_a_killed_run_goes_on_where_it_was_and_pays_nothing_twice(external, counting_server):
+def test_a_killed_run_resumes_and_sends_no_request_twice(external, counting_server):
     counting_server.delay_s = 0.3
     process = external.start()
     deadline = time.monotonic() + 120
@@ -255,7 +255,7 @@ def test_another_episode_that_was_changed_and_not_validated_is_not_merged(extern
     assert "is missing or has changed since it was validated" in done.output
 
 
-def test_a_rewritten_video_is_looked_at_again_and_costs_no_call(
+def test_a_rewritten_video_is_decoded_again_without_a_request(
     external, counting_server, demo_v3, tmp_path
 ):
     source = copy(demo_v3, tmp_path / "touched")
@@ -269,7 +269,7 @@ def test_a_rewritten_video_is_looked_at_again_and_costs_no_call(
     assert counting_server.asked == []
 
 
-def test_other_pictures_are_asked_about(external, counting_server, demo_v3, tmp_path):
+def test_changed_images_are_requested_again(external, counting_server, demo_v3, tmp_path):
     """Two cameras exchanged: the metadata says the same, the pictures differ."""
     source = copy(demo_v3, tmp_path / "exchanged")
     external.configure_external(dataset=str(source), episodes=[1])
@@ -289,7 +289,7 @@ def test_other_pictures_are_asked_about(external, counting_server, demo_v3, tmp_
     assert len(keys[0] & keys[1]) == 1
 
 
-def test_a_remote_job_starts_no_server_of_its_own(external):
+def test_a_remote_job_starts_no_server(external):
     external.run()
     runs = sorted((external.path / ".cuesheet/runs").iterdir())
     target = "results/demo_v3/validation/000001.txt"

@@ -23,7 +23,7 @@ def varying(request: dict) -> tuple[int, bytes] | None:
     return 200, json.dumps(completion(json.dumps(reply))).encode()
 
 
-def test_samples_are_asked_once_and_their_agreement_is_in_the_files(
+def test_samples_are_requested_once_and_their_agreement_is_in_the_files(
     workdir: Workdir, counting_server: CountingServer, demo_v3
 ):
     counting_server.answer_instead = varying

@@ -27,7 +27,7 @@ def test_many_datasets_in_one_run(workdir, demo_v3):
     assert (workdir.path / "results/second/annotated/meta/info.json").exists()
 
 
-def test_a_single_file_can_be_asked_for(workdir, demo_v3):
+def test_a_single_file_can_be_a_target(workdir, demo_v3):
     workdir.configure(dataset=str(demo_v3))
     workdir.run("results/demo_v3/plan/000003.json")
     results = workdir.path / "results/demo_v3"
@@ -143,7 +143,7 @@ def test_pictures_may_be_png_and_go_as_files_on_a_shared_disk(workdir, demo_v3):
     assert len(entries) >= len({call["key"] for call in calls})
 
 
-def test_how_pictures_travel_changes_no_answer(workdir, demo_v3):
+def test_the_way_of_sending_images_changes_no_answer(workdir, demo_v3):
     for transport in ("file_url", "data_url"):
         workdir.configure(
             dataset=str(demo_v3),

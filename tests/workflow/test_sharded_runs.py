@@ -38,7 +38,7 @@ def test_shards_give_the_same_files_as_a_run_without(sharded_demo, finished_demo
     assert [name for name in one if one[name] != other[name]] == []
 
 
-def test_a_run_may_go_on_with_shards_and_without(sharded_demo, tmp_path, demo_v3):
+def test_a_run_can_resume_with_and_without_shards(sharded_demo, tmp_path, demo_v3):
     work = sharded_demo.copy_to(tmp_path / "copy")
     work.configure(dataset=str(demo_v3))
     jobs = work.run("--dry-run").jobs
@@ -89,7 +89,7 @@ def test_a_correction_sends_the_shard_of_its_episode_alone(sharded_demo, tmp_pat
     assert "Nothing to be done" in work.run("--dry-run").output
 
 
-def test_pictures_on_scratch_are_gone_after_the_shard_and_answers_are_the_same(
+def test_images_on_scratch_are_removed_after_the_shard_and_answers_are_the_same(
     tmp_path, demo_v3, counting_server, finished_demo, monkeypatch
 ):
     scratch = tmp_path / "scratch"
@@ -175,7 +175,7 @@ def test_nothing_is_left_of_a_run_in_shards_that_was_killed(tmp_path, demo_v3):
 
 
 @pytest.mark.parametrize("profile", ["slurm"])
-def test_the_profile_plans_shards_where_there_is_no_cluster(tmp_path, demo_v3, profile):
+def test_the_profile_plans_shards_without_a_cluster(tmp_path, demo_v3, profile):
     work = Workdir(tmp_path / "work")
     work.configure(dataset=str(demo_v3), cluster={"episodes_per_shard": 1})
     folder = str(Path(REPOSITORY) / "profiles" / profile)

@@ -104,7 +104,7 @@ def test_four_shards_on_slurm_give_the_files_of_a_local_run_byte_by_byte(local_d
     assert [name for name in local if local[name] != cluster[name]] == []
 
 
-def test_each_gpu_job_has_a_gpu_of_its_own(slurm_dev):
+def test_each_gpu_job_has_its_own_gpu(slurm_dev):
     states = [slurm_dev.state(f"{number:05d}", "dev_v3") for number in range(4)]
     assert len({state["job_id"] for state in states}) == 4
     assert {state["gpus"] for state in states} == {"0", "1"}
@@ -142,7 +142,7 @@ def test_a_deleted_file_sends_its_shard_alone_and_costs_no_call(slurm_dev, tmp_p
 
 
 @pytest.mark.skipif(not PYTHON.exists(), reason="no .venv-vllm; run: make vllm")
-def test_two_shards_with_a_real_vllm_each_on_a_gpu_of_its_own(work, demo_v3, tmp_path):
+def test_two_shards_with_a_real_vllm_each_on_its_own_gpu(work, demo_v3, tmp_path):
     work.configure(
         dataset=str(demo_v3),
         episodes=[1, 2],
@@ -170,7 +170,7 @@ def test_two_shards_with_a_real_vllm_each_on_a_gpu_of_its_own(work, demo_v3, tmp
 # Trouble: what is paid are answers of the counting server, and none is paid twice
 
 
-def test_shards_that_the_cluster_ends_are_named_and_go_on_where_they_were(
+def test_shards_that_the_cluster_ends_are_named_and_resume(
     work, counting_server, demo_v3, tmp_path
 ):
     """One is out of memory, one out of time, one canceled; the fourth is done meanwhile."""

@@ -97,7 +97,7 @@ def test_an_episode_is_annotated_by_transformers_serve(work, model, demo_v3):
     print((run_folder(work) / "supervisor.log").read_text())
 
 
-def test_nothing_is_left_of_transformers_serve_where_snakemake_is_killed(work, model, demo_v3):
+def test_no_process_of_transformers_serve_survives_if_snakemake_is_killed(work, model, demo_v3):
     configure(work, model, demo_v3)
     run = work.start()
     log = work.path / ".cuesheet" / "runs"

@@ -195,7 +195,9 @@ def test_clips_are_taken_and_a_killed_vllm_is_replaced_in_the_middle_of_a_run(wo
 
 
 @pytest.mark.parametrize("killed", ["snakemake", "supervisor"])
-def test_nothing_is_left_of_vllm_where_what_watches_it_is_killed(work, model, demo_v3, killed):
+def test_no_process_of_vllm_survives_if_its_supervisor_or_snakemake_is_killed(
+    work, model, demo_v3, killed
+):
     configure(work, model, demo_v3)
     run = work.start()
     # vLLM, its engine core, its worker and more are there, below the process guard.

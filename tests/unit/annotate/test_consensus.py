@@ -167,7 +167,7 @@ async def annotate(stage, config):
     return await plan.annotate(stage, config, camera=CAMERA, cut_clip=None)
 
 
-async def test_samples_are_asked_at_the_same_time_with_seeds_of_their_own(tmp_path, monkeypatch):
+async def test_samples_are_requested_at_the_same_time_with_different_seeds(tmp_path, monkeypatch):
     together = asyncio.Event()
     asked = 0
 
@@ -276,7 +276,7 @@ async def test_windows_are_sampled_one_by_one_and_samples_are_of_the_whole_episo
     ] * 2
 
 
-async def test_one_sample_is_asked_and_written_as_ever(tmp_path, monkeypatch):
+async def test_one_sample_adds_nothing_to_requests_and_files(tmp_path, monkeypatch):
     answer = replies([divided(0, 3, 6)])
     sampling = {"temperature": 0.2, "seed": 5}
     async with asking(tmp_path, monkeypatch, answer, sampling=sampling, seconds=6) as (

@@ -70,7 +70,7 @@ def test_two_times_look_different(frames):
     assert (tiles[0] != tiles[1]).any()
 
 
-def test_the_picture_beside_the_time_is_untouched(frames):
+def test_the_image_outside_the_burned_in_time_is_unchanged(frames):
     (sheet,) = compose(frames[:1])
     pixels = np.asarray(sheet.image)
     assert (pixels[:100] == GRAY).all()
@@ -95,6 +95,6 @@ def test_the_same_frames_give_the_same_bytes(frames):
     assert first == second
 
 
-def test_a_png_is_sent_as_it_lies_on_disk(frames):
+def test_a_png_is_sent_unchanged(frames):
     data, _ = contact_sheet.encode_file(frames[0].path, "png", 90)
     assert data == frames[0].path.read_bytes()

@@ -71,7 +71,7 @@ async def test_each_subtask_and_the_episode_are_one_request(tmp_path, monkeypatc
     ]  # fmt: skip
 
 
-async def test_without_a_camera_the_model_is_asked_nothing(tmp_path, monkeypatch):
+async def test_without_a_camera_no_request_is_sent(tmp_path, monkeypatch):
     plan = plan_of("pick up the cup")
     found, bodies = await inspected(tmp_path, monkeypatch, lambda *_: {}, plan, camera=None)
     assert bodies == []
@@ -145,7 +145,7 @@ def test_a_camera_that_freezes_for_some_seconds_is_found_if_another_one_sees_mot
     assert defects(a=broken, b=frames_of(tmp_path, "b", moving(30))) == {"a": "frozen"}
 
 
-def test_a_robot_that_rests_is_no_defect(tmp_path):
+def test_a_robot_that_rests_is_not_a_defect(tmp_path):
     resting = {name: frames_of(tmp_path, name, moving(30, still=range(10, 20))) for name in "ab"}
     assert defects(**resting) == {}
 

@@ -57,7 +57,7 @@ async def annotated(tmp_path, monkeypatch, reply=answer, **settings):
     return [(s["start_s"], s["end_s"], s["label"]) for s in found["subtasks"]], server.bodies, stage
 
 
-async def test_long_segments_are_divided_where_events_are_complete(tmp_path, monkeypatch):
+async def test_long_segments_are_divided_at_completed_events(tmp_path, monkeypatch):
     subtasks, bodies, _ = await annotated(tmp_path, monkeypatch, second_look=True)
     assert subtasks == [
         (0.0, 2.0, "pick up the cup"),

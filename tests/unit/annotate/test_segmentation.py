@@ -72,7 +72,7 @@ async def test_windows_are_described_together_and_segmented_in_order(tmp_path, m
     assert result["subtasks"][-1]["end_frame"] == 190
 
 
-async def test_a_step_that_goes_on_over_the_seam_is_one_subtask(tmp_path, monkeypatch):
+async def test_a_step_that_continues_in_the_next_window_is_one_subtask(tmp_path, monkeypatch):
     def answer(kind, question):
         if kind == "Description":
             return halves(kind, question)
@@ -125,7 +125,7 @@ async def test_no_more_windows_are_held_than_a_server_works_on(tmp_path, monkeyp
     assert max(held) <= WINDOWS_AT_ONCE == 8
 
 
-async def test_a_window_says_where_it_lies_in_the_episode(tmp_path, monkeypatch):
+async def test_a_request_names_the_position_of_its_window_in_the_episode(tmp_path, monkeypatch):
     async with asking(tmp_path, monkeypatch, halves, seconds=14) as (stage, server):
         await annotate(stage, settings())
     begun, goes_on = "in this part may have begun earlier", "in this part may continue afterwards"

@@ -23,7 +23,7 @@ async def picture_url(tmp_path, monkeypatch) -> str:
     return picture["image_url"]["url"]
 
 
-async def test_media_go_as_files_where_the_run_names_a_shared_folder(tmp_path, monkeypatch):
+async def test_media_are_sent_as_files_if_the_run_names_a_shared_folder(tmp_path, monkeypatch):
     monkeypatch.delenv(SHARED_FOLDER_VARIABLE, raising=False)
     publish(SHARED_FOLDER_VARIABLE, tmp_path, str(tmp_path / "shared"))
     url = await picture_url(tmp_path, monkeypatch)
@@ -34,12 +34,12 @@ async def test_media_go_as_files_where_the_run_names_a_shared_folder(tmp_path, m
     assert path.read_bytes() == frame.read_bytes()
 
 
-async def test_media_go_as_data_where_it_names_none(tmp_path, monkeypatch):
+async def test_media_are_sent_as_data_without_a_shared_folder(tmp_path, monkeypatch):
     monkeypatch.delenv(SHARED_FOLDER_VARIABLE, raising=False)
     assert (await picture_url(tmp_path, monkeypatch)).startswith("data:image/png;base64,")
 
 
-async def test_rephrasings_by_axis_are_asked_for_by_the_names_of_the_reply(tmp_path, monkeypatch):
+async def test_rephrasings_by_axis_are_requested_by_the_names_of_the_reply(tmp_path, monkeypatch):
     axes = ("synonym", "omit_arm", "omit_orientation", "omit_grasp", "combined")
 
     def answer(kind, question):
@@ -56,7 +56,7 @@ async def test_rephrasings_by_axis_are_asked_for_by_the_names_of_the_reply(tmp_p
     assert texts == ["put the red block into the bowl", *(f"do it {axis}" for axis in axes)]
 
 
-async def test_rephrasings_of_several_tasks_are_at_the_frame_where_each_begins(
+async def test_rephrasings_of_several_tasks_are_at_the_first_frame_of_each_task(
     tmp_path, monkeypatch
 ):
     def answer(kind, question):
@@ -129,7 +129,7 @@ async def segment_labels(tmp_path, monkeypatch, corrected: str):
     return [part["label"] for part in found["subtasks"]], stage.warnings, len(server.bodies)
 
 
-async def test_a_label_that_is_too_long_is_requested_once_more(tmp_path, monkeypatch):
+async def test_a_label_that_is_too_long_is_requested_again(tmp_path, monkeypatch):
     labels, warnings, requests = await segment_labels(tmp_path, monkeypatch, "place the block")
     assert (labels, warnings, requests) == (["place the block"], [], 2)
 
@@ -141,7 +141,7 @@ async def test_a_label_that_stays_too_long_is_shortened_with_a_warning(tmp_path,
     assert "was shortened to" in warnings[0]
 
 
-async def test_a_long_label_is_kept_if_its_correction_is_unusable(tmp_path, monkeypatch):
+async def test_a_long_label_is_shortened_if_its_correction_is_unusable(tmp_path, monkeypatch):
     labels, warnings, _ = await segment_labels(tmp_path, monkeypatch, "")
     assert len(labels) == 1
     assert len(labels[0].split()) <= 8

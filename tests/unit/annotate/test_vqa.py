@@ -44,7 +44,7 @@ async def annotate(stage, kind, convention="pixels"):
     ids=["max_pixels", "size", "both"],
 )
 @pytest.mark.parametrize("kind", ["bbox", "keypoint"])
-async def test_coordinates_are_those_of_the_image_as_the_processor_is_told_to_resize_it(
+async def test_coordinates_refer_to_the_image_as_the_processor_resizes_it(
     tmp_path, monkeypatch, limits, kind
 ):
     sampling = {"mm_processor_kwargs": limits}
@@ -61,7 +61,9 @@ async def test_coordinates_are_those_of_the_image_as_the_processor_is_told_to_re
         assert pair["answer"]["point"] == [640, 360]
 
 
-async def test_a_limit_that_is_no_number_of_pixels_is_named(tmp_path, monkeypatch):
+async def test_a_limit_that_is_not_a_number_of_pixels_is_an_error_that_names_it(
+    tmp_path, monkeypatch
+):
     sampling = {"mm_processor_kwargs": {"max_pixels": "many"}}
     async with asking(tmp_path, monkeypatch, reply, name="vqa", sampling=sampling, seconds=1) as (
         stage,
@@ -88,7 +90,7 @@ async def test_only_questions_about_places_name_coordinates(tmp_path, monkeypatc
     ("task", "told"),
     [("test", "unknown"), ("", "unknown"), ("TODO.", "unknown"), ("pick cup", "pick cup")],
 )
-async def test_a_placeholder_is_no_task_but_a_short_one_is(tmp_path, monkeypatch, task, told):
+async def test_a_placeholder_is_not_a_task_but_a_short_text_is(tmp_path, monkeypatch, task, told):
     async with asking(tmp_path, monkeypatch, reply, name="vqa", seconds=1, task=task) as (
         stage,
         server,

@@ -62,7 +62,7 @@ def test_every_rule_writes_what_the_layout_names() -> None:
     assert outputs == {name: [str(path) for path in paths] for name, paths in OUTPUTS.items()}
 
 
-def test_every_log_and_benchmark_is_where_the_layout_says() -> None:
+def test_rules_write_logs_and_benchmarks_to_the_paths_of_the_layout() -> None:
     for name, text in _rules().items():
         (log,), (benchmark,) = _paths(text, "log"), _paths(text, "benchmark")
         parts = Path(log).with_suffix("").relative_to(PATTERNS.logs / name).parts

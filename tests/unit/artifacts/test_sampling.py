@@ -27,7 +27,7 @@ def test_grid_has_the_first_and_the_last_frame():
     assert grid_indices(float32_times(74, 10), 2.0)[-1] == 73
 
 
-def test_a_tick_on_the_last_frame_is_kept_in_spite_of_float32():
+def test_a_tick_on_the_last_frame_is_selected_in_spite_of_float32():
     for fps in (10, 30, 60):
         times = float32_times(int(3 * fps) + 1, fps)
         assert vqa_ticks(times, 1.0, 1)[-1] == [len(times) - 1]

@@ -16,7 +16,7 @@ def test_recorded_again():
     assert compare(of("abc"), of("axc")) == Changes(replaced=[1])
 
 
-def test_an_episode_in_the_middle_was_deleted_and_the_rest_counted_anew():
+def test_deleting_an_episode_renumbers_the_following_ones():
     assert compare(of("abcd"), of("acd")) == Changes(removed=[1], renumbered={2: 1, 3: 2})
 
 
@@ -29,7 +29,7 @@ def test_episodes_that_look_the_same_are_not_confused():
     assert compare(of("aabb"), of("abb")) == Changes(removed=[1], renumbered={3: 1})
 
 
-def test_changes_are_kept_and_told(tmp_path):
+def test_changes_are_recorded_and_described(tmp_path):
     record(tmp_path, Changes(added=[4, 5]))
     record(tmp_path, Changes(removed=[1], renumbered={2: 1, 3: 2}))
     told = [describe(change) for change in read_changes(tmp_path)]

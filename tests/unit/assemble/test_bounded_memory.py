@@ -88,7 +88,7 @@ def test_reading_a_long_list_back_holds_a_few_frames_of_it(annotated, pool):
     assert pool.max_memory() < 40 * size  # 256 frames at once before, and copies of them
 
 
-def test_a_long_list_of_the_source_is_kept_in_bounded_memory(annotated, tmp_path, pool):
+def test_a_long_list_of_the_source_is_copied_in_bounded_memory(annotated, tmp_path, pool):
     size = sum(len(row["content"]) for row in long_list())
     merged = merge_file(annotated, tmp_path / "again.parquet", lambda _: None, {0: FRAMES})
     assert merged.kept_from_source == (0,)
@@ -100,7 +100,7 @@ def test_a_long_list_of_the_source_is_kept_in_bounded_memory(annotated, tmp_path
         assert _is_repeated(file, 0)
 
 
-def test_lists_of_the_source_that_differ_from_frame_to_frame_are_all_kept(annotated, tmp_path):
+def test_source_lists_that_differ_between_frames_are_all_copied(annotated, tmp_path):
     table = pq.read_table(annotated).slice(0, 30)
     lists = [[row] for row in long_list(30)]
     at = table.schema.get_field_index("language_persistent")
@@ -144,7 +144,7 @@ def test_pictures_are_read_a_few_at_a_time(pictures, pool):
     assert pool.max_memory() < 30 * MIB  # the row group has 116 MB
 
 
-def test_an_episode_of_pictures_waits_in_a_file(pictures, tmp_path, pool, monkeypatch):
+def test_an_episode_of_images_is_buffered_in_a_file(pictures, tmp_path, pool, monkeypatch):
     monkeypatch.setattr(data_reader, "_HELD_BYTES", 8 * MIB)
     monkeypatch.setattr(data_reader, "_BATCH_BYTES", 2 * MIB)
     out = tmp_path / "out.parquet"
@@ -172,7 +172,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
 """
 
 
-def test_pyav_holds_a_few_frames_of_a_long_group_of_pictures(repository, tmp_path):
+def test_pyav_buffers_few_frames_of_a_long_gop(repository, tmp_path):
     file = tmp_path / "long.mp4"
     picture_options = ("-c:v", "libx264", "-preset", "ultrafast", "-g", "300", "-bf", "3")
     test_picture = ("-f", "lavfi", "-i", "testsrc2=size=640x480:rate=30")

@@ -103,7 +103,7 @@ def test_every_file_of_the_source_is_there_and_no_other(source, annotated, video
             assert (annotated / name).read_bytes() == (source / name).read_bytes()
 
 
-def test_videos_are_linked_or_copied_as_asked(source, annotated):
+def test_videos_are_linked_or_copied_as_configured(source, annotated):
     video = next(p.relative_to(source) for p in sorted(source.rglob("*.mp4")))
     finish(source, annotated, "hardlink")
     assert (annotated / video).samefile(source / video)

@@ -182,7 +182,7 @@ def test_stale_and_earlier_columns_are_replaced(root, tmp_path):
     assert names == [*table.schema.names, "extra", *LANGUAGE_COLUMNS]
 
 
-def test_a_sources_own_language_rows_stay_where_nothing_new_is_written(root, tmp_path):
+def test_language_rows_of_the_source_stay_in_episodes_without_new_rows(root, tmp_path):
     source, once, twice = root / FILE, tmp_path / "once.parquet", tmp_path / "twice.parquet"
     first = rows_for(source, [0, 1, 2])
     merge(source, once, first)
@@ -235,7 +235,7 @@ def test_hub_metadata_describes_exactly_the_files_columns(root, tmp_path):
     }
 
 
-def test_metadata_in_the_older_hub_form_and_of_pandas_is_kept_in_step():
+def test_metadata_of_pandas_and_older_hub_versions_is_updated_too():
     text = {"dtype": "string", "_type": "Value"}
     hub = {"info": {"features": {"a": {"feature": text, "_type": "Sequence"}, "tools": text}}}
     pandas = {"columns": [{"name": "a"}, {"name": "tools"}], "index_columns": []}

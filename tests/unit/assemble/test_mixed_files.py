@@ -96,7 +96,7 @@ def assert_same_but_for_language(annotated: Path, source: Path) -> None:
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_each_annotated_file_keeps_the_schema_of_its_own_source(demo_v3, tmp_path, change):
+def test_each_annotated_file_keeps_the_schema_of_its_source(demo_v3, tmp_path, change):
     root = split_dataset(demo_v3, tmp_path / "source")
     path = root / "data/chunk-000/file-001.parquet"
     pq.write_table(change(pq.read_table(path)), path)

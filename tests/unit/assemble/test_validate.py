@@ -143,7 +143,7 @@ def test_valid_annotations_pass_without_findings():
     }
 
 
-def test_rephrasings_are_at_the_frame_where_their_task_begins():
+def test_rephrasings_are_at_the_first_frame_of_their_task():
     files = valid_files()
     rows_of(files, "plan", "task_aug")[1]["timestamp"] = TIMES[12]
     (warning,) = report_of(files).warnings

@@ -49,7 +49,7 @@ def test_an_episode_that_was_recorded_again_moves_no_other():
     assert assign({**durations(1000), 17: 900.0}, HOUR, before) == before
 
 
-def test_episodes_that_are_gone_leave_their_shard():
+def test_episodes_that_no_longer_exist_leave_their_shard():
     before = assign(durations(100), {"episodes": 10}, [])
     rest = {index: 1.0 for index in range(100) if not 20 <= index < 30}
     after = assign(rest, {"episodes": 10}, before)
@@ -57,14 +57,14 @@ def test_episodes_that_are_gone_leave_their_shard():
     assert after[3] == before[3]
 
 
-def test_a_count_of_episodes_is_kept_to():
+def test_episodes_per_shard_limits_every_shard():
     shards = assign(durations(25), {"episodes": 10}, [])
     assert [len(shard) for shard in shards] == [10, 10, 5]
     grown = assign(durations(38), {"episodes": 10}, shards)
     assert [len(shard) for shard in grown] == [10, 10, 10, 8]
 
 
-def test_an_episode_longer_than_a_shard_has_one_of_its_own():
+def test_an_episode_longer_than_a_shard_is_alone_in_its_shard():
     shards = assign({0: 10.0, 1: 9000.0, 2: 10.0}, HOUR, [])
     assert [index for shard in shards for index in shard] == [0, 1, 2]
     assert all(shards)
@@ -76,7 +76,7 @@ def test_the_size_follows_from_the_settings():
     assert size_of(settings.model_copy(update={"episodes_per_shard": 7})) == {"episodes": 7}
 
 
-def test_an_assignment_is_kept_until_the_size_is_changed(tmp_path):
+def test_an_assignment_is_reused_until_the_size_changes(tmp_path):
     path = tmp_path / "assignment.json"
     shards = assign(durations(500), HOUR, [])
     assert read_assignment(path, HOUR) == []

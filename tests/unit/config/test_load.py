@@ -198,7 +198,7 @@ def test_a_mistake_is_one_plain_line(text, says):
         assert jargon not in message
 
 
-def test_every_mistake_is_told_at_once_a_line_each():
+def test_all_errors_are_reported_at_once_in_one_line_each():
     lines = message_of("plan: {describe_frist: true}\nvlm: {replicas: 0}\nseed: -1").splitlines()
     keys = [line.split(": ")[1] for line in lines]
     assert sorted(keys) == ["plan.describe_frist", "seed", "vlm.replicas"]
@@ -221,12 +221,12 @@ def test_a_wrong_camera_is_named_with_the_nearest():
     assert "no camera zz; it has observation.images.front, observation.images.wrist" in third
 
 
-def test_a_camera_of_a_dataset_without_any_is_told_so():
+def test_the_error_says_that_a_dataset_has_no_cameras():
     with pytest.raises(CuesheetError, match="it has no camera at all"):
         check_cameras("default_camera", ["front"], [])
 
 
-def test_a_camera_that_is_left_out_is_told_so():
+def test_the_error_says_that_a_camera_is_left_out():
     with pytest.raises(CuesheetError, match=r"wrist is left out: .* looked at: front"):
         check_cameras("default_camera", ["wrist"], ["front"], ["wrist"])
 

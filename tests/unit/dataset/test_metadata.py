@@ -160,7 +160,7 @@ def test_depth_cameras_are_left_out_with_a_notice(copied):
     assert any(WRIST in notice and "depth" in notice for notice in dataset.notices)
 
 
-def test_cameras_that_are_not_looked_at_stay_in_the_dataset(copied):
+def test_excluded_cameras_stay_in_the_dataset(copied):
     whole = read_dataset(copied, "d")
     seen = whole.with_cameras([WRIST])
     assert list(seen.cameras) == [WRIST]

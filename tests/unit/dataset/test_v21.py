@@ -78,7 +78,7 @@ def test_broken_metadata_is_named(v21, text, said):
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libsvtav1", "libvpx-vp9", "libx265"])
-def test_laid_out_anew_every_frame_is_where_the_metadata_says(demo_v3, tmp_path, codec, say):  # noqa: F811
+def test_laid_out_again_every_frame_is_at_the_place_in_the_metadata(demo_v3, tmp_path, codec, say):  # noqa: F811
     root = as_v21(demo_v3, tmp_path / "source", codec)
     source = read_dataset(root, "d")
     subtask = {"role": "assistant", "content": "push", "style": "subtask", "timestamp": 0.0}
@@ -124,7 +124,7 @@ def merged(source, folder):
     return folder
 
 
-def test_depth_videos_are_laid_out_anew_though_nobody_looks_at_them(v21, tmp_path):
+def test_depth_videos_are_laid_out_again_although_they_are_excluded(v21, tmp_path):
     info = json.loads((v21 / "meta/info.json").read_text())
     info["features"][WRIST]["info"]["video.is_depth_map"] = True
     (v21 / "meta/info.json").write_text(json.dumps(info))
@@ -157,7 +157,7 @@ def test_without_a_camera_there_is_nothing_but_data_to_lay_out(demo_v3, tmp_path
 
 
 @pytest.mark.parametrize("has_statistics", [True, False])
-def test_a_video_that_goes_on_after_its_episode_is_converted(
+def test_a_video_that_is_longer_than_its_episode_is_converted(
     v21, demo_v3, tmp_path, has_statistics
 ):
     """The video of episode 1 (46 frames) shows three frames of the next episode too."""
@@ -181,7 +181,7 @@ def test_a_video_that_goes_on_after_its_episode_is_converted(
     build_index(finished)
 
 
-def test_the_number_of_a_task_is_looked_up_in_the_table_of_tasks(v21):
+def test_task_numbers_come_from_the_table_of_tasks(v21):
     expected = [episode.tasks for episode in read_dataset(v21, "d").episodes]
     numbers = {
         row["task"]: row["task_index"]

@@ -102,7 +102,7 @@ def content(client: httpx.Client, request: dict) -> str:
 BOX = "Task: push the block\nQuestion type: bbox\nCoordinates: pixels of the image, 128 x 96"
 
 
-def test_health_needs_no_key_and_says_that_it_is_no_language_model(client):
+def test_health_needs_no_key_and_says_that_it_is_not_a_language_model(client):
     answer = httpx.get(f"{client.base_url}/health").json()
     assert answer["status"] == "ok"
     assert answer["language_model"] is False
@@ -242,20 +242,20 @@ def test_a_bad_body_is_refused_in_the_shape_of_the_api(client, change, param):
         "file:///no/such/file.png",
     ],
 )
-def test_a_picture_that_cannot_be_read_is_refused(client, url):
+def test_an_image_that_cannot_be_read_is_rejected(client, url):
     response = client.post("/v1/chat/completions", json=body(BOX, replies.BboxQA, url))
     assert response.status_code == 400
     assert response.json()["error"]["param"] == "messages[1].content[0]"
 
 
-def test_a_question_about_pictures_without_any_is_refused(client):
+def test_a_question_about_images_without_any_is_rejected(client):
     for reply in (replies.BboxQA, replies.Segmentation):
         response = client.post("/v1/chat/completions", json=body(BOX, reply))
         assert response.status_code == 400
         assert "none was sent" in response.json()["error"]["message"]
 
 
-def test_text_that_is_no_json_is_refused(client):
+def test_text_that_is_not_json_is_rejected(client):
     response = client.post("/v1/chat/completions", content=b"{nope")
     assert response.status_code == 400
     assert response.json()["error"]["code"] == "invalid_json"
@@ -275,7 +275,7 @@ def test_a_wrong_model_and_a_wrong_path_are_not_found(client):
     assert client.get("/v1/embeddings").status_code == 404
 
 
-def test_health_is_answered_while_pictures_are_worked_on(client):
+def test_health_is_answered_while_images_are_processed(client):
     large = np.random.default_rng(0).integers(0, 255, (900, 1200, 3)).astype(np.uint8)
     request = body(BOX, replies.BboxQA, *[data_url(large, "jpg")] * 8)
     codes = []

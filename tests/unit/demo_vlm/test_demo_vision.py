@@ -44,7 +44,7 @@ def test_box_and_point_lie_on_the_thing_that_was_drawn():
     assert np.allclose(point, (78, 95), atol=1.5)
 
 
-def test_the_point_of_a_ring_lies_on_the_ring():
+def test_the_point_of_a_ring_is_on_the_ring():
     picture = table()
     rows, columns = np.mgrid[:200, :240]
     radius = np.hypot(rows - 100, columns - 120)
@@ -116,7 +116,7 @@ def test_the_relation_is_how_they_were_drawn(first, second, relation):
 
 @pytest.mark.parametrize("reply", replies.VQA_REPLIES.values())
 @pytest.mark.parametrize("size", [(1, 1), (9, 300), (64, 64)])
-def test_a_picture_where_nothing_stands_out_still_gets_a_true_answer(reply, size):
+def test_an_image_without_a_salient_region_still_gets_a_true_answer(reply, size):
     found = answer(reply, "Task: x", np.full((*size, 3), 90, np.uint8)).answer
     if reply is replies.CountQA:
         assert found.count == 0
@@ -172,7 +172,7 @@ def ask_segments(times: np.ndarray, frames: list[np.ndarray], limits: str, per_s
     return end, answer(replies.Segmentation, text, *pictures).subtasks
 
 
-def test_a_boundary_lies_where_the_arm_rests_between_two_motions():
+def test_a_boundary_is_at_the_rest_between_two_motions():
     times = np.arange(0, 9, 0.5)
     frames = []
     for time in times:
@@ -183,7 +183,7 @@ def test_a_boundary_lies_where_the_arm_rests_between_two_motions():
     assert 3 <= spans[1].start_s <= 5
 
 
-def test_limits_are_kept_and_the_window_is_covered():
+def test_limits_are_respected_and_the_window_is_covered():
     times = np.arange(0, 14, 0.5)
     frames = carried(times, 3, 7)
     for limits in (
@@ -227,7 +227,7 @@ def test_the_burned_in_time_is_not_taken_for_motion():
     assert speeds(timed_frames(asked, Media([picture]))).max() <= STILL
 
 
-def test_one_picture_and_many_like_it_are_no_error():
+def test_one_image_and_many_identical_ones_are_accepted():
     for count in (1, 2, 3):
         frames = [table(50, 60)] * count
         times = "\n".join(f"Image {i + 1}: {0.5 * i:.2f} s" for i in range(count))

@@ -152,7 +152,7 @@ def test_labels_of_matched_segments_and_end_to_end():
     assert result["edit"] == 0.5
 
 
-def test_end_to_end_matches_by_label_where_that_finds_more():
+def test_end_to_end_matches_by_label_if_that_finds_more():
     # The better overlap has the wrong label; the right label is still within IoU 0.25.
     predicted = [Segment(0, 6, "grasp cup")]
     reference = [Segment(0, 2, "grasp the cup"), Segment(2, 6, "lift cup high up")]
@@ -211,7 +211,7 @@ def test_a_uniform_split_has_equal_parts():
     assert uniform_split(cover(0, 1, 2, 9)) == cover(0, 3, 6, 9)
 
 
-def test_a_motion_split_cuts_where_least_moves():
+def test_a_motion_split_cuts_at_the_least_motion():
     energy = np.full(99, 10.0)  # 10 s at 10 fps
     energy[28:33] = 0  # stands still around 3 s
     energy[68:73] = 4  # slows down around 7 s
@@ -401,7 +401,7 @@ def test_labels_agree_in_verbs_and_objects(label, reference, verb, thing, same):
     assert result["same"] == same
 
 
-def test_objects_are_scored_only_where_the_reference_names_one():
+def test_objects_are_scored_only_if_the_reference_names_one():
     predicted = [Segment(0, 5, "grasp the cup"), Segment(5, 9, "lift the cup")]
     reference = [Segment(0, 5, "grasp"), Segment(5, 9, "lift the bowl")]
     result = scores(predicted, reference)["labels"]

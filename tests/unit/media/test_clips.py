@@ -313,7 +313,7 @@ def test_pictures_become_a_clip_of_even_size(pictures, tmp_path):
         write_clip_of_images(clip, read(file, range(20)), length=21, **arguments)
 
 
-def test_missing_and_broken_pictures_are_named(pictures, tmp_path):
+def test_missing_and_broken_images_are_named(pictures, tmp_path):
     file, _ = pictures
     with pytest.raises(CuesheetError, match=r"episode 1.*no column 'wrist'.*observation\.images"):
         next(read(file, [0], camera="wrist"))

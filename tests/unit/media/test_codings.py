@@ -131,7 +131,7 @@ def test_a_video_that_runs_slower_than_the_data_is_exact(demo_v3, tmp_path, rate
     assert counts["mismatches"] == 0
 
 
-def test_a_picture_camera_that_holds_depth_is_refused_by_name(demo_v3, tmp_path):
+def test_an_image_camera_with_depth_is_rejected_by_name(demo_v3, tmp_path):
     """Sixteen bits a pixel are no color: the message says what to do."""
     from cuesheet.errors import CuesheetError
     from cuesheet.media.image_columns import read_images

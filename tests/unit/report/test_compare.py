@@ -79,7 +79,7 @@ def test_it_says_what_each_took_and_how_far_they_agree(runs):
     assert cells == ["0.833", "0.333", "0.833", "1.000"]
 
 
-def test_scores_are_beside_each_other(runs, tmp_path):
+def test_scores_of_all_runs_are_in_one_table(runs, tmp_path):
     rows = [
         {"episode": 1, "start_s": 0, "end_s": 9, "text": "reach"},
         {"episode": 1, "start_s": 9, "end_s": 10, "text": "grasp a cup"},

@@ -180,7 +180,7 @@ def test_without_samples_nothing_is_said_of_agreement(page):
     assert "agree" not in page
 
 
-def test_boxes_are_drawn_where_they_are(page):
+def test_boxes_are_drawn_at_their_place(page):
     assert '<rect x="10.0" y="12.0" width="20.0" height="28.0"/>' in page
     assert '<svg viewBox="0 0 64 48">' in page
 

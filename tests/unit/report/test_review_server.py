@@ -47,7 +47,7 @@ def test_a_version_that_the_writer_has_not_seen_is_not_replaced(folder):
     assert folder.read(3).content["note"] == "of another person"
 
 
-def test_the_same_content_is_no_conflict(folder):
+def test_the_same_content_is_not_a_conflict(folder):
     folder.write(3, correction(), NO_FILE)
     assert folder.write(3, correction(), NO_FILE).content == correction()
 
@@ -250,7 +250,9 @@ def test_what_the_next_run_would_refuse_is_not_saved(folder, tmp_path, changes, 
 
 
 @pytest.mark.parametrize("content", [[], correction(4), correction(subtasks=[]), "text"])
-async def test_what_is_no_correction_of_the_episode_is_refused(browser, put, folder, content):
+async def test_content_that_is_not_a_correction_of_the_episode_is_rejected(
+    browser, put, folder, content
+):
     async with put(browser, content) as reply:
         assert reply.status in (400, 422)
     assert folder.read(3).content is None

@@ -68,7 +68,7 @@ def delivered(path: Path) -> object:
     return json.loads(value)
 
 
-def test_the_list_and_the_episodes_are_data_beside_the_page(results, corrections):
+def test_the_list_and_the_episodes_are_data_files_next_to_the_page(results, corrections):
     given = {"format": 1, "dataset": "kitchen", "episode_index": 2, "verdict": "bad"}
     write(corrections.folder / "000002.json", given)
     assert build_site(results, corrections, CAMERA) == 3
@@ -128,7 +128,7 @@ def test_only_what_changed_is_written_again(results, corrections):
     assert written == {"000001", "0000", "site"}  # its episode, its part of the list, the colors
 
 
-def test_episodes_that_are_gone_leave_nothing_behind(results, corrections, monkeypatch):
+def test_files_of_episodes_that_no_longer_exist_are_removed(results, corrections, monkeypatch):
     monkeypatch.setattr(review_site, "CHUNK", 2)
     build_site(results, corrections, CAMERA)
     data = results / "review/data"

@@ -87,7 +87,7 @@ def test_everything_is_counted_once(results):
     assert summary["warnings"]["by_code"] == {"stage_warning": 1}
 
 
-def test_the_text_says_where_the_dataset_is_and_that_the_model_is_no_language_model(results):
+def test_the_text_names_the_dataset_and_says_that_the_demo_model_is_not_a_language_model(results):
     text = as_text(summarize(results, range(5), left_out=[3]))
     assert str(results / "annotated") in text
     assert "2 of 5 annotated, 2 not selected, left out after errors: 3" in text
@@ -111,7 +111,7 @@ def test_a_broken_file_is_named(results):
         summarize(results, range(2), left_out=[])
 
 
-def test_what_was_noticed_of_the_source_is_told(results):
+def test_notices_about_the_source_are_in_the_summary(results):
     notice = "Camera depth records depth, not color, and is not used."
     summary = summarize(results, range(5), left_out=[3], notices=[notice])
     assert summary["notices"] == [notice]

@@ -75,7 +75,7 @@ def test_verify_names_the_damaged_entry_and_reads_count_it_as_a_miss(cache, caps
     assert cache.get(cache.keys[3]) is None
 
 
-def test_verify_looks_at_pictures_and_ignores_what_a_writer_has_not_finished(cache, capsys):
+def test_verify_checks_images_and_ignores_unfinished_files(cache, capsys):
     media = cache.folder / "media" / "ab"
     media.mkdir(parents=True)
     good = hashlib.sha256(b"picture").hexdigest()

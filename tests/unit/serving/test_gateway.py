@@ -33,7 +33,7 @@ async def test_a_repeated_question_is_answered_from_the_cache(tmp_path):
         assert server.calls == 1
 
 
-async def test_identical_calls_in_flight_are_asked_once(tmp_path):
+async def test_identical_requests_in_flight_are_sent_once(tmp_path):
     go = asyncio.Event()
 
     async def behave(body, number):
@@ -205,7 +205,7 @@ async def test_other_refusals_pass_through_at_once_with_their_message(tmp_path, 
         assert "because of that" in reply["error"]["message"]
 
 
-async def test_a_server_that_takes_no_processor_arguments_is_asked_without_them(tmp_path):
+async def test_processor_arguments_are_omitted_if_the_server_rejects_them(tmp_path):
     def behave(body, n):
         if "mm_processor_kwargs" in body:
             return refusal(400, "Per-request mm_processor_kwargs are disabled by default")
@@ -239,7 +239,7 @@ async def test_a_server_that_rejects_response_format_is_found_out_once(tmp_path)
     assert again[1]["cuesheet"]["cache_hit"] is True
 
 
-async def test_a_cut_reply_is_asked_once_more_with_twice_the_tokens(tmp_path):
+async def test_a_truncated_reply_is_requested_again_with_twice_the_tokens(tmp_path):
     def behave(body, number):
         if body["max_tokens"] < 128:
             return completion('{"label": "a lo', finish_reason="length")
@@ -291,7 +291,7 @@ async def test_calls_of_an_episode_stay_on_one_server_and_episodes_are_spread(tm
         assert len(set(groups)) == 2
 
 
-async def test_a_server_that_is_gone_is_replaced_by_one_that_lives(tmp_path):
+async def test_a_dead_server_is_replaced_by_a_live_one(tmp_path):
     async with serving(lambda body, n: completion("ok")) as two:
         async with serving(lambda body, n: completion("ok")) as one:
             gone = one.url
@@ -325,7 +325,7 @@ async def test_a_request_of_many_megabytes_passes(tmp_path):
         assert len(question_of(server.bodies[0])) == 30_000_000
 
 
-async def test_a_reply_without_text_is_passed_on_but_not_kept(tmp_path):
+async def test_a_reply_without_text_is_passed_on_but_not_cached(tmp_path):
     async with serving(lambda body, n: completion(None)) as server:
         async with gateway_before(tmp_path, server.url) as gateway:
             await gateway.ask(chat("a"))

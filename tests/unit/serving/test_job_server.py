@@ -137,7 +137,7 @@ def gone(pids: str) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_job_that_is_killed_is_gone_with_its_programs(start, tmp_path, number):
+def test_a_killed_job_ends_with_its_child_processes(start, tmp_path, number):
     job = start(SLEEPER, cwd=tmp_path)
     pids = wait_for(tmp_path / "pids")
     job.send_signal(number)

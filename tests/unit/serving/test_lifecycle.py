@@ -296,7 +296,7 @@ async def test_a_server_that_ends_at_its_start_is_reported_with_the_end_of_its_l
     assert "CUDA out of memory" in message
 
 
-async def test_a_server_that_never_gets_ready_is_given_up_and_ended(tmp_path):
+async def test_a_server_that_does_not_become_ready_is_terminated(tmp_path):
     message = await failure_of(
         tmp_path,
         "import time; print('still loading', flush=True); time.sleep(3600)",

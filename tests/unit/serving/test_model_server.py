@@ -84,7 +84,7 @@ def test_the_key_of_a_vllm_is_in_its_environment_and_not_in_its_command():
     assert not [word for word in made.argv if made.api_key in word]
 
 
-def test_every_start_has_a_key_of_its_own():
+def test_every_start_has_its_own_key():
     launch = managed_launch(settings(), "org/model", None, None)
     assert launch("replica-0").api_key != launch("replica-0").api_key
 
@@ -106,7 +106,7 @@ def test_settings_become_arguments_of_vllm_and_further_ones_come_last():
     assert line.endswith("--max-num-seqs 64")
 
 
-def test_a_server_in_an_environment_of_its_own_gets_its_python_and_its_path():
+def test_a_server_in_another_environment_gets_its_python_and_its_path():
     made = managed_launch(settings(python="/opt/v/bin/python"), "m", ["5"], None)("r")
     assert made.argv[:3] == ["/opt/v/bin/python", "-m", "vllm.entrypoints.openai.api_server"]
     environment = made.full_environment()
@@ -125,7 +125,7 @@ def test_auto_is_the_environment_of_make_vllm_env_if_it_exists(tmp_path):
     assert find_python(settings(python="/opt/v/bin/python"), [tmp_path]) == "/opt/v/bin/python"
 
 
-def test_transformers_is_asked_for_the_form_in_words():
+def test_transformers_gets_the_schema_in_the_prompt():
     made = managed_launch(settings(server="transformers"), "m", None, None)("r")
     assert made.argv[:3] == ["transformers", "serve", "m"]
     assert (made.structured, made.lists_model) == (False, False)
@@ -182,7 +182,7 @@ def test_too_few_gpus_are_an_error_that_says_what_is_there_and_what_to_do():
         deal_out(["0", "1"], 2, None, 2)
 
 
-def test_all_gpus_of_the_machine_are_used_where_none_are_named(tmp_path):
+def test_all_gpus_of_the_machine_are_used_if_none_are_named(tmp_path):
     tool = tmp_path / "nvidia-smi"
     tool.write_text("#!/bin/sh\necho 0\necho 1\n")
     tool.chmod(0o755)
@@ -226,7 +226,7 @@ async def test_while_it_loads_one_sees_the_last_line_of_its_log(tmp_path):
     await backend.close()
 
 
-async def test_a_port_that_was_taken_meanwhile_is_no_failure(tmp_path):
+async def test_another_port_is_used_if_one_was_taken_meanwhile(tmp_path):
     code = (
         "import os, sys\n"
         "if not os.path.exists(sys.argv[0] + '.once'):\n"
@@ -342,7 +342,7 @@ async def test_a_command_that_ends_takes_what_it_left_behind_with_it(tmp_path):
     assert gone(processes)
 
 
-async def test_a_command_that_is_asked_to_end_has_time_for_it(tmp_path):
+async def test_a_command_has_time_to_terminate(tmp_path):
     code = (
         "import signal, sys, time\n"
         "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.3), sys.exit(9)))\n"

@@ -111,7 +111,7 @@ def test_how_often_is_up_to_the_user(tmp_path, monkeypatch):
         assert progress.every_s() == seconds
 
 
-def test_a_terminal_that_is_gone_ends_the_line_not_the_run(tmp_path):
+def test_a_closed_terminal_ends_the_progress_line_but_not_the_run(tmp_path):
     out = io.StringIO()
     progress = Progress(tmp_path, TOTALS, lambda: stats(calls=1), out)
     out.close()

@@ -71,7 +71,7 @@ def test_order_of_fields_and_spelling_of_numbers_do_not_change_the_key():
     assert request_key(turned) == request_key(request(temperature=1))
 
 
-def test_the_order_of_pictures_changes_the_key():
+def test_the_order_of_images_changes_the_key():
     body = request()
     parts = body["messages"][1]["content"]
     other = {
@@ -89,7 +89,7 @@ def test_the_order_of_pictures_changes_the_key():
     assert request_key(forth) != request_key(back)
 
 
-def test_an_entry_can_be_read_by_a_person_and_holds_no_picture(tmp_path):
+def test_an_entry_is_readable_and_contains_no_image(tmp_path):
     cache = ResponseCache(tmp_path)
     body = request()
     key = request_key(body)
@@ -116,7 +116,7 @@ def test_a_file_url_is_keyed_by_the_content_of_the_file(tmp_path):
     assert request_key(body()) != before
 
 
-def test_how_a_picture_travels_does_not_change_the_key(tmp_path):
+def test_the_way_of_sending_an_image_does_not_change_the_key(tmp_path):
     (tmp_path / "a b.png").write_bytes(PNG)
     coded = base64.b64encode(PNG).decode()
     urls = [
@@ -163,7 +163,7 @@ def test_a_damaged_entry_is_a_miss_with_a_warning_and_is_rewritten(tmp_path, cap
 
 
 @pytest.mark.parametrize("reply", [completion(None), completion("  ")], ids=["null", "blank"])
-def test_a_reply_without_text_is_kept_for_replays_alone(tmp_path, reply):
+def test_a_reply_without_text_is_cached_for_replays_only(tmp_path, reply):
     cache, key = ResponseCache(tmp_path), request_key(request())
     assert cache.put(key, describe_request(request()), reply, {})
     assert cache.get(key) is None
@@ -173,7 +173,7 @@ def test_a_reply_without_text_is_kept_for_replays_alone(tmp_path, reply):
 
 
 @pytest.mark.parametrize("reply", [{}, {"choices": []}, {"error": {"message": "x"}}])
-def test_an_incomplete_reply_is_never_kept(tmp_path, reply):
+def test_an_incomplete_reply_is_never_cached(tmp_path, reply):
     with pytest.raises(ValueError, match="complete"):
         ResponseCache(tmp_path).put(request_key(request()), describe_request(request()), reply, {})
     assert not any(tmp_path.rglob("*.json"))

@@ -43,7 +43,7 @@ def test_hugging_face_gets_its_token_and_nobody_else_does(tmp_path):
     assert list(keys.values()) == [TOKEN, TOKEN, None, None, None, None]
 
 
-def test_the_token_is_where_the_tools_of_hugging_face_have_it(tmp_path):
+def test_the_token_is_found_in_the_places_of_hugging_face_tools(tmp_path):
     (tmp_path / "token").write_text("hf_from_home\n")
     (tmp_path / "other").write_text("hf_from_path\n")
     (tmp_path / "huggingface").mkdir()
@@ -57,7 +57,7 @@ def test_the_token_is_where_the_tools_of_hugging_face_have_it(tmp_path):
     assert hugging_face_token(both) == "hf_new"
 
 
-def test_a_missing_token_is_said_with_the_places_that_were_looked_at(tmp_path):
+def test_the_error_for_a_missing_token_lists_the_places_that_were_searched(tmp_path):
     with pytest.raises(CuesheetError, match=f"HF_TOKEN.*{tmp_path}/token.*hf auth login"):
         keys_of(external(ROUTER), {"HF_HOME": str(tmp_path)})
 
@@ -83,7 +83,7 @@ async def test_a_server_without_a_key_has_its_words_left_as_they_are(tmp_path):
     assert reply["error"]["message"] == "none of the fields fits"
 
 
-async def test_a_key_that_a_server_repeats_in_its_reply_is_not_kept(tmp_path):
+async def test_a_key_that_a_server_repeats_in_its_reply_is_not_stored(tmp_path):
     key = "upstream-key-3b8e1f"
     async with (
         serving(lambda body, n: completion("ok", debug={"key": key})) as server,
@@ -150,7 +150,7 @@ def test_which_addresses_are_this_machine(url, loopback):
     assert is_loopback(url) is loopback
 
 
-async def test_a_server_on_this_machine_is_asked_without_the_proxy(tmp_path, no_proxies):
+async def test_requests_to_a_server_on_this_machine_bypass_the_proxy(tmp_path, no_proxies):
     async with serving(lambda body, n: completion("ok")) as server, proxy(9) as (url, asked):
         for name in PROXIES[:3]:
             no_proxies.setenv(name, url)
@@ -159,7 +159,7 @@ async def test_a_server_on_this_machine_is_asked_without_the_proxy(tmp_path, no_
     assert (status, asked) == (200, [])
 
 
-async def test_a_server_elsewhere_is_asked_through_the_proxy(tmp_path, no_proxies):
+async def test_requests_to_a_remote_server_use_the_proxy(tmp_path, no_proxies):
     async with serving(lambda body, n: completion("ok")) as server:
         port = int(server.url.rpartition(":")[2].partition("/")[0])
         async with proxy(port) as (url, asked):

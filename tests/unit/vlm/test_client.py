@@ -216,7 +216,7 @@ async def _key_of(body):
     return request_key(body)
 
 
-async def test_a_second_bad_reply_is_given_up_and_recorded(tmp_path):
+async def test_a_second_bad_reply_is_recorded_as_invalid(tmp_path):
     async with model(tmp_path, lambda body, n: completion("I cannot see a cup.")) as (server, vlm):
         answer = await vlm.ask(**question())
         assert vlm.calls == [answer.call]
@@ -271,7 +271,7 @@ async def test_a_huge_reply_is_not_sent_back_whole(tmp_path):
     assert len(json.dumps(server.bodies[1])) < 20_000
 
 
-async def test_without_frames_there_is_no_call(tmp_path):
+async def test_without_frames_no_request_is_sent(tmp_path):
     async with serving(lambda body, n: completion(GOOD)) as server:
         async with gateway_before(tmp_path, server.url) as gateway, connect(tmp_path) as vlm:
             with pytest.raises(VlmError, match="needs frames"):

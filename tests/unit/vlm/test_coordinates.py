@@ -97,7 +97,7 @@ def test_the_processors_limits_are_taken_from_what_it_is_given(given, limits):
         ({"min_pixels": True}, "min_pixels is True"),
     ],
 )
-def test_a_limit_that_is_no_count_of_pixels_is_refused(given, named):
+def test_a_limit_that_is_not_a_number_of_pixels_is_rejected(given, named):
     with pytest.raises(CuesheetError, match=named):
         PixelLimits.of(given)
 
@@ -129,7 +129,7 @@ def test_a_local_folder_is_known_by_its_architecture(tmp_path):
     assert convention_of(str(tmp_path), "auto") == "resized_pixels"
 
 
-def test_an_unknown_family_is_told_apart_from_one_that_uses_pixels():
+def test_an_unknown_family_is_distinguished_from_one_that_uses_pixels():
     assert family_convention("acme/vision-1") is None
     assert family_convention("gpt-5") == "pixels"
 

@@ -13,7 +13,7 @@ REPLIES = [
 ]
 
 
-def test_an_empty_note_is_no_note():
+def test_an_empty_note_is_ignored():
     answer = replies.CountAnswer.model_validate({"label": "cup", "count": 2, "note": "  "})
     assert answer.note is None
     assert answer.model_dump(exclude_none=True) == {"label": "cup", "count": 2}
