@@ -1,6 +1,6 @@
 """How long the report and the review page take, and how large they are.
 
-    PYTHONPATH=scripts python benchmarks/report_and_review.py results/dev_v3 [--episodes 1000]
+    python benchmarks/report_and_review.py results/dev_v3 [--episodes 1000]
 
 Reads the results of a finished run. With --episodes they are repeated to that many in a temporary
 folder: the same annotations and pictures under new numbers. Builds everything from nothing, then

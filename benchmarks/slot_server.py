@@ -13,7 +13,6 @@ import asyncio
 import hashlib
 import itertools
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -198,9 +197,7 @@ def running(
 @contextmanager
 def process_with_port(command: list[str], port_file: Path) -> Iterator[int]:
     """Run a server's command until the block ends; the port is what it writes to its file."""
-    scripts = str(Path(__file__).resolve().parents[1] / "scripts")
-    environment = {**os.environ, "PYTHONPATH": scripts}
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment)
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         while not (port_file.exists() and port_file.read_text()):
             if process.poll() is not None:

@@ -1,6 +1,6 @@
 """Draws the pictures of the README from the finished demo (`make demo`).
 
-    PYTHONPATH=scripts .venv/bin/python docs/make_pictures.py
+    .venv/bin/python docs/make_pictures.py
 
 In: results/demo_v3. Out: docs/images/contact_sheet.png, an episode's contact sheet as the model
 gets it, with the subtasks below it on a time axis.

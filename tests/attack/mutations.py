@@ -3,7 +3,7 @@
 A mutated dataset must end with the right result or with one clear message, never with a traceback,
 a hang or a change of the source:
 
-    PYTHONPATH=scripts:tests python tests/attack/mutations.py --count 300 --seed 0
+    PYTHONPATH=tests python tests/attack/mutations.py --count 300 --seed 0
 
 The expected outcome is stated by the mutation: `Rejected` (the message contains these words, among
 them the file and, if one is concerned, the episode), `Accepted` (all episodes are indexed as in the

@@ -23,10 +23,9 @@ time.sleep(600)
 
 
 @pytest.fixture
-def holder(tmp_path, repository):
+def holder(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(tmp_path / "lease")],
-        env={**os.environ, "PYTHONPATH": str(repository / "scripts")},
         stdout=subprocess.PIPE,
     )
     assert process.stdout.readline() == b"held\n"

@@ -1,6 +1,5 @@
 """Fixtures of the tests that run the workflow."""
 
-import os
 import subprocess
 import sys
 import time
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from processes import kill_all, processes_in
-from workflow_runs import REPOSITORY, CountingServer, Workdir
+from workflow_runs import CountingServer, Workdir
 
 
 @pytest.fixture
@@ -40,7 +39,6 @@ def demo_vlm_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port_file = tmp_path_factory.mktemp("demo_vlm") / "port"
     process = subprocess.Popen(
         [sys.executable, "-m", "demo_vlm", "--port", "0", "--port-file", port_file],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY / "scripts")},
         stderr=subprocess.DEVNULL,
     )
     try:

@@ -1,12 +1,13 @@
 """People's corrections from file to dataset, and what they make to be asked."""
 
 import json
+import os
 import subprocess
 import sys
 
 import pyarrow.parquet as pq
 import pytest
-from workflow_runs import REPOSITORY, Workdir
+from workflow_runs import Workdir
 
 pytestmark = pytest.mark.workflow
 
@@ -55,7 +56,7 @@ def export(work, *arguments):
     return subprocess.run(
         [sys.executable, "-m", "cuesheet.app.cli", "corrections", "export", RESULTS, *arguments],
         cwd=work.path,
-        env={"PYTHONPATH": str(REPOSITORY / "scripts"), "PATH": ""},
+        env={**os.environ, "PATH": ""},
         capture_output=True,
         text=True,
     )

@@ -1,14 +1,13 @@
 """The larger dataset: several data and video files, twelve episodes, with ground truth."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from workflow_runs import REPOSITORY, Workdir
+from workflow_runs import Workdir
 
 pytestmark = pytest.mark.workflow
 
@@ -34,7 +33,6 @@ def scores(finished_dev, ground_truth, tmp_path_factory) -> dict:
             *("--baseline", "uniform", "--baseline", "motion"),
             *("--json", str(folder / "scores.json")),
         ],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY / "scripts")},
         check=True,
     )
     return json.loads((folder / "scores.json").read_text())

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from dataset_variants import as_v21, set_task
 from hub_server import HubServer
-from workflow_runs import REPOSITORY, Workdir
+from workflow_runs import Workdir
 
 pytestmark = pytest.mark.workflow
 
@@ -51,7 +51,7 @@ class HubWorkdir(Workdir):
         return subprocess.run(
             [sys.executable, "-m", "cuesheet.report.upload", *arguments],
             cwd=self.path,
-            env=self.environment() | {"PYTHONPATH": str(REPOSITORY / "scripts")},
+            env=self.environment(),
             capture_output=True,
             text=True,
             timeout=300,

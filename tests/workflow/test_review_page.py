@@ -1,7 +1,6 @@
 """The review page in a real browser: what it shows is what the dataset says, and edits are kept."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from workflow_runs import REPOSITORY, Workdir
+from workflow_runs import Workdir
 
 from cuesheet.report.correction_files import CorrectionFolder
 from cuesheet.report.review_site import build_site
@@ -60,7 +59,6 @@ def served(finished_demo: Workdir, tmp_path) -> Iterator[tuple[str, Path]]:
     process = subprocess.Popen(
         [sys.executable, "-m", "cuesheet.report.review_server", "results/demo_v3"],
         cwd=copy.path,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY / "scripts")},
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -42,7 +42,7 @@ def command(port_file: Path) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(SCRIPTS), "DEMO_TEST_KEY": KEY}
+    return {**os.environ, "DEMO_TEST_KEY": KEY}
 
 
 @pytest.fixture(scope="module")

@@ -28,12 +28,11 @@ time.sleep(600)
 
 
 @pytest.fixture
-def holder(tmp_path, repository):
+def holder(tmp_path):
     """Another process that claims the requests a and b."""
     keys = [request_key(chat(text)) for text in "ab"]
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(tmp_path / "cache"), *keys],
-        env={**os.environ, "PYTHONPATH": str(repository / "scripts")},
         stdout=subprocess.PIPE,
     )
     assert process.stdout.readline() == b"held\n"

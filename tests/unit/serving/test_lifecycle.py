@@ -207,7 +207,6 @@ def test_a_server_that_does_not_watch_its_parent_dies_with_it_too(tmp_path):
     marker.parent.mkdir()
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER, str(marker.parent)],
-        env={**os.environ, "PYTHONPATH": str(Path(lifecycle.__file__).parents[2])},
     )
     try:
         eventually(lambda: len(processes_of(marker)) == 3)  # owner, guard, server
@@ -227,12 +226,10 @@ time.sleep(3600)
 
 
 def test_a_killed_run_leaves_no_process(tmp_path):
-    library = Path(lifecycle.__file__).parents[2]
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, json.dumps(settings(tmp_path)), str(tmp_path / "runs")],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(library)},
     )
     try:
         server_file = Path(parent.stdout.readline().strip())
@@ -433,7 +430,6 @@ async def test_a_key_that_is_not_set_is_named_at_once(tmp_path, monkeypatch):
 def test_a_supervisor_that_cannot_start_says_so_to_the_jobs(tmp_path):
     (tmp_path / "config.json").write_text("{")
     arguments = ["--config", str(tmp_path / "config.json"), "--run-dir", str(tmp_path)]
-    library = Path(lifecycle.__file__).parents[2]
     result = subprocess.run(
         [
             sys.executable,
@@ -443,7 +439,6 @@ def test_a_supervisor_that_cannot_start_says_so_to_the_jobs(tmp_path):
             "--parent-pid",
             str(os.getpid()),
         ],
-        env={**os.environ, "PYTHONPATH": str(library)},
         check=False,
     )
     assert result.returncode == 1
