@@ -1,10 +1,10 @@
-"""Look after a cache of replies: `cuesheet cache verify|stats|prune [--cache DIR]`.
+"""Verify, summarize or prune a response cache: `cuesheet cache verify|stats|prune [--cache DIR]`.
 
-verify   hashes every entry and every picture kept beside them anew and lists what is damaged
-         (exit status 1)
-stats    counts entries and bytes, by model and reply class, and how old they are
-prune    deletes the entries that fit all of --older-than, --model and --unused-by; never without
-         one of them. --dry-run says what would go
+verify   hash every entry and every image of the cache again, and list the damaged ones (exit
+         status 1)
+stats    count entries and bytes by model, reply class and age
+prune    delete the entries that meet all of the given conditions --older-than, --model and
+         --unused-by, of which at least one is required; with --dry-run, list them
 """
 
 import argparse
@@ -33,7 +33,7 @@ _AGES = (("1 day", 1), ("1 week", 7), ("30 days", 30), ("1 year", 365))
 
 @dataclass(frozen=True)
 class Entry:
-    """What the commands need to know of a readable entry."""
+    """Properties of a readable entry."""
 
     key: str
     path: Path
@@ -45,22 +45,22 @@ class Entry:
 
 
 def entry_files(cache: Path) -> list[Path]:
-    """Files of entries, sorted; files that a writer has not finished are none."""
+    """Return the files of entries, sorted, without files that are still being written."""
     return sorted(path for path in cache.glob("??/*.json") if _ENTRY.fullmatch(path.name))
 
 
 def media_files(cache: Path) -> list[Path]:
-    """Pictures and clips that were sent as file URLs, each named by its sha256; sorted."""
+    """Return the images and clips that were sent as file URLs, named by their sha256; sorted."""
     return sorted(p for p in cache.glob("media/??/*") if _MEDIUM.fullmatch(p.name))
 
 
 def damaged(cache: Path) -> Iterator[tuple[Path, str]]:
-    """Yield every file that does not hold what its name stands for, and what is wrong with it."""
+    """Yield every file that does not match its name, and what is wrong with it."""
     for path in entry_files(cache):
         try:
             read_entry(path)
             if path.parent.name != path.name[:2]:
-                yield path, f"it belongs into the folder {path.name[:2]}"
+                yield path, f"it belongs in the folder {path.name[:2]}"
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
@@ -73,11 +73,11 @@ def damaged(cache: Path) -> Iterator[tuple[Path, str]]:
             yield path, str(error)
             continue
         if digest != path.stem:
-            yield path, "its content is not the one that its name stands for"
+            yield path, "its content does not match its name"
 
 
 def entries(cache: Path) -> Iterator[Entry]:
-    """Yield the entries that can be read; damaged ones are left to `damaged`."""
+    """Yield the entries that can be read; `damaged` yields the others."""
     for path in entry_files(cache):
         try:
             raw = json.loads(path.read_bytes())
@@ -97,7 +97,7 @@ def entries(cache: Path) -> Iterator[Entry]:
 
 
 def statistics(cache: Path, now: datetime) -> dict[str, Any]:
-    """Count what is in a cache."""
+    """Return counts of a cache by model, reply class and age."""
     by_model: dict[str, dict[str, int]] = {}
     by_class: dict[str, dict[str, int]] = {}
     by_age = {name: 0 for name, _ in _AGES} | {"older": 0}
@@ -131,10 +131,10 @@ def statistics(cache: Path, now: datetime) -> dict[str, Any]:
 
 
 def used_keys(results: Iterable[Path]) -> set[str]:
-    """Keys of all calls that the stage files below result folders were made of.
+    """Return the keys of all requests that the stage files below results folders depend on.
 
-    Raises CuesheetError where a folder has no stage file or one cannot be read: what is unused
-    cannot be told then.
+    Raises CuesheetError if a folder has no stage file or one cannot be read, because unused entries
+    cannot be determined then.
     """
     keys: set[str] = set()
     for folder in results:
@@ -154,8 +154,8 @@ def used_keys(results: Iterable[Path]) -> set[str]:
                 keys |= {call[name] for call in calls for name in ("key", "correction_key")}
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise CuesheetError(
-                    f"{path} cannot be read or does not name the entries it was made of ({error!r})"
-                    "; nothing is deleted. Make it anew, or leave out --unused-by"
+                    f"{path} cannot be read or does not name its cache entries ({error!r}); "
+                    "nothing is deleted. Delete the file and run again, or omit --unused-by"
                 ) from error
     return keys
 
@@ -167,7 +167,7 @@ def select(
     models: Collection[str] = (),
     used: Collection[str] | None = None,
 ) -> list[Entry]:
-    """The entries that fit every given condition. Raises ValueError where none is given."""
+    """Return the entries that meet all given conditions. Raises ValueError if none is given."""
     if older_than is None and not models and used is None:
         raise ValueError("at least one condition is needed")
     return [
@@ -182,7 +182,9 @@ def select(
 def _age(text: str) -> timedelta:
     match = _AGE.fullmatch(text.strip())
     if not match:
-        raise argparse.ArgumentTypeError(f"{text!r} is no age; write for example 12h, 90d or 4w")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not an age; write for example 12h, 90d or 4w"
+        )
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
@@ -208,9 +210,9 @@ def _stats(options: argparse.Namespace) -> int:
             print(f"  {title + ' ' + key:<48}{line}")
     if found["entries"]:
         ages = ", ".join(f"{name} {count}" for name, count in found["by_age"].items())
-        print(f"  asked {found['oldest']} to {found['newest']}; younger than: {ages}")
+        print(f"  requested {found['oldest']} to {found['newest']}; younger than: {ages}")
     for name, what in (
-        ("without_text", "hold no text (kept for replays)"),
+        ("without_text", "have no text (for replays only)"),
         ("unreadable", "cannot be read (see verify)"),
     ):
         if found[name]:
@@ -223,8 +225,8 @@ def _stats(options: argparse.Namespace) -> int:
 def _prune(options: argparse.Namespace) -> int:
     if options.older_than is None and not options.model and not options.unused_by:
         raise CuesheetError(
-            "prune deletes answers that were paid for, so say which: --older-than 90d, "
-            "--model NAME, --unused-by results (all that are given must fit)"
+            "prune deletes responses that were paid for, so it needs a condition: "
+            "--older-than 90d, --model NAME, --unused-by results (entries must meet all of them)"
         )
     used = used_keys(options.unused_by) if options.unused_by else None
     chosen = select(options.cache, datetime.now(UTC), options.older_than, options.model, used)
@@ -254,34 +256,36 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    verify = commands.add_parser("verify", help="hash every entry anew, list damaged ones")
+    verify = commands.add_parser("verify", help="hash every entry again, list damaged ones")
     stats = commands.add_parser("stats", help="count entries and bytes")
-    prune = commands.add_parser("prune", help="delete entries that fit all given conditions")
+    prune = commands.add_parser("prune", help="delete entries that meet all given conditions")
     for command, run in ((verify, _verify), (stats, _stats), (prune, _prune)):
         command.set_defaults(run=run)
         command.add_argument(
             "--cache",
             type=Path,
             default=DEFAULT_CACHE,
-            help="the folder, as vlm.cache_dir (default: %(default)s)",
+            help="folder of the cache, vlm.cache_dir (default: %(default)s)",
         )
-    stats.add_argument("--json", action="store_true", help="as JSON")
-    prune.add_argument("--older-than", type=_age, help="asked longer ago, e.g. 12h, 90d, 4w")
+    stats.add_argument("--json", action="store_true", help="print JSON")
+    prune.add_argument("--older-than", type=_age, help="requested longer ago, e.g. 12h, 90d, 4w")
     prune.add_argument(
-        "--model", action="append", default=[], help="asked of this model (may be repeated)"
+        "--model", action="append", default=[], help="responses of this model (can be repeated)"
     )
     prune.add_argument(
         "--unused-by",
         type=Path,
         action="append",
         default=[],
-        help="not used by the stage files below this results folder (may be repeated)",
+        help="not used by the stage files below this results folder (can be repeated)",
     )
-    prune.add_argument("--dry-run", action="store_true", help="list them, delete nothing")
+    prune.add_argument("--dry-run", action="store_true", help="list the entries, delete nothing")
     options = parser.parse_args(arguments)
     try:
         if not options.cache.is_dir():
-            raise CuesheetError(f"there is no folder {options.cache}; name it with --cache")
+            raise CuesheetError(
+                f"the folder {options.cache} does not exist; name the cache with --cache"
+            )
         return options.run(options)
     except CuesheetError as error:
         print(f"ERROR: {error}", file=sys.stderr)

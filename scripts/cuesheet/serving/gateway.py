@@ -1,9 +1,8 @@
-"""The run's one OpenAI-compatible endpoint: cache first, then the model servers behind it.
+"""The OpenAI-compatible endpoint of a run, in front of the response cache and the model servers.
 
-All jobs of a run talk to this process on loopback. It answers from the response cache, sends
-identical requests that are in flight at the same time once (also if other runs that share the cache
-send them), bounds and balances the rest
-(`cuesheet.serving.dispatcher`), and counts.
+All jobs of a run send their requests to this process on loopback. It answers from the response
+cache, sends identical requests that are in flight at the same time once (also if other runs share
+the cache), dispatches the others (`cuesheet.serving.dispatcher`), and counts.
 """
 
 import asyncio
@@ -32,16 +31,15 @@ from cuesheet.vlm.parsing import message_text
 
 log = logging.getLogger(__name__)
 
-# Contact sheets and clips travel inside the request.
+# Requests contain contact sheets and clips.
 LARGEST_REQUEST_BYTES = 256 * 1024 * 1024
 GROUP_HEADER = "X-Cuesheet-Group"
 STAGE_HEADER = "X-Cuesheet-Stage"
-# Shorter than what clusters give a job between SIGTERM and SIGKILL.
+# Shorter than the time that clusters give a job between SIGTERM and SIGKILL.
 DRAIN_S = 8.0
-# Threads that write replies to the cache, and do nothing else: where the disk stalls, calls go on
-# being asked.
+# Threads that only write responses to the cache, so that a slow disk does not delay requests.
 WRITERS = 8
-# A request that is larger is taken apart in a thread.
+# Larger requests are parsed in a thread.
 LARGEST_READ_AT_ONCE = 1024 * 1024
 # Responses in a row that could not be cached, after which no further requests are sent.
 MAX_CACHE_FAILURES = 10
@@ -52,25 +50,25 @@ OPEN_PATHS = frozenset({"/health", "/metrics"})
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 METRICS = {
-    "calls": ("counter", "Calls that jobs made."),
-    "completed": ("counter", "Calls that were answered, failures included."),
-    "cache_hits": ("counter", "Calls answered from the cache."),
-    "joined": ("counter", "Calls answered by an identical call in flight."),
-    "in_flight": ("gauge", "Calls at a model server now."),
-    "in_flight_peak": ("gauge", "Most calls at model servers at one time."),
-    "waiting": ("gauge", "Calls that wait for a free slot or a server."),
+    "calls": ("counter", "Requests of jobs."),
+    "completed": ("counter", "Requests that were answered, including failures."),
+    "cache_hits": ("counter", "Requests answered from the cache."),
+    "joined": ("counter", "Requests answered by an identical request in flight."),
+    "in_flight": ("gauge", "Requests in flight."),
+    "in_flight_peak": ("gauge", "Largest number of requests in flight."),
+    "waiting": ("gauge", "Requests that wait for a free slot or a server."),
     "attempts": ("counter", "Requests sent to model servers."),
-    "retries": ("counter", "Attempts that failed and were repeated."),
-    "failures": ("counter", "Calls that jobs got no answer to."),
-    "prompt_tokens": ("counter", "Tokens of requests, as servers report them."),
-    "completion_tokens": ("counter", "Tokens of replies, as servers report them."),
-    "cache_write_failures": ("counter", "Replies that could not be kept."),
+    "retries": ("counter", "Attempts that were retried."),
+    "failures": ("counter", "Requests that failed."),
+    "prompt_tokens": ("counter", "Tokens of requests, as reported by servers."),
+    "completion_tokens": ("counter", "Tokens of replies, as reported by servers."),
+    "cache_write_failures": ("counter", "Responses that could not be cached."),
 }
 
 
 @dataclass(frozen=True)
 class _Found:
-    """A reply, how it was had when it was asked, and whether that was an earlier call."""
+    """A response, the record of its request, and whether it was cached."""
 
     reply: dict[str, Any]
     asked: dict[str, Any]
@@ -113,11 +111,11 @@ class Gateway:
         return app
 
     async def close(self) -> None:
-        """Keep the answers that come within a moment, as they are paid for; cancel the others."""
+        """Cache the responses that arrive within DRAIN_S, which are paid for; cancel the others."""
         deadline = time.monotonic() + DRAIN_S
         tasks = list(self._asking.values())
         if tasks:
-            log.info("%d calls in flight; waiting for them up to %g s", len(tasks), DRAIN_S)
+            log.info("%d requests in flight; waiting for them up to %g s", len(tasks), DRAIN_S)
         while tasks and self.backend.state() == "ready" and time.monotonic() < deadline:
             await asyncio.wait(tasks, timeout=0.2)
             tasks = [task for task in tasks if not task.done()]
@@ -170,7 +168,7 @@ class Gateway:
     async def _answer(self, http: web.Request) -> tuple[dict[str, Any], dict[str, Any]]:
         group, stage = _group(http), http.headers.get(STAGE_HEADER, "")
         content = await http.read()
-        # One after the other, so that replies and what others wait for come in between.
+        # One after the other, so that responses are not delayed by many requests.
         async with self._reading.acquire(group, low_priority=stage in INDEPENDENT_STAGES):
             if len(content) > LARGEST_READ_AT_ONCE:
                 body, request = await asyncio.to_thread(_read_chat, content)
@@ -183,7 +181,7 @@ class Gateway:
         task = self._asking.get(key)
         joined = task is not None
         if task is None:
-            # A task of its own: a job that goes away does not cancel what is already paid for.
+            # In a task, so that a job that ends does not cancel a request that is already paid for.
             task = asyncio.create_task(self._find_or_ask(key, request, body, group, stage))
             self._asking[key] = task
             task.add_done_callback(lambda done: self._forget(key, done))
@@ -300,7 +298,7 @@ class Gateway:
     def _forget(self, key: str, task: "asyncio.Task[_Found]") -> None:
         del self._asking[key]
         if not task.cancelled():
-            # Marks the exception as seen where no job waits for it any more.
+            # Marks the exception as retrieved if no job waits for it any more.
             task.exception()
 
     async def invalidate(self, request: web.Request) -> web.Response:
@@ -350,7 +348,7 @@ def _group(request: web.Request) -> str:
 
 
 def _read_chat(content: bytes) -> tuple[ChatBody, dict[str, Any]]:
-    """Return a chat request, and what the cache keeps of it."""
+    """Return a chat request, and its description for the cache."""
     try:
         body = json.loads(content)
     except (ValueError, RecursionError) as error:

@@ -1,6 +1,6 @@
-"""The run's progress on the terminal: one plain line, from finished files and the gateway's counts.
+"""The progress line of a run, from finished files and the gateway's counters.
 
-`CUESHEET_PROGRESS` in the environment: `off`, or the seconds between two lines.
+The environment variable `CUESHEET_PROGRESS` is `off` or the number of seconds between two lines.
 """
 
 import os
@@ -26,7 +26,7 @@ RATE_WINDOW_S = 20.0
 
 @dataclass(frozen=True)
 class Done:
-    """How many episodes each stage has finished; `wanted` is the sum of what all will finish."""
+    """How many episodes each stage has finished; `wanted` is the sum over all stages at the end."""
 
     episodes: int
     stages: Mapping[str, int]
@@ -61,7 +61,7 @@ def count_done(results: Path, totals: Mapping[str, Mapping[str, Any]]) -> Done:
 
 
 class Progress:
-    """Makes and prints the line. `stats` returns the gateway's counters, as in `/stats`."""
+    """Composes and prints the line. `stats` returns the gateway's counters, as in `/stats`."""
 
     def __init__(
         self,
@@ -86,17 +86,17 @@ class Progress:
 
     def every_s(self) -> float | None:
         """Return the seconds between two lines; None for no lines."""
-        wish = os.environ.get("CUESHEET_PROGRESS", "").strip().lower()
-        if wish in ("off", "0", "no", "false"):
+        override = os.environ.get("CUESHEET_PROGRESS", "").strip().lower()
+        if override in ("off", "0", "no", "false"):
             return None
         try:
-            return max(0.2, float(wish))
+            return max(0.2, float(override))
         except ValueError:
             in_place = self._file is not None or self._out.isatty()
             return TTY_EVERY_S if in_place else ELSE_EVERY_S
 
     def line(self) -> str | None:
-        """Return the line, or None where it would say what the last one said."""
+        """Return the line, or None if nothing has changed since the last one."""
         now = self._clock()
         stats = self._stats()
         done = count_done(self._results, self._totals)
@@ -105,12 +105,12 @@ class Progress:
         while len(self._recent) > 2 and now - self._recent[0][0] > RATE_WINDOW_S:
             self._recent.popleft()
         server = stats.get("server")
-        says = (done, calls, server, stats["retries"], stats["failures"])
-        if says == self._printed or (
+        state = (done, calls, server, stats["retries"], stats["failures"])
+        if state == self._printed or (
             self._printed is None and not stats["calls"] and not done.finished
         ):
             return None
-        self._printed = says
+        self._printed = state
         stages = " ".join(
             f"{stage} {done.stages[stage]}" for stage in SHOWN if stage in done.stages
         )
@@ -123,9 +123,9 @@ class Progress:
         ]
         if pending := int(stats["calls"]) - calls:
             parts.append(f"{pending} pending")
-        for trouble in ("retries", "failures"):
-            if stats[trouble]:
-                parts.append(f"{stats[trouble]} {trouble}")
+        for counter in ("retries", "failures"):
+            if stats[counter]:
+                parts.append(f"{stats[counter]} {counter}")
         if server in ("starting", "failed"):
             parts.append(f"model server {server}")
         eta_s = self._eta_s(now, done)
@@ -134,7 +134,7 @@ class Progress:
         return "cuesheet: " + " | ".join(part for part in parts if part)
 
     def print(self) -> bool:
-        """Print the line if there is a new one; False once the terminal is gone."""
+        """Print the line if it has changed; return False if the terminal is closed."""
         line = self.line()
         if line is None:
             return True
@@ -153,10 +153,10 @@ class Progress:
 
     def _eta_s(self, now: float, done: Done) -> float | None:
         began, at_first = self._began
-        made = done.finished - at_first
-        if made <= 0 or done.left <= 0:
+        completed = done.finished - at_first
+        if completed <= 0 or done.left <= 0:
             return None
-        return done.left * (now - began) / made
+        return done.left * (now - began) / completed
 
 
 def _short(count: int) -> str:

@@ -1,8 +1,8 @@
-"""Every paid answer is kept: one readable JSON file a reply, named by what determines the reply.
+"""The cache of responses: one readable JSON file per response, named by what determines it.
 
-`<folder>/<first two hex digits>/<sha256>.json` holds a description of the request (media as hash
-and size; never their bytes), the reply as the server gave it, and when it was asked. Writers
-rename a finished file into place, so any number of processes share a folder without locks.
+`<folder>/<first two hex digits>/<sha256>.json` has a description of the request (media as hash and
+size, never their bytes), the response as the server sent it, and the time of the request. Writers
+rename a finished file into place, so any number of processes can share a folder without locks.
 """
 
 import binascii
@@ -23,7 +23,7 @@ from cuesheet.vlm.parsing import message_text
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-# Fields of a chat request that decide how it travels, not what is answered.
+# Fields of a chat request that determine how it is sent, not what the response is.
 OPERATIONAL = frozenset(
     {
         "stream",
@@ -51,11 +51,11 @@ MEDIA_PARTS = ("image_url", "video_url", "audio_url")
 
 
 def describe_request(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what determines the reply to a chat request, readable and small.
+    """Return what determines the response to a chat request, readable and small.
 
-    Media become the sha256 and the count of their bytes, whether they travel as data URL or as
-    `file://` URL and whatever type those claim. Parameters that are null count as not given, and
-    whole floats as whole numbers (0.0 is 0).
+    Media are replaced by the sha256 and number of their bytes, whether they are sent as data URL or
+    as `file://` URL, and whatever their media type. Parameters that are null are omitted, and
+    floats that are whole numbers become integers (0.0 is 0).
     """
     return {
         name: _messages(value) if name == "messages" else _plain(value)
@@ -65,12 +65,12 @@ def describe_request(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def key_of(request: Mapping[str, Any]) -> str:
-    """Return the key of a request that `describe_request` described."""
+    """Return the key of a request, given its description by `describe_request`."""
     return _digest(request)
 
 
 def is_complete(reply: Any) -> bool:
-    """Tell whether a reply with status 200 is worth keeping: a choice with text in it."""
+    """Tell whether a response with status 200 is complete: it has a choice with text."""
     if not isinstance(reply, dict):
         return False
     if not _has_message(reply):
@@ -79,7 +79,7 @@ def is_complete(reply: Any) -> bool:
 
 
 def is_usable(entry: Mapping[str, Any]) -> bool:
-    """Tell whether an entry holds a reply with text, and not one that is kept for replays alone."""
+    """Tell whether an entry is for all runs, and not only for replays."""
     return entry.get("usable", True)
 
 
@@ -91,7 +91,7 @@ def _has_message(reply: Mapping[str, Any]) -> bool:
 
 
 class ResponseCache:
-    """A folder of replies that many processes read and write at once."""
+    """A folder of responses that several processes read and write at the same time."""
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
@@ -103,8 +103,8 @@ class ResponseCache:
     def get(self, key: str, replaying: bool = False) -> dict[str, Any] | None:
         """Return the entry of `key` ("reply", "request", "upstream", …), or None.
 
-        Replies without text count only where a run is replayed: else the call is asked again.
-        An entry that cannot be read or does not match its name is a miss and is said so in the
+        Responses without text are only returned for replays; otherwise the request is sent again.
+        An entry that cannot be read or does not match its name is a miss, with a warning in the
         log; the next `put` replaces it.
         """
         path = self.path(key)
@@ -113,10 +113,10 @@ class ResponseCache:
         except FileNotFoundError:
             return None
         except OSError as error:
-            log.warning("cache entry %s cannot be read (%s); the call is asked again", path, error)
+            log.warning("cache entry %s cannot be read (%s); it is requested again", path, error)
             return None
         except ValueError as error:
-            log.warning("cache entry %s is damaged (%s); the call is asked again", path, error)
+            log.warning("cache entry %s is damaged (%s); it is requested again", path, error)
             return None
         return entry if replaying or is_usable(entry) else None
 
@@ -127,15 +127,15 @@ class ResponseCache:
         reply: Mapping[str, Any],
         asked: Mapping[str, Any],
     ) -> bool:
-        """Keep the reply to a described request; `asked`: upstream, attempts, latency, tokens.
+        """Store the response to a described request; `asked`: upstream, attempts, latency, tokens.
 
-        Returns False, with a warning in the log, where the folder cannot be written: the answer is
-        then used but not kept. A reply without text is kept for those who replay the run: the
-        correction that followed it was asked because of it. Raises ValueError for what is no reply.
+        Returns False, with a warning in the log, if the folder cannot be written. A response
+        without text is stored for replays, because the correction that followed depends on it.
+        Raises ValueError for something that is not a chat completion.
         """
         usable = is_complete(reply)
         if not usable and not _has_message(reply):
-            raise ValueError("only complete replies are kept")
+            raise ValueError("only chat completions can be cached")
         entry = {
             "format": FORMAT,
             "key": key,
@@ -151,7 +151,7 @@ class ResponseCache:
         except (OSError, ValueError) as error:
             self.write_error = error
             log.warning(
-                "the reply %s could not be kept in %s (%s); it will be asked again by a later run",
+                "the response %s could not be cached in %s (%s); a later run requests it again",
                 key,
                 self.folder,
                 error,
@@ -171,9 +171,7 @@ class ResponseCache:
         return True
 
     def may_hold(self, model: str) -> bool:
-        """Tell whether there may be a usable response of `model`; True if there are too many to
-        look at.
-        """
+        """Tell whether there may be a response of `model`; True if there are many entries."""
         for number, path in enumerate(self.folder.glob("??/*.json")):
             if number == MAX_SEARCHED:
                 return True
@@ -205,9 +203,9 @@ class ResponseCache:
 
 
 def read_entry(path: Path) -> dict[str, Any]:
-    """Return the entry in a file, all its hashes checked.
+    """Return the entry in a file, after checking its hashes.
 
-    Raises OSError, and ValueError that says what is damaged.
+    Raises OSError, or ValueError that says what is damaged.
     """
     key = path.stem
     try:
@@ -215,15 +213,15 @@ def read_entry(path: Path) -> dict[str, Any]:
         if entry["format"] != FORMAT:
             raise ValueError(f"format {entry['format']!r}, expected {FORMAT}")
         if entry["key"] != key or key_of(entry["request"]) != key:
-            raise ValueError("its request is not the one that its name stands for")
+            raise ValueError("its request does not match its name")
         if is_usable(entry) and not is_complete(entry["reply"]):
-            raise ValueError("its reply has no choice with text")
+            raise ValueError("its response has no choice with text")
         if _digest(entry["reply"]) != entry.get("reply_sha256", _digest(entry["reply"])):
-            raise ValueError("its reply is not the one that was kept")
+            raise ValueError("its response was changed")
     except KeyError as error:
         raise ValueError(f"it has no {error}") from error
     except (TypeError, RecursionError) as error:
-        raise ValueError(f"it is no entry of a cache: {error}") from error
+        raise ValueError(f"it is not a cache entry: {error}") from error
     return entry
 
 
@@ -275,7 +273,7 @@ def _media(url: str) -> dict[str, Any]:
         try:
             data = Path(unquote(urlsplit(url).path)).read_bytes()
         except OSError as error:
-            log.warning("%s cannot be read (%s); the call is keyed by its path", url, error)
+            log.warning("%s cannot be read (%s); its path becomes part of the key", url, error)
         else:
             return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     return {"url": url}

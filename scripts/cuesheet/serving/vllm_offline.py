@@ -1,11 +1,11 @@
 """vLLM's offline entry point behind the run's gateway: `vlm.serve: vllm-batch`.
 
-    python vllm_batch.py --host 127.0.0.1 --port PORT [vLLM's engine arguments, --model and more]
+    python vllm_offline.py --host 127.0.0.1 --port PORT [vLLM's engine arguments, --model and more]
 
-Run by the Python that vLLM is installed in, with nothing of ours but this file. One process holds
-the engine; there is no server of vLLM's. The calls that wait, of however many episodes, go into one
-`LLM.chat`, and what comes meanwhile waits for the next. The gateway brings them in the form in
-which it asks any server, so replies, cache and provenance are the same. The key is VLLM_API_KEY.
+This file runs in the environment of vLLM, without any other module of this package. One process
+holds the engine instead of vLLM's server. All requests that wait, of all episodes, form one batch
+of `LLM.chat`; requests that arrive meanwhile wait for the next batch. The gateway sends requests as
+to any server, so replies, cache and provenance are the same. The API key is VLLM_API_KEY.
 """
 
 import argparse
@@ -22,17 +22,17 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-# The engine lives in this process, and calls of a batch that arrive a moment apart go together.
+# The engine runs in this process.
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-GATHER_S = 0.02
-# What vLLM's sampling takes under the name that requests have for it.
+GATHER_S = 0.02  # requests that arrive within this time form one batch
+# Sampling parameters that have the same name in requests and in vLLM.
 SAMPLED = ("temperature", "top_p", "top_k", "min_p", "max_tokens", "seed", "stop")
 SAMPLED += ("presence_penalty", "frequency_penalty", "repetition_penalty")
 
 
 @dataclass
 class Call:
-    """A chat request; `answer` is its HTTP status and JSON once `done` is set."""
+    """A chat request; `answer` is the HTTP status and JSON of its response once `done` is set."""
 
     body: dict[str, Any]
     done: threading.Event = field(default_factory=threading.Event)
@@ -44,7 +44,7 @@ class Call:
 
 
 def gathered(waiting: "queue.SimpleQueue[Call]") -> list[Call]:
-    """The next calls: the first that comes, and all that are there a moment later."""
+    """Wait for a request; return it with all that arrive within GATHER_S."""
     calls = [waiting.get()]
     time.sleep(GATHER_S)
     while not waiting.empty():
@@ -53,7 +53,7 @@ def gathered(waiting: "queue.SimpleQueue[Call]") -> list[Call]:
 
 
 def batches(calls: list[Call]) -> Iterator[list[Call]]:
-    """Groups of calls whose arguments are said once for a whole `LLM.chat`."""
+    """Yield groups of requests that can share one call of `LLM.chat`."""
     groups: dict[str, list[Call]] = {}
     for call in calls:
         shared = json.dumps(_shared(call.body), sort_keys=True)
@@ -66,7 +66,7 @@ def _shared(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def answer(llm: Any, calls: list[Call], model: str) -> None:
-    """Answer calls of one group; where one of several is refused, each is asked by itself."""
+    """Answer the requests of one group; if the batch is rejected, send each request by itself."""
     try:
         outputs = llm.chat(
             [call.body["messages"] for call in calls],
@@ -129,7 +129,7 @@ def _refusal(message: str) -> dict[str, Any]:
 def handler(
     waiting: "queue.SimpleQueue[Call]", model: str, key: str
 ) -> type[BaseHTTPRequestHandler]:
-    """What brings calls from the gateway, a thread each, and takes their answers back."""
+    """Return the HTTP handler, which queues requests of the gateway and sends their responses."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -140,7 +140,7 @@ def handler(
             elif self.path == "/v1/models" and self._allowed():
                 self._send(200, {"object": "list", "data": [{"id": model, "object": "model"}]})
             else:
-                self._send(404, _refusal(f"nothing is at {self.path}"))
+                self._send(404, _refusal(f"{self.path} does not exist"))
 
         def do_POST(self) -> None:
             content = self.rfile.read(int(self.headers["Content-Length"]))
@@ -180,7 +180,7 @@ class Http(ThreadingHTTPServer):
 
 
 def main() -> int:
-    # Our modules beside this file are not to be taken for packages of others that are called alike.
+    # Modules next to this file must not shadow packages of the same name.
     sys.path[:] = [path for path in sys.path if path != os.path.dirname(os.path.abspath(__file__))]
     from vllm import LLM, EngineArgs
     from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -195,7 +195,7 @@ def main() -> int:
     key = os.environ.pop("VLLM_API_KEY")
     with Http((options.host, options.port), handler(waiting, model, key)) as http:
         llm = LLM.from_engine_args(EngineArgs.from_cli_args(options))
-        # Connections that came while the model was loaded have waited for this.
+        # Connections that were opened while the model was loading are served now.
         threading.Thread(target=http.serve_forever, daemon=True).start()
         while True:
             for calls in batches(gathered(waiting)):

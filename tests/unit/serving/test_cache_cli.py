@@ -58,9 +58,9 @@ def test_a_whole_cache_verifies(cache, capsys):
     [
         (lambda text: text[: len(text) // 2], "char"),
         (lambda text: text.replace("question 3", "question 4"), "request"),
-        (lambda text: text.replace("reply 3", "reply 4"), "reply is not the one that was kept"),
+        (lambda text: text.replace("reply 3", "reply 4"), "response was changed"),
         (lambda text: text.replace('"choices"', '"chosen"'), "no choice with text"),
-        (lambda text: "[1]", "no entry of a cache"),
+        (lambda text: "[1]", "not a cache entry"),
     ],
     ids=["cut", "request", "reply", "no choices", "not an entry"],
 )
@@ -85,7 +85,7 @@ def test_verify_checks_images_and_ignores_unfinished_files(cache, capsys):
     (cache.folder / "ab" / f".{good}.x1.json").write_text("{")
     assert run(cache, "verify") == 1
     out = capsys.readouterr().out
-    assert f"{'0' * 64}.png: its content is not" in out
+    assert f"{'0' * 64}.png: its content does not match its name" in out
     assert out.endswith("8 files checked, 1 damaged; delete them\n")
 
 

@@ -179,7 +179,7 @@ async def test_a_hanging_server_is_a_time_out_and_is_retried(tmp_path):
 
     async with (
         serving(behave) as server,
-        gateway_before(tmp_path, server.url, timeout_s=0.3) as gateway,
+        gateway_before(tmp_path, server.url, timeout_s=3.0) as gateway,
     ):
         status, reply = await gateway.ask(chat("a"))
     assert (status, reply["cuesheet"]["attempts"]) == (200, 2)

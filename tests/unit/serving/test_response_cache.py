@@ -174,7 +174,7 @@ def test_a_reply_without_text_is_cached_for_replays_only(tmp_path, reply):
 
 @pytest.mark.parametrize("reply", [{}, {"choices": []}, {"error": {"message": "x"}}])
 def test_an_incomplete_reply_is_never_cached(tmp_path, reply):
-    with pytest.raises(ValueError, match="complete"):
+    with pytest.raises(ValueError, match="only chat completions"):
         ResponseCache(tmp_path).put(request_key(request()), describe_request(request()), reply, {})
     assert not any(tmp_path.rglob("*.json"))
 
@@ -185,7 +185,7 @@ def test_a_folder_that_cannot_be_written_loses_the_entry_but_not_the_run(tmp_pat
     assert (
         cache.put(request_key(request()), describe_request(request()), completion("x"), {}) is False
     )
-    assert "could not be kept" in caplog.text
+    assert "could not be cached" in caplog.text
 
 
 def _write_for_ever(folder: str, writer: int) -> None:
