@@ -309,16 +309,10 @@ class Upstream:
         The client has no timeout of its own, so its APITimeoutError is a lost connection too.
         """
         cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else error
-        refused = isinstance(cause, (httpx2.ConnectError, httpx2.ConnectTimeout))
-        self._failed(refused)
-        message = self.without_key(f"{type(cause).__name__} {cause}".strip())
-        if refused:
-            reason = re.search(r"\[(.+)\]", message)
-            return TransientError(
-                f"{self.name}: cannot connect ({reason[1] if reason else message})"
-            )
         self._failed(refused=isinstance(cause, (httpx2.ConnectError, httpx2.ConnectTimeout)))
         message = self.without_key(" ".join(f"{type(cause).__name__} {cause}".split()))
+        if found := re.search(r"Cannot connect to host .*\[(.+)\]", message):
+            return TransientError(f"{self.name}: cannot connect ({found[1]})")
         return TransientError(f"{self.name}: connection lost ({message})")
 
     def _read(self, content: bytes) -> dict[str, Any]:

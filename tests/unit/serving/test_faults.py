@@ -18,7 +18,7 @@ from cuesheet.vlm.client import Image, Vlm, VlmError
 
 SEED = 20
 ATTEMPTS = 3
-TIMEOUT_S = 0.5
+TIMEOUT_S = 2.0
 # Of the calls of a kind: struck at the first attempt, struck at every attempt, left alone.
 ONCE, ALWAYS, NEVER = 3, 2, 1
 SECONDS = 30.0
