@@ -4,7 +4,7 @@
 # rules/concurrency.smk  Snakemake's own settings         rules/assemble.smk   validate, merge, finalize
 # rules/server.smk       the run's model server           rules/cluster.smk    shards of episodes
 # rules/dataset.smk      index of the episodes            rules/report.smk     summary, report, review, scores
-# rules/media.smk        clips and keyframes
+# rules/media.smk        clips and keyframes              rules/signals.smk    what the robot recorded
 
 from os.path import exists
 

@@ -15,6 +15,12 @@ rule annotate_plan:
     input:
         keyframes="<results>/{dataset}/keyframes/{episode}",
         clip=clip_for_plan,
+        recording=lambda wildcards: recording_of(
+            dataset_of(wildcards), CONFIG, int(wildcards.episode)
+        ),
+        references=lambda wildcards: reference_files(
+            dataset_of(wildcards), CONFIG, int(wildcards.episode)
+        ),
         prompts=prompts_of(*prompt_files.PLAN),
     output:
         json=update("<results>/{dataset}/plan/{episode}.json"),
@@ -32,6 +38,10 @@ rule annotate_plan:
     params:
         model_settings=RUN.model_settings,
         plan=RUN.plan.model_dump(),
+        signals=CONFIG.signals.model_dump(),
+        references=lambda wildcards: references_of(
+            dataset_of(wildcards), CONFIG, int(wildcards.episode)
+        ),
         camera=lambda wildcards: dataset_of(wildcards).default_camera_of(int(wildcards.episode)),
         # A function of the input: a dataset that moved is not a reason to run again.
         root=lambda wildcards, input: str(dataset_of(wildcards).root),

@@ -90,7 +90,11 @@ rule merge_language:
             f"{wildcards.data_file}.parquet"
         ),
         others=lambda wildcards: dataset_of(wildcards).others_in(f"{wildcards.data_file}.parquet"),
-        replaced=replaced_styles(RUN.stages) if CONFIG.existing == "merge" else None,
+        replaced=(
+            replaced_styles(RUN.stages, motion=CONFIG.signals.motion)
+            if CONFIG.existing == "merge"
+            else None
+        ),
         data_file=lambda wildcards: f"{wildcards.data_file}.parquet",
     script:
         "../scripts/merge_language.py"

@@ -42,6 +42,9 @@ rule annotate_shard:
         media=lambda wildcards: (
             shard_plan(wildcards).media_marker(wildcards.shard) if IS_MEDIA_SEPARATE else []
         ),
+        shared=lambda wildcards: shared_files(
+            dataset_of(wildcards), CONFIG, shard_plan(wildcards).episodes(wildcards.shard)
+        ),
     output:
         marker="<results>/{dataset}/shards/{shard}.json",
     log:
@@ -63,6 +66,9 @@ rule annotate_shard:
         sources=lambda wildcards: shard_plan(wildcards).sources(wildcards.shard),
         media=RUN.media_settings,
         model_settings=RUN.annotation_settings,
+        references=lambda wildcards: shared_references(
+            dataset_of(wildcards), CONFIG, shard_plan(wildcards).episodes(wildcards.shard)
+        ),
         # Dry runs do not delete the marker of an incomplete shard. This param lists the shard anyway.
         gaps=lambda wildcards: (
             shard_plan(wildcards).gaps().get(wildcards.shard) if workflow.dryrun else None

@@ -30,6 +30,13 @@ from cuesheet.errors import CuesheetError
 from cuesheet.config import prompt_files
 from cuesheet.vlm import run_environment
 from cuesheet.workflow.load import bundled_files, load_run
+from cuesheet.workflow.propagation import (
+    recording_of,
+    reference_files,
+    references_of,
+    shared_files,
+    shared_references,
+)
 
 
 def user_error(error):

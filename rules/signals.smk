@@ -1,9 +1,12 @@
 # Inputs:  the source's data files (state and action), episodes.parquet
 # Outputs: signals/layout.json, signals/{episode}.json
-# Steps:   find arms and grippers in a fixed sample of episodes; measure strokes and rests per episode
+# Steps:   detect arms and grippers in the first episodes; measure strokes and rests per episode
 #
-# The layout depends on the lowest episode numbers alone, so it does not depend on the order of jobs
-# or on the episodes that are selected.
+# detect_signals runs only if there is no layout, for the same reason as index_episodes. When a run
+# starts, an existing layout is detected again if the source or the settings changed, and written only
+# if other arms or grippers are found (`RunDataset.refresh_signals_layout`). A dataset that gained
+# episodes therefore keeps the signals of the others, and their plans. The rule reads a few columns of
+# at most eight episodes, so it is a local rule.
 
 
 rule detect_signals:
@@ -16,14 +19,15 @@ rule detect_signals:
     benchmark:
         "<results>/{dataset}/benchmarks/detect_signals.tsv"
     priority: 3
+    localrule: True
     conda:
         "../envs/media.yaml"
     threads: 1
     resources:
         mem_mb=1000,
     params:
-        root=lambda wildcards: str(dataset_of(wildcards).root),
-        signals=CONFIG.signals.model_dump(include={"state", "action", "gripper"}),
+        root=lambda wildcards, input: str(dataset_of(wildcards).root),
+        signals=lambda wildcards, input: CONFIG.signals.detection,
     script:
         "../scripts/detect_signals.py"
 
@@ -31,7 +35,7 @@ rule detect_signals:
 rule extract_signals:
     input:
         index=ancient("<results>/{dataset}/episodes.parquet"),
-        layout=ancient("<results>/{dataset}/signals/layout.json"),
+        layout="<results>/{dataset}/signals/layout.json",
     output:
         json="<results>/{dataset}/signals/{episode}.json",
     log:
@@ -45,8 +49,9 @@ rule extract_signals:
     resources:
         mem_mb=1000,
     params:
-        root=lambda wildcards: str(dataset_of(wildcards).root),
+        # A function of the input: a dataset that moved is not a reason to run again.
+        root=lambda wildcards, input: str(dataset_of(wildcards).root),
         source=lambda wildcards: dataset_of(wildcards).signals_source(int(wildcards.episode)),
-        signals=CONFIG.signals.model_dump(include={"state", "action", "gripper"}),
+        signals=CONFIG.signals.detection,
     script:
         "../scripts/extract_signals.py"

@@ -5,17 +5,19 @@ with the subtasks and the rows of styles subtask, plan, memory and task_aug. Tim
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cuesheet import files, job_log
 from cuesheet.annotate import plan
+from cuesheet.annotate.evidence import Propagated
 from cuesheet.annotate.segmentation import CutClip
 from cuesheet.annotate.stage import Stage, open_stage
 from cuesheet.artifacts.corrections import ExternalSubtasks, subtasks_from_spans
 from cuesheet.artifacts.episode import Episode
-from cuesheet.config.models import PlanConfig
+from cuesheet.artifacts.signals_file import SignalsFile, read_signals
+from cuesheet.config.models import PlanConfig, SignalsConfig
 
 
 async def annotate(
@@ -27,20 +29,52 @@ async def annotate(
     clip: str | None,
     given: Mapping[str, Any] | None = None,
     root: str = "",
+    recording: str | None = None,
+    signals: SignalsConfig | None = None,
+    references: Sequence[tuple[str, Mapping[str, Any]]] = (),
 ) -> dict[str, Any]:
     """The content of the plan file. `given`: subtasks that the model is not asked for."""
     async with open_stage(
         "plan", keyframes=keyframes, prompts=prompts, model_settings=model_settings
     ) as stage:
         cut = _cutter(clip, stage.episode) if clip else None
+        recorded = read_signals(recording) if recording else None
         parts = await plan.annotate(
             stage,
             settings,
             camera=camera,
             cut_clip=cut,
             given=_given(given, root, stage) if given else None,
+            recording=recorded,
+            signals=signals,
+            propagated=_propagated(stage.episode, recorded, camera, references),
         )
         return stage.result(**parts)
+
+
+def _propagated(
+    episode: Episode,
+    recorded: SignalsFile | None,
+    camera: str | None,
+    references: Sequence[tuple[str, Mapping[str, Any]]],
+) -> Propagated | None:
+    """Subtasks carried over from corrected episodes; `references`: file and spans of each."""
+    if not references:
+        return None
+    from cuesheet.annotate import propagation  # imports numpy
+
+    target = (
+        propagation.trajectory_of_signals(recorded)
+        if recorded is not None
+        else propagation.trajectory_of_images(episode, camera or "")
+    )
+    known = [
+        propagation.Reference(
+            one["episode"], propagation.read_trajectory(file, camera), one["spans"]
+        )
+        for file, one in references
+    ]
+    return propagation.propagate(episode, target, known)
 
 
 def _given(given: Mapping[str, Any], root: str, stage: Stage) -> ExternalSubtasks | None:
@@ -80,6 +114,15 @@ def main(snakemake) -> None:
                 snakemake.input.clip or None,
                 snakemake.params.given,
                 snakemake.params.root,
+                next(iter(snakemake.input.get("recording", [])), None),
+                SignalsConfig(**snakemake.params.signals),
+                list(
+                    zip(
+                        snakemake.input.get("references", []),
+                        snakemake.params.references,
+                        strict=True,
+                    )
+                ),
             )
         )
         files.write_json(snakemake.output.json, result)

@@ -5,6 +5,7 @@ are there. Out: a static site, review/index.html and what is beside it. Times ar
 """
 
 import functools
+import json
 from pathlib import Path
 
 from tqdm import tqdm
@@ -12,6 +13,7 @@ from tqdm import tqdm
 from cuesheet import files, job_log
 from cuesheet.artifacts.layout import Layout
 from cuesheet.report.correction_files import CorrectionFolder
+from cuesheet.report.evidence import evidence_entries
 from cuesheet.report.review_site import build_site
 
 
@@ -21,7 +23,9 @@ def main(snakemake) -> None:
         results = Path(params.results)
         corrections = CorrectionFolder(Path(params.corrections), results.name, backups=results)
         progress = functools.partial(tqdm, desc="episodes", unit="episode", mininterval=2.0)
-        count = build_site(results, corrections, params.default_camera, progress)
+        summary = json.loads(Path(snakemake.input.summary).read_text(encoding="utf-8"))
+        hints = [text for name, text in evidence_entries(summary) if name == "Corrections"]
+        count = build_site(results, corrections, params.default_camera, progress, hints)
         page = Layout(results).review_page
         files.declare(page, snakemake.output.page)
         print(f"{count} episodes: {page}")

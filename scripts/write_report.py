@@ -13,6 +13,7 @@ from tqdm import tqdm
 from cuesheet import files, job_log
 from cuesheet.config.report import ReportConfig
 from cuesheet.report.data import gather
+from cuesheet.report.evidence import evidence_entries
 from cuesheet.report.html import render
 
 
@@ -25,7 +26,14 @@ def main(snakemake) -> None:
         scores = (
             json.loads(Path(evaluations[0]).read_text(encoding="utf-8")) if evaluations else None
         )
-        page = render(data, ReportConfig(**params.report), Path(params.prompts_dir), scores)
+        summary = json.loads(Path(snakemake.input.summary).read_text(encoding="utf-8"))
+        page = render(
+            data,
+            ReportConfig(**params.report),
+            Path(params.prompts_dir),
+            scores,
+            evidence_entries(summary),
+        )
         files.write_text(snakemake.output.html, page)
 
 

@@ -161,5 +161,6 @@ def cause_in(log: str | None) -> str | None:
     if not lines:
         return None
     if not found:
-        return lines[-1].strip()
+        last = lines[-1].strip()
+        return INTERRUPTED if last == "KeyboardInterrupt" else last
     return "\n".join(lines[:_MAX_CAUSE_LINES])

@@ -21,6 +21,7 @@ def sharded_demo(tmp_path_factory, demo_v3) -> Workdir:
     work.configure(dataset=str(demo_v3), cluster={**TWO, "media": "separate"})
     assert work.run().jobs == {
         "index_episodes": 1,
+        "detect_signals": 1,
         "prepare_shard": 2,
         "annotate_shard": 2,
         "merge_language": 1,

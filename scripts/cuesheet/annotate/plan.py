@@ -3,9 +3,11 @@
 import asyncio
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from cuesheet.annotate.consensus import episode_agreement, with_agreement
+from cuesheet.annotate.evidence import Propagated, Refined, refine
 from cuesheet.annotate.frame_selection import sample_frames_in_subtask
 from cuesheet.annotate.relabel import relabel
 from cuesheet.annotate.second_look import look_again
@@ -20,8 +22,9 @@ from cuesheet.annotate.stage import Stage
 from cuesheet.annotate.task_text import choose_task, write_task_rows
 from cuesheet.artifacts.corrections import ExternalSubtasks
 from cuesheet.artifacts.episode import Keyframe
+from cuesheet.artifacts.signals_file import SignalsFile
 from cuesheet.artifacts.subtasks import Subtask, join_windows, remaining_plan
-from cuesheet.config.models import FramesConfig, PlanConfig
+from cuesheet.config.models import FramesConfig, PlanConfig, SignalsConfig
 from cuesheet.vlm.replies import MAX_MEMORY_SENTENCES, Memory, first_sentences
 
 
@@ -32,6 +35,9 @@ async def annotate(
     camera: str | None,
     cut_clip: CutClip | None,
     given: ExternalSubtasks | None = None,
+    recording: SignalsFile | None = None,
+    signals: SignalsConfig | None = None,
+    propagated: Propagated | None = None,
 ) -> dict[str, Any]:
     """Fill `stage` with the rows of the plan; the other parts of its JSON file are returned.
 
@@ -40,6 +46,10 @@ async def annotate(
     Raises CuesheetError where the model gives no usable segmentation.
     """
     episode = stage.episode
+    evidence = Evidence(recording, signals or SignalsConfig(), propagated)
+    if given is None and settings.propagate == "apply" and evidence.is_confident(settings):
+        given = ExternalSubtasks("propagation", propagated.subtasks)
+    motion = _write_motion(stage, evidence)
     if camera is None:
         what = "subtasks, plans or memory" if given is None else "memory"
         if given is None or settings.memory:
@@ -47,14 +57,20 @@ async def annotate(
         task = {"text": episode.task, "source": "dataset"}
         await write_task_rows(stage, settings, episode.task)
         if given is None:
-            return {"task": task, "subtasks": [], "skipped": "no camera"}
+            return {
+                "task": task,
+                "subtasks": [],
+                "skipped": "no camera",
+                **evidence.as_json(settings, None, None),
+                **({"motion": motion} if motion else {}),
+            }
         _write_subtasks(stage, settings, given.subtasks)
-        subtasks, samples = given.subtasks, {}
+        subtasks, samples, refined = given.subtasks, {}, None
     else:
         grid = episode.frames_at(camera, episode.grid)
         task = await choose_task(stage, settings, grid)
-        (subtasks, samples), _ = await asyncio.gather(
-            _find_subtasks(stage, settings, grid, cut_clip, task["text"], given),
+        (subtasks, samples, refined), _ = await asyncio.gather(
+            _find_subtasks(stage, settings, grid, cut_clip, task["text"], given, evidence),
             write_task_rows(stage, settings, task["text"]),
         )
         _write_subtasks(stage, settings, subtasks)
@@ -64,8 +80,51 @@ async def annotate(
         "task": task,
         "subtasks": [part.as_json(episode) for part in subtasks],
         "subtasks_from": given.source if given else "model",
+        **evidence.as_json(settings, given, refined),
+        **({"motion": motion} if motion else {}),
         **samples,
     }
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of an episode besides its frames."""
+
+    recording: SignalsFile | None = None
+    signals: SignalsConfig = field(default_factory=SignalsConfig)
+    propagated: Propagated | None = None
+
+    def is_confident(self, settings: PlanConfig) -> bool:
+        """Whether the propagated subtasks may replace the model's."""
+        return (
+            self.propagated is not None and self.propagated.confidence >= settings.propagate_above
+        )
+
+    def as_json(
+        self, settings: PlanConfig, given: ExternalSubtasks | None, refined: Refined | None
+    ) -> dict[str, Any]:
+        """Return what the plan file records of the evidence."""
+        found: dict[str, Any] = {}
+        if self.propagated is not None:
+            found["propagation"] = self.propagated.as_json(
+                is_confident=self.is_confident(settings),
+                applied=given is not None and given.source == "propagation",
+            )
+        if self.recording is not None:
+            strokes = {one.name: len(one.strokes) for one in self.recording.grippers}
+            found["signals"] = {"strokes": strokes, **(refined.as_json() if refined else {})}
+        return found
+
+
+def _write_motion(stage: Stage, evidence: Evidence) -> list[dict[str, Any]]:
+    """Write `motion` rows and return the primitives behind them."""
+    if evidence.recording is None or not evidence.signals.motion:
+        return []
+    primitives = sorted(evidence.recording.motion, key=lambda one: (one.start_frame, one.arm))
+    for one in primitives:
+        start_s = stage.episode.timestamps_s[one.start_frame]
+        stage.add_persistent("motion", "assistant", one.text, start_s)
+    return [one.model_dump() for one in primitives]
 
 
 async def _find_subtasks(
@@ -75,28 +134,45 @@ async def _find_subtasks(
     cut_clip: CutClip | None,
     task: str,
     given: ExternalSubtasks | None,
-) -> tuple[list[Subtask], dict[str, Any]]:
-    """The given subtasks, or those that the model sees; and what is told of their samples."""
+    evidence: Evidence,
+) -> tuple[list[Subtask], dict[str, Any], Refined | None]:
+    """Return the subtasks (given, or found by the model), what is recorded of their samples, and
+    how recorded events changed them.
+    """
     if given is not None:
-        return given.subtasks, {}
+        return given.subtasks, {}, None
     windows = split_windows(
         [frame.frame_index for frame in grid],
         stage.episode.length,
         settings.frames.max_frames_per_call,
+        settings.frames.per_sheet,
     )
     source = WindowSource(grid, settings.frames, cut_clip)
-    found = await segment_windows(stage, settings, source, windows, task)
-    limits = {"episode": stage.episode, "min_subtask_s": settings.min_subtask_s}
+    found = await segment_windows(
+        stage,
+        settings,
+        source,
+        windows,
+        task,
+        recording=evidence.recording,
+        suggested=evidence.propagated.subtasks if evidence.propagated else (),
+    )
+    limits = {"episode": stage.episode, "min_subtask_s": settings.shortest_s}
     subtasks = join_windows([one.subtasks for one in found], **limits)
     if settings.second_look and stage.episode.fine:
         fine = stage.episode.frames_at(grid[0].camera, stage.episode.fine)
         subtasks = await look_again(stage, settings, fine, subtasks, task, limits["min_subtask_s"])
     told: dict[str, Any] = {}
+    changed: list[int] = []
+    refined = None
+    if evidence.recording is not None:
+        refined = refine(subtasks, evidence.recording, stage.episode, settings, evidence.signals)
+        subtasks, changed = refined.subtasks, refined.changed
     if settings.samples > 1:
         of_windows = zip(*(one.samples for one in found), strict=True)
         samples = [join_windows(windows, **limits) for windows in of_windows]
         subtasks = with_agreement(subtasks, samples)
-        told = {
+        told |= {
             "agreement": episode_agreement(subtasks),
             "samples": [
                 {**sampling, "subtasks": [part.as_json(stage.episode) for part in sample]}
@@ -104,9 +180,12 @@ async def _find_subtasks(
             ],
         }
     if settings.relabel in ("span", "neighbors"):
-        everyone = range(len(subtasks))
-        subtasks = await relabel(stage, settings, grid, subtasks, task, everyone)
-    return subtasks, told
+        changed = list(range(len(subtasks)))
+    elif settings.granularity == "phases":
+        changed = []  # the strokes name them
+    if changed:
+        subtasks = await relabel(stage, settings, grid, subtasks, task, changed)
+    return subtasks, told, refined
 
 
 def _write_subtasks(stage: Stage, settings: PlanConfig, subtasks: Sequence[Subtask]) -> None:

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from cuesheet.annotate.consensus import consensus
+from cuesheet.annotate.evidence import table
 from cuesheet.annotate.stage import Stage
 from cuesheet.artifacts.episode import Keyframe
+from cuesheet.artifacts.signals_file import SignalsFile
 from cuesheet.artifacts.subtasks import Subtask, Window, clean_spans, enforce_limits
 from cuesheet.config.models import FramesConfig, PlanConfig
 from cuesheet.errors import CuesheetError
@@ -59,15 +61,23 @@ class WindowSource:
         return [clip], _clip_words(*_times(stage, window))
 
 
-def split_windows(frames: Sequence[int], length: int, max_frames: int) -> list[Window]:
+def split_windows(
+    frames: Sequence[int], length: int, max_frames: int, overlap: int = 0
+) -> list[Window]:
     """Cut an episode of `length` frames so that no window shows more than `max_frames` of `frames`.
 
-    The windows are consecutive and hold equally many of the shown frames, give or take one.
+    Consecutive windows share about `overlap` of the shown frames and hold equally many of them,
+    give or take one. Windows of fewer than twice the overlap do not overlap.
     """
-    count = math.ceil(len(frames) / max_frames)
-    firsts = [frames[position * len(frames) // count] for position in range(count)]
-    edges = [0, *firsts[1:], length]
-    return [Window(edges[position], edges[position + 1]) for position in range(count)]
+    if 2 * overlap > max_frames:
+        overlap = 0
+    if len(frames) <= max_frames:
+        return [Window(0, length)]
+    count = math.ceil((len(frames) - overlap) / (max_frames - overlap))
+    firsts = [position * (len(frames) - overlap) // count for position in range(count + 1)]
+    ends = [*(frames[first + overlap] for first in firsts[1:-1]), length]
+    starts = [0, *(frames[first] for first in firsts[1:-1])]
+    return [Window(start, end) for start, end in zip(starts, ends, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -89,8 +99,24 @@ def sample_settings(stage: Stage, settings: PlanConfig) -> list[dict[str, Any]]:
     ]
 
 
+def _suggested_in(suggested: Sequence[Subtask], stage: Stage, window: Window) -> str:
+    """Lines about the suggested segments that lie in a window."""
+    return "\n".join(
+        f"- {part.start_s(stage.episode):.2f} to {part.end_s(stage.episode):.2f} s: {part.label}"
+        for part in suggested
+        if part.start_frame < window.end_frame and part.end_frame > window.start_frame
+    )
+
+
 async def segment_windows(
-    stage: Stage, settings: PlanConfig, source: WindowSource, windows: Sequence[Window], task: str
+    stage: Stage,
+    settings: PlanConfig,
+    source: WindowSource,
+    windows: Sequence[Window],
+    task: str,
+    *,
+    recording: SignalsFile | None = None,
+    suggested: Sequence[Subtask] = (),
 ) -> list[Segmented]:
     """The subtasks of every window. Raises CuesheetError where one has no usable segmentation."""
     # Slots are given out in the order of asking, so the window whose turn it is always has one.
@@ -99,9 +125,13 @@ async def segment_windows(
     async def one(window: Window, before: asyncio.Task[Segmented] | None) -> Segmented:
         async with slots:
             media, words = source.show(stage, window)
-            request = _WindowRequest(window, media, _shared_values(stage, window, words, task))
+            values = _shared_values(stage, window, words, task)
+            recorded = table(recording, stage.episode, window.start_frame, window.end_frame)
+            values |= {"recorded": recorded, "granularity": settings.granularity}
+            values["suggested"] = _suggested_in(suggested, stage, window)
+            request = _WindowRequest(window, media, values)
             description = await _describe(stage, request) if settings.describe_first else ""
-            under_way = (await before).subtasks[-1].label if before else ""
+            under_way = _label_at((await before).subtasks, window.start_frame) if before else ""
             return await _segment(stage, settings, request, description, under_way)
 
     tasks: list[asyncio.Task[Segmented]] = []
@@ -123,6 +153,12 @@ def from_episode_start(
     if all(0 <= begin < start_s and end <= longest_s for begin, end, _ in spans):
         return [(begin + start_s, end + start_s, words) for begin, end, words in spans]
     return list(spans)
+
+
+def _label_at(cover: Sequence[Subtask], frame: int) -> str:
+    """The label of the subtask at a frame, else the last one."""
+    found = [part.label for part in cover if part.start_frame <= frame < part.end_frame]
+    return found[0] if found else cover[-1].label
 
 
 @dataclass(frozen=True)
@@ -203,7 +239,7 @@ async def _segment(
         "description": description,
         "under_way": under_way,
         "max_subtasks": settings.max_subtasks,
-        "min_subtask_s": settings.min_subtask_s,
+        "min_subtask_s": settings.shortest_s,
     }
 
     async def sample(number: int, sampling: dict[str, Any]) -> tuple[Answer, list[Subtask]]:
@@ -227,7 +263,7 @@ async def _segment(
         )
     subtasks = usable[0]
     if len(found) > 1:
-        limits = {"min_subtask_s": settings.min_subtask_s, "max_subtasks": settings.max_subtasks}
+        limits = {"min_subtask_s": settings.shortest_s, "max_subtasks": settings.max_subtasks}
         subtasks = enforce_limits(consensus(usable, stage.episode), stage.episode, **limits)
     return Segmented(subtasks, [sample for _, sample in found])
 
@@ -248,7 +284,7 @@ def _usable_subtasks(
         _on_episode_clock(stage, request, spans, what),
         request.window,
         stage.episode,
-        min_subtask_s=settings.min_subtask_s,
+        min_subtask_s=settings.shortest_s,
         max_subtasks=settings.max_subtasks,
     )
 

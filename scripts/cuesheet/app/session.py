@@ -81,9 +81,10 @@ class Session:
     def _start(self, use_job_server: bool, asks_model: bool) -> str | None:
         remove_temporary_folders()
         if self._run.shard is None:
-            # The index belongs to the outer run, because shards run at the same time.
+            # Index and layout belong to the outer run, because shards run at the same time.
             for dataset in self._run.datasets.values():
-                dataset.refresh_index()
+                changed = dataset.refresh_index()
+                dataset.refresh_signals_layout(self._run.config.signals, source_changed=changed)
             self._estimating = threading.Thread(target=self._make_estimate, daemon=True)
             self._estimating.start()
         if self._shard_plans is not None:

@@ -1,21 +1,21 @@
 """`cuesheet signals DATASET`: which dimensions are grippers, and how often they close and open."""
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from cuesheet.artifacts.index import indexed_episodes, read_indexed_episode
+from cuesheet.artifacts.index import read_indexed_episode
 from cuesheet.artifacts.layout import Layout
 from cuesheet.artifacts.signals_file import GripperLayout, SignalsLayout
 from cuesheet.dataset.index import make_index
 from cuesheet.dataset.metadata import read_dataset
 from cuesheet.errors import CuesheetError
+from cuesheet.signals.detect import detect
 from cuesheet.signals.extract import measure
-from cuesheet.signals.layout import SAMPLED_EPISODES, Names, make_layout
-from cuesheet.signals.record import columns_of, dimension_names, read_record
+from cuesheet.signals.layout import SAMPLED_EPISODES
+from cuesheet.signals.record import read_record
 
 
 def describe_gripper(layout: SignalsLayout, one: GripperLayout, strokes: Sequence[int]) -> str:
@@ -39,30 +39,29 @@ def report(root: Path, state: Sequence[str], action: Sequence[str], gripper: lis
         CuesheetError: the dataset cannot be read, or a named gripper is not in it.
     """
     dataset = read_dataset(root, root.name)
-    features = json.loads((root / "meta" / "info.json").read_text(encoding="utf-8"))["features"]
-    state, action = columns_of(features, state), columns_of(features, action)
-    if not state and not action:
-        return "No state and no action: the dataset is annotated from its images alone."
-    names = Names(
-        state, action, dimension_names(features, state), dimension_names(features, action)
-    )
     with tempfile.TemporaryDirectory() as folder:
         index = Layout(Path(folder)).index
-        present = [e.episode_index for e in dataset.episodes if dataset.is_there(e.data_file)]
+        present = [e.episode_index for e in dataset.episodes if dataset.has_file(e.data_file)]
         make_index(index, dataset, present[:SAMPLED_EPISODES])
-        sampled = indexed_episodes(index)[:SAMPLED_EPISODES]
-        records = [
-            read_record(root, read_indexed_episode(index, episode), state, action)
-            for episode in sampled
-        ]
-    layout = make_layout(root.name, sampled, records, names, gripper or "auto")
+        layout = detect(
+            root, index, root.name, state=state, action=action, gripper=gripper or "auto"
+        )
+        rows = [read_indexed_episode(index, episode) for episode in layout.sampled_episodes]
+    if not layout.state and not layout.action:
+        text = "No state and no action: the dataset is annotated from its images alone."
+        return "\n".join([text, *(f"  NOTICE: {notice}" for notice in layout.notices)])
     files = [
-        measure(layout, record, root.name, episode)
-        for episode, record in zip(sampled, records, strict=True)
+        measure(
+            layout,
+            read_record(root, row, layout.state, layout.action),
+            root.name,
+            row.episode_index,
+        )
+        for row in rows
     ]
     lines = [
-        f"{root.name}: {len(names.state)} dimensions of state, {len(names.action)} of action, "
-        f"{len(sampled)} episodes sampled"
+        f"{root.name}: {len(layout.state_names)} dimensions of state, "
+        f"{len(layout.action_names)} of action, {len(files)} episodes sampled"
     ]
     for number, one in enumerate(layout.grippers):
         strokes = [len(file.grippers[number].strokes) for file in files]

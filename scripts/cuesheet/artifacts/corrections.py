@@ -93,7 +93,7 @@ class Correction(_Exact):
 class ExternalSubtasks:
     """Subtasks that come from a person or the dataset instead of the model."""
 
-    source: Literal["correction", "dataset"]
+    source: Literal["correction", "dataset", "propagation"]
     subtasks: list[Subtask]
 
 

@@ -10,6 +10,7 @@ from cuesheet.files import read_json
 # Rules without whose files an episode has no annotations. A failed clip does not count.
 ANNOTATION_RULES = (
     "decode_keyframes",
+    "extract_signals",
     "annotate_plan",
     "annotate_interjections",
     "annotate_vqa",

@@ -68,7 +68,7 @@ class Style:
     camera: Literal["none", "required"] = "none"
 
 
-# `motion` and `trace` are known styles of the format that Cuesheet does not write.
+# `trace` is a known style of the format that Cuesheet does not write; `motion` is optional.
 STYLES: Mapping[str | None, Style] = {
     "subtask": Style(PERSISTENT_COLUMN, ("assistant",)),
     "plan": Style(PERSISTENT_COLUMN, ("assistant",)),

@@ -13,6 +13,7 @@ from cuesheet.artifacts.source_changes import read_fingerprints
 from cuesheet.artifacts.stage_files import (
     STAGES,
     Call,
+    MotionSpan,
     Provenance,
     Sample,
     SubtaskRecord,
@@ -37,6 +38,7 @@ class EpisodeView:
     samples: list[Sample] = field(default_factory=list)
     persistent: list[LanguageRow] = field(default_factory=list)
     events: list[LanguageRow] = field(default_factory=list)
+    motion: list[MotionSpan] = field(default_factory=list)
     pairs: list[VqaPair] = field(default_factory=list)
     inspection: InspectionFile | None = None
     made_by: dict[str, Provenance] = field(default_factory=dict)  # by stage
@@ -90,7 +92,7 @@ def read_view(results: Path, episode_index: int) -> EpisodeView:
     """Read an annotated episode. Raises CuesheetError if one of its files is broken."""
     layout = Layout(results)
     parts: dict[str, list] = {
-        part: [] for part in ("subtasks", "samples", "persistent", "events", "pairs")
+        part: [] for part in ("subtasks", "samples", "persistent", "events", "motion", "pairs")
     }
     agreement = None
     made_by = {}

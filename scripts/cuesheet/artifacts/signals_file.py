@@ -1,8 +1,9 @@
 """The files of the recorded signals: `signals/layout.json` and `signals/{episode}.json`.
 
-The layout assigns the dimensions of state and action to arms and grippers. It is made once per
-dataset from a fixed sample of episodes. The signals file contains the measurements of one episode.
-Frames are half-open ranges, times are seconds from the first frame.
+The layout assigns the dimensions of state and action to arms and grippers. It is detected once per
+dataset, in its first episodes, and describes the robot, not its episodes. The signals file contains
+the measurements of one episode. Frames are half-open ranges, times are seconds from the first
+frame.
 """
 
 from pathlib import Path
@@ -58,8 +59,26 @@ class SignalsLayout(_Model):
     scale: list[FiniteFloat]  # 0 for a constant dimension
     arms: list[ArmLayout]
     grippers: list[GripperLayout]
+    wanted: str | list[str] = "auto"  # the setting signals.gripper
     sampled_episodes: list[int]
     notices: list[str]
+
+    def describe(self) -> str:
+        """Return the arms and grippers in words."""
+        grippers = ", ".join(f"{one.name} ({one.found_by})" for one in self.grippers)
+        arms = ", ".join(one.name for one in self.arms)
+        return f"grippers: {grippers or 'none'}; arms: {arms or 'none'}"
+
+    def is_same_robot(self, other: "SignalsLayout") -> bool:
+        """Return whether both have the same columns, arms and grippers; ranges may differ."""
+        return self._structure == other._structure
+
+    @property
+    def _structure(self) -> list[object]:
+        ranges = {"low", "high", "agreement", "speed", "noise", "position_m"}
+        parts = [one.model_dump(exclude=ranges) for one in (*self.arms, *self.grippers)]
+        names = [self.state, self.action, self.state_names, self.action_names]
+        return [names, self.wanted, parts]
 
 
 class Stroke(_Model):

@@ -89,6 +89,36 @@ class Task(File):
     source: str = "dataset"
 
 
+class PropagationUsed(File):
+    """Where subtasks were carried over from, and whether they replaced the model's."""
+
+    source_episode: int
+    confidence: float
+    is_confident: bool = False  # at least `plan.propagate_above`
+    applied: bool
+
+
+class SignalsUsed(File):
+    """Recorded strokes per gripper, and how the recorded events were used.
+
+    `boundaries_near_events` is the share of the model's boundaries that have an event nearby; None
+    if the model was not asked or found no boundary.
+    """
+
+    strokes: dict[str, int] = Field(default_factory=dict)
+    boundaries_near_events: float | None = None
+    snapped: bool = False
+
+
+class MotionSpan(File):
+    """What one arm does in frames [start_frame, end_frame)."""
+
+    arm: str
+    start_frame: int
+    end_frame: int
+    text: str
+
+
 class StageFile(File):
     """An annotation file. Only the plan sets `task` and `subtasks`, only VQA sets `pairs`."""
 
@@ -101,9 +131,12 @@ class StageFile(File):
     warnings: list[str] = Field(default_factory=list)
     task: Task = Field(default_factory=Task)
     subtasks: list[SubtaskRecord] = Field(default_factory=list)
-    subtasks_from: Literal["model", "correction", "dataset"] = "model"
+    subtasks_from: Literal["model", "correction", "dataset", "propagation"] = "model"
     agreement: float | None = None  # of the segmentation samples, over the episode
     samples: list[Sample] = Field(default_factory=list)
+    propagation: PropagationUsed | None = None
+    signals: SignalsUsed | None = None
+    motion: list[MotionSpan] = Field(default_factory=list)
     pairs: list[VqaPair] = Field(default_factory=list)
     corrected: list[dict[str, Any]] = Field(default_factory=list)
     provenance: Provenance = Field(default_factory=Provenance)

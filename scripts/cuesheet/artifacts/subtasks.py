@@ -6,6 +6,9 @@ from dataclasses import dataclass, replace
 
 from cuesheet.artifacts.episode import Episode
 
+# Boundaries of two overlapping windows are the same one if they are at most this far apart (s).
+SAME_BOUNDARY_S = 0.75
+
 
 @dataclass(frozen=True)
 class Subtask:
@@ -53,7 +56,7 @@ def clean_spans(
     episode: Episode,
     *,
     min_subtask_s: float,
-    max_subtasks: int,
+    max_subtasks: int | None,
 ) -> list[Subtask]:
     """Return subtasks that fill `window`, made from unchecked `(start_s, end_s, label)` spans.
 
@@ -118,20 +121,48 @@ def enforce_limits(
 def join_windows(
     windows: Sequence[Sequence[Subtask]], episode: Episode, *, min_subtask_s: float
 ) -> list[Subtask]:
-    """Join the subtasks of consecutive windows into those of the episode.
+    """Join the subtasks of consecutive windows, which may overlap, into those of the episode.
 
-    If the subtasks on both sides of a window's edge have the same label, they become one. Subtasks
+    In an overlap, the windows are joined at a boundary on which both agree. If there is none, they
+    are joined in its middle: the segments of both become one with the label of the longer one. So
+    the edge of a window is never a boundary by itself. Windows without an overlap are joined at
+    their common edge: if the label is the same on both sides, the subtasks become one. Subtasks
     that are too short are then merged.
     """
     joined: list[Subtask] = []
     for window in windows:
-        for position, subtask in enumerate(window):
-            seam = position == 0 and joined and joined[-1].end_frame == subtask.start_frame
-            if seam and joined[-1].label.casefold() == subtask.label.casefold():
-                joined[-1] = replace(joined[-1], end_frame=subtask.end_frame)
-            else:
-                joined.append(subtask)
+        if joined and window:
+            joined = _join(joined, list(window), episode)
+        else:
+            joined = joined or list(window)
     return enforce_limits(joined, episode, min_subtask_s=min_subtask_s, max_subtasks=None)
+
+
+def _join(left: list[Subtask], right: list[Subtask], episode: Episode) -> list[Subtask]:
+    begin, end = right[0].start_frame, left[-1].end_frame
+    if end <= begin:
+        if left[-1].label.casefold() != right[0].label.casefold():
+            return [*left, *right]
+        return [*left[:-1], replace(left[-1], end_frame=right[0].end_frame), *right[1:]]
+    times = episode.timestamps_s
+    pairs = [
+        (abs(times[one.start_frame] - times[other.start_frame]), one.start_frame, other.start_frame)
+        for one in left
+        for other in right[1:]
+        if begin < one.start_frame and other.start_frame < end
+    ]
+    best = min(pairs, default=None)
+    if best is not None and best[0] <= SAME_BOUNDARY_S:
+        cut = best[1]
+        kept = [part for part in left if part.start_frame < cut]
+        rest = [part for part in right if part.start_frame >= best[2]]
+        return [*kept, replace(rest[0], start_frame=cut), *rest[1:]]
+    middle = (begin + end) // 2
+    kept = [part for part in left if part.start_frame <= middle]
+    rest = [part for part in right if part.end_frame > middle]
+    longer = max(kept[-1], rest[0], key=lambda part: part.length)
+    bridge = Subtask(kept[-1].start_frame, rest[0].end_frame, longer.label)
+    return [*kept[:-1], bridge, *rest[1:]]
 
 
 def remaining_plan(labels: Sequence[str]) -> str:

@@ -18,9 +18,15 @@ _OF_STAGE: dict[str, tuple[str | None, ...]] = {
 }
 
 
-def replaced_styles(stages: Collection[str]) -> list[str | None]:
-    """Return the styles whose rows in the source are replaced if `stages` run."""
-    return list(dict.fromkeys(style for stage in stages for style in _OF_STAGE[stage]))
+def replaced_styles(stages: Collection[str], *, motion: bool = False) -> list[str | None]:
+    """Return the styles whose rows in the source are replaced if `stages` run.
+
+    `motion`: the plan also writes rows of that style.
+    """
+    styles = [style for stage in stages for style in _OF_STAGE[stage]]
+    if motion and "plan" in stages:
+        styles.append("motion")
+    return list(dict.fromkeys(styles))
 
 
 def episodes_with_rows(dataset: Dataset) -> frozenset[int]:

@@ -23,6 +23,7 @@ from cuesheet.artifacts.stage_files import (
     frames_by_timestamp,
     to_float32,
 )
+from cuesheet.assemble.validate_motion import check_motion
 from cuesheet.assemble.validate_vqa import check_vqa
 
 
@@ -122,6 +123,10 @@ def validate_episode(
     starts = _check_subtasks(report, rows, episode, "plan" in stages)
     if "plan" in stages:
         _check_spans(report, stages["plan"], starts, episode)
+        motion = [one for one in _of_style(rows, "motion") if one.frame_index is not None]
+        begun = {(one.frame_index, one.row.content) for one in motion}
+        for problem in check_motion(begun, stages["plan"].motion, episode.length):
+            report.error(*problem)
     _check_memory(report, rows, starts)
     _check_plans(report, rows)
     _check_task_rephrasings(report, rows, episode)

@@ -50,6 +50,7 @@ INNER_RULES = (
     "annotations",
     "extract_clip",
     "decode_keyframes",
+    "extract_signals",
     "annotate_plan",
     "annotate_interjections",
     "annotate_vqa",

@@ -7,7 +7,7 @@ generated from these models and their field descriptions (`cuesheet config`). Ti
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -191,10 +191,42 @@ class PlanConfig(Section):
             "`vlm.sampling.temperature`. Their seeds count up from `vlm.sampling.seed`."
         ),
     )
-    min_subtask_s: float = Field(
-        default=1.5, ge=0, le=3600, description="Shorter subtasks are merged into a neighbor."
+    granularity: Literal["events", "phases"] = Field(
+        default="events",
+        description=(
+            "`events`: a pick and the following place are two subtasks, with approach and "
+            "withdrawal included. `phases`: reach, grasp, carry, place, release, withdraw."
+        ),
     )
-    max_subtasks: int = Field(default=8, ge=1, le=64, description="Most subtasks per window.")
+    min_subtask_s: float | None = Field(
+        default=None,
+        ge=0,
+        le=3600,
+        description=(
+            "Shorter subtasks are merged into a neighbor; null: 0.5 for `events`, 0.25 for "
+            "`phases`."
+        ),
+    )
+    max_subtasks: int | None = Field(
+        default=None, ge=1, le=64, description="Most subtasks per window; null: no limit."
+    )
+    propagate: Literal["off", "suggest", "apply"] = Field(
+        default="off",
+        description=(
+            "Carry corrected episodes over to the others of their task by aligning the recorded "
+            "states. `suggest`: show the result to the model. `apply`: use it without a "
+            "segmentation request if its confidence is at least `propagate_above`."
+        ),
+    )
+    propagate_above: float = Field(
+        default=0.4,
+        ge=0,
+        le=1,
+        description=(
+            "Confidence that `propagate: apply` requires. On the simulated datasets, episodes of "
+            "different tasks reach at most 0.35, those of the same task 0.45 to 0.9."
+        ),
+    )
     second_look: bool | None = Field(
         default=None,
         description=(
@@ -226,6 +258,13 @@ class PlanConfig(Section):
     )
     plans: bool = Field(default=True, description="Write `plan` rows.")
     memory: bool = Field(default=True, description="Write `memory` rows.")
+
+    @property
+    def shortest_s(self) -> float:
+        """The shortest subtask (s)."""
+        if self.min_subtask_s is not None:
+            return self.min_subtask_s
+        return 0.5 if self.granularity == "events" else 0.25
 
     @model_validator(mode="after")
     def _candidates_need_relabel(self) -> "PlanConfig":
@@ -283,6 +322,11 @@ class SignalsConfig(Section):
             "Write `motion` rows (strokes, standing still, direction of movement) with the plan."
         ),
     )
+
+    @property
+    def detection(self) -> dict[str, Any]:
+        """The settings that determine which arms and grippers are found."""
+        return self.model_dump(include={"state", "action", "gripper"})
 
 
 class InterjectionsConfig(Section):

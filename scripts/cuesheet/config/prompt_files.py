@@ -25,6 +25,9 @@ _WINDOW = {
     "episode_s": "Length of the episode.",
     "more_before": "True if the episode has frames before the window.",
     "more_after": "True if the episode has frames after the window.",
+    "recorded": "Events that the robot recorded in the window, one per line; may be empty.",
+    "suggested": "Segments from a corrected episode (`plan.propagate`); may be empty.",
+    "granularity": "`events` or `phases` (setting `plan.granularity`).",
 }
 _NEIGHBORS = {
     "previous_label": "Label of the segment before; empty unless `plan.relabel` is `neighbors`.",

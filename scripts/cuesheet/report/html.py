@@ -4,7 +4,7 @@ import base64
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, median, quantiles
 from typing import Any
@@ -33,8 +33,17 @@ def render(
     settings: ReportConfig,
     prompts_dir: Path,
     scores: Mapping[str, Any] | None = None,
+    evidence: Sequence[tuple[str, str]] = (),
 ) -> str:
-    """Return the page as text. `scores`: the result of `cuesheet.evaluation.scores.evaluate`."""
+    """Return the page as text.
+
+    Args:
+        data: what the page shows.
+        settings: the section `report` of the configuration.
+        prompts_dir: folder of the prompt files.
+        scores: the result of `cuesheet.evaluation.scores.evaluate`.
+        evidence: names and texts about recorded signals and corrections.
+    """
     environment = Environment(
         loader=FileSystemLoader(PAGES),
         autoescape=True,
@@ -55,6 +64,7 @@ def render(
         legend=list(colors.items()) + ([("others", COLORS - 1)] if len(data.verbs) > 7 else []),
         color_of=lambda label: colors.get(first_verb(label), COLORS - 1),
         changed=describe,
+        evidence=evidence,
         cameras=sorted({camera for counts in data.questions.values() for camera in counts}),
         samples=_samples(data),
         boxes_of=_boxes,

@@ -35,6 +35,7 @@ def build_site(
     corrections: CorrectionFolder,
     default_camera: str | None,
     progress: Progress = iter,
+    hints: Sequence[str] = (),
 ) -> int:
     """Writes the site of a dataset's results; returns the number of episodes.
 
@@ -46,6 +47,7 @@ def build_site(
         corrections: of the dataset; the page begins with them.
         default_camera: whose frames the list shows.
         progress: wraps the episodes to show progress, as `tqdm` does.
+        hints: sentences above the list, such as which episode to correct next.
 
     Raises:
         CuesheetError: a file of an annotated episode is broken.
@@ -72,6 +74,7 @@ def build_site(
         {
             "dataset": results.name,
             "episodes": len(entries),
+            "hints": list(hints),
             "chunks": -(-len(entries) // CHUNK),
             "model": ", ".join(sorted({model for model, _ in models})),
             "sampled": any(entry["agreement"] is not None for entry in entries),
@@ -121,6 +124,7 @@ def episode_data(view: EpisodeView, correction: dict[str, Any] | None) -> dict[s
         "pairs": [pair.model_dump() for pair in view.pairs],
         "warnings": [f"{w.where}: {w.message}" for w in view.validation.warnings],
         "signals": _signals(view),
+        "motion": [span.model_dump() for span in view.motion],
         "correction": correction,
     }
 

@@ -10,6 +10,7 @@ from cuesheet.artifacts.language import STYLES, style_name
 from cuesheet.artifacts.layout import Layout
 from cuesheet.artifacts.source_changes import describe, read_changes
 from cuesheet.artifacts.stage_files import STAGES, read_stage_file, read_validation_file
+from cuesheet.report.evidence import EvidenceSummary, evidence_entries
 from cuesheet.report.wording import Wording
 from cuesheet.report.wording import as_text as wording_text
 from cuesheet.text import as_ranges
@@ -62,6 +63,7 @@ def summarize(
     doubtful: list[int] = []  # left out because of their inspection
     invalid: set[int] = set()
     unstored = 0
+    evidence = EvidenceSummary()
     wording = Wording()
     for index in progress(annotated):
         checked = read_validation_file(layout.validation(index))
@@ -84,6 +86,8 @@ def summarize(
             data = read_stage_file(path, stage)
             if data.is_corrected and index not in corrected:
                 corrected.append(index)
+            if stage == "plan":
+                evidence.add(data)
             wording.add(data)
             provenances.append(data.provenance)
         for made in provenances:
@@ -109,6 +113,7 @@ def summarize(
             "not_selected": len(set(episodes) - out - set(kept)) - len(annotated),
         },
         "source_changes": read_changes(results),
+        **evidence.as_json(layout),
         "people": {**verdicts, "corrected": corrected},
         "inspection": {**inspected, "left_out": doubtful},
         "wording": wording.as_json(),
@@ -175,6 +180,7 @@ def as_text(summary: Mapping[str, Any]) -> str:
             else []
         ),
         *([("Checked by people", ", ".join(said))] if said else []),
+        *evidence_entries(summary),
         *([("Inspection", _inspection_text(summary["inspection"]))] if inspected else []),
         ("Rows", rows),
         *([("Wording", wording)] if (wording := wording_text(summary["wording"])) else []),

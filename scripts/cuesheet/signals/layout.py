@@ -15,7 +15,7 @@ from cuesheet.signals.record import Record
 from cuesheet.signals.series import fill_gaps
 from cuesheet.text import did_you_mean
 
-# Episodes that the layout is derived from: the lowest numbers whose data files are present.
+# The layout is derived from this many episodes: the lowest numbers whose data files exist.
 SAMPLED_EPISODES = 8
 
 
@@ -73,6 +73,7 @@ def make_layout(
         scale=[float(value) for value in scale],
         arms=arms,
         grippers=grippers,
+        wanted=wanted if isinstance(wanted, str) else list(wanted),
         sampled_episodes=list(episodes),
         notices=notices,
     )

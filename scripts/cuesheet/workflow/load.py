@@ -201,7 +201,7 @@ def _exclude_episodes(
                 file=sys.stderr,
             )
     if config.output.on_missing == "leave_unannotated":
-        rules = {"extract_clip", "decode_keyframes", "validate_episode"}
+        rules = {"extract_clip", "decode_keyframes", "extract_signals", "validate_episode"}
         rules |= {f"annotate_{stage}" for stage in STAGES if getattr(config, stage).enabled}
         rules |= {"inspect_episode"} if config.inspect.enabled else set()
         left_out = frozenset(episode_failures(layout.folder, selected, rules=rules))

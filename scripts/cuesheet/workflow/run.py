@@ -14,13 +14,14 @@ from typing import Any
 from cuesheet.artifacts.corrections import Correction
 from cuesheet.artifacts.failures import failed_episodes
 from cuesheet.artifacts.layout import RESULTS, Layout, episode_name
+from cuesheet.artifacts.signals_file import read_layout
 from cuesheet.artifacts.stage_files import STAGES
-from cuesheet.config.models import Config, PlanConfig
+from cuesheet.config.models import Config, PlanConfig, SignalsConfig
 from cuesheet.dataset.index_state import file_state, is_current
 from cuesheet.dataset.metadata import Dataset, Episode
 from cuesheet.dataset.subtask_labels import labels_file
 from cuesheet.errors import CuesheetError
-from cuesheet.files import remove_leftovers
+from cuesheet.files import remove_leftovers, write_json
 from cuesheet.text import describe_range, did_you_mean
 from cuesheet.vlm.coordinates import default_relabeling, unknown_family_notice
 from demo_vlm import MODEL_ID as DEMO_MODEL
@@ -218,11 +219,11 @@ class RunDataset:
                 + f"\nCopy or download the dataset again, or {advice}."
             )
 
-    def refresh_index(self) -> None:
+    def refresh_index(self) -> bool:
         """Remove leftovers of killed runs; re-create an index that no longer matches the source.
 
-        Raises CuesheetError if the source's files disagree with its metadata; the existing index
-        is kept.
+        Returns whether the index was re-created. Raises CuesheetError if the source's files
+        disagree with its metadata; the existing index is kept.
         """
         removed = remove_leftovers(self.results)
         if removed:
@@ -232,7 +233,7 @@ class RunDataset:
             )
         path = self.layout.index
         if not path.exists() or is_current(path, self.source, self.worked_on):
-            return
+            return False
         # These import pyarrow and a video library, which jobs should not.
         from cuesheet.artifacts import source_changes
         from cuesheet.dataset.index import make_index
@@ -250,14 +251,36 @@ class RunDataset:
             notices = [f"episodes: {source_changes.describe(vars(changes))}", *notices]
         for notice in notices:
             print(f"Cuesheet: {self.name}: {notice}", file=sys.stderr)
+        return True
 
-    def signals_source(self, episode_index: int) -> dict[str, Any]:
-        """Return a value that changes when an episode or its data file does."""
-        episode = self.episode(episode_index)
-        return {
-            "fingerprint": episode.fingerprint,
-            "file": self._file_state(str(self.root / episode.data_file)),
-        }
+    def refresh_signals_layout(self, settings: SignalsConfig, *, source_changed: bool) -> None:
+        """Detect arms and grippers again if the source or the settings changed.
+
+        The layout is written only if other arms or grippers are found, so that added, removed or
+        replaced episodes do not change the signals of the others.
+        """
+        path = self.layout.signals_layout
+        if not settings.enabled or not path.exists() or not self.layout.index.exists():
+            return
+        before = read_layout(path)
+        if before.wanted == settings.gripper and not source_changed:
+            return
+        from cuesheet.signals.detect import detect  # imports numpy and pyarrow
+
+        found = detect(self.root, self.layout.index, self.name, **settings.detection)
+        if found.is_same_robot(before):
+            return
+        write_json(path, found.model_dump())
+        if source_changed:
+            print(
+                f"Cuesheet: {self.name}: the source changed; {found.describe()} (before: "
+                f"{before.describe()}). The next run measures all episodes again",
+                file=sys.stderr,
+            )
+
+    def signals_source(self, episode_index: int) -> str:
+        """Return a value that changes if the state or action of an episode changes."""
+        return self.episode(episode_index).fingerprint
 
     # What people decided
 
@@ -433,6 +456,7 @@ class Run:
         config = self.config
         return {
             "model_settings": self.model_settings,
+            "signals": config.signals.model_dump(),
             "stages": {
                 stage: (self.plan if stage == "plan" else getattr(config, stage)).model_dump()
                 for stage in self.stages

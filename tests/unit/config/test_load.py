@@ -26,7 +26,7 @@ def test_an_empty_configuration_gives_the_documented_defaults():
     frames = config.plan.frames
     assert (frames.columns, frames.per_sheet, frames.tile_width) == (5, 20, 224)
     assert (frames.mode, frames.max_frames_per_call) == ("contact_sheets", 60)
-    assert (config.plan.min_subtask_s, config.plan.max_subtasks) == (1.5, 8)
+    assert (config.plan.shortest_s, config.plan.max_subtasks) == (0.5, None)
     assert (config.plan.derive_task, config.plan.describe_first) == ("if_short", True)
     rephrasings = config.plan.rephrasings
     assert (rephrasings.mode, rephrasings.count) == ("free", 10)
@@ -130,7 +130,10 @@ MISTAKES = [
     ("vqa: {types: [bbox, cuont]}", "vqa.types[1]: found 'cuont', expected one of bbox,"),
     ("vqa: {types: bbox}", "did you mean [bbox]?"),
     # a type or a range
-    ("plan: {max_subtasks: 0}", "plan.max_subtasks: found 0, expected a whole number, 1 to 64"),
+    (
+        "plan: {max_subtasks: 0}",
+        "plan.max_subtasks: found 0, expected a whole number or null, 1 to 64",
+    ),
     ("plan: {max_subtasks: many}", "plan.max_subtasks: found 'many', expected a whole number"),
     ("seed: 1.5", "seed: found 1.5, expected a whole number, 0 or more"),
     ("seed: true", "seed: found true, expected a whole number"),

@@ -78,8 +78,9 @@ def test_different_causes_are_all_shown(tmp_path) -> None:
 def test_interrupted_jobs_are_not_failures_to_report(tmp_path) -> None:
     jobs = Jobs()
     _start(jobs, "annotate_plan", 1)
-    log = _log(tmp_path, "x", "ERROR: interrupted\n")
-    assert jobs.failed(0, "annotate_plan", [log], None) == []
+    for number, text in enumerate(("ERROR: interrupted\n", "Traceback ...\nKeyboardInterrupt\n")):
+        log = _log(tmp_path, str(number), text)
+        assert jobs.failed(number, "annotate_plan", [log], None) == []
 
 
 def test_the_cause_of_a_log_without_one_is_its_last_line(tmp_path) -> None:

@@ -84,6 +84,7 @@
     site = await app.load("site");
     document.title = `${site.dataset} · Cuesheet review`;
     byId("dataset").textContent = site.dataset;
+    byId("hints").replaceChildren(...site.hints.map((hint) => app.make("div", {}, hint)));
     byId("sort").querySelector("[value=agreement]").hidden = !site.sampled;
     keeper = new app.Keeper(site.dataset, hear);
     await keeper.connect();

@@ -26,6 +26,7 @@
         rows.push(this.tracks[name]);
       }
       if (this.episode.signals) rows.push(this.signals());
+      rows.push(...this.motion());
       this.lanes.append(...rows, this.playhead);
       this.root.replaceChildren(this.lanes);
       this.drawRows();
@@ -53,6 +54,24 @@
         marks.push(make("span", { style: { left: this.left(i * step) } }, i ? text : "0 s"));
       }
       return make("div", { class: "ruler", title: "seconds; click or drag to seek" }, ...marks);
+    }
+
+    /** One track per arm with its `motion` rows, if there are any. */
+    motion() {
+      const arms = [...new Set(this.episode.motion.map((one) => one.arm))];
+      return arms.map((arm) =>
+        make(
+          "div",
+          { class: "track motion", "data-title": `motion, ${arm}` },
+          ...this.episode.motion
+            .filter((one) => one.arm === arm)
+            .map((one) => {
+              const [start, end] = [this.time(one.start_frame), this.time(one.end_frame)];
+              const title = `${app.seconds(start)} to ${app.seconds(end)}: ${one.text}`;
+              return make("div", { class: "span", style: this.span(start, end), title, "data-time": start }, one.text);
+            })
+        )
+      );
     }
 
     /** Gripper opening and arm speed as curves, gripper strokes as marks. */

@@ -1,0 +1,275 @@
+"""What the robot recorded, as evidence for subtasks: events for the prompt, and boundaries.
+
+Boundaries that come from recorded events have frame precision. Whether an episode's boundaries are
+moved to events is decided from that episode alone: if too few of its boundaries have an event
+nearby, its events say nothing about its subtasks and are not used.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+from cuesheet.artifacts.episode import Episode
+from cuesheet.artifacts.signals_file import SignalsFile, Stroke
+from cuesheet.artifacts.subtasks import Subtask, enforce_limits
+from cuesheet.config.models import PlanConfig, SignalsConfig
+
+# Rows of the table of events in a prompt; a longer one keeps the strokes and drops the rests.
+MAX_TABLE_ROWS = 60
+# In phases: strokes that are closer than this to a boundary add none (s).
+MIN_APART_S = 0.5
+# In phases: an added stroke replaces a boundary of the model that is at most this far away (s).
+# Chosen on dev_v3; from 2 s on, the scores hardly change.
+REPLACED_WITHIN_S = 2.5
+# A stroke that begins this soon after the first movement prepares the gripper (s).
+PREPARING_WITHIN_S = 0.25
+_TOLERANCE_S = 5e-4  # timestamps are float32
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that the robot recorded at a frame."""
+
+    frame: int
+    kind: str  # stroke_begins, stroke_ends, arm_stops, arm_starts
+    text: str
+
+    @property
+    def is_stroke(self) -> bool:
+        return self.kind.startswith("stroke")
+
+
+@dataclass(frozen=True)
+class Refined:
+    """The subtasks after the recorded events were used. `changed`: positions of new segments."""
+
+    subtasks: list[Subtask]
+    changed: list[int]
+    share: float | None  # of the model's boundaries that have an event nearby; None without any
+    is_used: bool
+
+    def as_json(self) -> dict[str, Any]:
+        share = None if self.share is None else round(self.share, 3)
+        return {"boundaries_near_events": share, "snapped": self.is_used}
+
+
+@dataclass(frozen=True)
+class Propagated:
+    """Subtasks that were carried over from `source_episode`, with a confidence of 0 to 1."""
+
+    source_episode: int
+    confidence: float
+    subtasks: list[Subtask]
+
+    def as_json(self, *, is_confident: bool, applied: bool) -> dict[str, Any]:
+        return {
+            "source_episode": self.source_episode,
+            "confidence": round(self.confidence, 3),
+            "is_confident": is_confident,
+            "applied": applied,
+        }
+
+
+def strokes_of(signals: SignalsFile) -> list[tuple[str, Stroke]]:
+    """All strokes in the order of time, each with the name of its gripper."""
+    found = [(one.name, stroke) for one in signals.grippers for stroke in one.strokes]
+    return sorted(found, key=lambda pair: (pair[1].start_frame, pair[0]))
+
+
+def preparing_strokes(signals: SignalsFile) -> list[Stroke]:
+    """Return the strokes that begin with the first movement of the arms, or before it.
+
+    They open or close the gripper for what follows: no object can have been reached yet.
+    """
+    if not signals.arms:
+        return []
+    rests = [arm.still[0] if arm.still else None for arm in signals.arms]
+    first_s = min(one.end_s if one is not None and one.start_frame == 0 else 0.0 for one in rests)
+    return [
+        stroke
+        for _, stroke in strokes_of(signals)
+        if stroke.start_s <= first_s + PREPARING_WITHIN_S + _TOLERANCE_S
+    ]
+
+
+def events_of(signals: SignalsFile) -> list[Event]:
+    """The events inside the episode in the order of time."""
+    found = []
+    for name, stroke in strokes_of(signals):
+        verb = "close" if stroke.kind == "close" else "open"
+        found.append(Event(stroke.start_frame, "stroke_begins", f"{name} begins to {verb}"))
+        past = "closed" if stroke.kind == "close" else "open"
+        found.append(Event(stroke.end_frame, "stroke_ends", f"{name} is {past}"))
+    for arm in signals.arms:
+        for still in arm.still:
+            found.append(Event(still.start_frame, "arm_stops", f"{arm.name} stops"))
+            found.append(Event(still.end_frame, "arm_starts", f"{arm.name} starts to move"))
+    inside = [event for event in found if 0 < event.frame < signals.length]
+    return sorted(inside, key=lambda event: (event.frame, event.text))
+
+
+def table(signals: SignalsFile | None, episode: Episode, start_frame: int, end_frame: int) -> str:
+    """The events of a window as lines for a prompt; empty if there are none."""
+    if signals is None:
+        return ""
+    events = [one for one in events_of(signals) if start_frame <= one.frame < end_frame]
+    if len(events) > MAX_TABLE_ROWS:
+        events = [one for one in events if one.is_stroke][:MAX_TABLE_ROWS]
+    return "\n".join(f"- {episode.timestamps_s[one.frame]:.2f} s: {one.text}" for one in events)
+
+
+def refine(
+    subtasks: Sequence[Subtask],
+    signals: SignalsFile,
+    episode: Episode,
+    plan: PlanConfig,
+    settings: SignalsConfig,
+) -> Refined:
+    """Use the recorded events for the boundaries of `subtasks`, by `plan.granularity`."""
+    preparing = preparing_strokes(signals)
+    if plan.granularity == "phases":
+        # The gripper is closed or open from their end on, but nothing changes when they begin.
+        unused = {stroke.start_frame for stroke in preparing}
+    else:
+        unused = {frame for one in preparing for frame in (one.start_frame, one.end_frame)}
+    events = [
+        one
+        for one in events_of(signals)
+        if one.kind != "arm_starts" and not (one.is_stroke and one.frame in unused)
+    ]
+    if not events or not subtasks:
+        return Refined(list(subtasks), [], None, False)
+    clock = _Clock(episode)
+    own = [part.start_frame for part in subtasks[1:]]
+    near = [clock.nearest(frame, events, settings.snap_s) is not None for frame in own]
+    share = sum(near) / len(near) if near else None
+    if share is not None and share < settings.min_snapped:
+        return Refined(list(subtasks), [], share, False)
+    if plan.granularity == "phases":
+        frames = _phase_boundaries(subtasks, events, clock, settings.snap_s)
+    else:
+        strokes = [stroke for _, stroke in strokes_of(signals) if stroke not in preparing]
+        frames = _event_boundaries(own, strokes, clock, settings.snap_s)
+    cover = _relabeled(subtasks, frames, signals, episode, plan)
+    cover = enforce_limits(
+        cover, episode, min_subtask_s=plan.shortest_s, max_subtasks=plan.max_subtasks
+    )
+    changed = [n for n, part in enumerate(cover) if not any(_same(part, one) for one in subtasks)]
+    return Refined(cover, changed, share, True)
+
+
+def _same(first: Subtask, second: Subtask) -> bool:
+    """Whether two segments are one, moved a little: their frames overlap by half or more."""
+    shared = min(first.end_frame, second.end_frame) - max(first.start_frame, second.start_frame)
+    return first.label == second.label and 2 * shared >= first.length + second.length - shared
+
+
+@dataclass(frozen=True)
+class _Clock:
+    """Distances between frames of an episode in seconds."""
+
+    episode: Episode
+
+    def since_start(self, frame: int) -> float:
+        return self.episode.timestamps_s[frame] - self.episode.timestamps_s[0]
+
+    def distance(self, first: int, second: int) -> float:
+        return abs(self.since_start(first) - self.since_start(second))
+
+    def nearest(self, frame: int, events: Sequence[Event], reach_s: float) -> int | None:
+        """Return the frame of the nearest event that is at most `reach_s` away."""
+        found = min(
+            (one.frame for one in events),
+            key=lambda other: (self.distance(other, frame), other),
+            default=None,
+        )
+        is_near = found is not None and self.distance(found, frame) <= reach_s + _TOLERANCE_S
+        return found if is_near else None
+
+
+def _phase_boundaries(
+    subtasks: Sequence[Subtask], events: Sequence[Event], clock: _Clock, snap_s: float
+) -> list[int]:
+    """Return the model's boundaries moved to their nearest events, and the strokes without one.
+
+    A boundary without an event nearby is dropped if the label is the same on both sides, because no
+    phase changes there. A stroke that becomes a boundary replaces the nearest of the others: the
+    model saw that phase change at another time.
+    """
+    moved: set[int] = set()
+    others: list[int] = []
+    for before, part in pairwise(subtasks):
+        nearest = clock.nearest(part.start_frame, events, snap_s)
+        if nearest is not None:
+            moved.add(nearest)
+        elif part.label.casefold() != before.label.casefold():
+            others.append(part.start_frame)
+    for one in events:
+        known = {*moved, *others}
+        if not one.is_stroke or any(
+            clock.distance(one.frame, frame) < MIN_APART_S - _TOLERANCE_S for frame in known
+        ):
+            continue
+        moved.add(one.frame)
+        replaced = min(others, key=lambda other: clock.distance(other, one.frame), default=None)
+        if replaced is not None and clock.distance(replaced, one.frame) <= REPLACED_WITHIN_S:
+            others.remove(replaced)
+    return sorted({*moved, *others})
+
+
+def _event_boundaries(
+    own: Sequence[int], strokes: Sequence[Stroke], clock: _Clock, snap_s: float
+) -> list[int]:
+    """Return the ends of all strokes, and the model's boundaries that have no stroke nearby."""
+    frames = {stroke.end_frame for stroke in strokes if stroke.end_frame < clock.episode.length}
+    for frame in own:
+        time_s = clock.since_start(frame)
+        if not any(
+            stroke.start_s - snap_s <= time_s <= stroke.end_s + snap_s for stroke in strokes
+        ):
+            frames.add(frame)
+    return sorted(frames)
+
+
+def _relabeled(
+    subtasks: Sequence[Subtask],
+    frames: Sequence[int],
+    signals: SignalsFile,
+    episode: Episode,
+    plan: PlanConfig,
+) -> list[Subtask]:
+    """A cover with these boundaries. A segment takes the label that it overlaps most.
+
+    In phases, a segment that is mostly one stroke is named after the stroke.
+    """
+    edges = [0, *(frame for frame in frames if 0 < frame < episode.length), episode.length]
+    cover = []
+    for start, end in pairwise(edges):
+        label = max(subtasks, key=lambda one: _shared(one, start, end)).label
+        part = Subtask(start, end, label)
+        known = any(_same(part, one) for one in subtasks)
+        if plan.granularity == "phases" and not known:
+            for name, stroke in strokes_of(signals):
+                inside = min(end, stroke.end_frame) - max(start, stroke.start_frame)
+                if inside > 0.6 * (end - start):
+                    part = replace(part, label=stroke_label(stroke, name, label))
+        cover.append(part)
+    return cover
+
+
+def _shared(one: Subtask, start: int, end: int) -> int:
+    return min(one.end_frame, end) - max(one.start_frame, start)
+
+
+def stroke_label(stroke: Stroke, gripper: str, label: str) -> str:
+    """Name a stroke, with the object of the label around it: "close the gripper on the cup"."""
+    name = gripper if gripper[-1].isdigit() else f"the {gripper}"
+    if stroke.kind == "open":
+        return f"open {name}"
+    found = re.search(
+        r"\b(?:the|a|an) (.+?)(?= (?:in|into|on|onto|to|from|off|with|at|and|near)\b|$)", label
+    )
+    is_object = found is not None and "gripper" not in found[1]
+    return f"close {name} on the {found[1]}" if found and is_object else f"close {name}"

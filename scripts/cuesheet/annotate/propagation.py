@@ -1,0 +1,105 @@
+"""Carries the subtasks of corrected episodes over to another episode of the same task.
+
+Every corrected episode of the task is aligned with the episode; the nearest one gives its
+boundaries and labels. Episodes without a recorded state are aligned by images.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from cuesheet.annotate.evidence import Propagated
+from cuesheet.artifacts.episode import Episode, read_episode
+from cuesheet.artifacts.signals_file import SignalsFile, read_signals
+from cuesheet.artifacts.subtasks import Subtask
+from cuesheet.signals.alignment import (
+    Trajectory,
+    align,
+    confidence,
+    shuffled,
+    stretched_cost,
+    warp_times,
+)
+
+# Side of the gray image that a keyframe is reduced to.
+_SIDE = 12
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A corrected episode. `spans`: start_s and label of each subtask; empty for another task."""
+
+    episode_index: int
+    trajectory: Trajectory
+    spans: Sequence[Mapping[str, Any]]
+
+
+def trajectory_of_signals(signals: SignalsFile) -> Trajectory:
+    return Trajectory(np.array(signals.times_s), np.array(signals.trajectory, dtype=np.float64))
+
+
+def trajectory_of_images(episode: Episode, camera: str) -> Trajectory:
+    """Small gray images of the grid of keyframes; each pixel scaled over the episode."""
+    frames = episode.frames_at(camera, episode.grid)
+    rows = []
+    for frame in frames:
+        with Image.open(frame.path) as image:
+            small = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
+        rows.append(np.asarray(small, dtype=np.float64).reshape(-1) / 64)
+    times = np.array([frame.timestamp_s for frame in frames])
+    return Trajectory(times - times[0], np.array(rows))
+
+
+def read_trajectory(path: str, camera: str | None) -> Trajectory:
+    """The trajectory of an episode: a signals file, or a keyframes folder."""
+    if Path(path).suffix == ".json":
+        return trajectory_of_signals(read_signals(path))
+    return trajectory_of_images(read_episode(path), camera or "")
+
+
+def propagate(
+    episode: Episode, target: Trajectory, references: Sequence[Reference]
+) -> Propagated | None:
+    """Subtasks from the nearest reference of the same task; None if there is none."""
+    usable = [
+        one
+        for one in references
+        if one.trajectory.is_usable
+        and target.is_usable
+        and one.trajectory.values.shape[1] == target.values.shape[1]
+    ]
+    same_task = [one for one in usable if one.spans]
+    if not same_task:
+        return None
+    aligned = [(align(one.trajectory, target), one) for one in same_task]
+    alignment, nearest = min(aligned, key=lambda pair: (pair[0].cost, pair[1].episode_index))
+    unrelated = [align(one.trajectory, target).cost for one in usable if not one.spans]
+    if not unrelated:
+        unrelated = [align(nearest.trajectory, shuffled(target)).cost]
+    stretched = stretched_cost(nearest.trajectory, target)
+    starts = warp_times(
+        alignment, nearest.trajectory, target, [span["start_s"] for span in nearest.spans]
+    )
+    return Propagated(
+        nearest.episode_index,
+        confidence(alignment.cost, stretched, unrelated),
+        _cover(starts, [span["label"] for span in nearest.spans], episode),
+    )
+
+
+def _cover(starts_s: Sequence[float], labels: Sequence[str], episode: Episode) -> list[Subtask]:
+    """Subtasks that begin at these times; one that begins on the frame of the next is dropped."""
+    origin = episode.timestamps_s[0]
+    by_frame: dict[int, str] = {}
+    for start_s, label in zip(starts_s, labels, strict=True):
+        by_frame[episode.nearest_frame(start_s + origin)] = label
+    frames = sorted(by_frame)
+    ends = [*frames[1:], episode.length]
+    return [
+        Subtask(start if number else 0, end, by_frame[start])
+        for number, (start, end) in enumerate(zip(frames, ends, strict=True))
+    ]

@@ -1,0 +1,99 @@
+"""Aligns episodes of one task by dynamic time warping of their recorded trajectories.
+
+A trajectory is a list of feature vectors with its times (s). The result is a map from frames of the
+source to times of the target, and a confidence from 0 to 1.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+# A warping path leaves the diagonal by at most this share of the episode's length.
+BAND = 0.25
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """`values` [steps, features] at `times_s` [steps], increasing, from 0."""
+
+    times_s: np.ndarray
+    values: np.ndarray
+
+    @property
+    def is_usable(self) -> bool:
+        return self.values.ndim == 2 and self.values.shape[1] > 0 and len(self.values) > 0
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """`path`: pairs of steps (source, target). `cost`: mean distance per step, not negative."""
+
+    path: list[tuple[int, int]]
+    cost: float
+
+
+def align(source: Trajectory, target: Trajectory) -> Alignment:
+    """Warp the source onto the target."""
+    if os.environ.get("OMP_NUM_THREADS") == "0":  # of a job with 0 threads; OpenMP rejects it
+        os.environ["OMP_NUM_THREADS"] = "1"
+    from dtaidistance import dtw_ndim  # loaded only if corrections are carried over
+
+    first, second = (np.ascontiguousarray(one.values, dtype=np.float64) for one in (source, target))
+    if min(len(first), len(second)) == 1:
+        path = (
+            [(0, step) for step in range(len(second))]
+            if len(first) == 1
+            else [(step, 0) for step in range(len(first))]
+        )
+    else:
+        longest = max(len(first), len(second))
+        window = abs(len(first) - len(second)) + max(2, round(BAND * longest))
+        path = [(int(a), int(b)) for a, b in dtw_ndim.warping_path(first, second, window=window)]
+    return Alignment(path, _mean_distance(first, second, path))
+
+
+def stretched_cost(source: Trajectory, target: Trajectory) -> float:
+    """The cost of plain time stretching."""
+    steps = np.linspace(0, len(source.values) - 1, len(target.values)).round().astype(int)
+    path = list(zip(steps.tolist(), range(len(target.values)), strict=True))
+    return _mean_distance(source.values, target.values, path)
+
+
+def _mean_distance(first: np.ndarray, second: np.ndarray, path: Sequence[tuple[int, int]]) -> float:
+    pairs = np.array(path)
+    gaps = first[pairs[:, 0]] - second[pairs[:, 1]]
+    return float(np.sqrt((gaps**2).mean(axis=1)).mean())
+
+
+def shuffled(target: Trajectory, pieces: int = 4) -> Trajectory:
+    """The same episode with its pieces in another, fixed order."""
+    parts = np.array_split(target.values, min(pieces, len(target.values)))
+    order = [*range(1, len(parts), 2), *range(0, len(parts), 2)]
+    return Trajectory(target.times_s, np.concatenate([parts[number] for number in order]))
+
+
+def confidence(cost: float, stretched: float, unrelated: Sequence[float]) -> float:
+    """How much better an alignment is than alignments that must be wrong, 0 to 1.
+
+    Args:
+        cost: of the alignment, in scaled units per step.
+        stretched: of plain time stretching; if that is good as well, the episodes are alike.
+        unrelated: costs against episodes of other tasks, or against shuffled pieces of this one.
+    """
+    reference = max(min(unrelated), 1e-9)
+    return float(np.clip(1 - (0.75 * cost + 0.25 * min(stretched, reference)) / reference, 0, 1))
+
+
+def warp_times(
+    alignment: Alignment, source: Trajectory, target: Trajectory, times_s: Sequence[float]
+) -> list[float]:
+    """Carry times of the source over to the target, in order, along the path."""
+    pairs = np.array(alignment.path)
+    steps = np.arange(len(source.times_s))
+    # Of the target's steps that belong to one source step the middle one.
+    sums = np.bincount(pairs[:, 0], weights=target.times_s[pairs[:, 1]], minlength=len(steps))
+    counts = np.maximum(np.bincount(pairs[:, 0], minlength=len(steps)), 1)
+    mapped = np.maximum.accumulate(sums / counts)
+    return [float(value) for value in np.interp(times_s, source.times_s, mapped)]
