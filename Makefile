@@ -1,9 +1,9 @@
 # Cuesheet's commands; `make` lists them. Everything is installed into folders of this repository.
 #
-# PYTHON   the Python to build the environments with (3.11 or newer); else the first one found
-# CORES    how many cores `make demo` uses; else all
-# DATASET  whose results `make review` shows
-# FILE, CONFIG  the benchmark's file and the model's settings for `make wgobench`
+# PYTHON   Python of the environments (3.11 or newer); default: the first one found
+# CORES    number of cores of `make demo`; default: all
+# DATASET  dataset whose results `make review` shows
+# FILE, CONFIG  file of the benchmark and settings of the model for `make wgobench`
 # PYTEST   further options of pytest, for example PYTEST="-k keyframes -x"
 # BENCH    further options of `make bench`, for example BENCH="--dataset /data/dev_v3"
 
@@ -63,25 +63,25 @@ wgobench: $(VENV)/.workflow-installed  ## Score a model: make wgobench FILE=wgo.
 	  --config dataset="{wgo_bench: $$dataset}" vqa="{enabled: false}" evaluate="{reference: $(FILE)}"
 	@cat results/wgo_bench/evaluation.txt
 
-# Its parts may run side by side: make -j3 --output-sync test
+# Its parts can run in parallel: make -j3 --output-sync test
 .PHONY: test
 test: slurm workflow unit vllm lerobot torchcodec  ## Run all tests
 
 SMALL := -m "not torchcodec and not vllm and not lerobot and not slurm"
 
 .PHONY: suite
-suite: $(VENV)/.test-installed  ## Run the tests that need no large environment of their own
+suite: $(VENV)/.test-installed  ## Run the tests that need no additional large environment
 	@$(BIN)/python -m pytest $(SMALL) $(PYTEST)
 
 .PHONY: unit
-unit: $(VENV)/.test-installed  ## Run those of them that run no workflow
+unit: $(VENV)/.test-installed  ## Run the tests of the suite that run no workflow
 	@$(BIN)/python -m pytest tests/unit $(SMALL) $(PYTEST)
 
 .PHONY: workflow
-workflow: $(VENV)/.test-installed  ## Run those of them that do
+workflow: $(VENV)/.test-installed  ## Run the tests of the suite that run workflows
 	@$(BIN)/python -m pytest tests/workflow $(SMALL) $(PYTEST)
 
-# A SLURM of this machine, installed and started by the tests: as root, with apt; else skipped.
+# A SLURM on this machine, which the tests install and start (root and apt; otherwise skipped).
 .PHONY: slurm
 slurm: $(VENV)/.test-installed .venv-vllm/.installed  ## Run the tests on a real SLURM
 	@$(BIN)/python -m pytest -m slurm tests/workflow/test_slurm.py $(PYTEST)
@@ -123,7 +123,7 @@ format: $(VENV)/.test-installed  ## Bring Python and Snakemake files into the ho
 config: $(VENV)/.workflow-installed  ## Regenerate config.yaml, its schema and its reference
 	$(BIN)/cuesheet config
 
-# Pins stay as they are unless a requirement changed; UPGRADE=--upgrade takes the newest of all.
+# Pins only change if a requirement changed; UPGRADE=--upgrade selects the newest versions.
 .PHONY: lock
 lock: .venv-lock/.installed  ## Pin envs/*.in with hashes into envs/*.lock.txt
 	for name in workflow test vllm docs; do \
@@ -138,8 +138,8 @@ clean:  ## Remove environments, caches and the demo's results; other results and
 	rm -rf .venv .venv-* results/demo_v3 .cuesheet .pytest_cache .ruff_cache .hypothesis .mypy_cache site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# An environment is complete when its stamp is there; one without is made from scratch, so that an
-# interrupted installation is not built upon.
+# An environment is complete if its stamp exists. Otherwise it is created from scratch, so that an
+# interrupted installation is never reused.
 $(VENV)/.packages-installed: envs/workflow.lock.txt
 	@$(FIND_PYTHON); \
 	echo "Installing the workflow's environment into $(VENV) with $$($$found --version); this takes a minute or two."; \
@@ -157,7 +157,7 @@ $(VENV)/.test-installed: envs/test.lock.txt $(VENV)/.workflow-installed
 	@$(BIN)/python $(INSTALL) --force-reinstall --require-hashes --requirement envs/test.lock.txt
 	@touch $@
 
-# The decoder torchcodec brings torch along (large), so its tests have an environment of their own.
+# The decoder torchcodec requires torch (large), so its tests have a separate environment.
 # It finds the shared libraries of FFmpeg inside PyAV's package.
 .PHONY: torchcodec
 torchcodec: .venv-torchcodec/.installed  ## Run the tests of the decoder torchcodec
@@ -172,14 +172,14 @@ torchcodec: .venv-torchcodec/.installed  ## Run the tests of the decoder torchco
 	@.venv-torchcodec/bin/python $(INSTALL) --requirement envs/torchcodec.lock.txt
 	@touch $@
 
-# Playwright drives the browser that the machine has; it installs none of its own.
+# Playwright uses the browser of the machine and installs none.
 .PHONY: browser
 browser: $(VENV)/.test-installed  ## Run the tests of the review page in chromium
 	@command -v chromium > /dev/null || command -v google-chrome > /dev/null || { \
 	  echo "There is no chromium. Install it (Debian, Ubuntu: apt-get install chromium)." >&2; exit 1; }
 	@$(BIN)/python -m pytest -m browser $(PYTEST)
 
-# A real vLLM and transformers for the CPU, with tiny models; large, so it has an environment of its own.
+# A real vLLM and transformers for the CPU, with tiny models; large, so it has a separate environment.
 .PHONY: vllm
 vllm: $(VENV)/.test-installed .venv-vllm/.installed  ## Run the tests against real model servers
 	@$(BIN)/python -m pytest -m vllm tests/workflow $(PYTEST)

@@ -1,4 +1,4 @@
-"""Datasets of many episodes for the benchmarks, made of the demo's four."""
+"""Large datasets for the benchmarks, made from the four episodes of the demo."""
 
 import json
 import os
@@ -17,10 +17,10 @@ EPISODES = "meta/episodes/chunk-000/file-000.parquet"
 
 
 def many_episodes(folder: Path, count: int, *, with_rows: bool = True) -> Path:
-    """A dataset of `count` episodes: the demo's four again and again, with links to its videos.
+    """Create a dataset of `count` episodes: repeated demo episodes with links to their videos.
 
-    Without rows, data and video files are the demo's own, once: enough for whoever reads metadata
-    alone.
+    Without rows, the data and video files are those of the demo, once. This is enough for readers
+    of metadata.
     """
     shutil.copytree(DEMO / "meta", folder / "meta")
     shutil.copytree(DEMO / "videos", folder / "videos", copy_function=_link)
@@ -59,7 +59,7 @@ def many_episodes(folder: Path, count: int, *, with_rows: bool = True) -> Path:
 
 
 def _link(source: Path | str, target: Path | str) -> None:
-    """A hard link, or a copy if the file system has none from there to here."""
+    """Create a hard link, or a copy if the file system does not allow the link."""
     try:
         os.link(source, target)
     except OSError:

@@ -1,14 +1,14 @@
-"""How does the graph of jobs grow with the number of episodes?
+"""Measures how the job graph grows with the number of episodes.
 
     python benchmarks/graph.py [--json FILE] [--sizes 1000 10000 100000] [--noop 1000]
 
-Planning: Snakemake's dry run of the whole workflow over a dataset of so many episodes, and the same
-for `annotations` over finished results, which finds nothing to be done; wall and CPU seconds and
-peak memory of the process. By shards of `--shard` episodes, and the smallest size without shards
-too. One shard is planned once more as its own job does it.
+Planning is a dry run of the whole workflow for each size, and of `annotations` over finished
+results, which finds nothing to do. Wall and CPU seconds and peak memory of the process are measured
+with shards of `--shard` episodes, and for the smallest size also without shards. One shard is also
+planned like its own job plans it.
 
-A fresh run of a no-op stage set: no clips and no calls; index, keyframes and validation of `--noop`
-episodes are all that is left, so that starting and recording jobs is what it takes.
+The no-op run has no clips and no requests: only index, keyframes and validation of `--noop`
+episodes remain, so it measures the start and the bookkeeping of jobs.
 """
 
 import argparse
@@ -28,7 +28,7 @@ STAGES = ("plan", "interjections", "vqa")
 
 
 def planned(work: Path, settings: dict[str, Any], *options: str) -> dict[str, Any]:
-    """A dry run in `work`: seconds, MB, and whether anything is to be done."""
+    """Return seconds and MB of a dry run in `work`, and whether there is anything to do."""
     (work / "config").mkdir(parents=True, exist_ok=True)
     (work / "config" / "config.yaml").write_text(json.dumps(settings))  # JSON is YAML
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
@@ -39,7 +39,7 @@ def planned(work: Path, settings: dict[str, Any], *options: str) -> dict[str, An
 
 
 def measure(folder: Path, size: int, shard: int | None) -> dict[str, Any]:
-    """Plan `size` episodes by shards of `shard`, or without any; nothing there, and all there."""
+    """Plan `size` episodes, in shards of `shard` or without, before and after a run."""
     dataset = many_episodes(folder / "data", size, with_rows=False)
     settings: dict[str, Any] = {"dataset": {"many": str(dataset)}}
     settings["cluster"] = {"shards": "never"}
@@ -62,7 +62,7 @@ def measure(folder: Path, size: int, shard: int | None) -> dict[str, Any]:
 
 
 def make_files(work: Path, episodes: int, shard: int | None) -> None:
-    """Every file that a finished run has of clips, keyframes, annotations and shards; empty."""
+    """Create empty files instead of the clips, keyframes, annotations and shards of a run."""
     results = work / "results" / "many"
     folders = [results / name for name in ("logs", "shards", *STAGES, "validation")]
     folders += [results / "clips" / camera for camera in CAMERAS]
@@ -82,7 +82,7 @@ def make_files(work: Path, episodes: int, shard: int | None) -> None:
 
 
 def noop_run(folder: Path, episodes: int) -> dict[str, Any]:
-    """A fresh run without any stage: what the workflow takes by itself."""
+    """Measure a fresh run without any stage: the cost of the workflow itself."""
     dataset = many_episodes(folder / "data", episodes)
     settings: dict[str, Any] = {stage: {"enabled": False} for stage in STAGES}
     settings["dataset"] = {"many": str(dataset)}

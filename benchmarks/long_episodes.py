@@ -97,7 +97,7 @@ def make_dataset(root: Path, minutes: float, cameras: int) -> None:
 
 
 def measure(minutes: float, cameras: int, vqa_only: bool) -> dict[str, Any]:
-    """What a run about one such episode took, and its calls."""
+    """Return the cost of a run with one such episode, and its number of requests."""
     with tempfile.TemporaryDirectory(prefix="cuesheet-long-") as folder:
         make_dataset(Path(folder) / "long", minutes, cameras)
         settings: dict[str, Any] = {"dataset": str(Path(folder) / "long")}
@@ -120,7 +120,7 @@ def show(found: dict[str, Any]) -> None:
 
 
 def growth(first: dict[str, Any], last: dict[str, Any]) -> list[Target]:
-    """Time in step with the length (1), and memory within bounds."""
+    """Return targets: time grows at most linearly (1), and memory is bounded."""
     longer = last["minutes"] / first["minutes"]
     stages = [(f"{rule} job", first["jobs"][rule], job) for rule, job in last["jobs"].items()]
     stages = [stage for stage in stages if stage[1]["cpu_s"] >= 1]

@@ -1,7 +1,7 @@
-"""What the benchmarks share: CPU time of processes, whole jobs as Snakemake starts them, results.
+"""Shared by the benchmarks: CPU time of processes, whole jobs as Snakemake starts them, results.
 
-CPU seconds are user and system time. They say more than wall time on a machine that others use too,
-though a busy one inflates them a little as well; so its load is printed next to every result.
+CPU seconds are user and system time. On a shared machine they are more meaningful than wall time,
+although a high load increases them a little. The load is therefore printed next to every result.
 """
 
 import contextlib
@@ -24,13 +24,13 @@ sys.path.insert(0, str(SCRIPTS))
 
 
 def children_cpu_s() -> float:
-    """CPU seconds of all children of this process that have ended, their children included."""
+    """Return the CPU seconds of all ended children of this process, including their children."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def own_cpu_s(work: Callable[[], Any]) -> float:
-    """CPU seconds of this process in `work`."""
+    """Return the CPU seconds that this process spends in `work`."""
     begun = time.process_time()
     work()
     return time.process_time() - begun
@@ -58,18 +58,18 @@ def whole_process(command: Sequence[str], output: Path | None = None) -> dict[st
 
 
 def median(work: Callable[[], float], repeats: int) -> float:
-    """The median of what `work` gives."""
+    """Return the median of the values that `work` returns."""
     return statistics.median(work() for _ in range(repeats))
 
 
 def load() -> dict[str, Any]:
-    """How busy the machine is: processors, and the mean number of running processes."""
+    """Return the load of the machine: CPUs, and the mean number of running processes."""
     return {"cpus": os.cpu_count(), "load_1_min": round(os.getloadavg()[0], 1)}
 
 
 @dataclass(frozen=True)
 class Target:
-    """A ratio that is to be reached: at least `wanted`, or at most where `at_most` is set."""
+    """A target for a ratio: at least `wanted`, or at most `wanted` if `at_most` is set."""
 
     name: str
     value: float
@@ -98,7 +98,7 @@ class Target:
 def publish(
     name: str, targets: list[Target], figures: Mapping[str, Any], path: Path | None
 ) -> None:
-    """Print the targets; write them and all `figures` as JSON to `path` if one is given."""
+    """Print the targets. Write them and all `figures` as JSON to `path`, if given."""
     at = load()
     print(f"\n{name} (load {at['load_1_min']} on {at['cpus']} CPUs)")
     for target in targets:
@@ -115,7 +115,7 @@ def publish(
 
 
 class Jobs:
-    """Runs scripts as whole jobs, in the way that Snakemake does: with and without a job server."""
+    """Runs scripts as whole jobs like Snakemake does, with and without the job server."""
 
     def __init__(self, folder: Path) -> None:
         # Here, since processes that are measured import this module as well.
@@ -139,7 +139,7 @@ class Jobs:
         self._server.stop()
 
     def server_cpu_s(self) -> float:
-        """CPU seconds of the job server and of the jobs that it ran."""
+        """Return the CPU seconds of the job server and of its jobs."""
         used = self._process.cpu_times()
         return used.user + used.system + used.children_user + used.children_system
 
@@ -180,7 +180,7 @@ def _preamble(
     wildcards: Mapping[str, str],
     log: str,
 ) -> str:
-    """What Snakemake writes before a script: its object, pickled."""
+    """Return the code that Snakemake writes before a script: its pickled object."""
     from snakemake.iocontainers import (
         InputFiles,
         Log,

@@ -1,17 +1,17 @@
-"""What does an episode's clip and its keyframes cost, compared with one ffmpeg process a keyframe?
+"""Compares the cost of an episode's clip and keyframes with one ffmpeg process per keyframe.
 
     python benchmarks/media.py [--json FILE] [--work FOLDER] [--repeats 3]
 
-An episode of 30 s (640x480, 30 fps) lies in the middle of files of 20 minutes: AV1 with a keyframe
-every other frame, H.264 with the same, H.264 with one every 250 frames and B-frames. They are made
-of the demo's pictures, enlarged, with camera noise; 30 s are encoded and repeated.
+The episode of 30 s (640x480, 30 fps) is in the middle of files of 20 minutes: AV1 and H.264 with an
+I-frame every other frame, and H.264 with an I-frame every 250 frames and B-frames. The files are
+made from enlarged demo images with camera noise; 30 s are encoded and repeated.
 
-The plain way: `ffmpeg -ss T -i FILE -frames:v 1 PNG` for each of 90 keyframes, and an encode of the
-episode with x264's ultrafast preset. Ours: the jobs `extract_clip` and `decode_keyframes`, process
-start and imports included, as a run starts them (with its job server), and as they are without it.
-The limit: decoding the frames that must be decoded, in a process that runs already, turning the 90
-into RGB and writing them as PNG. All are CPU seconds. Every keyframe that comes out is compared
-with a decode of the whole episode, and the clip's frames are counted.
+The baseline is `ffmpeg -ss T -i FILE -frames:v 1 PNG` for each of 90 keyframes, and an encode of
+the episode with x264's ultrafast preset. It is compared with the jobs `extract_clip` and
+`decode_keyframes`, including process start and imports, with and without the run's job server. The
+lower limit is decoding the required frames in a running process, converting the 90 keyframes to RGB
+and writing them as PNG. All values are CPU seconds. Every keyframe is compared with a decode of the
+whole episode, and the frames of the clip are counted.
 """
 
 import argparse
@@ -52,7 +52,7 @@ TARGETS = {"av1_gop2": 14.0, "h264_gop2": 18.0, "h264_gop250": 18.0}
 
 
 def make_source(path: Path, options: tuple[str, ...]) -> None:
-    """A file of 20 minutes."""
+    """Create a file of 20 minutes."""
     original = REPOSITORY / f"data/demo_v3/videos/{CAMERA}/chunk-000/file-000.mp4"
     part = path.with_name(f"part-{path.name}")
     size = f"{SIZE[0]}:{SIZE[1]}"
@@ -69,7 +69,7 @@ def make_source(path: Path, options: tuple[str, ...]) -> None:
 
 
 def indices() -> list[int]:
-    """The 90 keyframes: 2.97 a second, and the last frame."""
+    """Return the 90 keyframes: 2.97 per second, and the last frame."""
     from cuesheet.artifacts.sampling import select_keyframes
 
     found = select_keyframes([i / FPS for i in range(FRAMES)], PER_SECOND, None, 1).frame_indices
@@ -78,7 +78,7 @@ def indices() -> list[int]:
 
 
 def plain_keyframes(source: Path, folder: Path) -> float:
-    """CPU seconds of one ffmpeg process a keyframe."""
+    """Return the CPU seconds of one ffmpeg process per keyframe."""
     before = measuring.children_cpu_s()
     for index in indices():
         time_s = FROM_S + (index - 0.5) / FPS
@@ -89,7 +89,7 @@ def plain_keyframes(source: Path, folder: Path) -> float:
 
 
 def plain_clip(source: Path, folder: Path) -> float:
-    """CPU seconds of encoding the episode."""
+    """Return the CPU seconds of encoding the episode."""
     before = measuring.children_cpu_s()
     begin_s, end_s = FROM_S - 0.5 / FPS, FROM_S + EPISODE_S - 0.5 / FPS
     options = ["-y", "-threads", "1", "-ss", f"{begin_s:.6f}", "-to", f"{end_s:.6f}"]
@@ -100,7 +100,7 @@ def plain_clip(source: Path, folder: Path) -> float:
 
 
 class Episode:
-    """The episode as the jobs see it: an index of one row."""
+    """The episode as the jobs use it: an index of one row."""
 
     def __init__(self, source: Path, folder: Path) -> None:
         self.source, self.folder = source, folder
@@ -142,9 +142,9 @@ class Episode:
 
 
 def limit(source: Path, folder: Path) -> dict[str, float]:
-    """CPU seconds of the least that must be done, in this process: decode, RGB, PNG.
+    """Return the CPU seconds of the minimum of work in this process: decode, RGB, PNG.
 
-    Frames on which no other depends are not decoded, unless they are wanted.
+    Frames on which no other frame depends are only decoded if they are selected.
     """
     episode = locate_range(
         source, from_s=FROM_S, to_s=FROM_S + EPISODE_S, length=FRAMES, fps=FPS, label="limit"
@@ -194,7 +194,7 @@ def limit(source: Path, folder: Path) -> dict[str, float]:
 
 
 def wrong_frames(episode: Episode) -> int:
-    """How many keyframes differ from a sequential decode; a clip's frames count as well."""
+    """Return how many keyframes differ from a sequential decode, plus wrong clip frames."""
     raw = run_ffmpeg(
         [
             *("-threads", "1", "-ss", f"{FROM_S - 0.5 / FPS:.6f}", "-i", str(episode.source)),

@@ -6,7 +6,7 @@ The data file has 300 episodes of 900 frames (270,000 rows; state and action of 
 50 persistent rows and 20 events per episode, which are read from a JSON file. The baseline makes a
 Python list of dicts for every frame, converts both columns with `pyarrow.array` and writes the
 whole table at once. Cuesheet's merge is `cuesheet.assemble.merge.merge_file`, one row group per
-episode. Each runs in a process of its own, whose CPU seconds, wall seconds and peak memory are
+episode. Each runs in its own process, whose CPU seconds, wall seconds and peak memory are
 measured, imports included. Afterwards the two files are compared row by row.
 """
 

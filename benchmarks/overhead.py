@@ -1,18 +1,17 @@
-"""What does the workflow cost apart from decoding, encoding and the model server?
+"""Measures the cost of the workflow without decoding, encoding and the model server.
 
     python benchmarks/overhead.py [--json FILE] [--episodes 64] [--cores 2] [--dataset FOLDER]
 
-Shard scale: a dataset of 64 episodes (the demo's four again and again, two cameras). A first run
-fills the cache with the demo model; then everything is created again from the cache alone, with
-the run's job server and with a Python process a job. Overhead is all CPU time of the run
-(Snakemake, process starts, imports, gateway) but that of the jobs that decode and encode.
+At shard scale, the dataset has 64 episodes (repeated demo episodes, two cameras). A first run fills
+the cache with the demo model. Then everything is created again from the cache, with the run's job
+server and with one Python process per job. Overhead is the CPU time of the run (Snakemake, process
+starts, imports, gateway) without that of the jobs that decode and encode.
 
-A dataset against a server that answers in 0.5 s (`--dataset`, such as dev_v3): a first run records
-replies of the demo model; then it is run again against a server that gives them after 0.5 s,
-with clips encoded as H.264 (the default) and with the source's AV1 copied (`media.clip_codec:
-auto`). Wall seconds, CPU seconds and memory of the whole run are listed next to those of the
-reference (one process, 16 episodes in parallel), which were measured on another day: 332 calls,
-23.6 s, 20.9 CPU seconds, 1.0 GB.
+With `--dataset` (such as dev_v3), a first run records replies of the demo model. It is then
+repeated against a server that returns them after 0.5 s, with clips encoded as H.264 (the default)
+and with copied AV1 (`media.clip_codec: auto`). Wall seconds, CPU seconds and memory of the whole
+run are listed next to those of the reference (one process, 16 episodes in parallel), which were
+measured on another day: 332 calls, 23.6 s, 20.9 CPU seconds, 1.0 GB.
 """
 
 import argparse
@@ -34,7 +33,7 @@ REFERENCE = {"calls": 332, "wall_s": 23.6, "cpu_s": 20.9, "peak_mb": 1000}
 
 
 def at_shard_scale(folder: Path, episodes: int, cores: int) -> dict[str, Any]:
-    """Cost of runs that are answered from the cache."""
+    """Return the cost of runs that are answered from the cache."""
     dataset = many_episodes(folder / "many", episodes)
     cache = {"cache_dir": str(folder / "cache")}
     workflow_cost.run(folder / "fill", {"dataset": str(dataset), "vlm": cache}, cores)
@@ -47,7 +46,7 @@ def at_shard_scale(folder: Path, episodes: int, cores: int) -> dict[str, Any]:
         cost["decoding_cpu_s"] = decoding_s
         cost["overhead_cpu_s_per_episode"] = (cost["cpu_s"] - decoding_s) / episodes
         found[name] = cost
-    # Without the job server the jobs are not told apart; they decode and encode as much.
+    # Without the job server, jobs cannot be distinguished. They decode and encode as much.
     plain = found["process_a_job"]
     plain["decoding_cpu_s"] = found["job_server"]["decoding_cpu_s"]
     plain["overhead_cpu_s_per_episode"] = (plain["cpu_s"] - plain["decoding_cpu_s"]) / episodes
@@ -57,7 +56,7 @@ def at_shard_scale(folder: Path, episodes: int, cores: int) -> dict[str, Any]:
 def against_a_slow_server(
     folder: Path, dataset: Path, cores: int, reply_s: float
 ) -> dict[str, Any]:
-    """Cost of whole runs whose calls take `reply_s` seconds each: clips encoded, and copied."""
+    """Return the cost of runs whose requests take `reply_s` seconds: clips encoded, and copied."""
     folder.mkdir()
     port_file = folder / "demo.port"
     command = [sys.executable, "-m", "demo_vlm", "--port-file", str(port_file)]
@@ -93,7 +92,7 @@ def show(found: dict[str, Any], episodes: int) -> None:
 
 
 def beside_the_reference(cost: dict[str, Any], clips: str) -> list[Target]:
-    """What a run took compared with the plain way, by the call."""
+    """Return the cost of a run per request, compared with the baseline."""
     print({name: value for name, value in cost.items() if name != "jobs"})
     label = f"0.5 s server, clips {clips}: times less"
     found = []

@@ -1,15 +1,14 @@
-"""How many calls and tokens does a run take, by question, and how much of them repeats?
+"""Counts requests and tokens of a run by type of request, and how much of them repeats.
 
     python benchmarks/prompt_tokens.py [--json FILE] [--dataset FOLDER] [--patch 28] [--relabel]
 
-Runs the workflow with the default settings and the demo model behind a server that looks at
-every request. Image tokens follow the rule of the Qwen-VL models: each side is rounded to a
-multiple of the patch (28 pixels for Qwen2-VL and Qwen2.5-VL, 32 for Qwen3-VL), one token a patch.
-Text tokens are estimated as a quarter of the characters. What a prefix cache can reuse is what a
-request has, from its beginning on, in common with an earlier one: whole parts of its messages, byte
-for byte.
+The workflow runs with the default settings and the demo model behind a server that inspects every
+request. Image tokens follow the rule of the Qwen-VL models: each side is rounded to a multiple of
+the patch (28 pixels for Qwen2-VL and Qwen2.5-VL, 32 for Qwen3-VL), and each patch is one token.
+Text tokens are estimated as a quarter of the characters. A prefix cache can reuse the leading parts
+of the messages that are identical, byte for byte, in an earlier request.
 
-Beside it: the tokens of 20 frames of 640x480 as a contact sheet and as one image each.
+It also prints the tokens of 20 frames of 640x480 as a contact sheet and as separate images.
 """
 
 import argparse
@@ -42,13 +41,13 @@ CHARACTERS_A_TOKEN = 4
 
 
 def image_tokens(width: int, height: int, patch: int) -> int:
-    """Tokens of an image that is neither too small nor too large to be resized any further."""
+    """Return the tokens of an image whose size is within the limits of the model."""
     return max(1, round(width / patch)) * max(1, round(height / patch))
 
 
 @dataclass
 class Counts:
-    """What the requests of one kind add up to."""
+    """The totals of requests of one type."""
 
     calls: int = 0
     images: int = 0
@@ -59,7 +58,7 @@ class Counts:
 
 @dataclass
 class Census:
-    """Counts every request, by the name of its reply's schema."""
+    """Counts every request by the name of its reply schema."""
 
     patch: int
     counts: dict[str, Counts] = field(default_factory=lambda: defaultdict(Counts))
@@ -91,7 +90,7 @@ class Census:
 
 
 def _parts(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The parts of all messages in order."""
+    """Return the parts of all messages in order."""
     parts = []
     for message in messages:
         content = message["content"]
@@ -100,7 +99,7 @@ def _parts(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def run(folder: Path, dataset: Path, patch: int, *, relabel: bool) -> Census:
-    """The census of a whole run, with the default settings or with `plan.relabel` next to them."""
+    """Return the counts of a run with the default settings, or also with `plan.relabel`."""
     census, lock = Census(patch), threading.Lock()
     port_file = folder / "port"
     command = [sys.executable, "-m", "demo_vlm", "--port-file", str(port_file)]
@@ -151,7 +150,7 @@ def run(folder: Path, dataset: Path, patch: int, *, relabel: bool) -> Census:
 
 
 def sheet_and_single_tokens(folder: Path, patch: int) -> tuple[int, int]:
-    """Tokens of 20 frames of 640x480 as a contact sheet of the default layout, and one by one."""
+    """Return the tokens of 20 frames of 640x480 as a contact sheet, and as separate images."""
     path = folder / "frame.png"
     Image.new("RGB", (640, 480)).save(path)
     frames = [Keyframe("camera", n, n / 2, path, 640, 480) for n in range(20)]

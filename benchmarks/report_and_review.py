@@ -1,10 +1,10 @@
-"""How long the report and the review page take, and how large they are.
+"""Measures the duration and size of the report and the review page.
 
     python benchmarks/report_and_review.py results/dev_v3 [--episodes 1000]
 
-Reads the results of a finished run. With --episodes they are repeated to that many in a temporary
-folder: the same annotations and pictures under new numbers. Builds everything from nothing, then
-the review page once more with nothing changed.
+It reads the results of a finished run. With --episodes, they are repeated to that number in a
+temporary folder: the same annotations and images with new numbers. Everything is built from
+scratch, and the review page once more without changes.
 """
 
 import argparse
@@ -29,7 +29,7 @@ PROMPTS = Path(__file__).resolve().parents[1] / "config" / "prompts"
 
 
 def repeat(results: Path, target: Path, count: int) -> None:
-    """Make `count` episodes of those of `results`; pictures and clips are links."""
+    """Create `count` episodes from those of `results`, with links to images and clips."""
     for index, source in zip(range(count), itertools.cycle(annotated_episodes(results))):
         old, new = f"{source:06d}", f"{index:06d}"
         for folder in (*STAGES, "validation"):
@@ -50,14 +50,14 @@ def _renumbered(source: Path, target: Path, index: int) -> None:
 
 
 def timed(action: Callable[[], object]) -> tuple[float, object]:
-    """Seconds that `action` takes, and what it returns."""
+    """Return the seconds that `action` takes, and its result."""
     before = time.perf_counter()
     value = action()
     return time.perf_counter() - before, value
 
 
 def measure(results: Path, folder: Path) -> dict[str, float]:
-    """Seconds and bytes of both, written below `folder`."""
+    """Return seconds and bytes of both, written below `folder`."""
     corrections = CorrectionFolder(folder / "none", results.name, folder / "none")
 
     def report() -> int:

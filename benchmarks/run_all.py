@@ -1,9 +1,9 @@
-"""Runs all benchmarks and draws one picture of what they found.
+"""Runs all benchmarks and draws their results in one figure.
 
     python benchmarks/run_all.py [--out results/benchmarks] [--dataset FOLDER] [--draw-only]
 
-Each benchmark writes its JSON into the folder `--out`; `benchmarks.svg` next to them shows every
-ratio against its target, on a logarithmic scale: right of the line is reached.
+Each benchmark writes its JSON file to the folder `--out`. `benchmarks.svg` next to them shows every
+ratio against its target on a logarithmic scale: targets right of the line are reached.
 """
 
 import argparse
@@ -18,7 +18,7 @@ BENCHMARKS = ("media", "merge", "server_fill", "overhead", "graph", "prompt_toke
 
 
 def score(target: dict[str, Any]) -> float | None:
-    """How far a target is reached: 1 just so, 2 twice as far; None for a count that must be 0."""
+    """Return the ratio to the target: 1 if it is just reached; None for a count that must be 0."""
     if "at_most" in target:
         return target["at_most"] / target["value"] if target["at_most"] else None
     return target["value"] / target["at_least"]

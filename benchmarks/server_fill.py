@@ -1,23 +1,22 @@
-"""How full is a model server kept, compared with the plain way?
+"""Measures how busy the gateway keeps a model server, compared with a plain baseline.
 
     python benchmarks/server_fill.py [--slots 16 64 256] [--reply-s 0.2 1 3] [--seconds 20]
 
-A server with S slots of T seconds a call (`slot_server.py`) stands behind a gateway in a process of
-its own, as in a run. The calls of many episodes are asked over the stages' own client, as the
-stages ask them: describe, segment, then one memory after the other; the interjections when the
-plan is there; all questions of VQA at once. `vlm.concurrency` is 1.5 times the slots, so that the
-server has a call at hand when a slot is free. There are `--episodes` of them, or fewer where that
-would take longer than `--seconds` at full slots; `--jobs` of them are at work at once, started one
-after the other as in a run.
+A server with S slots and T seconds per request (`slot_server.py`) runs behind a gateway in its own
+process, as in a run. The requests of many episodes are sent through the client of the stages, in
+their order: describe, segment, then one memory after the other; the interjections after the plan;
+and all visual questions at once. `vlm.concurrency` is 1.5 times S, so that a request is ready when
+a slot is free. There are `--episodes` episodes, or fewer if they would take longer than `--seconds`
+with full slots. `--jobs` of them are processed at once and start one after the other, as in a run.
 
-The plain way: one process, 16 episodes in parallel, one phase after the other (the plans of all,
-then the interjections of all, then the questions of all), serial within an episode but for VQA.
+The baseline is one process with 16 episodes in parallel, one phase after the other (all plans, then
+all interjections, then all questions), and sequential within an episode except for VQA.
 
-The server itself tells how full it was: from the first call to the last, and until the last moment
-at which all its slots were in use (after that there is no work for all of them). Where a core
-is the limit, it shows as calls a second a core of client and gateway. Where the plain way leaves
-less than a third of the slots empty, nothing is 1.5 times faster; then 0.95 of what is possible is
-the target.
+The server reports its own utilization: from the first request to the last, and until the last
+moment at which all slots were in use, because after that there is not enough work. If the CPU is
+the limit, see the requests per CPU second of client and gateway. If the baseline leaves less than a
+third of the slots empty, a speedup of 1.5 is impossible, and the target is 0.95 of the possible
+one.
 """
 
 import argparse
@@ -57,7 +56,7 @@ class Label(BaseModel):
 
 
 async def episode(server_file: Path, number: int) -> None:
-    """Ask what the three stages of one episode ask."""
+    """Send the requests of the three stages of one episode."""
 
     async def ask(vlm: Vlm, text: str) -> None:
         answer = await vlm.ask(
@@ -86,7 +85,7 @@ async def episode(server_file: Path, number: int) -> None:
 
 
 async def ours(running: Running, episodes: int, slots: int, jobs: int) -> dict[str, float]:
-    """All episodes over a gateway, `jobs` at a time."""
+    """Process all episodes through a gateway, `jobs` at a time."""
     with tempfile.TemporaryDirectory(prefix="server_fill.") as name:
         folder = Path(name)
         settings = {
@@ -119,7 +118,7 @@ async def ours(running: Running, episodes: int, slots: int, jobs: int) -> dict[s
 
 
 def plainly(running: Running, episodes: int) -> dict[str, float]:
-    """All episodes phase by phase, from one process."""
+    """Process all episodes phase by phase in one process."""
     part, local = PICTURE.part(), threading.local()
 
     def ask(text: str) -> None:
@@ -150,7 +149,7 @@ def plainly(running: Running, episodes: int) -> dict[str, float]:
 def measure(
     slots: int, reply_s: float, episodes: int, jobs: int, *, plain: bool = True
 ) -> dict[str, Any]:
-    """Both ways against a fresh server."""
+    """Measure both ways, each with a new server."""
     found: dict[str, Any] = {"slots": slots, "reply_s": reply_s, "episodes": episodes}
     with slot_server.running(reply_s, slots) as running:
         cost = asyncio.run(ours(running, episodes, slots, jobs))

@@ -1,11 +1,11 @@
-"""A model server that answers every call after a fixed time and keeps a fixed number going.
+"""A model server that takes a fixed time per request and processes a fixed number at once.
 
     python benchmarks/slot_server.py --port-file FILE [--reply-s 0.5] [--slots 64]
 
-At most `--slots` calls are worked on at once, `--reply-s` seconds each; the others wait in line.
-The reply is `{"label": "cup"}`, or with `--upstream URL` what that server answered the first time
-it was asked the same: that is asked for once, and from then on takes `--reply-s`.
-`GET /stats` tells how full the slots were since the last `POST /reset`.
+At most `--slots` requests are processed at once, `--reply-s` seconds each; the others wait. The
+reply is `{"label": "cup"}`. With `--upstream URL`, it is the reply of that server, which is
+requested once and then takes `--reply-s`. `GET /stats` returns the utilization of the slots since
+the last `POST /reset`.
 """
 
 import argparse
@@ -40,11 +40,11 @@ REPLY = {
 
 
 def shares(changes: list[tuple[float, int]], slots: int) -> dict[str, float]:
-    """How full the slots were.
+    """Return the utilization of the slots.
 
-    `changes` has (time in s, slots in use from then on). `used` is the share of the slots in use
-    from the first call to the last; `used_with_work` the same until the last moment when all were:
-    after that there is no work for all of them, whoever asks.
+    `changes` contains (time in s, slots in use from then on). `used` is the share of slots in use
+    from the first request to the last. `used_with_work` is the same until the last moment at which
+    all slots were in use, because after that there is not enough work.
     """
     begin, end = changes[0][0], changes[-1][0]
     last_full = begin
@@ -61,7 +61,7 @@ def shares(changes: list[tuple[float, int]], slots: int) -> dict[str, float]:
 
 
 def _mean(changes: list[tuple[float, int]], end: float) -> float:
-    """The mean of the slots in use from the first change to `end`."""
+    """Return the mean number of slots in use from the first change to `end`."""
     begin = changes[0][0]
     busy = sum(
         used * (min(until, end) - at)
@@ -72,7 +72,7 @@ def _mean(changes: list[tuple[float, int]], end: float) -> float:
 
 
 class SlotServer:
-    """The server's state: its slots, what was asked, and how full they were."""
+    """The state of the server: its slots, its requests and its utilization."""
 
     def __init__(self, reply_s: float, slots: int, upstream: str | None) -> None:
         self.reply_s, self.slots, self._upstream = reply_s, slots, upstream
@@ -89,7 +89,7 @@ class SlotServer:
         self.changes.append((time.monotonic(), self.used))
 
     async def reply(self, body: bytes) -> bytes:
-        """The answer to a request."""
+        """Return the response to a request."""
         self.calls += 1
         answer = json.dumps(REPLY).encode()
         if self._upstream:
@@ -165,7 +165,7 @@ def serve(options: argparse.Namespace) -> None:
 
 
 class Running:
-    """A server in a process of its own."""
+    """A server in its own process."""
 
     def __init__(self, port: int) -> None:
         self._address = f"http://127.0.0.1:{port}"
@@ -183,7 +183,7 @@ class Running:
 def running(
     reply_s: float, slots: int, *, upstream: str | None = None, model: str = "m"
 ) -> Iterator[Running]:
-    """Start a server; it ends with the block."""
+    """Start a server, which ends with the block."""
     with tempfile.TemporaryDirectory(prefix="slot_server.") as name:
         port_file = Path(name) / "port"
         command = [sys.executable, __file__, "--port-file", str(port_file), "--model", model]
@@ -196,7 +196,7 @@ def running(
 
 @contextmanager
 def process_with_port(command: list[str], port_file: Path) -> Iterator[int]:
-    """Run a server's command until the block ends; the port is what it writes to its file."""
+    """Run a server until the block ends. Yield the port that it writes to its file."""
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         while not (port_file.exists() and port_file.read_text()):

@@ -1,16 +1,16 @@
-"""How large a run can be: planning and submitting shards, with the real Snakefile and profile.
+"""Measures planning and submission of large runs in shards, with the real Snakefile and profile.
 
     python benchmarks/slurm_scale.py --episodes 1000 10000 100000            # planning
     python benchmarks/slurm_scale.py --episodes 100000 --submit              # and submitting
     python benchmarks/slurm_scale.py --episodes 100000 --run 60              # and running, asleep
 
-Makes a dataset of metadata alone (30 s episodes, two cameras, empty video files) and plans its
-annotation with profiles/slurm: seconds, CPU seconds and peak memory of the head process. With
-`--submit` the shards also go to a real SLURM (tests/slurm_cluster.py, as root) of many nodes and
-GPUs that do not exist, whose partition is held, so that jobs queue and none starts: jobs a minute,
-CPU seconds and memory of head process and controller. With `--run S` they run to their end, 200 at
-once, as jobs that sleep S seconds and leave the shard's marker (an `sbatch` in the path sees to
-that). Prints one JSON object a size.
+It creates a dataset that consists of metadata (30 s episodes, two cameras, empty video files) and
+plans its annotation with profiles/slurm: seconds, CPU seconds and peak memory of the outer process.
+With `--submit`, the shards are also submitted to a real SLURM (tests/slurm_cluster.py, as root)
+with many simulated nodes and GPUs. The partition is held, so that jobs queue and none starts: jobs
+per minute, CPU seconds and memory of the outer process and the controller. With `--run S`, they run
+to their end, 200 at once, as jobs that sleep S seconds and write the marker of the shard (a
+replacement for `sbatch` in the path does this). It prints one JSON object per size.
 """
 
 import argparse
@@ -45,7 +45,7 @@ EPISODES_A_DATA_FILE = 500
 EPISODES_A_VIDEO = 40
 EPISODES_A_SHARD = 300
 NODES, GPUS_A_NODE = 50, 4
-# Submits a job that sleeps and leaves the marker and its benchmark in place of what was to be run.
+# Submits a job that sleeps and writes the marker and its benchmark, instead of the real job.
 SLEEPING_SBATCH = """\
 #!/bin/bash
 shard=$(grep -oE 'shard=[0-9]+' <<< "$*" | head -1 | cut -d= -f2)
@@ -61,7 +61,7 @@ exec {0} "${{arguments[@]}}"
 
 
 def make_dataset(root: Path, episodes: int) -> None:
-    """A dataset's metadata, and empty files where it says that data are."""
+    """Create the metadata of a dataset, and empty files in place of its data."""
     numbers = range(episodes)
     columns = {
         "episode_index": numbers,
@@ -112,7 +112,7 @@ def _touch(path: Path) -> None:
 
 
 def pretend_index(root: Path, work: Path) -> None:
-    """An index that the run takes for current, so that it goes on to the shards."""
+    """Write an index that the run considers current, so that it continues with the shards."""
     dataset = read_dataset(root, root.name)
     table = pa.table({"episode_index": [e.episode_index for e in dataset.episodes]})
     path = work / "results" / root.name / "episodes.parquet"
@@ -130,7 +130,7 @@ def command(work: Path, dataset: Path, *arguments: str) -> list[str]:
 
 
 def plan(work: Path, dataset: Path) -> dict[str, float]:
-    """A dry run: seconds, CPU seconds, peak memory in MB."""
+    """Return seconds, CPU seconds and peak memory (MB) of a dry run."""
     used = measuring.whole_process(
         command(work, dataset, "--dry-run", "--quiet", "all"), work / "plan.log"
     )
@@ -142,7 +142,7 @@ def plan(work: Path, dataset: Path) -> dict[str, float]:
 
 
 def submit(work: Path, dataset: Path, shards: int) -> dict[str, float]:
-    """Submit every shard to a held partition; rates from the head process's own output."""
+    """Submit every shard to a held partition. Return rates from the output of the outer process."""
     slurm = ("--slurm-status-command", "squeue", "--slurm-no-account", "--jobs", str(shards + 10))
     settings = ("--set-resources", "annotate_shard:gpu=1", "--max-jobs-per-timespan", "50/1s")
     run = subprocess.Popen(
@@ -165,7 +165,7 @@ def submit(work: Path, dataset: Path, shards: int) -> dict[str, float]:
                 break
     if submitted < shards:
         raise SystemExit("the run ended before all shards were submitted:\n" + "".join(tail))
-    # What jobs cost while they wait: some rounds of status checks.
+    # The cost of waiting jobs: some rounds of status checks.
     before = head.cpu_times()
     begun = time.monotonic()
     time.sleep(60)
@@ -191,7 +191,7 @@ def submit(work: Path, dataset: Path, shards: int) -> dict[str, float]:
 
 
 def run_asleep(work: Path, dataset: Path, shards: int, sleep_s: float) -> dict[str, float]:
-    """Run every shard as a job that sleeps: how the head process keeps up with them."""
+    """Run every shard as a job that sleeps, and measure the outer process."""
     programs = work / "bin"
     programs.mkdir()
     sbatch = programs / "sbatch"

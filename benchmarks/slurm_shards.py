@@ -1,11 +1,12 @@
-"""What a run in shards costs without the model: on a test SLURM with two GPUs.
+"""Measures the cost of a run in shards without the model, on a test SLURM with two GPUs.
 
     python benchmarks/slurm_shards.py --dataset /path/to/dev_v3 --shards 4
 
-As root: it starts the SLURM of tests/slurm_cluster.py. Annotates the dataset with the demo model
-and profiles/slurm, and prints one JSON object: wall and CPU seconds of the head process; of every
-shard its wall seconds, the CPU seconds of all its processes (decoding, steps and the demo model),
-and the seconds from the start of its SLURM job to the first call to its model server.
+It runs as root and starts the SLURM of tests/slurm_cluster.py. It annotates the dataset with the
+demo model and profiles/slurm, and prints one JSON object: wall and CPU seconds of the outer
+process, and for every shard its wall seconds, the CPU seconds of all its processes (decoding, steps
+and the demo model), and the seconds from the start of its SLURM job to the first request to its
+model server.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from cuesheet.dataset.metadata import read_dataset  # noqa: E402
 
 
 def run(work: Path, dataset: Path, episodes_per_shard: int) -> dict[str, float]:
-    """Wall and CPU seconds of the head process; `sbatch` and the like are in neither."""
+    """Return wall and CPU seconds of the outer process, without `sbatch` and similar commands."""
     command = [
         *(sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")),
         *("--directory", str(work), "--workflow-profile", str(REPOSITORY / "profiles" / "slurm")),
@@ -46,7 +47,7 @@ def run(work: Path, dataset: Path, episodes_per_shard: int) -> dict[str, float]:
 
 
 def of_shards(work: Path, name: str) -> dict[str, dict[str, float | str]]:
-    """Seconds of every shard, from the files of the run and from SLURM."""
+    """Return the seconds of every shard, from the files of the run and from SLURM."""
     results = work / "results" / name
     usages = [json.loads(path.read_bytes()) for path in work.glob(".cuesheet/runs/*/usage.json")]
     usage_of_job = {usage["job_id"]: usage for usage in usages}

@@ -1,4 +1,4 @@
-"""Runs the workflow and tells what it took: CPU seconds by process, wall time, memory."""
+"""Runs the workflow and measures its cost: CPU seconds by process, wall time, memory."""
 
 import csv
 import json
@@ -19,11 +19,11 @@ _SAMPLE_S = 0.25
 
 
 class Watch(threading.Thread):
-    """Looks at a process and its descendants a few times a second.
+    """Observes a process and its descendants a few times per second.
 
-    Afterwards `peak_mb` is the most memory that they held together (proportional set size: what
-    processes share counts once), `cpu_s` the CPU seconds of those called by a name of `names`,
-    their ended children left out.
+    Afterwards, `peak_mb` is their peak memory together (proportional set size, which counts shared
+    memory once), and `cpu_s` contains the CPU seconds of the processes named in `names`, without
+    those of their ended children.
     """
 
     def __init__(self, pid: int, names: dict[str, str]) -> None:
@@ -75,7 +75,7 @@ def _pss_mb(process: psutil.Process) -> float:
 def run(
     work: Path, settings: dict[str, Any], cores: int, *options: str, job_server: bool = True
 ) -> dict[str, Any]:
-    """Run the workflow in `work` with a configuration; what it took, in seconds and MB.
+    """Run the workflow in `work` with a configuration. Return its cost in seconds and MB.
 
     Raises SystemExit if it fails.
     """
@@ -112,7 +112,7 @@ def run(
 
 
 def jobs_of(work: Path) -> dict[str, dict[str, float]]:
-    """Count, CPU seconds and peak memory (MB) of the jobs of the last run, by rule."""
+    """Return number, CPU seconds and peak memory (MB) of the jobs of the last run, by rule."""
     logs = sorted((work / ".cuesheet" / "runs").glob("*/jobs.tsv"))
     found: dict[str, dict[str, float]] = defaultdict(
         lambda: {"count": 0, "cpu_s": 0.0, "peak_mb": 0.0}

@@ -171,7 +171,7 @@ def _open_061(root: Path):
 
 
 def render(root: Path, no_video: str = "") -> None:
-    """One line per frame: the messages that each recipe renders, None where it renders none."""
+    """One line per frame: the messages that each recipe renders, None if it renders none."""
     dataset = _open_061(root)
     from lerobot.configs.recipe import TrainingRecipe
     from lerobot.datasets.language_render import render_sample

@@ -37,7 +37,7 @@ def vllm_settings(model: Path | str, serve: str = "managed") -> dict:
             "limit_mm_per_prompt": {"image": 16, "video": 1},
             "extra_args": [
                 *("--enforce-eager", "--dtype", "float32", "--max-num-seqs", "16"),
-                # vLLM 0.32 for the CPU ends where a prompt of a seeded call is split.
+                # vLLM 0.32 for the CPU crashes if the prompt of a seeded request is split.
                 *("--no-enable-chunked-prefill", "--max-num-batched-tokens", "8192"),
                 *online,
             ],

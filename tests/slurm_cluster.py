@@ -171,7 +171,7 @@ def _slurm_conf(names: list[str], gpus: int, cpus: int, memory_mb: int) -> str:
 
 
 def _start_munge() -> None:
-    """munged, where none runs yet; it refuses folders that others may write to."""
+    """Start munged, unless it runs already. It rejects folders that others may write to."""
     if _answers("munge", "--no-input"):
         return
     for folder in ("/run/munge", "/var/lib/munge", "/var/log/munge"):
@@ -196,7 +196,7 @@ def _start(name: str, command: list[str]) -> None:
 
 
 def _end(pid: int) -> None:
-    """Ask the process to end, and kill it where it does not within ten seconds."""
+    """Terminate the process, and kill it if it does not end within ten seconds."""
     for number, patience_s in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0)):
         try:
             os.kill(pid, number)
