@@ -131,7 +131,7 @@ def test_a_clean_run_prints_one_line_per_rule_and_the_summary(workdir, demo_v3):
     by_rule = [line for line in lines if re.match(r"Cuesheet: \w+: (\d+ )?done$", line)]
     assert len(by_rule) == 14
     assert "Cuesheet: annotate_plan: 4 done" in by_rule
-    assert len(lines) <= 12 + 12  # the plan, the rules, the summary
+    assert len(lines) <= 14 + 15  # the plan, the rules, the summary
     assert "jobid" not in "".join(lines)
 
 
