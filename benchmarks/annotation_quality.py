@@ -46,7 +46,7 @@ from cuesheet.artifacts.sampling import grid_indices, nearest_index
 from cuesheet.artifacts.signals_file import SignalsFile
 from cuesheet.artifacts.stage_files import read_stage_file
 from cuesheet.artifacts.subtasks import Subtask, Window, clean_spans, enforce_limits
-from cuesheet.config.models import PlanConfig
+from cuesheet.config.stages import PlanConfig
 from cuesheet.dataset.index import make_index
 from cuesheet.dataset.metadata import read_dataset
 from cuesheet.evaluation.granularity import Granularity

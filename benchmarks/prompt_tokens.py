@@ -34,7 +34,7 @@ from PIL import Image
 
 from cuesheet.annotate.contact_sheet import compose
 from cuesheet.artifacts.episode import Keyframe
-from cuesheet.config.models import FramesConfig
+from cuesheet.config.stages import FramesConfig
 
 DEMO_MODEL = "cuesheet-demo-1"
 CHARACTERS_A_TOKEN = 4

@@ -12,7 +12,7 @@ from cuesheet import files, job_log
 from cuesheet.annotate import interjections
 from cuesheet.annotate.stage import open_stage
 from cuesheet.artifacts.stage_files import read_stage_file
-from cuesheet.config.models import FramesConfig, InterjectionsConfig
+from cuesheet.config.stages import FramesConfig, InterjectionsConfig
 
 
 async def annotate(

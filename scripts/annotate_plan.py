@@ -17,7 +17,7 @@ from cuesheet.annotate.stage import Stage, open_stage
 from cuesheet.artifacts.corrections import ExternalSubtasks, subtasks_from_spans
 from cuesheet.artifacts.episode import Episode
 from cuesheet.artifacts.signals_file import SignalsFile, read_signals
-from cuesheet.config.models import PlanConfig, SignalsConfig
+from cuesheet.config.stages import PlanConfig, SignalsConfig
 
 
 async def annotate(

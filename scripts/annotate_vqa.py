@@ -16,7 +16,7 @@ from cuesheet import files, job_log
 from cuesheet.annotate import vqa
 from cuesheet.annotate.stage import open_stage
 from cuesheet.artifacts.stage_files import StageFile, read_stage_file
-from cuesheet.config.models import VqaConfig
+from cuesheet.config.stages import VqaConfig
 from cuesheet.vlm.coordinates import convention_of
 
 

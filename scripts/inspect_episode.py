@@ -12,7 +12,7 @@ from cuesheet import files, job_log
 from cuesheet.annotate.inspection import inspect
 from cuesheet.annotate.stage import open_stage
 from cuesheet.artifacts.stage_files import StageFile, read_stage_file
-from cuesheet.config.models import FramesConfig
+from cuesheet.config.stages import FramesConfig
 
 
 async def make_inspection(

@@ -11,7 +11,7 @@ from cuesheet.annotate.stage import Stage
 from cuesheet.artifacts.episode import Keyframe
 from cuesheet.artifacts.stage_files import StageFile
 from cuesheet.artifacts.subtasks import Subtask
-from cuesheet.config.models import FramesConfig
+from cuesheet.config.stages import FramesConfig
 from cuesheet.vlm.replies import EpisodeVerdict, SubtaskVerdict
 
 # Requests whose images are held at the same time.

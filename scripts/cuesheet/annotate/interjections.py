@@ -10,7 +10,7 @@ from cuesheet.annotate.frame_selection import frames_around
 from cuesheet.annotate.stage import Stage, row
 from cuesheet.artifacts.episode import Keyframe
 from cuesheet.artifacts.subtasks import remaining_plan
-from cuesheet.config.models import FramesConfig, InterjectionsConfig
+from cuesheet.config.stages import FramesConfig, InterjectionsConfig
 from cuesheet.vlm.replies import Acknowledgement, Interjection
 
 KINDS = ("reminder", "correction", "preference", "permission", "question")

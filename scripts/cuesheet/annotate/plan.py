@@ -24,7 +24,7 @@ from cuesheet.artifacts.corrections import ExternalSubtasks
 from cuesheet.artifacts.episode import Keyframe
 from cuesheet.artifacts.signals_file import SignalsFile
 from cuesheet.artifacts.subtasks import Subtask, join_windows, remaining_plan
-from cuesheet.config.models import FramesConfig, PlanConfig, SignalsConfig
+from cuesheet.config.stages import FramesConfig, PlanConfig, SignalsConfig
 from cuesheet.vlm.replies import MAX_MEMORY_SENTENCES, Memory, first_sentences
 
 

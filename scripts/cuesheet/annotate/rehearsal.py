@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from cuesheet.annotate import contact_sheet
 from cuesheet.annotate.stage import Stage, StageName
 from cuesheet.artifacts.episode import Keyframe
-from cuesheet.config.models import FramesConfig
+from cuesheet.config.stages import FramesConfig
 from cuesheet.vlm.client import Answer
 from cuesheet.vlm.replies import Description, Segmentation
 

@@ -9,7 +9,7 @@ from cuesheet.annotate.frame_selection import sample_frames_in_subtask
 from cuesheet.annotate.stage import Stage
 from cuesheet.artifacts.episode import Keyframe
 from cuesheet.artifacts.subtasks import Subtask
-from cuesheet.config.models import PlanConfig
+from cuesheet.config.stages import PlanConfig
 from cuesheet.vlm.client import Media
 from cuesheet.vlm.replies import LabelCandidates, LabelChoice, Relabel, shorten_label
 

@@ -7,7 +7,7 @@ from cuesheet.annotate.frame_selection import sample_evenly
 from cuesheet.annotate.stage import Stage
 from cuesheet.artifacts.episode import Keyframe
 from cuesheet.artifacts.subtasks import Subtask, enforce_limits
-from cuesheet.config.models import PlanConfig
+from cuesheet.config.stages import PlanConfig
 from cuesheet.vlm.replies import CompletedEvents
 
 # Shorter segments hold one event at most.

@@ -18,7 +18,7 @@ from cuesheet.annotate.stage import Stage
 from cuesheet.artifacts.episode import Keyframe
 from cuesheet.artifacts.signals_file import SignalsFile
 from cuesheet.artifacts.subtasks import Subtask, Window, clean_spans, enforce_limits
-from cuesheet.config.models import FramesConfig, PlanConfig
+from cuesheet.config.stages import FramesConfig, PlanConfig
 from cuesheet.errors import CuesheetError
 from cuesheet.vlm.client import Answer, Clip, Media
 from cuesheet.vlm.replies import Description, Segmentation

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from cuesheet.annotate import contact_sheet
 from cuesheet.artifacts.episode import Episode, Keyframe, read_episode
 from cuesheet.artifacts.language import say
-from cuesheet.config.models import FramesConfig
+from cuesheet.config.stages import FramesConfig
 from cuesheet.config.vlm import ImagesConfig
 from cuesheet.errors import SurroundingsError
 from cuesheet.files import atomic_path

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from cuesheet.annotate.frame_selection import sample_evenly
 from cuesheet.annotate.stage import Stage
 from cuesheet.artifacts.episode import Keyframe
-from cuesheet.config.models import PlanConfig
+from cuesheet.config.stages import PlanConfig
 from cuesheet.vlm.replies import AxisRephrasings, Rephrasings, TaskFromVideo
 
 # Texts that people leave in the task field while they try something out.

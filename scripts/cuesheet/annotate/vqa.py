@@ -14,7 +14,7 @@ from cuesheet.annotate.task_text import is_placeholder
 from cuesheet.annotate.vqa_topics import PLACE_TYPES, Topic, draw_topics, group_frames
 from cuesheet.artifacts.corrections import apply_vqa, check_decoded
 from cuesheet.artifacts.episode import Keyframe
-from cuesheet.config.models import VqaConfig
+from cuesheet.config.stages import VqaConfig
 from cuesheet.vlm.client import VlmError
 from cuesheet.vlm.coordinates import (
     Convention,

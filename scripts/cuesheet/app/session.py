@@ -24,7 +24,8 @@ from cuesheet.vlm.run_environment import (
 )
 from cuesheet.workflow.estimate import Range, estimate_run
 from cuesheet.workflow.request_images import largest_image_count, longest_grid
-from cuesheet.workflow.run import Run, RunDataset
+from cuesheet.workflow.run import Run
+from cuesheet.workflow.run_dataset import RunDataset
 
 RUNS = Path(".cuesheet") / "runs"
 STOP_TIMEOUT_S = 30

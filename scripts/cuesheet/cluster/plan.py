@@ -24,7 +24,8 @@ from cuesheet.cluster.assignment import (
 from cuesheet.config.cluster import ClusterConfig
 from cuesheet.errors import CuesheetError
 from cuesheet.text import did_you_mean, to_ranges
-from cuesheet.workflow.run import Run, RunDataset
+from cuesheet.workflow.run import Run
+from cuesheet.workflow.run_dataset import RunDataset
 
 
 class ShardPlan:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cuesheet.cluster.plan import ShardPlan
-from cuesheet.workflow.run import Run, RunDataset
+from cuesheet.workflow.run import Run
+from cuesheet.workflow.run_dataset import RunDataset
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ from cuesheet.errors import CuesheetError
 from cuesheet.vlm.coordinates import convention_of
 from cuesheet.vlm.prompts import Prompts
 from cuesheet.vlm.token_counts import TokenCounter, token_counter
-from cuesheet.workflow.run import Run, RunDataset
+from cuesheet.workflow.run import Run
+from cuesheet.workflow.run_dataset import RunDataset
 
 # Episodes that are rehearsed; the others are interpolated by their length.
 SAMPLED_EPISODES = 8

@@ -28,7 +28,8 @@ from cuesheet.dataset.metadata import Dataset, read_dataset
 from cuesheet.dataset.subtask_labels import check_column
 from cuesheet.errors import CuesheetError
 from cuesheet.workflow.checks import check_cameras, check_episodes, check_folder, check_interpreter
-from cuesheet.workflow.run import Run, RunDataset
+from cuesheet.workflow.run import Run
+from cuesheet.workflow.run_dataset import RunDataset
 
 
 @dataclass(frozen=True)

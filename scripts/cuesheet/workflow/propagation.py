@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from cuesheet.config.models import Config
-from cuesheet.workflow.run import RunDataset
+from cuesheet.workflow.run_dataset import RunDataset
 
 # Episodes of other tasks that an alignment is compared with.
 UNRELATED_EPISODES = 3

@@ -13,7 +13,7 @@ from cuesheet.annotate import plan
 from cuesheet.annotate.consensus import consensus, episode_agreement, with_agreement
 from cuesheet.artifacts.episode import Episode
 from cuesheet.artifacts.subtasks import Subtask
-from cuesheet.config.models import PlanConfig
+from cuesheet.config.stages import PlanConfig
 from cuesheet.errors import CuesheetError
 
 # 6 s at 10 frames a second.

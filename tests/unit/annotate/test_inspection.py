@@ -12,7 +12,7 @@ from cuesheet.artifacts.episode import Keyframe
 from cuesheet.artifacts.inspection import InspectionFile
 from cuesheet.artifacts.stage_files import StageFile
 from cuesheet.config.load import load_config
-from cuesheet.config.models import FramesConfig
+from cuesheet.config.stages import FramesConfig
 from cuesheet.errors import CuesheetError
 
 

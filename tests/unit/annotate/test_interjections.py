@@ -4,7 +4,7 @@ from stage_setup import CAMERA, asking, words_of
 
 from cuesheet.annotate import interjections, plan
 from cuesheet.annotate.interjections import KINDS, MANNERS
-from cuesheet.config.models import FramesConfig, InterjectionsConfig, PlanConfig
+from cuesheet.config.stages import FramesConfig, InterjectionsConfig, PlanConfig
 from cuesheet.vlm.replies import first_sentences
 
 LABELS = ["pick up the block", "place the block", "let go of the block", "open the box"]

@@ -5,7 +5,7 @@ from stage_setup import CAMERA, asking, kind_of, media_of, words_of
 
 from cuesheet.annotate import plan
 from cuesheet.config.load import load_config
-from cuesheet.config.models import PlanConfig
+from cuesheet.config.stages import PlanConfig
 from cuesheet.errors import CuesheetError
 from cuesheet.vlm.coordinates import default_relabeling
 

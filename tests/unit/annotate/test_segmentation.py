@@ -8,7 +8,7 @@ from stage_setup import CAMERA, asking, kind_of, media_of, words_of
 
 from cuesheet.annotate import plan
 from cuesheet.annotate.segmentation import WINDOWS_AT_ONCE, from_episode_start
-from cuesheet.config.models import PlanConfig
+from cuesheet.config.stages import PlanConfig
 from cuesheet.errors import CuesheetError
 from demo_vlm.question import parse
 

@@ -6,7 +6,7 @@ from urllib.parse import unquote, urlsplit
 from stage_setup import CAMERA, asking, kind_of, media_of, words_of
 
 from cuesheet.annotate import interjections, plan, vqa
-from cuesheet.config.models import FramesConfig, InterjectionsConfig, PlanConfig, VqaConfig
+from cuesheet.config.stages import FramesConfig, InterjectionsConfig, PlanConfig, VqaConfig
 from cuesheet.vlm.run_environment import SHARED_FOLDER_VARIABLE, publish
 
 

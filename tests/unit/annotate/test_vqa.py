@@ -5,7 +5,7 @@ from stage_setup import CAMERA, asking, media_of, words_of
 
 from cuesheet.annotate import vqa
 from cuesheet.config.load import load_config
-from cuesheet.config.models import VqaConfig
+from cuesheet.config.stages import VqaConfig
 from cuesheet.errors import CuesheetError
 
 # What Qwen2.5-VL makes of 1280 x 720 px within 401408 px: by 1.515 smaller, multiples of 28 px.

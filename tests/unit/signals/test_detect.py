@@ -7,13 +7,13 @@ from dataset_variants import copy, edit_info, keep_episodes
 
 from cuesheet.app import signals_cli
 from cuesheet.artifacts.signals_file import read_layout
-from cuesheet.config.models import SignalsConfig
+from cuesheet.config.stages import SignalsConfig
 from cuesheet.dataset.index import make_index
 from cuesheet.dataset.metadata import read_dataset
 from cuesheet.errors import CuesheetError
 from cuesheet.files import write_json
 from cuesheet.signals.detect import detect
-from cuesheet.workflow.run import RunDataset
+from cuesheet.workflow.run_dataset import RunDataset
 
 
 def run_dataset(root: Path, results: Path) -> RunDataset:

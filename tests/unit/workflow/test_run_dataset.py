@@ -8,7 +8,7 @@ from dataset_variants import as_v21
 
 from cuesheet.dataset.metadata import read_dataset
 from cuesheet.errors import CuesheetError
-from cuesheet.workflow.run import RunDataset
+from cuesheet.workflow.run_dataset import RunDataset
 
 FRONT, WRIST = "observation.images.front", "observation.images.wrist"
 

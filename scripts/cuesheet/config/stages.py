@@ -1,0 +1,348 @@
+"""Settings of keyframes, signals and the annotation stages."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from cuesheet.config.types import Expected, PositiveFloat, Section
+
+
+class KeyframesConfig(Section):
+    """Frames that are decoded to PNG once, for all stages."""
+
+    decoder: Literal["ffmpeg", "pyav", "torchcodec"] = Field(
+        default="pyav",
+        description="All three decode the same frames; pyav needs the least CPU time.",
+    )
+    per_second: PositiveFloat = Field(
+        default=2.0, le=1000, description="Keyframes per second of video for contact sheets."
+    )
+
+
+class RephrasingsConfig(Section):
+    """Rephrasings of the task, written as `task_aug` rows."""
+
+    mode: Literal["free", "axes", "off"] = Field(
+        default="free",
+        description=(
+            "`free`: `count` rephrasings; `axes`: rephrasings along five named axes (synonym, "
+            "omit_arm, omit_orientation, omit_grasp, combined); `off`: only the task itself."
+        ),
+    )
+    count: int = Field(default=10, ge=1, le=64, description="Number of rephrasings in mode `free`.")
+    synonym: int = Field(
+        default=3, ge=0, le=16, description="Rephrasings that use other words and omit nothing."
+    )
+    omit_arm: int = Field(
+        default=3, ge=0, le=16, description="Rephrasings that do not say which arm to use."
+    )
+    omit_orientation: int = Field(
+        default=2, ge=0, le=16, description="Rephrasings without orientations."
+    )
+    omit_grasp: int = Field(
+        default=2, ge=0, le=16, description="Rephrasings that do not say how to grasp."
+    )
+    combined: int = Field(
+        default=2, ge=0, le=16, description="Rephrasings that combine several of these."
+    )
+
+
+class FramesConfig(Section):
+    """How frames are sent to the model in the plan stage."""
+
+    mode: Literal["contact_sheets", "single_frames", "clip"] = Field(
+        default="contact_sheets",
+        description=(
+            "`contact_sheets`: tiles with the time burned in; `single_frames`: one image per "
+            "frame; `clip`: the H.264 clip as `video_url`."
+        ),
+    )
+    columns: int = Field(default=5, ge=1, le=20, description="Tiles per row of a contact sheet.")
+    per_sheet: int = Field(default=20, ge=1, le=200, description="Tiles per contact sheet.")
+    tile_width: int = Field(default=224, ge=64, le=2048, description="Width of a tile in pixels.")
+    max_frames_per_call: int = Field(
+        default=60,
+        ge=2,
+        description=(
+            "Most frames per request. Longer episodes are split into consecutive windows of "
+            "equal density."
+        ),
+    )
+    clip_fps: PositiveFloat = Field(
+        default=2.0, description="Frames per second that the server should sample from a clip."
+    )
+
+
+class PlanConfig(Section):
+    """Stage `annotate_plan`: subtasks, plans, memory and rephrasings of the task."""
+
+    enabled: bool = Field(default=True, description="Run the stage.")
+    derive_task: Literal["off", "if_short", "always"] = Field(
+        default="if_short",
+        description=(
+            "Derive the task from the video. `if_short`: if the task is missing, has fewer than "
+            "3 words (4 characters in scripts without spaces) or is a placeholder (debug, test, "
+            "tbd, todo, n/a, untitled, default)."
+        ),
+    )
+    rephrasings: RephrasingsConfig = RephrasingsConfig()
+    frames: FramesConfig = FramesConfig()
+    subtasks_from: Literal["model", "dataset"] = Field(
+        default="model",
+        description=(
+            "`dataset`: use the per-frame labels of the dataset (`subtask_column`). Episodes "
+            "without labels are annotated by the model."
+        ),
+    )
+    subtask_column: str = Field(
+        default="subtask_index",
+        description=(
+            "Column with these labels: text, or whole numbers that refer to "
+            "meta/subtasks.parquet, meta/tasks.parquet or meta/tasks_high_level.parquet."
+        ),
+    )
+    describe_first: bool = Field(
+        default=True,
+        description=(
+            "First describe what is visible, then segment with that description as evidence."
+        ),
+    )
+    samples: int = Field(
+        default=1,
+        ge=1,
+        le=32,
+        description=(
+            "Number of segmentation samples per window, merged by majority vote, with a measure "
+            "of their agreement (docs/evaluation.md)."
+        ),
+    )
+    sample_temperature: float = Field(
+        default=0.7,
+        gt=0,
+        le=2,
+        description=(
+            "Temperature of the samples if there are several; it replaces "
+            "`vlm.sampling.temperature`. Their seeds count up from `vlm.sampling.seed`."
+        ),
+    )
+    granularity: Literal["events", "phases"] = Field(
+        default="events",
+        description=(
+            "`events`: a pick and the following place are two subtasks, with approach and "
+            "withdrawal included. `phases`: reach, grasp, carry, place, release, withdraw."
+        ),
+    )
+    min_subtask_s: float | None = Field(
+        default=None,
+        ge=0,
+        le=3600,
+        description=(
+            "Shorter subtasks are merged into a neighbor; null: 0.5 for `events`, 0.25 for "
+            "`phases`."
+        ),
+    )
+    max_subtasks: int | None = Field(
+        default=None, ge=1, le=64, description="Most subtasks per window; null: no limit."
+    )
+    propagate: Literal["off", "suggest", "apply"] = Field(
+        default="off",
+        description=(
+            "Carry corrected episodes over to the others of their task by aligning the recorded "
+            "states. `suggest`: show the result to the model. `apply`: use it without a "
+            "segmentation request if its confidence is at least `propagate_above`."
+        ),
+    )
+    propagate_above: float = Field(
+        default=0.4,
+        ge=0,
+        le=1,
+        description=(
+            "Confidence that `propagate: apply` requires. On the simulated datasets, episodes of "
+            "different tasks reach at most 0.35, those of the same task 0.45 to 0.9."
+        ),
+    )
+    second_look: bool | None = Field(
+        default=None,
+        description=(
+            "Look again into each segment that is longer than 2 s, at 4 frames per second, and "
+            "divide it at every completed event. Keyframes are decoded at 4 per second then. "
+            "null: yes, except with the demo model."
+        ),
+    )
+    relabel: Literal["auto", "off", "span", "neighbors"] = Field(
+        default="auto",
+        description=(
+            "Request the labels of the final segments again. `span`: with larger frames of the "
+            "segment alone. `neighbors`: with one image each of what is before, the segment and "
+            "what is after. `auto`: by model family (Qwen `span`, Gemini `neighbors`, others "
+            "`off`)."
+        ),
+    )
+    relabel_frames: int = Field(
+        default=4, ge=1, le=20, description="Frames per segment in a relabel request."
+    )
+    label_candidates: int = Field(
+        default=1,
+        ge=1,
+        le=8,
+        description=(
+            "Labels per relabel request. With several, one more request per segment selects one "
+            "of them."
+        ),
+    )
+    plans: bool = Field(default=True, description="Write `plan` rows.")
+    memory: bool = Field(default=True, description="Write `memory` rows.")
+
+    @property
+    def shortest_s(self) -> float:
+        """The shortest subtask (s)."""
+        if self.min_subtask_s is not None:
+            return self.min_subtask_s
+        return 0.5 if self.granularity == "events" else 0.25
+
+    @model_validator(mode="after")
+    def _candidates_need_relabel(self) -> "PlanConfig":
+        if self.label_candidates > 1 and self.relabel == "off":
+            raise ValueError(
+                f"label_candidates is {self.label_candidates} but relabel is off; set plan.relabel "
+                "to span or neighbors, or plan.label_candidates to 1"
+            )
+        return self
+
+
+class SignalsConfig(Section):
+    """What the robot itself recorded: gripper strokes, rests and motion (docs/better-labels.md)."""
+
+    enabled: bool = Field(
+        default=True,
+        description="Read state and action. Datasets without them are annotated from images alone.",
+    )
+    state: list[str] = Field(
+        default=["observation.state"],
+        description="Columns of the state; those that the dataset does not have are skipped.",
+    )
+    action: list[str] = Field(
+        default=["action"],
+        description="Columns of the action; those that the dataset does not have are skipped.",
+    )
+    gripper: Annotated[
+        Literal["auto", "none"] | list[str], Expected("`auto`, `none` or a list of dimension names")
+    ] = Field(
+        default="auto",
+        description=(
+            "Dimensions that are grippers. `auto`: by name (gripper, finger, hand, ...) if the "
+            "dataset names its dimensions, otherwise by behavior. Without names, a dimension is "
+            "called `observation.state[6]`. Check the result with `cuesheet signals`."
+        ),
+    )
+    snap_s: float = Field(
+        default=0.5,
+        ge=0,
+        le=10,
+        description="Boundaries are moved to a recorded event that is at most this far away.",
+    )
+    min_snapped: float = Field(
+        default=0.3,
+        ge=0,
+        le=1,
+        description=(
+            "An episode is snapped only if at least this share of its own boundaries has an event "
+            "within `snap_s`."
+        ),
+    )
+    motion: bool = Field(
+        default=False,
+        description=(
+            "Write `motion` rows (strokes, standing still, direction of movement) with the plan."
+        ),
+    )
+
+    @property
+    def detection(self) -> dict[str, Any]:
+        """The settings that determine which arms and grippers are found."""
+        return self.model_dump(include={"state", "action", "gripper"})
+
+
+class InterjectionsConfig(Section):
+    """Stage `annotate_interjections`: requests by the user, spoken replies by the robot."""
+
+    enabled: bool = Field(default=True, description="Run the stage.")
+    max_per_episode: int = Field(
+        default=3, ge=0, le=100, description="Most interjections per episode."
+    )
+    not_before_s: float = Field(
+        default=2.0,
+        ge=0,
+        description=("Earliest time of an interjection; they are placed at subtask starts."),
+    )
+    frames: int = Field(default=4, ge=1, le=32, description="Frames around the boundary.")
+
+
+class VqaConfig(Section):
+    """Stage `annotate_vqa`: questions and answers about single frames."""
+
+    enabled: bool = Field(default=True, description="Run the stage.")
+    hz: PositiveFloat = Field(default=1.0, le=1000, description="Ticks per second of video.")
+    frames: int = Field(default=1, ge=1, le=100, description="Consecutive frames per tick.")
+    cameras: Annotated[
+        Literal["all", "default"] | list[str],
+        Expected("`all`, `default` or a list of camera keys"),
+    ] = Field(
+        default="all",
+        min_length=1,
+        description=(
+            "Cameras to ask about: `all`, `default` (only the default camera) or a list of "
+            "camera keys."
+        ),
+    )
+    types: list[Literal["bbox", "keypoint", "count", "attribute", "spatial"]] = Field(
+        default=["bbox", "keypoint", "count", "attribute", "spatial"],
+        min_length=1,
+        description="Question types; they are drawn equally often per episode and camera.",
+    )
+    per_call: int = Field(
+        default=1,
+        ge=1,
+        le=5,
+        description=(
+            "Questions per request, each of another type. The request shows the first of as many "
+            "consecutive frames (`frames`), and each of them gets one question, so the tokens of "
+            "the image are paid once."
+        ),
+    )
+    max_invalid: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        description=(
+            "Largest share of invalid replies per episode; with more of them the episode fails, "
+            "and the next run requests them again."
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _per_call_fits_types(self) -> "VqaConfig":
+        if self.per_call > len(set(self.types)):
+            raise ValueError(
+                f"per_call is {self.per_call} but types has {len(set(self.types))}; the questions "
+                "of a request are of different types: lower vqa.per_call or add types"
+            )
+        if self.per_call > self.frames:
+            raise ValueError(
+                f"per_call is {self.per_call} but frames is {self.frames}; a frame has one "
+                f"question per camera, so set vqa.frames to at least {self.per_call}"
+            )
+        return self
+
+
+class InspectConfig(Section):
+    """Rule `inspect_episode`: checks of the recordings and of their subtasks."""
+
+    enabled: bool = Field(
+        default=False,
+        description=(
+            "Ask whether each subtask is complete and whether the task was achieved (one request "
+            "per subtask and one per episode), and look for black and frozen cameras. See "
+            "`output.leave_out`."
+        ),
+    )
