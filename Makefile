@@ -5,6 +5,7 @@
 # DATASET  dataset whose results `make review` shows
 # FILE, CONFIG  file of the benchmark and settings of the model for `make wgobench`
 # PYTEST   further options of pytest, for example PYTEST="-k keyframes -x"
+# ATTACK_* how much `make attack` does, for example ATTACK_KILLS=20
 # BENCH    further options of `make bench`, for example BENCH="--dataset /data/dev_v3"
 
 SHELL := bash
@@ -18,6 +19,12 @@ CORES ?= all
 DATASET ?= demo_v3
 PYTEST ?=
 BENCH ?=
+ATTACK_KILLS ?= 60
+ATTACK_MUTATIONS ?= 300
+ATTACK_QUESTIONS ?= 40
+ATTACK_EXAMPLES ?= 2000
+ATTACK_EPISODES ?= 500
+ATTACK_SEED ?= 0
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -74,12 +81,29 @@ suite: $(VENV)/.test-installed  ## Run the tests that need no additional large e
 	@$(BIN)/python -m pytest $(SMALL) $(PYTEST)
 
 .PHONY: unit
-unit: $(VENV)/.test-installed  ## Run the tests of the suite that run no workflow
-	@$(BIN)/python -m pytest tests/unit $(SMALL) $(PYTEST)
+unit: $(VENV)/.test-installed  ## Run the unit tests and the small form of the attacks
+	@$(BIN)/python -m pytest tests/unit tests/attack $(SMALL) $(PYTEST)
 
 .PHONY: workflow
 workflow: $(VENV)/.test-installed  ## Run the tests of the suite that run workflows
 	@$(BIN)/python -m pytest tests/workflow $(SMALL) $(PYTEST)
+
+# The suite runs a small form of all of these except the soak test. Each prints a table and fails if
+# anything is wrong; `make --keep-going attack` continues after a failure.
+ATTACKS := kills mutations servers fuzz soak
+.PHONY: attack $(ATTACKS:%=attack-%)
+attack: $(ATTACKS:%=attack-%)  ## Attack the workflow in full: kills, datasets, servers, fuzzing, a long run
+ATTACK := PYTHONPATH=scripts:tests:tests/unit:benchmarks $(BIN)/python tests/attack
+attack-kills: $(VENV)/.test-installed
+	$(ATTACK)/kills.py --count $(ATTACK_KILLS) --seed $(ATTACK_SEED)
+attack-mutations: $(VENV)/.test-installed
+	$(ATTACK)/mutations.py --count $(ATTACK_MUTATIONS) --seed $(ATTACK_SEED) --data data
+attack-servers: $(VENV)/.test-installed
+	$(ATTACK)/servers.py --questions $(ATTACK_QUESTIONS)
+attack-fuzz: $(VENV)/.test-installed
+	$(ATTACK)/fuzz.py --examples $(ATTACK_EXAMPLES) --seed $(ATTACK_SEED)
+attack-soak: $(VENV)/.test-installed
+	$(ATTACK)/soak.py --episodes $(ATTACK_EPISODES)
 
 # A SLURM on this machine, which the tests install and start (root and apt; otherwise skipped).
 .PHONY: slurm
@@ -132,6 +156,17 @@ lock: .venv-lock/.installed  ## Pin envs/*.in with hashes into envs/*.lock.txt
 	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
 	    --output-file "$$name.lock.txt" "$$name.in"); \
 	done
+
+.PHONY: audit
+audit:  ## Look for known vulnerabilities in the locked packages (skipped without network)
+	@if $(MAKE) --silent .venv-audit/.installed; then \
+	  .venv-audit/bin/python .ci/audit.py $$(grep --files-with-matches -e --hash envs/*.lock.txt); \
+	else echo "Skipped: pip-audit cannot be installed here."; fi
+
+.venv-audit/.installed:
+	@$(FIND_PYTHON); "$$found" -m venv --clear .venv-audit
+	@.venv-audit/bin/python $(INSTALL) "pip-audit>=2.9"
+	@touch $@
 
 .PHONY: clean
 clean:  ## Remove environments, caches and the demo's results; other results and .cache/vlm stay
