@@ -30,7 +30,8 @@ def detect(
     """
     features = json.loads((root / "meta" / "info.json").read_text(encoding="utf-8"))["features"]
     state, action = columns_of(features, state), columns_of(features, action)
-    records, sampled, notices = [], [], []
+    records, sampled = [], []
+    notices: list[str] = []
     for episode in indexed_episodes(index) if state or action else ():
         row = read_indexed_episode(index, episode)
         if not (root / row.data_file).is_file():
