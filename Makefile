@@ -72,7 +72,15 @@ wgobench: $(VENV)/.workflow-installed  ## Score a model: make wgobench FILE=wgo.
 
 # Its parts can run in parallel: make -j3 --output-sync test
 .PHONY: test
-test: slurm workflow unit vllm lerobot torchcodec  ## Run all tests
+test: announce slurm workflow unit vllm lerobot torchcodec  ## Run all tests
+
+.PHONY: announce
+announce:
+	@echo "All tests take about an hour on two cores. They install environments of 8 GB in all into"
+	@echo ".venv, .venv-vllm, .venv-lerobot and .venv-torchcodec, and, as root with apt, SLURM into this"
+	@echo "machine; without root or apt the tests on SLURM are skipped. \`make suite\` installs 1.5 GB only."
+	@test -d "$${CUESHEET_TEST_DATA:-../shared/data}" || \
+	  echo "CUESHEET_TEST_DATA names no folder: tests that need more than data/demo_v3 are skipped."
 
 SMALL := -m "not torchcodec and not vllm and not lerobot and not slurm"
 

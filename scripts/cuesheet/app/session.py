@@ -137,7 +137,7 @@ class Session:
             lifecycle.stop(Path(server_file), timeout_s=STOP_TIMEOUT_S)
 
     def print_summaries(self) -> None:
-        """Print the summaries that this run wrote, and how its model servers spent their time."""
+        """Print the summaries that this run wrote, its requests, and the time of its servers."""
         for dataset in self._run.datasets.values():
             path = dataset.layout.summary_text
             if path.is_file() and path.stat().st_mtime >= self._created_at:
@@ -146,10 +146,9 @@ class Session:
             now = time.time()
             usages = [use for use in read_usages(RUNS) if use["updated_at"] >= self._created_at]
             self._print_requests(usages)
-            for name in self._run.datasets:
-                account = account_of(usages, name, now)
-                if account.calls:
-                    self._tell(f"Cuesheet: {name}: {account.as_text()}")
+            account = account_of(usages, self._run.datasets, now)
+            if account.calls:
+                self._tell(f"Cuesheet: {account.short_text()}")
 
     def _print_requests(self, usages: Sequence[Mapping[str, Any]]) -> None:
         """Print what this run requested, and what was estimated before."""

@@ -44,7 +44,7 @@ def status_of(results: Path, runs: Path, now: float) -> dict[str, Any]:
         for index in indices:
             episodes[_episode(index, complete, failures, shards[name]["state"])] += 1
     completed = _completed_since(results, complete & set(chosen), run["started_at"])
-    account = account_of(read_usages(runs), results.name, now)
+    account = account_of(read_usages(runs), [results.name], now)
     left = episodes["running"] + episodes["waiting"]
     is_active = episodes["running"] > 0 and completed > 0
     return {

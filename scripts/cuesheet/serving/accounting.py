@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,13 @@ class Account:
         shown = ", ".join(f"{name} {in_words(s)}" for name, s in parts.most_common() if s >= 0.5)
         return f"{unit} {in_words(total)}" + (f": {shown}" if shown else "")
 
+    def short_text(self) -> str:
+        """Return one line for the end of a run: how long the servers were up, and how long idle."""
+        up_s = self.wall_s - self.parts[STATE_LABELS["unused"]]
+        idle_s = self.parts[STATE_LABELS["idle"]]
+        text = f"model server: {in_words(up_s)} up, {in_words(idle_s)} idle"
+        return text + (f", {self.gpu_s / 3600:.2f} GPU hours" if self.gpu_s else "")
+
 
 def in_words(seconds: float) -> str:
     """Return a duration such as `12 s`, `3.4 min` or `5.67 h`."""
@@ -78,10 +85,10 @@ def read_usages(runs: Path) -> list[dict[str, Any]]:
     return found
 
 
-def account_of(usages: Iterable[dict[str, Any]], dataset: str, now: float) -> Account:
-    """Return the sums of all runs of a dataset; a run of several datasets counts for each."""
+def account_of(usages: Iterable[dict[str, Any]], datasets: Collection[str], now: float) -> Account:
+    """Return the sums of all runs that had one of these datasets; each run counts once."""
     account = Account()
     for usage in usages:
-        if dataset in usage["datasets"]:
+        if not set(datasets).isdisjoint(usage["datasets"]):
             account.add(usage, now)
     return account

@@ -1,7 +1,9 @@
 """Builds a run from the configuration and checks every setting against the datasets it names."""
 
+import os
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,26 @@ class _Episodes:
     kept: frozenset[int] = frozenset()  # have language rows already
 
 
+class _Problems:
+    """Collects the problems of independent checks, so that one run reports all of them."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    @contextmanager
+    def collected(self) -> Iterator[None]:
+        try:
+            yield
+        except CuesheetError as error:
+            if str(error) not in self._lines:  # the same folder of prompts for two datasets
+                self._lines.append(str(error))
+
+    def report(self) -> None:
+        """Raise CuesheetError if there are problems."""
+        if self._lines:
+            raise CuesheetError("\n".join(self._lines))
+
+
 def bundled_files() -> Path:
     """Return the folder with `config/prompts` that was installed with the library.
 
@@ -82,12 +104,19 @@ def load_run(
     """
     check_interpreter()
     config = load_config(raw)
-    datasets = {
-        name: _load_dataset(name, entry, config, repository, shard, results_root, online)
-        for name, entry in config.dataset_entries().items()
-        if shard is None or name == shard["dataset"]
-    }
-    references = _references(config, datasets) if shard is None else {}
+    problems = _Problems()
+    datasets: dict[str, RunDataset] = {}
+    references: dict[str, str] = {}
+    for name, entry in config.dataset_entries().items():
+        if shard is None or name == shard["dataset"]:
+            with problems.collected():
+                datasets[name] = _load_dataset(
+                    name, entry, config, repository, shard, results_root, online
+                )
+    if shard is None:
+        with problems.collected():
+            references = _references(config, config.dataset_entries())
+    problems.report()
     run = Run(config, datasets, references, shard and shard["shard"], results_root)
     run.check_judge(remote=False)
     return run
@@ -104,9 +133,16 @@ def _load_dataset(
 ) -> RunDataset:
     source = _open_source(name, entry, repository, online)
     notices = check_source(source.dataset, config.output.extra_files) if online else []
-    source = _select_cameras(source, entry, config)
+    problems = _Problems()
+    prompts_dir = _resolve(str(entry.prompts_dir), repository)
+    with problems.collected():
+        source = _select_cameras(source, entry, config)
+    with problems.collected():
+        selected = _select_episodes(source.dataset, entry)
+    with problems.collected():
+        _check_prompts(prompts_dir, config, parse=online)
+    problems.report()
     dataset = source.dataset
-    selected = _select_episodes(dataset, entry)
     if source.address is not None and online:
         files = dataset.files_of(selected)
         every = dataset.files_of(selected, include_excluded=True)
@@ -116,8 +152,6 @@ def _load_dataset(
         episodes = _exclude_episodes(dataset, selected, config, layout, is_main_run=True)
     else:
         episodes = _exclude_episodes(dataset, shard["episodes"], config, layout, is_main_run=False)
-    prompts_dir = _resolve(str(entry.prompts_dir), repository)
-    _check_prompts(prompts_dir, config, parse=online)
     found = RunDataset(
         name,
         dataset,
@@ -297,9 +331,15 @@ def _references(config: Config, datasets: Collection[str]) -> dict[str, str]:
 
 
 def _resolve(path: str, repository: Path) -> Path:
-    """Resolve a relative path against the working directory, then the workflow's folder."""
+    """Resolve a relative path against the working directory, then the workflow's folder.
+
+    Every spelling of a path in the working directory gives the same relative path. Otherwise jobs
+    would run again if a dataset is named by its absolute path first and its relative path later.
+    """
     given = Path(path).expanduser()
-    if given.is_absolute() or given.exists():
+    if not given.is_absolute() and not given.exists() and (repository / given).exists():
+        given = repository / given
+    if not given.exists():
         return given
-    bundled = repository / given
-    return bundled if bundled.exists() else given
+    absolute = Path(os.path.abspath(given))
+    return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
