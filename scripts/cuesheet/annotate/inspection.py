@@ -68,7 +68,7 @@ async def _inspect_episode(
         EpisodeVerdict,
         media,
         {"frames": words, "task": task, "labels": labels},
-        warning="no usable reply about the episode came back",
+        warning="the model gave no usable reply about the episode",
     )
     return reply.model_dump() if reply else None
 
@@ -97,7 +97,7 @@ async def _inspect_subtask(
                 "start_s": part.start_s,
                 "end_s": part.end_s,
             },
-            warning=f"no usable reply about the subtask at {part.start_s:.2f} s came back",
+            warning=f"the model gave no usable reply about the subtask at {part.start_s:.2f} s",
         )
     if reply is None:
         return None

@@ -1,4 +1,4 @@
-"""Stage plan: what is visible, the subtasks, and the rows that follow from them."""
+"""Stage plan: subtasks, and the rows that follow from them."""
 
 import asyncio
 import itertools
@@ -39,11 +39,11 @@ async def annotate(
     signals: SignalsConfig | None = None,
     propagated: Propagated | None = None,
 ) -> dict[str, Any]:
-    """Fill `stage` with the rows of the plan; the other parts of its JSON file are returned.
+    """Fill `stage` with the rows of the plan. Return the other parts of its JSON file.
 
-    With `given` subtasks the model is not asked for any. Without a camera nothing that needs frames
-    is asked: the task's rephrasings, and what follows from given subtasks, are all there is.
-    Raises CuesheetError where the model gives no usable segmentation.
+    If `given` contains subtasks, none are requested from the model. Without a camera, no request
+    with frames is sent: only rephrasings of the task and rows that follow from given subtasks are
+    written. Raises CuesheetError if the model gives no usable segmentation.
     """
     episode = stage.episode
     evidence = Evidence(recording, signals or SignalsConfig(), propagated)
@@ -78,7 +78,7 @@ async def annotate(
             await _write_memory(stage, settings.frames, grid, subtasks, task["text"])
     return {
         "task": task,
-        "subtasks": [part.as_json(episode) for part in subtasks],
+        "subtasks": [subtask.as_json(episode) for subtask in subtasks],
         "subtasks_from": given.source if given else "model",
         **evidence.as_json(settings, given, refined),
         **({"motion": motion} if motion else {}),
@@ -136,8 +136,8 @@ async def _find_subtasks(
     given: ExternalSubtasks | None,
     evidence: Evidence,
 ) -> tuple[list[Subtask], dict[str, Any], Refined | None]:
-    """Return the subtasks (given, or found by the model), what is recorded of their samples, and
-    how recorded events changed them.
+    """Return the subtasks (given, or found by the model), the record of their samples, and how
+    recorded events changed them.
     """
     if given is not None:
         return given.subtasks, {}, None
@@ -162,7 +162,7 @@ async def _find_subtasks(
     if settings.second_look and stage.episode.fine:
         fine = stage.episode.frames_at(grid[0].camera, stage.episode.fine)
         subtasks = await look_again(stage, settings, fine, subtasks, task, limits["min_subtask_s"])
-    told: dict[str, Any] = {}
+    record: dict[str, Any] = {}
     changed: list[int] = []
     refined = None
     if evidence.recording is not None:
@@ -172,10 +172,10 @@ async def _find_subtasks(
         of_windows = zip(*(one.samples for one in found), strict=True)
         samples = [join_windows(windows, **limits) for windows in of_windows]
         subtasks = with_agreement(subtasks, samples)
-        told |= {
+        record |= {
             "agreement": episode_agreement(subtasks),
             "samples": [
-                {**sampling, "subtasks": [part.as_json(stage.episode) for part in sample]}
+                {**sampling, "subtasks": [subtask.as_json(stage.episode) for subtask in sample]}
                 for sampling, sample in zip(sample_settings(stage, settings), samples, strict=True)
             ],
         }
@@ -185,14 +185,14 @@ async def _find_subtasks(
         changed = []  # the strokes name them
     if changed:
         subtasks = await relabel(stage, settings, grid, subtasks, task, changed)
-    return subtasks, told, refined
+    return subtasks, record, refined
 
 
 def _write_subtasks(stage: Stage, settings: PlanConfig, subtasks: Sequence[Subtask]) -> None:
-    labels = [part.label for part in subtasks]
-    for position, part in enumerate(subtasks):
-        start_s = part.start_s(stage.episode)
-        stage.add_persistent("subtask", "assistant", part.label, start_s)
+    labels = [subtask.label for subtask in subtasks]
+    for position, subtask in enumerate(subtasks):
+        start_s = subtask.start_s(stage.episode)
+        stage.add_persistent("subtask", "assistant", subtask.label, start_s)
         if settings.plans:
             stage.add_persistent("plan", "assistant", remaining_plan(labels[position:]), start_s)
 
@@ -204,11 +204,11 @@ async def _write_memory(
     subtasks: Sequence[Subtask],
     task: str,
 ) -> None:
-    """A chain: each memory is made from the one before and frames of the span that just ended."""
+    """Write a chain of memories, each from the one before and frames of the finished subtask."""
     memory = ""
     for position, (finished, starting) in enumerate(itertools.pairwise(subtasks)):
-        # At most one row of a sheet: the outcome of one step is all that is to be seen, and the
-        # calls of the chain wait for each other, so each had better be short.
+        # At most one row of a sheet: it only has to show the outcome of one step. The requests of
+        # the chain wait for each other, so each should be short.
         media, words = stage.sheets(
             sample_frames_in_subtask(grid, finished, layout.columns), layout
         )
@@ -224,9 +224,9 @@ async def _write_memory(
                 "memory": memory,
                 "finished": finished.label,
                 "starting": starting.label,
-                "remaining": [part.label for part in subtasks[position + 2 :]],
+                "remaining": [subtask.label for subtask in subtasks[position + 2 :]],
             },
-            warning=f"no usable memory at {start_s:.2f} s came back; none is written there",
+            warning=f"the model gave no usable memory at {start_s:.2f} s; none is written",
         )
         if reply is not None:
             memory = first_sentences(reply.memory, MAX_MEMORY_SENTENCES)

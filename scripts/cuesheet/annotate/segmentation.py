@@ -1,9 +1,10 @@
-"""Windows of an episode: what a model sees of each, and the subtasks it finds in it.
+"""Windows of an episode: what the model sees of each, and the subtasks that it finds.
 
-An episode of more frames than a call may show is asked about in consecutive windows. Of each the
-model first describes what is visible and then divides it; both calls begin with the same words and
-media, so that a server computes them once. Descriptions of several windows are asked for at the
-same time; the divisions are asked for in order, since each is told which step was under way.
+An episode with more frames than one request may show is divided into consecutive windows. For each
+window, the model first describes what is visible and then divides it into subtasks. Both requests
+begin with the same text and media, so that the server can reuse its prefix cache. Descriptions of
+several windows are requested at the same time. The segmentations are requested in order, because
+each gets the last label of the window before.
 """
 
 import asyncio
@@ -23,28 +24,28 @@ from cuesheet.errors import CuesheetError
 from cuesheet.vlm.client import Answer, Clip, Media
 from cuesheet.vlm.replies import Description, Segmentation
 
-# Windows whose media are held at any time, in one episode's job: enough for a server to work on,
-# few enough for an hour of single frames in bounded memory.
+# Windows of one episode that are processed at once: enough to keep a server busy, few enough to
+# bound the memory of an hour of single frames.
 WINDOWS_AT_ONCE = 8
-# Models round the end of a clip up (s).
+# Tolerance for models that round the end of a clip up (s).
 _CLOCK_SLACK_S = 1.0
 
-# Gives the H.264 clip of the frames [start_frame, end_frame) of the episode.
+# Returns the H.264 clip of the frames [start_frame, end_frame) of the episode.
 CutClip = Callable[[int, int], bytes]
 
 
 @dataclass(frozen=True)
 class WindowSource:
-    """Where the media of windows come from; `grid` holds the frames that may be shown."""
+    """The media of windows. `grid`: the frames that may be shown."""
 
     grid: Sequence[Keyframe]
     layout: FramesConfig
     cut_clip: CutClip | None
 
     def show(self, stage: Stage, window: Window) -> tuple[list[Media], str]:
-        """The media of a window and the words that explain them.
+        """Return the media of a window and the text that explains them.
 
-        Raises CuesheetError where clips are to be sent and there is none.
+        Raises CuesheetError if the mode is clip and there is no clip.
         """
         shown = [f for f in self.grid if window.start_frame <= f.frame_index < window.end_frame]
         if self.layout.mode == "contact_sheets":
@@ -82,14 +83,14 @@ def split_windows(
 
 @dataclass(frozen=True)
 class Segmented:
-    """The subtasks of a window; and every sample of them, empty where it had no usable reply."""
+    """The subtasks of a window, and all samples of them. An unusable sample is empty."""
 
     subtasks: list[Subtask]
     samples: list[list[Subtask]]
 
 
 def sample_settings(stage: Stage, settings: PlanConfig) -> list[dict[str, Any]]:
-    """What each sample is asked with in place of the run's sampling; one of nothing: no samples."""
+    """Return the sampling parameters of each sample that override the run's."""
     if settings.samples == 1:
         return [{}]
     first = stage.sampling.get("seed") or 0
@@ -100,7 +101,7 @@ def sample_settings(stage: Stage, settings: PlanConfig) -> list[dict[str, Any]]:
 
 
 def _suggested_in(suggested: Sequence[Subtask], stage: Stage, window: Window) -> str:
-    """Lines about the suggested segments that lie in a window."""
+    """Return lines about the suggested segments within a window."""
     return "\n".join(
         f"- {part.start_s(stage.episode):.2f} to {part.end_s(stage.episode):.2f} s: {part.label}"
         for part in suggested
@@ -118,8 +119,8 @@ async def segment_windows(
     recording: SignalsFile | None = None,
     suggested: Sequence[Subtask] = (),
 ) -> list[Segmented]:
-    """The subtasks of every window. Raises CuesheetError where one has no usable segmentation."""
-    # Slots are given out in the order of asking, so the window whose turn it is always has one.
+    """Return the subtasks of every window. Raises CuesheetError if one has none."""
+    # The semaphore is fair, so the first unfinished window always holds a slot.
     slots = asyncio.Semaphore(WINDOWS_AT_ONCE)
 
     async def one(window: Window, before: asyncio.Task[Segmented] | None) -> Segmented:
@@ -143,11 +144,11 @@ async def segment_windows(
 def from_episode_start(
     spans: Sequence[tuple[float, float, str]], start_s: float, end_s: float
 ) -> list[tuple[float, float, str]]:
-    """Spans of a clip that shows [start_s, end_s), counted from the episode's start.
+    """Return the spans of a clip that shows [start_s, end_s), relative to the start of the episode.
 
-    A model that takes its times from the clip itself counts from the clip's first frame, whatever
-    it is told. That is the case where every span begins before the window and ends within the
-    window's length; all of them are then moved by `start_s`, else they are given back as they are.
+    Some models count times from the first frame of the clip, whatever the prompt says. This is
+    assumed if every span begins before the window and ends within the length of the window: all
+    spans are then shifted by `start_s`. Otherwise, they are returned unchanged.
     """
     longest_s = end_s - start_s + _CLOCK_SLACK_S
     if all(0 <= begin < start_s and end <= longest_s for begin, end, _ in spans):
@@ -155,15 +156,15 @@ def from_episode_start(
     return list(spans)
 
 
-def _label_at(cover: Sequence[Subtask], frame: int) -> str:
-    """The label of the subtask at a frame, else the last one."""
-    found = [part.label for part in cover if part.start_frame <= frame < part.end_frame]
-    return found[0] if found else cover[-1].label
+def _label_at(subtasks: Sequence[Subtask], frame: int) -> str:
+    """Return the label of the subtask at a frame, or of the last subtask."""
+    found = [part.label for part in subtasks if part.start_frame <= frame < part.end_frame]
+    return found[0] if found else subtasks[-1].label
 
 
 @dataclass(frozen=True)
 class _WindowRequest:
-    """A window as its calls ask about it; `shared` fills in the words that they begin with."""
+    """A window and its media. `shared`: values of the text with which its requests begin."""
 
     window: Window
     media: list[Media]
@@ -208,7 +209,7 @@ def _times(stage: Stage, window: Window) -> tuple[float, float]:
 
 
 async def _describe(stage: Stage, request: _WindowRequest) -> str:
-    """What is visible in a window, as the words that the segmentation is given; may be empty."""
+    """Return a description of the window as text for the segmentation; it may be empty."""
     between = f"{request.start_s:.2f} to {request.end_s:.2f} s"
     reply = await stage.ask_or_warn(
         f"describe {request.start_s:.2f}",
@@ -216,7 +217,7 @@ async def _describe(stage: Stage, request: _WindowRequest) -> str:
         Description,
         request.media,
         request.shared,
-        warning=f"no usable description of {between} came back",
+        warning=f"the model gave no usable description of {between}",
     )
     if reply is None:
         return ""
@@ -233,7 +234,7 @@ async def _describe(stage: Stage, request: _WindowRequest) -> str:
 async def _segment(
     stage: Stage, settings: PlanConfig, request: _WindowRequest, description: str, under_way: str
 ) -> Segmented:
-    """Divide a window; `under_way` is the last label of the window before, if there is one."""
+    """Segment a window. `under_way`: the last label of the window before, if any."""
     values = {
         **request.shared,
         "description": description,
@@ -259,7 +260,7 @@ async def _segment(
     if len(usable) < len(found):
         stage.warn(
             f"{len(found) - len(usable)} of {len(found)} samples of {request.start_s:.2f} to "
-            f"{request.end_s:.2f} s were not usable; they agree with nothing"
+            f"{request.end_s:.2f} s were not usable; they count as empty"
         )
     subtasks = usable[0]
     if len(found) > 1:
@@ -275,7 +276,7 @@ def _usable_subtasks(
     answer: Answer[Segmentation],
     what: str,
 ) -> list[Subtask]:
-    """The subtasks of a reply, called `what` in warnings; none where it is not usable."""
+    """Return the subtasks of a reply, or none if it is unusable. `what` names it in warnings."""
     spans = [
         (span.start_s, span.end_s, span.label)
         for span in (answer.value.subtasks if answer.value is not None else [])
@@ -293,24 +294,24 @@ def _no_segmentation(
     stage: Stage, request: _WindowRequest, answer: Answer[Segmentation]
 ) -> CuesheetError:
     found = (
-        "two replies in a row were not of the requested form"
+        "two replies in a row did not match the schema"
         if answer.value is None
-        else f"none of its {len(answer.value.subtasks)} spans lies within the window"
+        else f"none of its {len(answer.value.subtasks)} spans is within the window"
     )
     key = answer.call["key"]
-    kept = f"{key[:2]}/{key}.json"
+    cached = f"{key[:2]}/{key}.json"
     return CuesheetError(
         f"episode {stage.episode.name}: the model gave no usable segmentation of "
-        f"{request.start_s:.2f} to {request.end_s:.2f} s: {found}. Its reply is kept in the call "
-        f"cache (vlm.cache_dir) as {kept}. Look at it, then change the prompt, the sampling or "
-        "the model; to ask the same once more, delete that file."
+        f"{request.start_s:.2f} to {request.end_s:.2f} s: {found}. Its reply is in the response "
+        f"cache (vlm.cache_dir) as {cached}. Run the same command to request it again, or change "
+        "the prompt, the sampling or the model."
     )
 
 
 def _on_episode_clock(
     stage: Stage, request: _WindowRequest, spans: list[tuple[float, float, str]], what: str
 ) -> list[tuple[float, float, str]]:
-    """`from_episode_start` where the window is a clip; says so where times were moved."""
+    """Apply `from_episode_start` if the window is a clip. Warn if times were shifted."""
     if not spans or not any(isinstance(item, Clip) for item in request.media):
         return spans
     moved = from_episode_start(spans, request.start_s, request.end_s)

@@ -225,7 +225,7 @@ async def test_a_sample_that_is_not_usable_lowers_the_agreement(tmp_path, monkey
     assert result["agreement"] == 0.667
     assert sorted(len(sample["subtasks"]) for sample in result["samples"]) == [0, 1, 1]
     assert stage.warnings == [
-        "1 of 3 samples of 0.00 to 6.00 s were not usable; they agree with nothing"
+        "1 of 3 samples of 0.00 to 6.00 s were not usable; they count as empty"
     ]
 
 
