@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -95,7 +96,7 @@ class ResponseCache:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
-        self.write_error: Exception | None = None  # why the last response could not be cached
+        self.write_error = ""  # why the last response could not be cached, without its path
 
     def path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.json"
@@ -149,7 +150,8 @@ class ResponseCache:
         try:
             files.write_json(self.path(key), entry)
         except (OSError, ValueError) as error:
-            self.write_error = error
+            code = getattr(error, "errno", None)
+            self.write_error = os.strerror(code) if code else str(error)
             log.warning(
                 "the response %s could not be cached in %s (%s); a later run requests it again",
                 key,

@@ -11,6 +11,8 @@ from aiohttp import web
 from chat_server import KEY, completion, question_of, refusal, serving
 from gateway_setup import GATEWAY_KEY, chat, gateway_before
 
+from cuesheet.serving.gateway import MAX_CACHE_FAILURES
+
 SCHEMA = {"type": "object", "properties": {"label": {"type": "string"}}}
 FORMAT = {"type": "json_schema", "json_schema": {"name": "Relabel", "schema": SCHEMA}}
 
@@ -495,3 +497,22 @@ async def test_a_request_whose_text_cannot_be_encoded_is_rejected(tmp_path):
             async with http.post(url, data=body, headers=headers) as response:
                 assert response.status == expected
     assert server.calls == 1
+
+
+async def test_no_further_requests_are_sent_if_responses_cannot_be_cached(tmp_path):
+    (tmp_path / "cache").write_text("a file in place of the folder")
+    shown: list[str] = []
+    async with (
+        serving(lambda body, n: completion("x")) as server,
+        gateway_before(tmp_path, server.url) as gateway,
+    ):
+        gateway.gateway.dispatcher.notify = shown.append
+        replies = [await gateway.ask(chat(str(number))) for number in range(15)]
+    statuses = [status for status, _ in replies]
+    assert statuses == [200] * MAX_CACHE_FAILURES + [507] * (15 - MAX_CACHE_FAILURES)
+    assert server.calls == MAX_CACHE_FAILURES
+    assert [reply["cuesheet"]["stored"] for _, reply in replies[:MAX_CACHE_FAILURES]] == (
+        [False] * MAX_CACHE_FAILURES
+    )
+    assert "set vlm.cache_dir" in replies[-1][1]["error"]["message"]
+    assert len([text for text in shown if "cannot be cached" in text]) == 1
