@@ -37,11 +37,12 @@ rule annotate_plan:
         vlm_jobs=1,
     params:
         model_settings=RUN.model_settings,
-        plan=RUN.plan.model_dump(),
         signals=CONFIG.signals.model_dump(),
         references=lambda wildcards: references_of(
             dataset_of(wildcards), CONFIG, int(wildcards.episode)
         ),
+        plan=RUN.plan.model_dump(exclude={"vocabulary"}),
+        vocabulary=lambda wildcards: RUN.labels_for(dataset_of(wildcards), int(wildcards.episode)),
         camera=lambda wildcards: dataset_of(wildcards).default_camera_of(int(wildcards.episode)),
         # A function of the input: a dataset that moved is not a reason to run again.
         root=lambda wildcards, input: str(dataset_of(wildcards).root),

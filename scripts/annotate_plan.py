@@ -32,11 +32,13 @@ async def annotate(
     recording: str | None = None,
     signals: SignalsConfig | None = None,
     references: Sequence[tuple[str, Mapping[str, Any]]] = (),
+    vocabulary: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The content of the plan file. `given`: subtasks that the model is not asked for."""
     async with open_stage(
         "plan", keyframes=keyframes, prompts=prompts, model_settings=model_settings
     ) as stage:
+        stage.vocabulary = tuple(vocabulary)
         cut = _cutter(clip, stage.episode) if clip else None
         recorded = read_signals(recording) if recording else None
         parts = await plan.annotate(
@@ -123,6 +125,7 @@ def main(snakemake) -> None:
                         strict=True,
                     )
                 ),
+                snakemake.params.vocabulary,
             )
         )
         files.write_json(snakemake.output.json, result)

@@ -85,7 +85,8 @@ def resolve(schema: Any, root: dict) -> dict:
 
 def _text(value: str, schema: dict) -> str:
     if schema.get("enum") and value not in schema["enum"]:
-        return schema["enum"][0]
+        words = set(value.lower().split())
+        return max(schema["enum"], key=lambda one: len(words & set(str(one).lower().split())))
     limit = schema.get("maxLength")
     if limit is None or len(value) <= limit:
         return value

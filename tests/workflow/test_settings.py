@@ -86,6 +86,24 @@ def test_second_look_and_label_candidates_change_the_plan_alone(workdir, demo_v3
     assert interjections["events"][0] == after["events"][0]
 
 
+def test_every_label_comes_from_the_vocabulary_of_its_task(workdir, demo_v3):
+    labels = ["open the drawer", "reach for the drawer"]
+    settings = {"dataset": str(demo_v3), "episodes": [1, 2], "vqa": {"enabled": False}}
+    workdir.configure(**settings, plan={"vocabulary": {"Open a drawers": labels}})
+    wrong = workdir.run("--dry-run", check=False)
+    assert wrong.returncode != 0
+    assert (
+        "config: plan.vocabulary: no episode has the task 'Open a drawers'; did you mean "
+        "'Open a drawer'?" in wrong.output
+    )
+    workdir.configure(**settings)
+    workdir.run()
+    workdir.configure(**settings, plan={"vocabulary": {"Open a drawer": labels}})
+    assert workdir.run().jobs["annotate_plan"] == 1
+    plan = workdir.json("results/demo_v3/plan/000001.json")
+    assert {part["label"] for part in plan["subtasks"]} <= set(labels)
+
+
 def test_relabel_axes_and_derived_task(workdir, demo_v3):
     workdir.configure(
         dataset=str(demo_v3),

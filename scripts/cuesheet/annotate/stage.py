@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from cuesheet.annotate import contact_sheet
 from cuesheet.artifacts.episode import Episode, Keyframe, read_episode
 from cuesheet.artifacts.language import say
+from cuesheet.config.prompt_files import VOCABULARY_PROMPTS
 from cuesheet.config.stages import FramesConfig
 from cuesheet.config.vlm import ImagesConfig
 from cuesheet.errors import SurroundingsError
@@ -32,6 +33,7 @@ from cuesheet.vlm.run_environment import (
     explain_missing_server,
     find,
 )
+from cuesheet.vlm.vocabulary import with_vocabulary
 
 StageName = Literal["plan", "interjections", "vqa", "inspection"]
 Reply = TypeVar("Reply", bound=BaseModel)
@@ -49,6 +51,7 @@ class Stage:
     sampling: Mapping[str, Any]
     serve: str
     shared_folder: Path | None = None  # for media sent as file URLs; None: sent as data URLs
+    vocabulary: tuple[str, ...] = ()  # the labels that the plan may use; () for any
     warnings: list[str] = field(default_factory=list)
     persistent: list[dict] = field(default_factory=list)
     events: list[dict] = field(default_factory=list)
@@ -122,6 +125,9 @@ class Stage:
             sampling: parameters that override those of the run.
             text: sent instead of the prompt filled in with `values`.
         """
+        if prompt in VOCABULARY_PROMPTS:
+            values = {**(values or {}), "vocabulary": list(self.vocabulary)}
+            reply = with_vocabulary(reply, self.vocabulary)
         answer = await self.vlm.ask(
             name=name,
             prompt=prompt,
@@ -137,12 +143,14 @@ class Stage:
 
     def _shorten_labels(self, name: str, value: BaseModel | None) -> None:
         """Cut the labels that are still too long after a correction, with a warning for each."""
-        labeled = {
-            Segmentation: lambda: value.subtasks,
-            Relabel: lambda: [value],
-            CompletedEvents: lambda: value.events,
-        }
-        for part in labeled.get(type(value), list)():
+        parts: list[Any] = []
+        if isinstance(value, Segmentation):
+            parts = value.subtasks
+        elif isinstance(value, CompletedEvents):
+            parts = value.events
+        elif isinstance(value, Relabel):
+            parts = [value]
+        for part in parts:
             label = shorten_label(part.label)
             if label != part.label:
                 self.warn(

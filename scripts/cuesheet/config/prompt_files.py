@@ -29,6 +29,9 @@ _WINDOW = {
     "suggested": "Segments from a corrected episode (`plan.propagate`); may be empty.",
     "granularity": "`events` or `phases` (setting `plan.granularity`).",
 }
+_VOCABULARY = {"vocabulary": "Labels that may be used (setting `plan.vocabulary`); empty for any."}
+# Their replies have labels.
+VOCABULARY_PROMPTS = frozenset({"plan_segment", "plan_second_look", "plan_relabel"})
 _NEIGHBORS = {
     "previous_label": "Label of the segment before; empty unless `plan.relabel` is `neighbors`.",
     "next_label": "Label of the segment after; empty unless `plan.relabel` is `neighbors`.",
@@ -56,6 +59,7 @@ PROMPT_FILES = {
             "description": "Reply to `plan_describe` as text; empty without it.",
             "under_way": "Last label of the window before; empty for the first window.",
             "max_subtasks": "Most subtasks per window (setting `plan.max_subtasks`).",
+            **_VOCABULARY,
             "min_subtask_s": "Shortest subtask (setting `plan.min_subtask_s`).",
         },
     ),
@@ -69,6 +73,7 @@ PROMPT_FILES = {
             "label": "Label from the segmentation.",
             **_NEIGHBORS,
             "count": "Number of labels (setting `plan.label_candidates`).",
+            **_VOCABULARY,
         },
     ),
     "plan_select_label": PromptFile(
@@ -91,6 +96,7 @@ PROMPT_FILES = {
             "start_s": "Start of the segment.",
             "end_s": "End of the segment.",
             "label": "Label from the segmentation.",
+            **_VOCABULARY,
         },
     ),
     "plan_memory": PromptFile(

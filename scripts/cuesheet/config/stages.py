@@ -2,9 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cuesheet.config.types import Expected, PositiveFloat, Section
+
+MAX_LABEL_WORDS = 8
 
 
 class KeyframesConfig(Section):
@@ -190,6 +192,17 @@ class PlanConfig(Section):
             "of them."
         ),
     )
+    vocabulary: Annotated[
+        Literal["off"] | list[str] | dict[str, list[str]],
+        Expected("`off`, a list of labels, or tasks with lists of labels `{task: [label, ...]}`"),
+    ] = Field(
+        default="off",
+        description=(
+            "Labels that the plan may use; the model cannot write others. Either one list for all "
+            "episodes, or one per task (`{task: [label, ...]}`); episodes of other tasks are "
+            "labeled freely. `off`: any labels."
+        ),
+    )
     plans: bool = Field(default=True, description="Write `plan` rows.")
     memory: bool = Field(default=True, description="Write `memory` rows.")
 
@@ -199,6 +212,38 @@ class PlanConfig(Section):
         if self.min_subtask_s is not None:
             return self.min_subtask_s
         return 0.5 if self.granularity == "events" else 0.25
+
+    @field_validator("vocabulary")
+    @classmethod
+    def _labels_are_usable(cls, value: Any) -> Any:
+        lists = value if isinstance(value, dict) else {"": [] if value == "off" else value}
+        for task, labels in lists.items():
+            place = f"task {task!r}: " if task else ""
+            if not labels and value != "off":
+                raise ValueError(f"{place}the list is empty; write `off` for any labels")
+            seen: set[str] = set()
+            for label in labels:
+                words = label.split()
+                if not words:
+                    raise ValueError(f"{place}a label is empty; remove it")
+                if len(words) > MAX_LABEL_WORDS:
+                    raise ValueError(
+                        f"{place}the label {label!r} has {len(words)} words; a label has at most "
+                        f"{MAX_LABEL_WORDS}"
+                    )
+                key = " ".join(words).casefold()
+                if key in seen:
+                    raise ValueError(f"{place}the label {label!r} is there twice; remove one")
+                seen.add(key)
+        return value
+
+    def labels_of(self, task: str) -> tuple[str, ...]:
+        """Return the labels that episodes of a task may use; an empty tuple for any."""
+        if self.vocabulary == "off":
+            return ()
+        if isinstance(self.vocabulary, dict):
+            return tuple(self.vocabulary.get(task, ()))
+        return tuple(self.vocabulary)
 
     @model_validator(mode="after")
     def _candidates_need_relabel(self) -> "PlanConfig":

@@ -113,7 +113,8 @@ class Section(BaseModel):
     def _undo_yaml_booleans(cls, value: object, info: ValidationInfo) -> object:
         """Restore `off`, which YAML reads as false, and reject true and false as numbers."""
         annotation = cls.model_fields[str(info.field_name)].annotation
-        if value is False and "off" in get_args(annotation):
+        branches = (annotation, *get_args(annotation))
+        if value is False and any("off" in get_args(branch) for branch in branches):
             return "off"
         if isinstance(value, bool) and annotation in (int, float):
             return str(value).lower()

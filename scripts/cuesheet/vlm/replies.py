@@ -26,6 +26,8 @@ from pydantic import (
     field_validator,
 )
 
+from cuesheet.config.stages import MAX_LABEL_WORDS
+
 # Control, private and unassigned characters, lone surrogates, and line separators: useless in a
 # sentence, and harmful in a list with one subtask per line.
 _UNWANTED = frozenset({"Cc", "Co", "Cn", "Cs", "Zl", "Zp"})
@@ -62,7 +64,6 @@ def _without_full_stop(label: str) -> str:
 
 
 MAX_EVIDENCE_CHARS = 240
-MAX_LABEL_WORDS = 8
 MAX_LABEL_CHARS = 120
 MAX_MEMORY_SENTENCES = 2
 _CONNECTING_WORDS = frozenset(

@@ -1,11 +1,12 @@
 """Checks of the configuration against the datasets it names, before any job starts."""
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cuesheet.errors import CuesheetError
 from cuesheet.text import as_ranges, did_you_mean
+from cuesheet.workflow.run_dataset import RunDataset
 
 
 def check_interpreter(executable: str = sys.executable) -> None:
@@ -77,3 +78,20 @@ def check_episodes(dataset_name: str, wanted: Sequence[int], known: Collection[i
         raise CuesheetError(f"{line}; it has no episodes at all")
     closest = min(known, key=lambda episode: (abs(episode - missing[0]), episode))
     raise CuesheetError(f"{line}; it has {as_ranges(known)}, the nearest is {closest}")
+
+
+def check_vocabulary(
+    vocabulary: str | Sequence[str] | Mapping[str, Sequence[str]], datasets: Iterable[RunDataset]
+) -> None:
+    """Raise CuesheetError if `plan.vocabulary` names a task that no episode has."""
+    if not isinstance(vocabulary, Mapping):
+        return
+    tasks = {episode.task for dataset in datasets for episode in dataset.source.episodes}
+    lines = []
+    for task in vocabulary:
+        if task not in tasks:
+            near = did_you_mean(task, list(tasks))
+            hint = f"did you mean {near!r}?" if near else f"there are {len(tasks)} other tasks"
+            lines.append(f"config: plan.vocabulary: no episode has the task {task!r}; {hint}")
+    if lines:
+        raise CuesheetError("\n".join(lines))

@@ -29,7 +29,13 @@ from cuesheet.dataset import hub
 from cuesheet.dataset.metadata import Dataset, read_dataset
 from cuesheet.dataset.subtask_labels import check_column
 from cuesheet.errors import CuesheetError
-from cuesheet.workflow.checks import check_cameras, check_episodes, check_folder, check_interpreter
+from cuesheet.workflow.checks import (
+    check_cameras,
+    check_episodes,
+    check_folder,
+    check_interpreter,
+    check_vocabulary,
+)
 from cuesheet.workflow.run import Run
 from cuesheet.workflow.run_dataset import RunDataset
 
@@ -117,6 +123,8 @@ def load_run(
         with problems.collected():
             references = _references(config, config.dataset_entries())
     problems.report()
+    if shard is None and online:
+        check_vocabulary(config.plan.vocabulary, datasets.values())
     run = Run(config, datasets, references, shard and shard["shard"], results_root)
     run.check_judge(remote=False)
     return run

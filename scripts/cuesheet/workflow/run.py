@@ -84,6 +84,10 @@ class Run:
                 changes["relabel"] = "span"
         return plan.model_copy(update=changes)
 
+    def labels_for(self, dataset: RunDataset, episode_index: int) -> list[str]:
+        """Return the labels that the plan of an episode may use; an empty list for any."""
+        return list(self.config.plan.labels_of(dataset.episode(episode_index).task))
+
     @property
     def fine_per_second(self) -> float | None:
         """Keyframes per second for the second look; None without it."""
