@@ -21,6 +21,7 @@ COMMANDS = {
     "review": ("cuesheet.report.review_server", "serve the review page and save corrections"),
     "push": ("cuesheet.report.upload", "upload an annotated dataset to a hub"),
     "estimate": ("cuesheet.app.estimate_cli", "estimate what a run costs, before it starts"),
+    "tune": ("cuesheet.app.tune", "try a grid of settings on episodes with a reference"),
     "signals": ("cuesheet.app.signals_cli", "show the grippers and arms found in a dataset"),
     "cache": ("cuesheet.serving.cache_cli", "verify, summarize or prune the response cache"),
     "wgo-bench": ("cuesheet.evaluation.wgo_bench", "convert a WGO-Bench file into a dataset"),
