@@ -30,7 +30,7 @@ from cuesheet.serving.server_check import (
 from cuesheet.serving.supervisor import make_backend
 from cuesheet.serving.upstream import Upstream
 from cuesheet.vlm.coordinates import explain_convention
-from cuesheet.workflow.request_images import largest_image_count
+from cuesheet.workflow.request_images import image_counts
 from cuesheet.workflow.run import served_model, vlm_settings
 
 DEFAULT_CONFIG = Path("config/config.yaml")
@@ -80,12 +80,9 @@ def _read(path: Path | None) -> Config:
 
 async def check(config: Config, show: Callable[[str], None]) -> int:
     """Check all servers of a configuration and show the findings; 1 if one cannot be used."""
-    count = largest_image_count(config)
     request = CheckRequest(
         served_model(config),
-        count.images,
-        count.setting,
-        count.units_per_image,
+        image_counts(config),
         config.vlm.sampling.model_dump(exclude_none=True),
     )
     with tempfile.TemporaryDirectory(prefix="cuesheet-check-") as folder:
@@ -120,7 +117,9 @@ async def _show_external(
             if error.error is None or error.error.kind != "too_many_images":
                 raise
             images = str(error)
-            report = await check_upstream(upstream, replace(request, images=1), lambda text: None)
+            report = await check_upstream(
+                upstream, replace(request, image_counts=()), lambda text: None
+            )
     except CheckFailedError as error:
         show(upstream.name)
         show(f"  ERROR: {error}")

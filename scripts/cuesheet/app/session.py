@@ -23,7 +23,7 @@ from cuesheet.vlm.run_environment import (
     withdraw,
 )
 from cuesheet.workflow.estimate import Range, estimate_run
-from cuesheet.workflow.request_images import largest_image_count, longest_grid
+from cuesheet.workflow.request_images import image_counts, longest_grid
 from cuesheet.workflow.run import Run
 from cuesheet.workflow.run_dataset import RunDataset
 
@@ -174,11 +174,8 @@ def server_check_settings(run: Run) -> dict[str, Any] | None:
     vlm = run.config.vlm
     if not vlm.check or vlm.serve in ("replay", "demo"):
         return None
-    count = largest_image_count(run.config, longest_grid(run))
     return {
-        "images": count.images,
-        "images_setting": count.setting,
-        "units_per_image": count.units_per_image,
+        "image_counts": image_counts(run.config, longest_grid(run)),
         "sampling": vlm.sampling.model_dump(exclude_none=True),
     }
 

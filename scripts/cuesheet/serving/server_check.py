@@ -59,16 +59,20 @@ class CheckFailedError(CuesheetError):
 
 @dataclass(frozen=True)
 class CheckRequest:
-    """What the run will send: at most `images` per request, and its sampling parameters.
+    """What the run will send: images and sampling parameters.
 
-    `images_setting` is the setting that determines the number of images.
+    `image_counts` has the number of images of each kind of request, the setting that limits it, and
+    the value of that setting per image (0: the setting can be off).
     """
 
     model: str
-    images: int = 1
-    images_setting: str = "plan.frames.max_frames_per_call"
-    units_per_image: float = 20  # value of that setting per image
+    image_counts: Sequence[tuple[int, str, float]] = ()
     sampling: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def images(self) -> int:
+        """The largest number of images per request."""
+        return max((images for images, _, _ in self.image_counts), default=1)
 
     def body(self) -> dict[str, Any]:
         """Return the chat request."""
@@ -317,12 +321,20 @@ def _explain(
 def _image_message(upstream: Upstream, request: CheckRequest, found: ServerError) -> str:
     limit = found.max_images
     if limit is None or limit >= request.images:
-        allowed, value = "fewer", "less"
+        allowed, changes = (
+            "fewer",
+            [f"{setting} lower" for _, setting, _ in request.image_counts[:1]],
+        )
     else:
-        allowed, value = f"at most {limit}", f"{int(limit * request.units_per_image)}"
+        allowed = f"at most {limit}"
+        changes = [
+            f"{setting} to {int(limit * units) if units else 'off'}"
+            for images, setting, units in request.image_counts
+            if images > limit
+        ]
     return (
         f"{upstream.name} accepts {allowed} images per request, but this run sends up to "
-        f"{request.images}. Set {request.images_setting} to {value}, or raise the server's limit "
+        f"{request.images}. Set {' and '.join(changes)}, or raise the server's limit "
         f"(--limit-mm-per-prompt of vLLM): {found.status} {found.message}"
     )
 

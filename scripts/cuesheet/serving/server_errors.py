@@ -71,7 +71,7 @@ _DELAY = re.compile(
     rf"(?:retry|again|wait|reset)s?(?:\s+(?:in|after|for|at least))*[:\s]+{_DURATION}",
     re.IGNORECASE,
 )
-_UNIT = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|milli\w*|h\w*|m\w*|s\w*)", re.IGNORECASE)
+_UNIT = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|milli[a-z]*|h[a-z]*|m[a-z]*|s[a-z]*)", re.IGNORECASE)
 _DELAY_KEYS = frozenset({"retrydelay", "retry_after", "retryafter", "retry_after_seconds"})
 
 _ADVICE = {
@@ -142,10 +142,9 @@ class ServerError:
         """The number of images per request that the message names."""
         for pattern in _IMAGE_LIMIT:
             if match := pattern.search(self.message):
-                number = match.group(1) if match.groups() else "1"
-                if number and number.isdigit():
-                    return int(number)
-                return 1 if pattern is not _IMAGE_LIMIT[-1] else None
+                if match.groups() and match.group(1).isdigit():
+                    return int(match.group(1))
+                return None if "too many" in match.group().lower() else 1
         return None
 
     def _quota_is_exhausted(self, said: str) -> bool:

@@ -1,4 +1,4 @@
-"""The largest number of images that one request of a run has, and the setting that limits it."""
+"""The number of images that the requests of a run have, and the settings that limit it."""
 
 import math
 from collections.abc import Iterator
@@ -6,31 +6,28 @@ from typing import NamedTuple
 
 from cuesheet.artifacts.sampling import grid_indices
 from cuesheet.config.models import Config
-from cuesheet.workflow.run import Run
-
-_SEGMENTS_PER_RELABEL = 3
+from cuesheet.workflow.run import Run, resolve_plan
 
 
 class ImageCount(NamedTuple):
-    """Images per request. `units_per_image`: value of the setting `setting` per image."""
+    """Images per request. `units_per_image`: value of `setting` per image; 0: it can be off."""
 
     images: int
     setting: str
     units_per_image: float
 
 
-def largest_image_count(config: Config, grid_frames: int | None = None) -> ImageCount:
-    """Return the image count of the largest request.
+def image_counts(config: Config, grid_frames: float = math.inf) -> list[ImageCount]:
+    """Return the largest image count of each kind of request, the largest first.
 
-    `grid_frames`: number of keyframes for contact sheets that the longest episode has; None if it
-    is not known.
+    `grid_frames`: number of keyframes for contact sheets that the longest episode has.
     """
-    return max(_counts(config, grid_frames), key=lambda count: count.images)
+    return sorted(_counts(config, grid_frames), key=lambda count: -count.images)
 
 
 def longest_grid(run: Run) -> int:
     """Return the number of keyframes for contact sheets that the longest episode has."""
-    per_second = run.config.keyframes.per_second
+    per_second = run.fine_per_second or run.config.keyframes.per_second
     longest = 0
     for dataset in run.datasets.values():
         frames = max((dataset.episode(index).length for index in dataset.worked_on), default=0)
@@ -40,23 +37,24 @@ def longest_grid(run: Run) -> int:
     return longest
 
 
-def _counts(config: Config, grid_frames: int | None) -> Iterator[ImageCount]:
-    plan, frames = config.plan, config.plan.frames
-    available = math.inf if grid_frames is None else grid_frames
+def _counts(config: Config, grid_frames: float) -> Iterator[ImageCount]:
+    plan, frames = resolve_plan(config), config.plan.frames
 
     def sheets(count: float) -> int:
-        return math.ceil(min(count, available) / frames.per_sheet)
+        return math.ceil(min(count, grid_frames) / frames.per_sheet)
 
-    yield ImageCount(1, "vqa.frames", 1)  # also the sheet of which a task is derived
-    if plan.enabled and plan.subtasks_from == "model" and frames.mode != "clip":
-        per_image = frames.per_sheet if frames.mode == "contact_sheets" else 1
-        shown = int(min(frames.max_frames_per_call, available))
-        images = math.ceil(shown / per_image)
-        yield ImageCount(images, "plan.frames.max_frames_per_call", per_image)
-    if plan.enabled and plan.relabel:
-        images = sheets(_SEGMENTS_PER_RELABEL * plan.relabel_frames)
-        per_unit = frames.per_sheet / _SEGMENTS_PER_RELABEL
-        yield ImageCount(images, "plan.relabel_frames", per_unit)
+    yield ImageCount(1, "vqa.frames", 1)  # also the sheet from which a task is derived
+    asks_for_segments = plan.enabled and plan.subtasks_from == "model"
+    if asks_for_segments and frames.mode == "single_frames":
+        images = int(min(frames.max_frames_per_call, grid_frames))
+        yield ImageCount(images, "plan.frames.max_frames_per_call", 1)
+    elif asks_for_segments and (frames.mode == "contact_sheets" or plan.second_look):
+        images = sheets(frames.max_frames_per_call)
+        yield ImageCount(images, "plan.frames.max_frames_per_call", frames.per_sheet)
+    if asks_for_segments and plan.relabel == "span":
+        yield ImageCount(plan.relabel_frames, "plan.relabel_frames", 1)
+    if asks_for_segments and plan.relabel == "neighbors":
+        yield ImageCount(3, "plan.relabel", 0)
     if config.interjections.enabled:
         images = sheets(config.interjections.frames)
         yield ImageCount(images, "interjections.frames", frames.per_sheet)

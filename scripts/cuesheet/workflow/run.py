@@ -74,15 +74,7 @@ class Run:
     @functools.cached_property
     def plan(self) -> PlanConfig:
         """The settings of the plan, with the defaults that depend on the model filled in."""
-        plan, is_demo = self.config.plan, self.model.startswith(DEMO_MODEL.rpartition("-")[0])
-        changes: dict[str, Any] = {}
-        if plan.second_look is None:
-            changes["second_look"] = not is_demo
-        if plan.relabel == "auto":
-            changes["relabel"] = "off" if is_demo else default_relabeling(self.model)
-            if plan.label_candidates > 1 and changes["relabel"] == "off":
-                changes["relabel"] = "span"
-        return plan.model_copy(update=changes)
+        return resolve_plan(self.config)
 
     def labels_for(self, dataset: RunDataset, episode_index: int) -> list[str]:
         """Return the labels that the plan of an episode may use; an empty list for any."""
@@ -207,6 +199,20 @@ class Run:
             }
             for name, dataset in self.datasets.items()
         }
+
+
+def resolve_plan(config: Config) -> PlanConfig:
+    """Return the settings of the plan, with the defaults that depend on the model filled in."""
+    plan, model = config.plan, served_model(config)
+    is_demo = model.startswith(DEMO_MODEL.rpartition("-")[0])
+    changes: dict[str, Any] = {}
+    if plan.second_look is None:
+        changes["second_look"] = not is_demo
+    if plan.relabel == "auto":
+        changes["relabel"] = "off" if is_demo else default_relabeling(model)
+        if plan.label_candidates > 1 and changes["relabel"] == "off":
+            changes["relabel"] = "span"
+    return plan.model_copy(update=changes)
 
 
 def served_model(config: Config) -> str:

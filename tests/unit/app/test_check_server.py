@@ -24,7 +24,7 @@ async def test_a_server_as_the_api_says_has_no_adjustments():
     assert status == 0
     assert found["structured output"] == "response_format is accepted"
     assert found["parameters"] == "all are accepted"
-    assert found["images"].startswith("3 per request are accepted")
+    assert found["images"].startswith("4 per request are accepted")
     assert found["coordinates"].startswith("thousandths: the model name Qwen/Qwen3-VL-8B-Instruct")
     assert found["latency"].endswith("s for a small request")
 
@@ -47,7 +47,7 @@ async def test_an_image_limit_is_a_finding_with_the_setting():
 
     status, found = await findings(one_image)
     assert status == 0
-    assert "Set plan.frames.max_frames_per_call to 20" in found["images"]
+    assert "plan.frames.max_frames_per_call to 20" in found["images"]
 
 
 async def test_the_root_of_a_served_name_gives_the_coordinate_convention():

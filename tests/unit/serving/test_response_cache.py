@@ -221,3 +221,21 @@ def test_writers_that_are_killed_in_the_middle_leave_only_whole_entries(tmp_path
 def test_the_description_of_a_request_is_what_its_key_is_made_of():
     assert "image_url" in json.dumps(describe_request(request()))
     assert describe_request(request()) == json.loads(json.dumps(describe_request(request())))
+
+
+def test_a_cache_may_hold_responses_of_a_model_that_it_has_usable_ones_of(tmp_path):
+    cache = ResponseCache(tmp_path)
+    assert not cache.may_hold("m")
+    body = {**request(), "model": "m"}
+    cache.put(request_key(body), describe_request(body), completion("x"), {})
+    assert cache.may_hold("m")
+    assert not cache.may_hold("other")
+    cache.invalidate(request_key(body))
+    assert not cache.may_hold("m")
+
+
+def test_the_model_behind_a_served_name_is_remembered(tmp_path):
+    ResponseCache(tmp_path).write_root("robots", "Qwen/Qwen3-VL-8B-Instruct")
+    ResponseCache(tmp_path).write_root("robots", "")
+    assert ResponseCache(tmp_path).read_root("robots") == "Qwen/Qwen3-VL-8B-Instruct"
+    assert ResponseCache(tmp_path).read_root("other") == ""

@@ -41,7 +41,8 @@ async def failure(*urls: str, key: str | None = KEY, request: CheckRequest = REQ
 async def test_one_request_with_images_a_schema_and_the_sampling_of_the_run_is_sent():
     async with serving(lambda body, n: plain(body)) as server:
         backend = ExternalBackend({server.url: KEY}, "test-model", 5.0)
-        request = CheckRequest("test-model", images=3, sampling={"seed": 7, "top_p": None})
+        sampling = {"seed": 7, "top_p": None}
+        request = CheckRequest("test-model", [(3, "plan.relabel", 0)], sampling)
         (report,) = await check_external(backend.upstreams, request, lambda text: None)
         await backend.close()
     assert report.models == ["test-model"]
@@ -108,10 +109,16 @@ async def test_an_image_limit_names_the_setting_and_its_value():
         return refusal(400, "At most 1 image(s) may be provided in one prompt.")
 
     async with serving(one_image) as server:
-        request = CheckRequest("test-model", images=3, units_per_image=20)
-        found = await failure(server.url, request=request)
-    assert "accepts at most 1 images per request, but this run sends up to 3" in str(found)
-    assert "Set plan.frames.max_frames_per_call to 20" in str(found)
+        counts = [
+            (4, "plan.relabel_frames", 1),
+            (3, "plan.frames.max_frames_per_call", 20),
+            (3, "plan.relabel", 0),
+            (1, "vqa.frames", 1),
+        ]
+        found = await failure(server.url, request=CheckRequest("test-model", counts))
+    assert "accepts at most 1 images per request, but this run sends up to 4" in str(found)
+    changes = "plan.relabel_frames to 1 and plan.frames.max_frames_per_call to 20 and plan.relabel"
+    assert f"Set {changes} to off, or raise" in str(found)
 
 
 async def test_a_model_without_vision_says_so_at_once():

@@ -178,3 +178,13 @@ def test_ordinary_answers_raise_no_warning(points):
 def test_an_unknown_family_is_reported_with_the_setting(model, configured, known):
     notice = unknown_family_notice(model, configured)
     assert notice is None if known else "set vlm.coordinates" in notice
+
+
+def test_the_root_of_a_served_name_decides_before_the_name():
+    root = "Qwen/Qwen2.5-VL-7B-Instruct"
+    assert convention_of("robots", "auto", root) == "resized_pixels"
+    assert convention_of("gpt-robots", "auto", root) == "resized_pixels"
+    assert convention_of("robots", "thousandths", root) == "thousandths"
+    assert convention_of("gpt-robots", "auto", "robots") == "pixels"
+    assert unknown_family_notice("robots", "auto", root) is None
+    assert "vlm.coordinates" in unknown_family_notice("robots", "auto")

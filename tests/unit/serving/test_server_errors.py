@@ -1,0 +1,132 @@
+"""Error responses of servers: their kind, message, delay and limits, in the forms they come in."""
+
+import json
+
+import pytest
+
+from cuesheet.serving.adjustments import Adjustments
+from cuesheet.serving.server_errors import ServerError, error_in_reply, read_error
+
+
+def read(status, body, **headers):
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return read_error(
+        status, {name.replace("_", "-"): text for name, text in headers.items()}, content
+    )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": "no room"}},
+        [{"error": {"message": "no room"}}],
+        {"error": [{"message": "no room"}]},
+        {"error": "no room"},
+        {"object": "error", "message": "no room"},
+        {"detail": "no room"},
+        b"no room",
+        b"<html><head><title>no room</title></head></html>",
+    ],
+)
+def test_the_message_is_found_in_every_form(body):
+    assert read(400, body).message.endswith("no room")
+
+
+def test_fields_that_fastapi_rejects_are_named():
+    body = {"detail": [{"loc": ["body", "seed"], "msg": "extra fields not permitted"}]}
+    assert read(422, body).message == "body.seed: extra fields not permitted"
+
+
+@pytest.mark.parametrize(
+    ("error", "delay_s"),
+    [
+        (read(429, {"error": {"message": "slow down"}}, retry_after="7"), 7),
+        (read(429, {"error": {"message": "slow down"}}, retry_after_ms="1500"), 1.5),
+        (read(429, {"error": {"message": "Please retry in 1m30.5s."}}), 90.5),
+        (read(429, {"error": {"message": "Please try again in 20ms"}}), 0.02),
+        (read(429, [{"error": {"details": [{"retryDelay": "37s"}], "message": "x"}}]), 37),
+        (read(429, {"error": {"message": "slow down"}}), None),
+    ],
+)
+def test_the_delay_is_found_in_headers_fields_and_words(error, delay_s):
+    assert error.retry_after_s == delay_s
+    assert error.kind == "rate_limited"
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "kind"),
+    [
+        (429, "You exceeded your current quota, please check your plan", "quota_exhausted"),
+        (402, "Payment required", "quota_exhausted"),
+        (400, "Your credit balance is too low", "quota_exhausted"),
+        (400, "This model's maximum context length is 8192 tokens", "context_length_exceeded"),
+        (400, "input length and `max_tokens` exceed context limit", "context_length_exceeded"),
+        (413, "anything", "payload_too_large"),
+        (400, "image exceeds 5 MB maximum", "payload_too_large"),
+        (400, "At most 4 image(s) may be provided in one prompt.", "too_many_images"),
+        (400, "too many images in the request", "too_many_images"),
+        (404, "No endpoints found that support image input", "images_not_supported"),
+        (500, "image input is not supported", "images_not_supported"),
+        (400, "flagged by the content_filter", "content_filter"),
+        (503, "loading", "temporary"),
+        (408, "timeout", "temporary"),
+        (400, "no such thing", "refused"),
+    ],
+)
+def test_kinds_and_their_advice(status, message, kind):
+    error = ServerError(status, message)
+    assert error.kind == kind
+    assert bool(error.advice) == (kind not in ("content_filter", "temporary", "refused"))
+
+
+@pytest.mark.parametrize(
+    ("message", "limit"),
+    [
+        ("At most 4 image(s) may be provided in one prompt.", 4),
+        ("Model 'x' supports at most 1 image per prompt.", 1),
+        ("the number of images must be at most 8", 8),
+        ("only one image is supported", 1),
+        ("too many images", None),
+    ],
+)
+def test_the_image_limit_is_read(message, limit):
+    assert ServerError(400, message).max_images == limit
+
+
+def test_errors_with_status_200_count_as_what_their_code_says():
+    assert error_in_reply({"choices": [{"message": {"content": "x"}}]}) is None
+    assert error_in_reply({"error": {"code": 429, "message": "slow down"}}).status == 429
+    assert error_in_reply({"error": {"message": "maximum context length is 1 token"}}).status == 400
+    inner = {"choices": [{"error": {"code": 502, "message": "bad"}, "message": {"content": ""}}]}
+    assert error_in_reply(inner).status == 502
+
+
+BODY = {"model": "m", "messages": [], "temperature": 0.2, "top_p": 1, "max_tokens": 9, "seed": 0}
+
+
+@pytest.mark.parametrize(
+    ("message", "changes"),
+    [
+        (
+            "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens'",
+            ["max_tokens is sent"],
+        ),
+        ("`temperature` and `top_p` cannot both be specified", ["top_p is omitted"]),
+        ("temperature: only the default value is supported", ["temperature is omitted"]),
+        ('Unknown name "seed": Cannot find field.', ["seed is omitted"]),
+        ("Unrecognized request arguments supplied: seed, top_p", ["seed is", "top_p is"]),
+        ("max_tokens must be at most 4096", None),
+        ("messages: unsupported role", None),
+    ],
+)
+def test_what_is_learned_from_a_rejection(message, changes):
+    learned = Adjustments().learn(ServerError(400, message), BODY)
+    if changes is None:
+        assert learned is None
+        return
+    described = learned.describe(BODY)
+    assert len(described) == len(changes)
+    assert all(text.startswith(start) for text, start in zip(described, changes, strict=True))
+    sent = learned.apply(BODY)
+    assert sent.get("max_tokens", sent.get("max_completion_tokens")) == 9
+    assert not learned.omitted & set(sent)
