@@ -1,6 +1,6 @@
 """Asks for the plan of one episode.
 
-In: the keyframes folder, the prompt files, the clip where clips are sent. Out: plan/{episode}.json
+In: the keyframes folder, the prompt files, the clip if clips are sent. Out: plan/{episode}.json
 with the subtasks and the rows of styles subtask, plan, memory and task_aug. Times in seconds.
 """
 

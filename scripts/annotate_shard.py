@@ -3,7 +3,7 @@
 In: the prompt files; what determines the shard's answers is in the params. Out: the shard's marker,
 with the digest of every episode's validation. The episodes' own files are made by the workflow
 itself, run once more inside this job. An episode that fails is in the marker's list `failed`; the
-job itself fails only where the surroundings did: ended, out of time, no model server.
+job itself fails only if its environment failed: ended, out of time, no model server.
 """
 
 from cuesheet import files, job_log

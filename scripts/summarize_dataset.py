@@ -1,7 +1,7 @@
 """Counts what was made of one dataset.
 
 In: the finished dataset and its annotation and validation files. Out: the summary as JSON and as
-text: where the dataset is, episodes, rows by style, calls, tokens, model, warnings.
+text: location of the dataset, episodes, rows by style, calls, tokens, model, warnings.
 """
 
 import functools

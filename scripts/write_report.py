@@ -1,6 +1,6 @@
 """Writes the report on one dataset.
 
-In: the stage files, keyframes and validation files of its result folder, and its scores where there
+In: the stage files, keyframes and validation files of its result folder, and its scores if there
 are any. Out: one HTML file that needs no network. Times are seconds.
 """
 

@@ -197,7 +197,7 @@ def cut_frames(source: Path, target: Path, first: int, length: int, fps: int, co
             picture.time_base = Fraction(1, fps)
             output.mux(stream.encode(picture))
         output.mux(stream.encode(None))
-    # Where root encodes, SVT-AV1 makes the calling thread a real-time one, and with it all
+    # If root encodes, SVT-AV1 makes the calling thread a real-time one, and with it all
     # processes that are started later. Two of those that compute starve a machine of two cores.
     if sys.platform == "linux":
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))

@@ -157,7 +157,7 @@ def orphans_in(folder: Path) -> list[str]:
     """Processes that still work in a folder.
 
     But for Snakemake's own around a job: its handler of signals takes a lock that it may hold, so
-    that SIGTERM can make it wait for ever. SLURM kills it where it has cgroups; here it has none.
+    that SIGTERM can make it wait for ever. SLURM with cgroups kills it; here it has none.
     """
     commands = [command_of(process) for process in processes_in(folder)]
     return [" ".join(words)[:200] for words in commands if words and "--target-jobs" not in words]

@@ -58,13 +58,13 @@ def _replacing(target: Path) -> Iterator[tuple[int, Path]]:
 
 def _make_temporary(target: Path) -> tuple[int, str]:
     """Create a file that `remove_leftovers` knows next to `target`; make the folder if needed."""
-    where = {"prefix": f".{target.stem}.{_OWNER}-{os.getpid()}."}
-    where |= {"suffix": target.suffix, "dir": target.parent}
+    options = {"prefix": f".{target.stem}.{_OWNER}-{os.getpid()}."}
+    options |= {"suffix": target.suffix, "dir": target.parent}
     try:
-        return tempfile.mkstemp(**where)
+        return tempfile.mkstemp(**options)
     except FileNotFoundError:
         target.parent.mkdir(parents=True, exist_ok=True)
-        return tempfile.mkstemp(**where)
+        return tempfile.mkstemp(**options)
 
 
 @contextmanager
@@ -166,9 +166,9 @@ def remove_temporary_folders(parent: Path | None = None) -> int:
     import psutil
 
     removed = 0
-    where = parent or Path(tempfile.gettempdir())
+    folder = parent or Path(tempfile.gettempdir())
     try:
-        entries = list(where.iterdir())
+        entries = list(folder.iterdir())
     except OSError:
         return 0
     for path in entries:

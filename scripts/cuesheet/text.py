@@ -83,7 +83,7 @@ def is_exact(first: str, second: str) -> bool:
 
 
 def token_f1(first: str, second: str) -> float:
-    """F1 of the words of two labels, counted as often as they occur; 0 where one is empty."""
+    """Return the F1 of the words of two labels, with repetitions; 0 if one label is empty."""
     words, others = Counter(normalized(first).split()), Counter(normalized(second).split())
     shared = (words & others).total()
     return 2 * shared / (words.total() + others.total()) if shared else 0.0

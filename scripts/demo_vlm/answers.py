@@ -64,7 +64,7 @@ class Facts:
         return float(times[0]), float(times[-1]) + step
 
     def place(self, region: vision.Region) -> str:
-        """Where a region is in the image, in words."""
+        """Describe the place of a region in the image."""
         height, width = self.image.shape[:2]
         x, y = region.center
         column = "left" if x < width / 3 else "right" if x > 2 * width / 3 else ""

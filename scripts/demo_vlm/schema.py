@@ -37,7 +37,7 @@ def conform(value: Any, schema: dict, root: dict | None = None) -> Any:
 
 
 def blank(schema: dict, root: dict | None = None) -> Any:
-    """The least that `schema` allows: said where this server has no answer of its own."""
+    """Return the smallest value that `schema` allows, if this server has no answer."""
     root = schema if root is None else root
     schema = resolve(schema, root)
     if "const" in schema:

@@ -87,7 +87,7 @@ def _region(
     scale: float,
 ) -> Region:
     left, top, width, height = (int(value) for value in stat[:4])
-    # A pixel far from the region's edge lies on the region, even if that is a ring.
+    # A pixel far from the region's edge is on the region, even if the region is a ring.
     depth = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
     rows, columns = np.nonzero(depth >= 0.9 * depth.max())
     off_center = np.hypot(rows - top - height / 2, columns - left - width / 2)

@@ -60,6 +60,6 @@ class VisualQuestion:
         return answer, f"Where is the {self.name} compared with the {other}{self.when}?"
 
     def _locations(self) -> str:
-        """Return where the regions with the color of the first one are."""
+        """Describe the places of the regions with the color of the first one."""
         same = [region for region in self.facts.regions if region.color == self.first.color]
         return ", ".join(self.facts.place(region) for region in same)

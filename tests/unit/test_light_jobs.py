@@ -39,7 +39,7 @@ def test_a_script_imports_none_of_them(repository, script):
 
 
 def test_decoding_an_episodes_keyframes_imports_none_of_them(repository, demo_v3, tmp_path):
-    pytest.importorskip("pandas")  # pyarrow imports it, where it is, for some of its functions
+    pytest.importorskip("pandas")  # pyarrow imports it, if installed, for some functions
     index = tmp_path / "episodes.parquet"
     make_index(index, read_dataset(demo_v3, "demo"), [0, 1, 2, 3])
     code = f"""

@@ -77,7 +77,7 @@ def assert_done(work: SlurmWorkdir, shards: Sequence[str] = SHARDS) -> None:
     eventually(lambda: orphans_in(work.path) == [])
 
 
-# A run where nothing goes wrong
+# A run without failures
 
 
 @pytest.fixture(scope="module")
@@ -271,7 +271,7 @@ def test_a_shard_that_is_put_back_and_a_drained_node_need_no_new_run(external, c
     eventually(lambda: any(running(external, shard) for shard in SHARDS), run)
     (put_back,) = [shard for shard in SHARDS if running(external, shard)]
     eventually(lambda: external.replies() >= 4, run)
-    # As preemption does, where the partition says REQUEUE.
+    # Like preemption in a partition with REQUEUE.
     job = external.state(put_back)["job_id"]
     slurm("scontrol", "requeue", job)
     eventually(lambda: not running(external, put_back), run)

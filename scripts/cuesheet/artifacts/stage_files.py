@@ -90,7 +90,7 @@ class Task(File):
 
 
 class PropagationUsed(File):
-    """Where subtasks were carried over from, and whether they replaced the model's."""
+    """The origin of propagated subtasks, and whether they replaced the model's."""
 
     source_episode: int
     confidence: float

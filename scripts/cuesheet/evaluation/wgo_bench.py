@@ -64,8 +64,8 @@ def convert(
         lengths, tasks = [], []
         for index, row in enumerate(progress(rows)):
             video = folder / _video_path(index)
-            where = f"{source}, row {index} ({row['id']})"
-            lengths.append(_encode(_video_bytes(row, where), video, fps, width, height, where))
+            label = f"{source}, row {index} ({row['id']})"
+            lengths.append(_encode(_video_bytes(row, label), video, fps, width, height, label))
             tasks.append(str(row.get("instruction") or ""))
         if not lengths:
             raise CuesheetError(f"{source} has no rows.")
@@ -80,15 +80,15 @@ def _video_path(index: int) -> str:
     return _VIDEO.format(video_key=CAMERA, chunk_index=chunk, file_index=file)
 
 
-def _video_bytes(row: dict[str, Any], where: str) -> bytes:
+def _video_bytes(row: dict[str, Any], label: str) -> bytes:
     video = row.get("video")
     data = video.get("bytes") if isinstance(video, dict) else video
     if not isinstance(data, bytes) or not data:
-        raise CuesheetError(f"{where}: expected the bytes of an MP4 file in the column video.")
+        raise CuesheetError(f"{label}: expected the bytes of an MP4 file in the column video.")
     return data
 
 
-def _encode(data: bytes, target: Path, fps: int, width: int, height: int, where: str) -> int:
+def _encode(data: bytes, target: Path, fps: int, width: int, height: int, label: str) -> int:
     """Re-encode a video and return its number of frames."""
     target.parent.mkdir(parents=True, exist_ok=True)
     size = f"{width}:{height}"
@@ -103,12 +103,12 @@ def _encode(data: bytes, target: Path, fps: int, width: int, height: int, where:
                 *("-c:v", "libx264", "-preset", "veryfast", "-crf", "20", "-pix_fmt", "yuv420p"),
                 *("-y", str(target)),
             ],
-            where,
+            label,
         )
     with av.open(str(target)) as container:
         frames = sum(1 for packet in container.demux(video=0) if packet.pts is not None)
     if not frames:
-        raise CuesheetError(f"{where}: the video has no frames.")
+        raise CuesheetError(f"{label}: the video has no frames.")
     return frames
 
 

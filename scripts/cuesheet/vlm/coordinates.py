@@ -201,9 +201,9 @@ def explain_convention(model: str, configured: str, root: str = "") -> tuple[Con
     if configured != "auto":
         return configured, "vlm.coordinates"
     named = [(family, (family, convention)) for family, convention in _FAMILIES]
-    for name, where in ((root, f"the server's model {root}"), (model, f"the model name {model}")):
+    for name, origin in ((root, f"the server's model {root}"), (model, f"the model name {model}")):
         if found := family_of(name, named):
-            return found[1], f"{where} is of the family {found[0]}"
+            return found[1], f"{origin} is of the family {found[0]}"
     return "pixels", f"the family of {model} is unknown, so this is a guess; see vlm.coordinates"
 
 

@@ -18,11 +18,11 @@ def check_interpreter(executable: str = sys.executable) -> None:
         )
 
 
-def check_folder(where: str, path: str | Path) -> None:
-    """Raise CuesheetError, with the nearest folder that is there, where `path` is not."""
+def check_folder(setting: str, path: str | Path) -> None:
+    """Raise CuesheetError, with the most similar folder, if `path` does not exist."""
     folder = Path(path).expanduser()
     if not folder.exists():
-        raise CuesheetError(f"config: {where}: there is no folder {path}{_near_folder(folder)}")
+        raise CuesheetError(f"config: {setting}: there is no folder {path}{_near_folder(folder)}")
 
 
 def _near_folder(folder: Path) -> str:
@@ -38,7 +38,7 @@ def _near_folder(folder: Path) -> str:
 
 
 def check_cameras(
-    where: str, wanted: Sequence[str], known: Sequence[str], excluded: Collection[str] = ()
+    setting: str, wanted: Sequence[str], known: Sequence[str], excluded: Collection[str] = ()
 ) -> None:
     """Raise CuesheetError with one line for every camera in `wanted` that is not in `known`.
 
@@ -50,11 +50,11 @@ def check_cameras(
             continue
         if camera in excluded:
             lines.append(
-                f"config: {where}: {camera} is left out: it records depth, or the setting "
+                f"config: {setting}: {camera} is left out: it records depth, or the setting "
                 f"`cameras` does not name it; looked at: {', '.join(known) or 'none'}"
             )
             continue
-        line = f"config: {where}: the dataset has no camera {camera}"
+        line = f"config: {setting}: the dataset has no camera {camera}"
         near = did_you_mean(camera, known)
         if near:
             line += f"; did you mean {near}?"
@@ -68,7 +68,7 @@ def check_cameras(
 
 
 def check_episodes(dataset_name: str, wanted: Sequence[int], known: Collection[int]) -> None:
-    """Raise CuesheetError (one line) where `wanted` has episodes that are not in `known`."""
+    """Raise CuesheetError if `wanted` has episodes that are not in `known`."""
     missing = sorted(set(wanted) - set(known))
     if not missing:
         return

@@ -1,4 +1,4 @@
-"""The index agrees with files that agree, and names file and episode where they do not."""
+"""The index of consistent files, and its errors, which name file and episode."""
 
 import json
 import shutil

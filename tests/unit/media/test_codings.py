@@ -109,7 +109,7 @@ def test_cameras_of_differing_size_and_a_depth_camera(demo_v3, tmp_path):
 
 @pytest.mark.parametrize("rate", ["9.99", "9.91"])
 def test_a_video_that_runs_slower_than_the_data_is_exact(demo_v3, tmp_path, rate, say):  # noqa: F811
-    """So many frames a second where the data says 10: the ranges are those of the video.
+    """A video with another frame rate than the 10 of the data; the ranges are those of the video.
 
     At 9.91, the last frames are more than half a frame late: 30 and 29.97 are that after 17 s.
     """

@@ -1,6 +1,6 @@
 """Servers that the run starts from a command of the configuration, with a command that is a fake.
 
-The fake speaks just enough of the API and behaves like a vLLM where that matters: it has workers in
+The fake speaks just enough of the API and behaves like vLLM in the tested parts: it has workers in
 sessions of their own, takes its key from the environment, and says in its log what it does.
 """
 

@@ -1,4 +1,4 @@
-"""Servers that others run: whose key goes where, the way there, and several that share the work."""
+"""External servers: keys, proxies, and several servers that share the requests."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""What the robot recorded: grippers are found, strokes and rests are where they were made."""
+"""Recorded signals: grippers are found, and strokes and rests are at the simulated times."""
 
 import time
 
