@@ -1,7 +1,7 @@
 """Videos with known frames: what tests of keyframes and clips are compared with.
 
-The place of a frame in its file follows from the lengths of the episodes, which are stored one after
-the other. Its pixels come from one sequential decode of the whole file by the ffmpeg program.
+The place of a frame in its file follows from the lengths of the episodes, which follow each
+other. Its pixels come from one sequential decode of the whole file by the ffmpeg program.
 """
 
 import functools
