@@ -60,7 +60,7 @@ def _propagated(
     camera: str | None,
     references: Sequence[tuple[str, Mapping[str, Any]]],
 ) -> Propagated | None:
-    """Subtasks carried over from corrected episodes; `references`: file and spans of each."""
+    """Return subtasks propagated from corrected episodes. `references`: file and spans of each."""
     if not references:
         return None
     from cuesheet.annotate import propagation  # imports numpy

@@ -143,7 +143,7 @@ def test_a_cause_that_stops_many_jobs_is_shown_once_with_their_number(workdir, d
     failed = [line for line in _lines(done.output) if re.search(r"annotate_\w+ failed: ", line)]
     assert len(failed) == 1
     assert re.search(r"demo_v3 episode \d: annotate_\w+ failed: ", failed[0])
-    assert re.search(r"7 more jobs failed for the same reason: .*episodes", done.output)
+    assert re.search(r"3 more jobs failed for the same reason: .*episodes", done.output)
     assert "Traceback" not in done.output
     assert ".smk" not in done.output
 

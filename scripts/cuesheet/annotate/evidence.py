@@ -1,4 +1,4 @@
-"""What the robot recorded, as evidence for subtasks: events for the prompt, and boundaries.
+"""Recorded signals as evidence for subtasks: events for the prompt, and boundaries.
 
 Boundaries that come from recorded events have frame precision. Whether an episode's boundaries are
 moved to events is decided from that episode alone: if too few of its boundaries have an event
@@ -30,7 +30,7 @@ _TOLERANCE_S = 5e-4  # timestamps are float32
 
 @dataclass(frozen=True)
 class Event:
-    """Something that the robot recorded at a frame."""
+    """An event at a frame: a gripper stroke begins or ends, an arm stops or starts."""
 
     frame: int
     kind: str  # stroke_begins, stroke_ends, arm_stops, arm_starts
@@ -57,7 +57,7 @@ class Refined:
 
 @dataclass(frozen=True)
 class Propagated:
-    """Subtasks that were carried over from `source_episode`, with a confidence of 0 to 1."""
+    """Subtasks that were propagated from `source_episode`, with a confidence of 0 to 1."""
 
     source_episode: int
     confidence: float
@@ -73,7 +73,7 @@ class Propagated:
 
 
 def strokes_of(signals: SignalsFile) -> list[tuple[str, Stroke]]:
-    """All strokes in the order of time, each with the name of its gripper."""
+    """Return all strokes in order of time, each with the name of its gripper."""
     found = [(one.name, stroke) for one in signals.grippers for stroke in one.strokes]
     return sorted(found, key=lambda pair: (pair[1].start_frame, pair[0]))
 
@@ -95,7 +95,7 @@ def preparing_strokes(signals: SignalsFile) -> list[Stroke]:
 
 
 def events_of(signals: SignalsFile) -> list[Event]:
-    """The events inside the episode in the order of time."""
+    """Return the events inside the episode in order of time."""
     found = []
     for name, stroke in strokes_of(signals):
         verb = "close" if stroke.kind == "close" else "open"
@@ -111,7 +111,7 @@ def events_of(signals: SignalsFile) -> list[Event]:
 
 
 def table(signals: SignalsFile | None, episode: Episode, start_frame: int, end_frame: int) -> str:
-    """The events of a window as lines for a prompt; empty if there are none."""
+    """Return the events of a window as lines for a prompt; an empty text if there are none."""
     if signals is None:
         return ""
     events = [one for one in events_of(signals) if start_frame <= one.frame < end_frame]
@@ -127,7 +127,7 @@ def refine(
     plan: PlanConfig,
     settings: SignalsConfig,
 ) -> Refined:
-    """Use the recorded events for the boundaries of `subtasks`, by `plan.granularity`."""
+    """Move and add boundaries of `subtasks` by the recorded events and `plan.granularity`."""
     preparing = preparing_strokes(signals)
     if plan.granularity == "phases":
         # The gripper is closed or open from their end on, but nothing changes when they begin.
@@ -161,7 +161,7 @@ def refine(
 
 
 def _same(first: Subtask, second: Subtask) -> bool:
-    """Whether two segments are one, moved a little: their frames overlap by half or more."""
+    """Tell whether two segments have the same label and overlap by half or more."""
     shared = min(first.end_frame, second.end_frame) - max(first.start_frame, second.start_frame)
     return first.label == second.label and 2 * shared >= first.length + second.length - shared
 
@@ -240,7 +240,7 @@ def _relabeled(
     episode: Episode,
     plan: PlanConfig,
 ) -> list[Subtask]:
-    """A cover with these boundaries. A segment takes the label that it overlaps most.
+    """Return subtasks with these boundaries. A segment takes the label that it overlaps most.
 
     In phases, a segment that is mostly one stroke is named after the stroke.
     """

@@ -1,4 +1,4 @@
-"""Carries the subtasks of corrected episodes over to another episode of the same task.
+"""Propagates the subtasks of corrected episodes to another episode of the same task.
 
 Every corrected episode of the task is aligned with the episode; the nearest one gives its
 boundaries and labels. Episodes without a recorded state are aligned by images.
@@ -43,7 +43,7 @@ def trajectory_of_signals(signals: SignalsFile) -> Trajectory:
 
 
 def trajectory_of_images(episode: Episode, camera: str) -> Trajectory:
-    """Small gray images of the grid of keyframes; each pixel scaled over the episode."""
+    """Return the trajectory of small gray images of the grid of keyframes."""
     frames = episode.frames_at(camera, episode.grid)
     rows = []
     for frame in frames:
@@ -55,7 +55,7 @@ def trajectory_of_images(episode: Episode, camera: str) -> Trajectory:
 
 
 def read_trajectory(path: str, camera: str | None) -> Trajectory:
-    """The trajectory of an episode: a signals file, or a keyframes folder."""
+    """Read the trajectory of an episode from its signals file or its keyframes folder."""
     if Path(path).suffix == ".json":
         return trajectory_of_signals(read_signals(path))
     return trajectory_of_images(read_episode(path), camera or "")
@@ -64,7 +64,7 @@ def read_trajectory(path: str, camera: str | None) -> Trajectory:
 def propagate(
     episode: Episode, target: Trajectory, references: Sequence[Reference]
 ) -> Propagated | None:
-    """Subtasks from the nearest reference of the same task; None if there is none."""
+    """Return subtasks from the nearest reference of the same task; None if there is none."""
     usable = [
         one
         for one in references
@@ -92,7 +92,7 @@ def propagate(
 
 
 def _cover(starts_s: Sequence[float], labels: Sequence[str], episode: Episode) -> list[Subtask]:
-    """Subtasks that begin at these times; one that begins on the frame of the next is dropped."""
+    """Return subtasks that begin at these times. Of several on one frame, the last one is used."""
     origin = episode.timestamps_s[0]
     by_frame: dict[int, str] = {}
     for start_s, label in zip(starts_s, labels, strict=True):

@@ -35,10 +35,10 @@ class Alignment:
 
 
 def align(source: Trajectory, target: Trajectory) -> Alignment:
-    """Warp the source onto the target."""
+    """Align the source with the target."""
     if os.environ.get("OMP_NUM_THREADS") == "0":  # of a job with 0 threads; OpenMP rejects it
         os.environ["OMP_NUM_THREADS"] = "1"
-    from dtaidistance import dtw_ndim  # loaded only if corrections are carried over
+    from dtaidistance import dtw_ndim  # loaded only if corrections are propagated
 
     first, second = (np.ascontiguousarray(one.values, dtype=np.float64) for one in (source, target))
     if min(len(first), len(second)) == 1:
@@ -55,7 +55,7 @@ def align(source: Trajectory, target: Trajectory) -> Alignment:
 
 
 def stretched_cost(source: Trajectory, target: Trajectory) -> float:
-    """The cost of plain time stretching."""
+    """Return the cost of plain time stretching."""
     steps = np.linspace(0, len(source.values) - 1, len(target.values)).round().astype(int)
     path = list(zip(steps.tolist(), range(len(target.values)), strict=True))
     return _mean_distance(source.values, target.values, path)
@@ -68,14 +68,14 @@ def _mean_distance(first: np.ndarray, second: np.ndarray, path: Sequence[tuple[i
 
 
 def shuffled(target: Trajectory, pieces: int = 4) -> Trajectory:
-    """The same episode with its pieces in another, fixed order."""
+    """Return the same episode with its pieces in another, fixed order."""
     parts = np.array_split(target.values, min(pieces, len(target.values)))
     order = [*range(1, len(parts), 2), *range(0, len(parts), 2)]
     return Trajectory(target.times_s, np.concatenate([parts[number] for number in order]))
 
 
 def confidence(cost: float, stretched: float, unrelated: Sequence[float]) -> float:
-    """How much better an alignment is than alignments that must be wrong, 0 to 1.
+    """Return how much better an alignment is than alignments that must be wrong, 0 to 1.
 
     Args:
         cost: of the alignment, in scaled units per step.
@@ -89,10 +89,10 @@ def confidence(cost: float, stretched: float, unrelated: Sequence[float]) -> flo
 def warp_times(
     alignment: Alignment, source: Trajectory, target: Trajectory, times_s: Sequence[float]
 ) -> list[float]:
-    """Carry times of the source over to the target, in order, along the path."""
+    """Convert times of the source to times of the target along the path, in order."""
     pairs = np.array(alignment.path)
     steps = np.arange(len(source.times_s))
-    # Of the target's steps that belong to one source step the middle one.
+    # A source step may belong to several target steps; their mean is used.
     sums = np.bincount(pairs[:, 0], weights=target.times_s[pairs[:, 1]], minlength=len(steps))
     counts = np.maximum(np.bincount(pairs[:, 0], minlength=len(steps)), 1)
     mapped = np.maximum.accumulate(sums / counts)

@@ -1,4 +1,4 @@
-"""Which episodes a plan may learn from: corrected ones of its task, and a few of other tasks."""
+"""References of a plan: corrected episodes of its task, and a few episodes of other tasks."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,7 +11,7 @@ UNRELATED_EPISODES = 3
 
 
 def has_recording(dataset: RunDataset, config: Config) -> bool:
-    """Whether signals are enabled and the dataset has a state or an action."""
+    """Tell whether signals are enabled and the dataset has a state or an action."""
     columns = [*config.signals.state, *config.signals.action]
     return config.signals.enabled and any(
         column in dataset.source.info["features"] for column in columns
@@ -19,15 +19,15 @@ def has_recording(dataset: RunDataset, config: Config) -> bool:
 
 
 def recording_of(dataset: RunDataset, config: Config, episode: int) -> list[str]:
-    """The signals file of an episode; none for a dataset without a recording."""
+    """Return the signals file of an episode; none for a dataset without a recording."""
     return [str(dataset.layout.signals(episode))] if has_recording(dataset, config) else []
 
 
 def references_of(dataset: RunDataset, config: Config, episode: int) -> list[dict[str, Any]]:
-    """Corrected episodes of the same task with their spans, then episodes of other tasks.
+    """Return corrected episodes of the same task with their spans, then episodes of other tasks.
 
-    Empty if nothing is to be carried over to this episode. Depends on corrections and metadata
-    alone, not on what is done.
+    The list is empty if nothing is propagated to this episode. It depends on corrections and
+    metadata only, not on what is finished.
     """
     if config.plan.propagate == "off" or dataset.given_subtasks(episode) is not None:
         return []
@@ -48,7 +48,7 @@ def references_of(dataset: RunDataset, config: Config, episode: int) -> list[dic
 
 
 def reference_files(dataset: RunDataset, config: Config, episode: int) -> list[str]:
-    """What each reference is aligned by: its signals, or its keyframes without a state."""
+    """Return the file to align each reference by: its signals, or without a state its keyframes."""
     references = references_of(dataset, config, episode)
     if has_recording(dataset, config):
         return [str(dataset.layout.signals(one["episode"])) for one in references]
@@ -58,7 +58,7 @@ def reference_files(dataset: RunDataset, config: Config, episode: int) -> list[s
 
 
 def shared_files(dataset: RunDataset, config: Config, episodes: Iterable[int]) -> list[str]:
-    """Files that several shards read: made before any shard starts, so that no two make them."""
+    """Return the files that several shards read. They are created before any shard starts."""
     files = [str(dataset.layout.signals_layout)] if has_recording(dataset, config) else []
     for episode in episodes:
         files += reference_files(dataset, config, episode)
@@ -68,7 +68,7 @@ def shared_files(dataset: RunDataset, config: Config, episodes: Iterable[int]) -
 def shared_references(
     dataset: RunDataset, config: Config, episodes: Iterable[int]
 ) -> list[dict[str, Any]]:
-    """The distinct references of some episodes."""
+    """Return the distinct references of some episodes."""
     found: dict[tuple[int, bool], dict[str, Any]] = {}
     for episode in episodes:
         for one in references_of(dataset, config, episode):
