@@ -140,16 +140,7 @@ def evaluate(
         System(name, read_results(run).segments)
         for name, run in zip(run_names(runs), runs, strict=True)
     ]
-    common = [set(system.segments) & set(reference.segments) for system in systems]
-    if not all(common):
-        raise CuesheetError(
-            f"{runs[common.index(set())]} and the reference have no episode number in common."
-        )
-    episodes = {index for index, parts in reference.segments.items() if parts}
-    if only_annotated:
-        episodes = episodes.intersection(*common)
-    if not episodes:
-        raise CuesheetError("No episode is annotated in all runs and has reference segments.")
+    episodes = _scored_episodes(runs, systems, reference, only_annotated)
     same = same_label(token_f1_threshold, verdicts)
     systems += [baseline(name, systems[0], runs[0]) for name in baselines]
     sums = [system_sums(system, reference, episodes, same) for system in systems]
@@ -171,6 +162,23 @@ def evaluate(
             for name, run in zip(run_names(runs), runs, strict=True)
         ]
     return report
+
+
+def _scored_episodes(
+    runs: Sequence[Path], systems: Sequence[System], reference: Reference, only_annotated: bool
+) -> set[int]:
+    """Return the episodes with reference segments. Raises CuesheetError if there are none."""
+    common = [set(system.segments) & set(reference.segments) for system in systems]
+    if not all(common):
+        raise CuesheetError(
+            f"{runs[common.index(set())]} and the reference have no episode number in common."
+        )
+    episodes = {index for index, parts in reference.segments.items() if parts}
+    if only_annotated:
+        episodes = episodes.intersection(*common)
+    if not episodes:
+        raise CuesheetError("No episode is annotated in all runs and has reference segments.")
+    return episodes
 
 
 def _differences(systems: Sequence[System], sums: Sequence[pd.DataFrame]) -> list[dict[str, Any]]:
