@@ -1,4 +1,4 @@
-"""Datasets made from the demo by changing what a test is about."""
+"""Variants of the demo dataset for tests."""
 
 import io
 import json

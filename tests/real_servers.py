@@ -1,4 +1,4 @@
-"""What the tests with real model servers share: the tiny model, and what a run left behind."""
+"""Shared by tests with real model servers: the tiny model, and checks of a finished run."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Runs of the workflow on the test cluster, and what SLURM says of their jobs."""
+"""Runs of the workflow on the test cluster, and the states of their jobs."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Runs of the real workflow, and a model server that counts what it is asked."""
+"""Runs of the real workflow, and a model server that counts its requests."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Looks for the keys of a run where they must not be."""
+"""Searches the files of a run for its keys."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""An episode of plain pictures, and a stage that asks a server about it through a real gateway."""
+"""An episode of plain images, and a stage that is connected to a server by a real gateway."""
 
 import json
 from collections.abc import AsyncIterator, Callable, Sequence

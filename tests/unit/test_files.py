@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and what a killed process left is removed."""
+"""Files are written completely or not at all, and leftovers of killed processes are removed."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""A job's record of failure, and what is left of it after a success."""
+"""The failure record of a job, which a success removes."""
 
 import subprocess
 import sys

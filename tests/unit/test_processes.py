@@ -1,4 +1,4 @@
-"""The tests' own look at processes copes with processes that end while they are inspected."""
+"""The helpers that list processes cope with processes that end meanwhile."""
 
 import subprocess
 import sys

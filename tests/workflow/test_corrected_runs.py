@@ -1,4 +1,4 @@
-"""People's corrections from file to dataset, and what they make to be asked."""
+"""Corrections by people, from the file to the dataset, and the requests that they cause."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Inspected episodes: what is asked, who gets rows, and what runs again."""
+"""Inspected episodes: requests, rows of left-out episodes, and reruns."""
 
 import json
 

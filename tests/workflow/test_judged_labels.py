@@ -1,4 +1,4 @@
-"""The run's model judges labels; its verdicts count before the words, and are kept."""
+"""The model of a run judges labels. Its verdicts take precedence and are cached."""
 
 import json
 

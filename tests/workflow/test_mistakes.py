@@ -1,4 +1,4 @@
-"""A person's mistakes and broken input: one clear message, early, and nothing lost."""
+"""User errors and broken input lead to one clear, early message, and nothing is lost."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Several prompts are tried in one run; only the calls that differ are asked twice."""
+"""Several prompt folders in one run: only requests that differ are sent twice."""
 
 import shutil
 from collections import Counter

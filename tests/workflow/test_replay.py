@@ -1,4 +1,4 @@
-"""A run is reproduced from its cache, with no model server; and says what is not in it."""
+"""A run is reproduced from its cache without a model server, or names what is not cached."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""What is done again, and what is asked again, after a change; counted at the model server."""
+"""The jobs and requests that follow from a change, counted at the model server."""
 
 import json
 import os

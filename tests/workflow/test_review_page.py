@@ -1,4 +1,4 @@
-"""The review page in a real browser: what it shows is what the dataset says, and edits are kept."""
+"""The review page in a real browser: it shows the content of the dataset, and saves edits."""
 
 import json
 import re

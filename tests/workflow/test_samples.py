@@ -1,4 +1,4 @@
-"""Several samples of a segmentation: each is paid once, and how far they agree is written down."""
+"""Segmentation samples: each is requested once, and their agreement is recorded."""
 
 import json
 import re

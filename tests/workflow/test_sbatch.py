@@ -1,4 +1,4 @@
-"""What the SLURM profile and the configuration ask `sbatch` for; `sbatch` is a recorder here."""
+"""Arguments of `sbatch` for the SLURM profile and the configuration."""
 
 import shlex
 import sys

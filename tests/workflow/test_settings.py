@@ -1,4 +1,4 @@
-"""Settings that change what is asked or written; each through the whole workflow."""
+"""Settings that change requests or output, each through the whole workflow."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""What a person sees on the terminal: every failure says what happened, where, and what to do."""
+"""Output on the terminal: every failure names what happened, where, and what to do."""
 
 import json
 import os

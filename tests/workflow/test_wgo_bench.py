@@ -1,4 +1,4 @@
-"""A file of the layout of WGO-Bench becomes a dataset, is annotated, and is its own reference."""
+"""A file with the layout of WGO-Bench is converted, annotated, and used as the reference."""
 
 import av
 import pyarrow as pa

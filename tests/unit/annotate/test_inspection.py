@@ -1,4 +1,4 @@
-"""Inspections: what is asked, what pixels show, and what follows for the episode."""
+"""Inspections: their requests, camera defects, and the results for the episode."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What is asked for interjections and memory, and what is written of the replies."""
+"""Requests for interjections and memory, and the rows that follow from replies."""
 
 from stage_setup import CAMERA, asking, words_of
 

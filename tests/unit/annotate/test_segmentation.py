@@ -1,4 +1,4 @@
-"""An episode in several windows: what is asked when, and what becomes of the replies."""
+"""An episode in several windows: the order of requests, and the joined replies."""
 
 import asyncio
 import re

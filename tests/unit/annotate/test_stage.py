@@ -1,4 +1,4 @@
-"""What all stages share: how media travel, calls without pictures, speech."""
+"""Shared parts of the stages: media, requests without images, speech."""
 
 from pathlib import Path
 from urllib.parse import unquote, urlsplit

@@ -1,4 +1,4 @@
-"""The VQA stage before a server: what is asked, and what is written of the replies."""
+"""The VQA stage with a server: requests, and the rows that follow from replies."""
 
 import pytest
 from stage_setup import CAMERA, asking, media_of, words_of

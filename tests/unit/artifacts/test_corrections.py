@@ -1,4 +1,4 @@
-"""Corrections by people: what is accepted, what is refused and in which words, and what they do."""
+"""Corrections by people: valid ones, error messages for invalid ones, and their effect."""
 
 import json
 from pathlib import Path

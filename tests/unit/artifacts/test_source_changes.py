@@ -1,4 +1,4 @@
-"""What changed in a source is told apart: new, removed, recorded again, renumbered."""
+"""Changes of a source: new, removed, recorded again, renumbered."""
 
 from cuesheet.artifacts.source_changes import Changes, compare, describe, read_changes, record
 

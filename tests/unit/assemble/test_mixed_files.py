@@ -1,4 +1,4 @@
-"""Data files that differ in columns are annotated, each with the schema of its own source."""
+"""Data files with different columns are annotated, each with the schema of its source."""
 
 import json
 import shutil

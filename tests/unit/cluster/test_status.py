@@ -1,4 +1,4 @@
-"""What the status command says of a run, from files that a run would have left."""
+"""Output of the status command for the files of a run."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The configuration: its defaults, what it accepts, and what it says about mistakes."""
+"""The configuration: defaults, accepted values, and error messages."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the demo model says about drawn images is what was drawn."""
+"""Answers of the demo model about drawn images are true."""
 
 from itertools import pairwise
 

@@ -1,4 +1,4 @@
-"""What `decode_keyframes` decodes is what the stages ask for, at every frame rate."""
+"""`decode_keyframes` decodes the frames that the stages request, at every frame rate."""
 
 import dataclasses
 import itertools

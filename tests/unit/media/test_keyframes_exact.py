@@ -1,4 +1,4 @@
-"""Every keyframe's PNG is the very frame of its index, whichever decoder made it."""
+"""Every keyframe is exactly the frame of its index, with each decoder."""
 
 import importlib.util
 import json

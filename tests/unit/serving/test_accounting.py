@@ -1,4 +1,4 @@
-"""Sums of what the model servers of runs did."""
+"""Usage of the model servers, summed over runs."""
 
 from cuesheet.serving.accounting import account_of
 

@@ -1,4 +1,4 @@
-"""verify, stats and prune, on a cache of known entries; and answers from the cache alone."""
+"""verify, stats and prune on a cache with known entries, and replays from the cache."""
 
 import hashlib
 import json

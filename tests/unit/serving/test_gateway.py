@@ -1,4 +1,4 @@
-"""The gateway over real HTTP: what reaches the servers behind it, and what comes back."""
+"""The gateway over real HTTP: forwarded requests and returned responses."""
 
 import asyncio
 import gzip

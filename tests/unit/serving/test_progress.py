@@ -1,4 +1,4 @@
-"""The progress line: what it counts, when it is printed."""
+"""The progress line: its counts, and when it is printed."""
 
 import asyncio
 import io

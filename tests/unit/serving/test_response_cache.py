@@ -1,4 +1,4 @@
-"""The call cache: what a key stands for, and what survives damage, kills and other writers."""
+"""The response cache: its keys, and its behavior on damage, kills and concurrent writers."""
 
 import base64
 import hashlib

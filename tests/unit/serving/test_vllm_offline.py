@@ -1,4 +1,4 @@
-"""What is around vLLM's offline entry point; the engine itself is tested with the real one."""
+"""The code around vLLM's offline entry point. Tests with the real engine are elsewhere."""
 
 import json
 import queue

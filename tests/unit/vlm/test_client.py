@@ -1,4 +1,4 @@
-"""What a stage gets from the model: typed replies, corrections, records, and plain errors."""
+"""The client of a stage: typed replies, corrections, records, and errors."""
 
 import asyncio
 import hashlib

@@ -1,4 +1,4 @@
-"""Whatever a reply's schema lets through can be written."""
+"""Every reply that matches its schema can be written."""
 
 import pytest
 from pydantic import ValidationError
