@@ -51,7 +51,11 @@ def _counts(config: Config, grid_frames: float) -> Iterator[ImageCount]:
     elif asks_for_segments and (frames.mode == "contact_sheets" or plan.second_look):
         images = sheets(frames.max_frames_per_call)
         yield ImageCount(images, "plan.frames.max_frames_per_call", frames.per_sheet)
-    if asks_for_segments and plan.relabel == "span":
+    # Segments that were changed by what the robot recorded are labeled again in any case.
+    changes_segments = config.signals.enabled and plan.granularity != "phases"
+    if asks_for_segments and (
+        plan.relabel == "span" or (plan.relabel == "off" and changes_segments)
+    ):
         yield ImageCount(plan.relabel_frames, "plan.relabel_frames", 1)
     if asks_for_segments and plan.relabel == "neighbors":
         yield ImageCount(3, "plan.relabel", 0)

@@ -7,6 +7,7 @@ import pytest
 from cuesheet.config.load import load_config
 from cuesheet.workflow.request_images import image_counts
 
+OFF = {"enabled": False}  # no segments that are labeled again
 QWEN = {"serve": "external", "base_urls": ["http://h/v1"], "model": "Qwen/Qwen3-VL-8B"}
 FRAMES = "plan.frames.max_frames_per_call"
 
@@ -19,11 +20,13 @@ def largest(settings, grid_frames=math.inf):
 @pytest.mark.parametrize(
     ("settings", "grid_frames", "expected"),
     [
-        ({}, math.inf, (3, FRAMES)),  # 60 frames on sheets of 20
-        ({}, 21, (2, FRAMES)),
-        ({}, 20, (1, "vqa.frames")),
+        ({"signals": OFF}, math.inf, (3, FRAMES)),  # 60 frames on sheets of 20
+        ({"signals": OFF}, 21, (2, FRAMES)),
+        ({"signals": OFF}, 20, (1, "vqa.frames")),
+        ({"plan": {"granularity": "phases"}}, 20, (1, "vqa.frames")),
+        ({"plan": {"granularity": "events"}}, 20, (4, "plan.relabel_frames")),
         ({"plan": {"frames": {"mode": "single_frames"}}}, math.inf, (60, FRAMES)),
-        ({"plan": {"frames": {"mode": "clip"}}}, math.inf, (1, "vqa.frames")),
+        ({"plan": {"frames": {"mode": "clip"}}, "signals": OFF}, math.inf, (1, "vqa.frames")),
         ({"plan": {"subtasks_from": "dataset"}}, math.inf, (1, "vqa.frames")),
         ({"vlm": QWEN}, math.inf, (4, "plan.relabel_frames")),  # Qwen: relabel is span
         (
@@ -32,7 +35,11 @@ def largest(settings, grid_frames=math.inf):
             (3, "plan.relabel"),
         ),
         (
-            {"plan": {"frames": {"max_frames_per_call": 20}}, "interjections": {"frames": 32}},
+            {
+                "plan": {"frames": {"max_frames_per_call": 20}},
+                "interjections": {"frames": 32},
+                "signals": OFF,
+            },
             math.inf,
             (2, "interjections.frames"),
         ),
