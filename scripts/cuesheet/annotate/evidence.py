@@ -126,8 +126,13 @@ def refine(
     episode: Episode,
     plan: PlanConfig,
     settings: SignalsConfig,
+    *,
+    name_strokes: bool = True,
 ) -> Refined:
-    """Move and add boundaries of `subtasks` by the recorded events and `plan.granularity`."""
+    """Move and add boundaries of `subtasks` by the recorded events and `plan.granularity`.
+
+    `name_strokes`: in phases, new segments that are mostly one stroke are named after it.
+    """
     preparing = preparing_strokes(signals)
     if plan.granularity == "phases":
         # The gripper is closed or open from their end on, but nothing changes when they begin.
@@ -152,7 +157,8 @@ def refine(
     else:
         strokes = [stroke for _, stroke in strokes_of(signals) if stroke not in preparing]
         frames = _event_boundaries(own, strokes, clock, settings.snap_s)
-    cover = _relabeled(subtasks, frames, signals, episode, plan)
+    named = strokes_of(signals) if plan.granularity == "phases" and name_strokes else []
+    cover = _relabeled(subtasks, frames, named, episode)
     cover = enforce_limits(
         cover, episode, min_subtask_s=plan.shortest_s, max_subtasks=plan.max_subtasks
     )
@@ -236,9 +242,8 @@ def _event_boundaries(
 def _relabeled(
     subtasks: Sequence[Subtask],
     frames: Sequence[int],
-    signals: SignalsFile,
+    strokes: Sequence[tuple[str, Stroke]],
     episode: Episode,
-    plan: PlanConfig,
 ) -> list[Subtask]:
     """Return subtasks with these boundaries. A segment takes the label that it overlaps most.
 
@@ -250,8 +255,8 @@ def _relabeled(
         label = max(subtasks, key=lambda one: _shared(one, start, end)).label
         part = Subtask(start, end, label)
         known = any(_same(part, one) for one in subtasks)
-        if plan.granularity == "phases" and not known:
-            for name, stroke in strokes_of(signals):
+        if not known:
+            for name, stroke in strokes:
                 inside = min(end, stroke.end_frame) - max(start, stroke.start_frame)
                 if inside > 0.6 * (end - start):
                     part = replace(part, label=stroke_label(stroke, name, label))

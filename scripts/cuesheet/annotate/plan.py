@@ -166,7 +166,14 @@ async def _find_subtasks(
     changed: list[int] = []
     refined = None
     if evidence.recording is not None:
-        refined = refine(subtasks, evidence.recording, stage.episode, settings, evidence.signals)
+        refined = refine(
+            subtasks,
+            evidence.recording,
+            stage.episode,
+            settings,
+            evidence.signals,
+            name_strokes=not stage.vocabulary,
+        )
         subtasks, changed = refined.subtasks, refined.changed
     if settings.samples > 1:
         of_windows = zip(*(one.samples for one in found), strict=True)
@@ -181,7 +188,7 @@ async def _find_subtasks(
         }
     if settings.relabel in ("span", "neighbors"):
         changed = list(range(len(subtasks)))
-    elif settings.granularity == "phases":
+    elif settings.granularity == "phases" and not stage.vocabulary:
         changed = []  # the strokes name them
     if changed:
         subtasks = await relabel(stage, settings, grid, subtasks, task, changed)

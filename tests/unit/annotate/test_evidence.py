@@ -2,6 +2,8 @@
 
 from itertools import pairwise
 
+import pytest
+
 from cuesheet.annotate.evidence import (
     events_of,
     preparing_strokes,
@@ -144,3 +146,19 @@ def test_an_added_stroke_replaces_one_boundary_that_the_model_saw_at_another_tim
     alone = recorded([stroke("close", 30, 38)])
     far = [(0, "reach"), (31, "grasp"), (70, "leave")]
     assert boundaries(far, alone, "phases") == [0, 30, 38, 70]
+
+
+@pytest.mark.parametrize("names", [True, False])
+def test_strokes_name_their_phases_unless_labels_are_given(names: bool) -> None:
+    cover = [Subtask(0, 30, "reach for the cup"), Subtask(30, 100, "lift the cup")]
+    found = refine(
+        cover,
+        recorded([stroke("close", 30, 38)]),
+        EPISODE,
+        PlanConfig(granularity="phases"),
+        SignalsConfig(),
+        name_strokes=names,
+    )
+    second = "close the gripper on the cup" if names else "lift the cup"
+    assert [part.label for part in found.subtasks] == ["reach for the cup", second, "lift the cup"]
+    assert 1 in found.changed
