@@ -109,34 +109,6 @@ def is_read_at_once(call: dict) -> bool:
     return (call["error"] or "").startswith(complaints)
 
 
-def test_every_optional_request_is_answered_by_its_schema(work, model, demo_v3):
-    labels = ["pick up the puck", "move the puck", "let go of the puck"]
-    configure(
-        work,
-        model,
-        demo_v3,
-        episodes=[0],
-        plan={
-            "second_look": True,
-            "relabel": "neighbors",
-            "label_candidates": 2,
-            "vocabulary": labels,
-        },
-        inspect={"enabled": True},
-        vqa={"frames": 2, "per_call": 2, "cameras": "default", "hz": 0.5},
-    )
-    work.run()
-    plan = work.json("results/demo_v3/plan/000000.json")
-    assert {part["label"] for part in plan["subtasks"]} <= set(labels)
-    inspection = work.json("results/demo_v3/inspection/000000.json")
-    calls = calls_of(work) + inspection["provenance"]["calls"]
-    prompts = {call["prompt"] for call in calls}
-    assert prompts >= {"plan_second_look", "plan_relabel", "inspect_episode", "inspect_subtask"}
-    assert "vqa_frame" in prompts
-    assert [call for call in calls if not is_read_at_once(call)] == []
-    print(f"{len(calls)} of {len(calls)} replies read at once: {sorted(prompts)}")
-
-
 def estimate_of(work: Workdir) -> Estimate:
     config = yaml.safe_load((work.path / "config/config.yaml").read_text())
     run = load_run(config, REPOSITORY, results_root=work.path / "results")

@@ -26,18 +26,23 @@ def with_vocabulary(reply: type[Reply], labels: tuple[str, ...]) -> type[Reply]:
     """
     if not labels:
         return reply
-    label: Any = (Literal[labels], ...)
+    # The models are made at run time, so their types are not known before.
+    make: Any = create_model
+    literal: Any = Literal
+    list_of: Any = list
+    one: Any = literal[labels]
+    label = (one, ...)
     if reply is Relabel:
-        return create_model("Relabel", __base__=Relabel, label=label)
+        return make("Relabel", __base__=Relabel, label=label)
     if reply is LabelCandidates:
-        several: Any = (list[Literal[labels]], Field(min_length=1, max_length=8))
-        return create_model("LabelCandidates", __base__=LabelCandidates, labels=several)
+        several = (list_of[one], Field(min_length=1, max_length=8))
+        return make("LabelCandidates", __base__=LabelCandidates, labels=several)
     if reply is Segmentation:
-        span = create_model("Span", __base__=Span, label=label)
-        spans: Any = (list[span], Field(min_length=1, max_length=64))
-        return create_model("Segmentation", __base__=Segmentation, subtasks=spans)
+        span: Any = make("Span", __base__=Span, label=label)
+        spans = (list_of[span], Field(min_length=1, max_length=64))
+        return make("Segmentation", __base__=Segmentation, subtasks=spans)
     if reply is CompletedEvents:
-        event = create_model("CompletedEvent", __base__=CompletedEvent, label=label)
-        events: Any = (list[event], Field(max_length=32))
-        return create_model("CompletedEvents", __base__=CompletedEvents, events=events)
+        event: Any = make("CompletedEvent", __base__=CompletedEvent, label=label)
+        events = (list_of[event], Field(max_length=32))
+        return make("CompletedEvents", __base__=CompletedEvents, events=events)
     return reply
