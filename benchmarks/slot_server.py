@@ -5,7 +5,7 @@
 At most `--slots` requests are processed at once, `--reply-s` seconds each; the others wait. The
 reply is `{"label": "cup"}`. With `--upstream URL`, it is the reply of that server, which is
 requested once and then takes `--reply-s`. `GET /stats` returns the utilization of the slots since
-the last `POST /reset`.
+the last `POST /reset`, and `first_at`, the time of the first request on the monotonic clock.
 """
 
 import argparse
@@ -123,7 +123,9 @@ class SlotServer:
 
     def stats(self) -> dict[str, Any]:
         found: dict[str, Any] = {"calls": self.calls, "recorded": self.recorded}
-        return found | (shares(self.changes, self.slots) if len(self.changes) > 1 else {})
+        if len(self.changes) < 2:
+            return found
+        return found | {"first_at": self.changes[0][0]} | shares(self.changes, self.slots)
 
 
 def serve(options: argparse.Namespace) -> None:

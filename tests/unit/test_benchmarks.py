@@ -81,3 +81,16 @@ def test_a_dataset_of_many_episodes_is_one_that_can_be_indexed(tmp_path):
     table, _ = build_index(dataset)
     assert table.column("episode_index").to_pylist() == list(range(10))
     assert table.column("length").to_pylist() == [75, 46, 76, 72, 75, 46, 76, 72, 75, 46]
+
+
+def test_the_server_says_when_its_first_request_came():
+    import time
+    import urllib.request
+
+    import slot_server
+
+    with slot_server.running(0.01, 1) as server:
+        before = time.monotonic()
+        request = urllib.request.Request(f"{server.base_url}/chat/completions", data=b"{}")
+        urllib.request.urlopen(request, timeout=30).close()
+        assert before <= server.stats()["first_at"] <= time.monotonic()

@@ -1,0 +1,98 @@
+"""Measures what only a whole run shows, Snakemake included.
+
+    python benchmarks/whole_run.py --dataset FOLDER [--slots 16] [--reply-s 2] [--cores 2]
+
+- The share of the server's slots in use from the first request to the last.
+- The seconds from the start of `snakemake` to the first request.
+- Wall time, CPU seconds and peak memory of everything but the server.
+
+The server takes `--reply-s` per request and processes `--slots` requests at once. A first run
+records the replies of the demo model, and the second, with an empty cache and no results, is
+measured. Requests that occur twice are sent once, so only distinct requests are counted.
+
+It does not compare with LeRobot's annotator, which needs LeRobot's own environment.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import slot_server
+import workflow_cost
+from measuring import REPOSITORY, Target, publish
+
+MODEL = "cuesheet-demo-1"
+
+
+def measure(
+    dataset: Path, folder: Path, *, slots: int, reply_s: float, cores: int
+) -> dict[str, Any]:
+    """Run the workflow twice in new folders below `folder`; return the figures of the second."""
+    port_file = folder / "demo_vlm.port"
+    demo = [sys.executable, "-m", "demo_vlm", "--port", "0", "--port-file", str(port_file)]
+    with (
+        slot_server.process_with_port(demo, port_file) as port,
+        slot_server.running(
+            reply_s, slots, upstream=f"http://127.0.0.1:{port}/v1", model=MODEL
+        ) as server,
+    ):
+        vlm = {
+            "serve": "external",
+            "base_urls": [server.base_url],
+            "model": MODEL,
+            "concurrency": slots,
+        }
+        settings = {"dataset": {"measured": str(dataset)}, "vlm": vlm}
+        workflow_cost.run(folder / "recorded", settings, cores)
+        server.reset()
+        begun = time.monotonic()
+        cost = workflow_cost.run(folder / "measured", settings, cores)
+        stats = server.stats()
+    return {
+        **stats,
+        "slots": slots,
+        "reply_s": reply_s,
+        # Both processes read the same monotonic clock of the machine.
+        "start_to_first_request_s": stats["first_at"] - begun,
+        "ideal_span_s": stats["calls"] * reply_s / slots,
+        "cost": cost,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dataset", type=Path, default=REPOSITORY / "data" / "demo_v3")
+    parser.add_argument("--slots", type=int, default=16)
+    parser.add_argument("--reply-s", type=float, default=2.0)
+    parser.add_argument("--cores", type=int, default=os.cpu_count() or 2)
+    parser.add_argument("--json", type=Path, help="file to write the figures to")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="whole_run.") as name:
+        found = measure(
+            options.dataset.resolve(),
+            Path(name),
+            slots=options.slots,
+            reply_s=options.reply_s,
+            cores=options.cores,
+        )
+    cost = found["cost"]
+    print(
+        f"{found['calls']} requests in {found['span_s']:.1f} s, at best {found['ideal_span_s']:.1f}"
+    )
+    print(f"wall {cost['wall_s']} s, CPU {cost['cpu_s']} s, peak {cost['peak_mb']} MB")
+    targets = [
+        Target("slots in use, first to last request (share)", found["used"], 0.95),
+        Target("start to first request (s)", found["start_to_first_request_s"], 5.0, at_most=True),
+        Target("replies that were not recorded before", found["recorded"], 0, at_most=True),
+    ]
+    publish("whole_run", targets, found, options.json)
+
+
+if __name__ == "__main__":
+    main()
