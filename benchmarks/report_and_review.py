@@ -22,7 +22,7 @@ from cuesheet.artifacts.stage_files import STAGES
 from cuesheet.config.report import ReportConfig
 from cuesheet.report.correction_files import CorrectionFolder
 from cuesheet.report.data import gather
-from cuesheet.report.html import render
+from cuesheet.report.html import prompt_texts, render, store_prompts
 from cuesheet.report.review_site import build_site
 
 PROMPTS = Path(__file__).resolve().parents[1] / "config" / "prompts"
@@ -62,7 +62,8 @@ def measure(results: Path, folder: Path) -> dict[str, float]:
 
     def report() -> int:
         data = gather(results, annotated_episodes(results))
-        page = render(data, ReportConfig(), PROMPTS)
+        store_prompts(results, data, PROMPTS)
+        page = render(data, ReportConfig(), prompt_texts(results, data))
         return (folder / "report.html").write_text(page, encoding="utf-8")
 
     report_s, _ = timed(report)

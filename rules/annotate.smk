@@ -47,6 +47,9 @@ rule annotate_plan:
         # A function of the input: a dataset that moved is not a reason to run again.
         root=lambda wildcards, input: str(dataset_of(wildcards).root),
         given=lambda wildcards: dataset_of(wildcards).given_subtasks(int(wildcards.episode)),
+        rephrasings=lambda wildcards: dataset_of(wildcards).corrected_rephrasings(
+            int(wildcards.episode)
+        ),
     script:
         "../scripts/annotate_plan.py"
 
@@ -75,6 +78,9 @@ rule annotate_interjections:
         frames=CONFIG.plan.frames.model_dump(),
         camera=lambda wildcards: dataset_of(wildcards).default_camera_of(int(wildcards.episode)),
         seed=CONFIG.seed,
+        corrections=lambda wildcards: dataset_of(wildcards).corrected_interjections(
+            int(wildcards.episode)
+        ),
     script:
         "../scripts/annotate_interjections.py"
 

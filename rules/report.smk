@@ -1,4 +1,4 @@
-# Inputs:  the finished dataset and the stage files; a reference, if there is one
+# Inputs:  the finished dataset, the stage files and clips; a reference, if there is one
 # Outputs: summary.json, summary.txt, report.html, review/, evaluation.json, .txt and .svg
 # Steps:   count what was written and what it cost; show it; score it
 #
@@ -70,6 +70,7 @@ rule build_review:
     input:
         summary="<results>/{dataset}/summary.json",
         data=merged_data_files,
+        clips=lambda wildcards: targets().clips_of(dataset_of(wildcards)),
     output:
         page="<results>/{dataset}/review/index.html",
     log:

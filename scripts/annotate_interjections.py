@@ -5,7 +5,7 @@ interjections, the robot's speech, and plans if the plan stage wrote none. Times
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cuesheet import files, job_log
@@ -24,20 +24,22 @@ async def annotate(
     layout: FramesConfig,
     camera: str | None,
     seed: int,
+    corrections: Sequence[Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """The content of the interjections file; `plan` is that of the plan file."""
+    """Return the content of the interjections file; `plan` is that of the plan file."""
     async with open_stage(
         "interjections", keyframes=keyframes, prompts=prompts, model_settings=model_settings
     ) as stage:
-        await interjections.annotate(
+        parts = await interjections.annotate(
             stage,
             settings,
             plan=plan,
             camera=camera,
             layout=layout,
             seed=seed,
+            corrections=corrections,
         )
-        return stage.result()
+        return stage.result(**parts)
 
 
 def main(snakemake) -> None:
@@ -52,6 +54,7 @@ def main(snakemake) -> None:
                 FramesConfig(**snakemake.params.frames),
                 snakemake.params.camera,
                 snakemake.params.seed,
+                snakemake.params.corrections,
             )
         )
         files.write_json(snakemake.output.json, result)

@@ -33,8 +33,12 @@ async def annotate(
     signals: SignalsConfig | None = None,
     references: Sequence[tuple[str, Mapping[str, Any]]] = (),
     vocabulary: Sequence[str] = (),
+    rephrasings: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """The content of the plan file. `given`: subtasks that the model is not asked for."""
+    """Return the content of the plan file.
+
+    The model is not asked for `given` subtasks, nor for `rephrasings` that a person wrote.
+    """
     async with open_stage(
         "plan", keyframes=keyframes, prompts=prompts, model_settings=model_settings
     ) as stage:
@@ -50,6 +54,7 @@ async def annotate(
             recording=recorded,
             signals=signals,
             propagated=_propagated(stage.episode, recorded, camera, references),
+            rephrasings=rephrasings,
         )
         return stage.result(**parts)
 
@@ -83,7 +88,13 @@ def _given(given: Mapping[str, Any], root: str, stage: Stage) -> ExternalSubtask
     """Subtasks of a correction (`spans`), or those of a column of the dataset if it has any."""
     episode = stage.episode
     if "spans" in given:
-        return ExternalSubtasks("correction", subtasks_from_spans(given["spans"], episode))
+        spans = given["spans"]
+        memories = {
+            position: span["memory"]
+            for position, span in enumerate(spans)
+            if position > 0 and span.get("memory") is not None
+        }
+        return ExternalSubtasks("correction", subtasks_from_spans(spans, episode), memories)
     from cuesheet.dataset.subtask_labels import read_subtasks  # imports pyarrow
 
     place = (Path(root), given["data_file"], episode.episode_index)
@@ -126,6 +137,7 @@ def main(snakemake) -> None:
                     )
                 ),
                 snakemake.params.vocabulary,
+                snakemake.params.rephrasings,
             )
         )
         files.write_json(snakemake.output.json, result)

@@ -1,7 +1,7 @@
 """Builds the review page of one dataset.
 
-In: the stage files, keyframes and validation files of its result folder, and the corrections that
-are there. Out: a static site, review/index.html and the files next to it. Times are seconds.
+In: the stage files, keyframes and validation files of its result folder, and its corrections.
+Out: a static site, review/index.html and the files next to it. Times are in seconds.
 """
 
 import functools

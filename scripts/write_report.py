@@ -1,7 +1,8 @@
 """Writes the report on one dataset.
 
-In: the stage files, keyframes and validation files of its result folder, and its scores if there
-are any. Out: one HTML file that needs no network. Times are seconds.
+In: the stage files, keyframes and validation files of its result folder, the prompt files, and its
+scores, if it has any. Out: one HTML file that needs no network, and prompts/ with the prompts that
+the run used. Times are in seconds.
 """
 
 import functools
@@ -14,14 +15,16 @@ from cuesheet import files, job_log
 from cuesheet.config.report import ReportConfig
 from cuesheet.report.data import gather
 from cuesheet.report.evidence import evidence_entries
-from cuesheet.report.html import render
+from cuesheet.report.html import prompt_texts, render, store_prompts
 
 
 def main(snakemake) -> None:
     with job_log.to_file(snakemake.log[0]):
         params = snakemake.params
         progress = functools.partial(tqdm, desc="episodes", unit="episode", mininterval=2.0)
-        data = gather(Path(params.results), params.selected, progress)
+        results = Path(params.results)
+        data = gather(results, params.selected, progress)
+        store_prompts(results, data, Path(params.prompts_dir))
         evaluations = snakemake.input.get("evaluation")  # a list of at most one file
         scores = (
             json.loads(Path(evaluations[0]).read_text(encoding="utf-8")) if evaluations else None
@@ -30,7 +33,7 @@ def main(snakemake) -> None:
         page = render(
             data,
             ReportConfig(**params.report),
-            Path(params.prompts_dir),
+            prompt_texts(results, data),
             scores,
             evidence_entries(summary),
         )

@@ -207,3 +207,72 @@ def test_a_wrong_file_ends_the_run_before_anything_starts(corrected):
     assert done.returncode != 0
     assert "000001.json: subtasks.0 starts at 1 s; expected 0" in done.output
     assert done.jobs == {}
+
+
+def test_corrected_texts_replace_those_of_the_model(corrected, counting_server):
+    """Rephrasings, interjections (one in the middle of a subtask) and memory, without a request."""
+    before, _ = rows(corrected, 1)
+    corrected.correct(
+        rephrasings=["Pull out the drawer", "Get the drawer open"],
+        interjections=[
+            {"time_s": 0.0, "speech": "On it."},
+            {"time_s": 3.22, "interjection": "Slower, please.", "speech": "Slowing down."},
+        ],
+    )
+    done = corrected.run()
+    assert (done.jobs["annotate_plan"], done.jobs["annotate_interjections"]) == (1, 1)
+    assert counting_server.kinds() == []
+    persistent, _ = rows(corrected, 1)
+    task = corrected.json(f"{RESULTS}/plan/000001.json")["task"]["text"]
+    assert [row["content"] for row in persistent if row["style"] == "task_aug"] == [
+        *(task, "Pull out the drawer", "Get the drawer open")
+    ]
+    frames = pq.read_table(corrected.path / DATA).to_pylist()
+    said = [
+        (round(frame["timestamp"], 3), row["style"], row["content"] or spoken(row))
+        for frame in frames
+        if frame["episode_index"] == 1
+        for row in frame["language_events"]
+        if row["style"] != "vqa"
+    ]
+    assert sorted(said, key=lambda row: (row[0], row[2])) == [
+        (0.0, None, "On it."),
+        (3.2, "interjection", "Slower, please."),
+        (3.2, None, "Slowing down."),
+    ]
+    # The interjection has a plan: the subtask that it interrupts, and what follows.
+    plans = {round(r["timestamp"], 3): r["content"] for r in persistent if r["style"] == "plan"}
+    subtasks = corrected.json(f"{RESULTS}/plan/000001.json")["subtasks"]
+    left = [part["label"] for part in subtasks if part["end_s"] > 3.2]
+    assert plans[3.2] == "\n".join(f"{i}. {label}" for i, label in enumerate(left, start=1))
+    others = {"subtask", "memory"}
+    assert [r for r in persistent if r["style"] in others] == [
+        r for r in before if r["style"] in others
+    ]
+    assert corrected.json(f"{RESULTS}/summary.json")["people"]["corrected"] == [1]
+
+
+def test_a_corrected_memory_is_the_one_that_later_memories_follow_from(corrected, counting_server):
+    corrected.correct(
+        subtasks=[
+            {"start_s": 0, "label": "move to the handle"},
+            {"start_s": 1.2, "label": "hook the handle", "memory": "I am at the handle."},
+            {"start_s": 2.0, "label": "wait", "memory": ""},
+            {"start_s": 2.8, "end_s": 4.6, "label": "pull the drawer open"},
+        ]
+    )
+    corrected.run()
+    persistent, _ = rows(corrected, 1)
+    memories = {
+        round(row["timestamp"], 3): row["content"] for row in persistent if row["style"] == "memory"
+    }
+    assert sorted(memories) == [1.2, 2.8]
+    assert memories[1.2] == "I am at the handle."
+    asked = [body for body in counting_server.asked if "Memory" in json.dumps(body)]
+    assert counting_server.kinds().count("Memory") == 1
+    assert any("I am at the handle." in json.dumps(body) for body in asked)
+
+
+def spoken(row):
+    (call,) = row["tool_calls"]
+    return call["function"]["arguments"]["text"]

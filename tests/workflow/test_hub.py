@@ -237,7 +237,7 @@ def test_push_makes_a_private_repository_with_card_and_tags_and_overwrites_nothi
     expected.pop("README.md")
     assert files == expected
     told = ["license: mit", "cuesheet-demo-1", "not a language model", "| subtask | "]
-    told += ["Against reference segments of 1 episodes.", "| boundary F1 within 1.0 s |"]
+    told += ["Against reference segments of 1 episode.", "| boundary F1 within 1.0 s |"]
     for part in [*told, "plan_segment", "Recorded by hand.", f"hf://datasets/{REPO}@main"]:
         assert part in card, card
 

@@ -193,6 +193,174 @@ def saved(page: playwright.Page, folder: Path) -> dict:
     return json.loads((folder / f"{EPISODE:06d}.json").read_text())
 
 
+def write_long_episode(copy: Workdir, subtasks: int = 200) -> dict:
+    """Replace what the page knows of an episode by two hours with so many subtasks."""
+    path = copy.path / f"results/demo_v3/review/data/episodes/{EPISODE:06d}.js"
+    text = path.read_text()
+    episode = json.loads(text[text.index("{") : text.rindex(")")])
+    length, end_s = 72_000, 7200.0
+    starts = [end_s * i / subtasks for i in range(subtasks)]
+    parts = [
+        {"start_s": start, "end_s": start + end_s / subtasks, "label": f"move item {i}"}
+        for i, start in enumerate(starts)
+    ]
+    episode |= {
+        **{"length": length, "end_s": end_s, "fps": 10.0, "subtasks": parts, "pairs": []},
+        "timestamps": [i / 10 for i in range(length)],
+        "persistent": [
+            {"style": "subtask", "timestamp": part["start_s"], "content": part["label"]}
+            for part in parts
+        ],
+        "events": [],
+    }
+    name = json.dumps(f"episodes/{EPISODE:06d}")
+    path.write_text(f"Cuesheet.deliver({name},{json.dumps(episode)});")
+    return episode
+
+
+@pytest.fixture
+def long_page(page, work, tmp_path) -> playwright.Page:
+    copy = work.copy_to(tmp_path / "long")
+    write_long_episode(copy)
+    page.goto(as_file(copy))
+    playwright.expect(page.locator("#episode-name")).to_have_text(f"Episode {EPISODE}")
+    return page
+
+
+def visible_labels(page: playwright.Page) -> list[str]:
+    """Labels on the timeline that can be read, as they are not cut off."""
+    return page.evaluate(
+        """() => {
+          const zone = document.querySelector('#timeline').getBoundingClientRect();
+          return [...document.querySelectorAll('.part .text')].filter((text) => {
+            const box = text.getBoundingClientRect();
+            return text.scrollWidth <= text.clientWidth && box.left >= zone.left - 1
+              && box.right <= zone.right + 1;
+          }).map((text) => text.textContent);
+        }"""
+    )
+
+
+def test_an_episode_of_two_hours_with_200_subtasks_is_readable(long_page):
+    page = long_page
+    assert len(visible_labels(page)) >= 6
+    assert page.locator("#minimap .parts i").count() == 200
+    zone = page.locator("#timeline").bounding_box()
+    page.locator("#zoom-fit").click()
+    assert page.locator(".lanes").bounding_box()["width"] == pytest.approx(zone["width"], abs=1)
+    assert visible_labels(page) == []  # a few pixels each, so labels would be noise
+    marks = page.locator(".ruler span").all_inner_texts()
+    assert marks[0] == "0 s"
+    assert "1:00:00" in marks
+
+
+def test_the_timeline_zooms_at_the_pointer_and_follows_the_playhead(long_page):
+    page = long_page
+    page.keyboard.press("0")
+    zone = page.locator("#timeline").bounding_box()
+    x = zone["x"] + 0.5 * zone["width"]
+    y = zone["y"] + 60
+    page.mouse.click(x, y)
+    assert abs(shown_frame(page) - 36_000) < 100
+    page.mouse.move(x, y)
+    page.keyboard.down("Control")
+    for _ in range(4):
+        page.mouse.wheel(0, -300)
+    page.keyboard.up("Control")
+    width = page.locator(".lanes").bounding_box()["width"]
+    assert width / zone["width"] == pytest.approx(2.718281828**4, rel=0.02)
+    # One hour is still below the pointer.
+    playhead = page.locator(".playhead").bounding_box()
+    assert playhead["x"] == pytest.approx(x, abs=3)
+    page.keyboard.press("End")
+    playhead = page.locator(".playhead").bounding_box()
+    assert zone["x"] <= playhead["x"] <= zone["x"] + zone["width"] + 1
+    page.keyboard.press("0")
+    assert page.locator(".lanes").bounding_box()["width"] == pytest.approx(zone["width"], abs=1)
+    page.keyboard.press("+")
+    assert page.locator(".lanes").bounding_box()["width"] == pytest.approx(
+        2 * zone["width"], rel=0.01
+    )
+
+
+def test_the_minimap_moves_the_visible_part(long_page):
+    page = long_page
+    minimap = page.locator("#minimap").bounding_box()
+    page.mouse.click(minimap["x"] + 0.75 * minimap["width"], minimap["y"] + 8)
+    window = page.locator("#minimap .window").bounding_box()
+    middle = window["x"] + window["width"] / 2
+    assert middle == pytest.approx(minimap["x"] + 0.75 * minimap["width"], abs=3)
+    zone = page.locator("#timeline").bounding_box()
+    page.mouse.click(zone["x"] + zone["width"] / 2, zone["y"] + 60)
+    assert shown_frame(page) == pytest.approx(0.75 * 72_000, abs=60)
+
+
+def test_thumbnails_are_frames_of_the_clip_at_their_time(page, served):
+    address, _ = served
+    opened(page, address)
+    canvases = page.locator(".thumbnails canvas")
+    playwright.expect(canvases.nth(9)).to_be_attached()
+    spread = canvases.first.evaluate(
+        """(canvas) => {
+          const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+          return Math.max(...data.filter((_, i) => i % 4 == 0))
+            - Math.min(...data.filter((_, i) => i % 4 == 0));
+        }"""
+    )
+    assert spread > 50  # an image, not a single color
+    first = canvases.first.evaluate("canvas => canvas.toDataURL()")
+    last = canvases.last.evaluate("canvas => canvas.toDataURL()")
+    assert first != last
+
+
+def test_cameras_are_enlarged_and_hidden(page, work):
+    opened(page, as_file(work))
+    front = page.locator('figure[data-camera="observation.images.front"]')
+    wrist = page.locator('figure[data-camera="observation.images.wrist"]')
+    before = front.bounding_box()["width"]
+    front.get_by_role("button", name="Enlarge").click()
+    assert front.bounding_box()["width"] > 1.8 * before
+    front.get_by_role("button", name="Reduce").click()
+    wrist.get_by_role("button", name="Hide").click()
+    playwright.expect(wrist).to_be_hidden()
+    assert front.bounding_box()["width"] > 1.8 * before
+    page.locator('.entry[data-episode="1"]').click()  # it stays hidden in other episodes
+    playwright.expect(page.locator("#episode-name")).to_have_text("Episode 1")
+    playwright.expect(wrist).to_be_hidden()
+    page.get_by_role("button", name="Show wrist").click()
+    playwright.expect(wrist).to_be_visible()
+
+
+def test_labels_of_boxes_stay_inside_the_image(page, work, tmp_path):
+    copy = work.copy_to(tmp_path / "labels")
+    path = copy.path / f"results/demo_v3/review/data/episodes/{EPISODE:06d}.js"
+    text = path.read_text()
+    episode = json.loads(text[text.index("{") : text.rindex(")")])
+    camera = episode["cameras"][0]
+    width, height = camera["width"], camera["height"]
+    corners = [
+        [width - 9, 0, width, 8, "a label much longer than the box is wide"],
+        [0, height - 5, 9, height, "small"],
+        [width / 2, height / 2, width, height, "word " * 40],
+    ]
+    pair = {"frame_index": 0, "camera": camera["name"], "type": "bbox", "question": "Where?"}
+    detections = [{"label": label, "bbox_format": "xyxy", "bbox": box} for *box, label in corners]
+    episode["pairs"] = [{**pair, "answer": {"detections": detections}}]
+    name = json.dumps(f"episodes/{EPISODE:06d}")
+    path.write_text(f"Cuesheet.deliver({name},{json.dumps(episode)});")
+    opened(page, as_file(copy))
+    image = page.locator(f'figure[data-camera="{camera["name"]}"] .overlay').bounding_box()
+    labels = page.locator(".overlay text")
+    assert labels.count() == 3
+    for label in labels.all():
+        box = label.bounding_box()
+        assert box["x"] >= image["x"] - 1
+        assert box["x"] + box["width"] <= image["x"] + image["width"] + 1
+        assert box["y"] >= image["y"] - 3
+        assert box["y"] + box["height"] <= image["y"] + image["height"] + 3
+    assert labels.last.text_content().endswith("…")
+
+
 def test_a_dragged_boundary_is_saved_and_is_there_again(page, served, work):
     address, folder = served
     opened(page, address)
@@ -213,7 +381,154 @@ def test_a_dragged_boundary_is_saved_and_is_there_again(page, served, work):
     assert (file["format"], file["dataset"], file["episode_index"]) == (1, "demo_v3", EPISODE)
     assert file["length"] == len(times)
     page.reload()
-    playwright.expect(page.locator('tr[data-row="1"] .mono').first).to_have_text(f"{moved:.2f}")
+    start = page.locator('tr[data-row="1"] .start input')
+    playwright.expect(start).to_have_value(f"{moved:.2f}")
+
+
+def test_the_table_shows_a_boundary_while_it_is_dragged(page, work):
+    opened(page, as_file(work))
+    end = page.locator('tr[data-row="0"] .end input')
+    before = end.input_value()
+    edge = page.locator('.edge[data-edge="1"]').bounding_box()
+    page.mouse.move(edge["x"] + edge["width"] / 2, edge["y"] + 5)
+    page.mouse.down()
+    page.mouse.move(edge["x"] + 60, edge["y"] + 5, steps=3)
+    dragged = end.input_value()
+    assert float(dragged) > float(before)
+    assert page.locator('tr[data-row="1"] .start input').input_value() == dragged
+    page.mouse.up()
+    assert end.input_value() == dragged
+
+
+def test_times_can_be_typed_and_escape_restores_them(page, served, work):
+    address, folder = served
+    opened(page, address)
+    parts = work.json(f"results/demo_v3/plan/{EPISODE:06d}.json")["subtasks"]
+    frame = (parts[0]["start_frame"] + parts[0]["end_frame"]) // 2
+    time_s = frames_of(work, EPISODE)[frame]["timestamp"]
+    typed = f"{time_s:.2f}"
+    end = page.locator('tr[data-row="0"] .end input')
+    before = end.input_value()
+    end.fill(f"0:{time_s:05.2f}")
+    end.press("Enter")
+    file = saved(page, folder)
+    assert file["subtasks"][0]["end_s"] == pytest.approx(time_s, abs=1e-5)
+    assert file["subtasks"][1]["start_s"] == file["subtasks"][0]["end_s"]
+    assert shown_frame(page) == frame
+    end.fill("soon")
+    end.press("Enter")
+    assert end.input_value() == typed
+    end.fill(before)
+    end.press("Escape")
+    assert end.input_value() == typed
+    label = page.locator('tr[data-row="0"] .label input')
+    name = label.input_value()
+    label.fill("half typed")
+    label.press("Escape")
+    assert label.input_value() == name
+    playwright.expect(page.locator("#saved")).to_have_text("saved")
+    assert saved(page, folder)["subtasks"][0]["label"] == name
+
+
+def test_escape_closes_the_form_which_shows_its_frame(page, work):
+    opened(page, as_file(work))
+    pair = work.json(f"results/demo_v3/vqa/{EPISODE:06d}.json")["pairs"][0]
+    page.locator(f'.tick[data-frame="{pair["frame_index"]}"]').click()
+    page.locator("#questions").get_by_role("button", name="Edit").first.click()
+    form = page.locator("#questions form")
+    playwright.expect(form).to_contain_text(f"frame {pair['frame_index']} ")
+    back = form.get_by_role("button", name=f"Show frame {pair['frame_index']}")
+    playwright.expect(back).to_be_hidden()
+    seek(page, 0.4)
+    assert shown_frame(page) != pair["frame_index"]
+    back.click()
+    assert shown_frame(page) == pair["frame_index"]
+    form.locator("input").first.fill("Nothing of this stays.")
+    page.keyboard.press("Escape")
+    playwright.expect(form).to_have_count(0)
+    playwright.expect(page.locator("#questions")).to_contain_text(pair["question"])
+
+
+def test_back_and_links_with_a_time_open_the_moment(page, work):
+    page.goto(as_file(work, 2) + "&t=3.5")
+    playwright.expect(page.locator("#episode-name")).to_have_text("Episode 2")
+    assert page.locator("#now-time").inner_text() == "3.50 s"
+    page.locator('.entry[data-episode="0"]').click()
+    playwright.expect(page.locator("#episode-name")).to_have_text("Episode 0")
+    seek(page, 0.5)
+    page.wait_for_function("location.hash.includes('t=')")
+    time = page.evaluate("location.hash").partition("t=")[2]
+    assert page.locator("#now-time").inner_text() == f"{float(time):.2f} s"
+    page.go_back()
+    playwright.expect(page.locator("#episode-name")).to_have_text("Episode 2")
+    playwright.expect(page.locator("#now-time")).to_have_text("3.50 s")
+    page.go_forward()
+    playwright.expect(page.locator("#episode-name")).to_have_text("Episode 0")
+    playwright.expect(page.locator("#now-time")).to_have_text(f"{float(time):.2f} s")
+
+
+def test_texts_of_every_kind_are_corrected_and_written_by_the_next_run(page, served, work):
+    address, folder = served
+    opened(page, address)
+    page.locator("summary", has_text="Rephrasings").click()
+    page.get_by_label("Rephrasing 1", exact=True).fill("Bring the puck home")
+    page.get_by_label("Rephrasing 1", exact=True).press("Enter")
+    page.get_by_label("Delete rephrasing 2", exact=True).click()
+    page.locator("#add-rephrasing").click()
+    page.get_by_label("New rephrasing").fill("Puck to goal, please")
+    page.get_by_label("New rephrasing").press("Enter")
+    plan = work.json(f"results/demo_v3/plan/{EPISODE:06d}.json")
+    rows = [row["content"] for row in plan["persistent"] if row["style"] == "task_aug"]
+    seek(page, 0.2)
+    page.keyboard.press("i")
+    page.get_by_label("person says").fill("Careful now")
+    page.keyboard.press("Enter")  # both texts are needed
+    playwright.expect(page.locator("#talk form")).to_have_count(1)
+    page.get_by_label("robot says").fill("I will be careful")
+    page.keyboard.press("Enter")
+    playwright.expect(page.locator("#talk")).to_contain_text("I will be careful")
+    assert state(page, "interjection") == ["Careful now"]
+    talked = shown_frame(page)
+    page.keyboard.press("n")
+    memory = page.get_by_label("Memory at the start of subtask 2")
+    memory.fill("The puck is below the gripper.")
+    memory.blur()
+    assert state(page, "memory") == ["The puck is below the gripper."]
+    start = shown_frame(page)
+    playwright.expect(page.locator("#saved")).to_have_text("saving…")
+    file = saved(page, folder)
+    texts = ["Bring the puck home", *rows[3:], "Puck to goal, please"]
+    assert file["rephrasings"] == texts
+    assert file["subtasks"][1]["memory"] == "The puck is below the gripper."
+    copy = Workdir(folder.parents[1])
+    copy.run()
+    frames = frames_of(copy, EPISODE)
+    persistent = frames[0]["language_persistent"]
+    found = [row["content"] for row in persistent if row["style"] == "task_aug"]
+    assert found == [rows[0], *texts]
+    memories = {row["timestamp"]: row["content"] for row in persistent if row["style"] == "memory"}
+    assert memories[frames[start]["timestamp"]] == "The puck is below the gripper."
+    said = [row["content"] for row in frames[talked]["language_events"]]
+    assert "Careful now" in said
+
+
+def test_an_interjection_is_edited_deleted_and_reset(page, served, work):
+    address, folder = served
+    opened(page, address)
+    events = work.json(f"results/demo_v3/interjections/{EPISODE:06d}.json")["events"]
+    asked = [row for row in events if row["style"] == "interjection"]
+    page.locator(".dot.asks").first.click()
+    page.locator("#talk").get_by_role("button", name="Edit").click()
+    page.get_by_label("person says").fill("Stop there")
+    page.keyboard.press("Escape")
+    playwright.expect(page.locator("#talk")).to_contain_text(asked[0]["content"])
+    page.locator("#talk").get_by_role("button", name="Delete").click()
+    assert state(page, "interjection") == []
+    file = saved(page, folder)
+    assert len(file["interjections"]) == len(asked)  # the speech at the first frame is left
+    assert asked[0]["content"] not in json.dumps(file)
+    page.locator("#reset-talks").click()
+    assert state(page, "interjection") == [asked[0]["content"]]
 
 
 def test_splitting_renaming_merging_and_undoing(page, served, work):
@@ -264,10 +579,10 @@ def test_judging_noting_and_fixing_a_question(page, served, work):
     here = [pair for pair in pairs if pair["frame_index"] == first]
     assert len(here) == 2
     page.locator(f'.tick[data-frame="{first}"]').click()
-    page.get_by_role("button", name="Delete").first.click()
-    page.get_by_role("button", name="Edit").first.click()
+    page.locator("#questions").get_by_role("button", name="Delete").first.click()
+    page.locator("#questions").get_by_role("button", name="Edit").first.click()
     page.locator("form.question input").first.fill("What is it?")
-    page.get_by_role("button", name="Done").click()
+    page.get_by_role("button", name="Save").click()
     playwright.expect(page.locator("#questions")).to_contain_text("What is it?")
     page.wait_for_timeout(800)
     file = saved(page, folder)
@@ -297,14 +612,14 @@ def test_questions_are_added_and_boxes_drawn(page, served, work):
     assert shown_frame(page) == free[1]
     page.get_by_label("question", exact=True).fill("Where is the button?")
     page.get_by_label("label 1").fill("red button")
-    page.get_by_role("button", name="Done").click()
-    playwright.expect(page.locator(".problem")).to_contain_text("min before max")
+    page.get_by_role("button", name="Save").click()
+    playwright.expect(page.locator(".problem")).to_contain_text("min less than max")
     picture = page.locator("figure", has_text=camera).locator(".overlay").bounding_box()
     page.mouse.move(picture["x"] + 0.25 * picture["width"], picture["y"] + 0.5 * picture["height"])
     page.mouse.down()
     page.mouse.move(picture["x"] + 0.5 * picture["width"], picture["y"] + 0.75 * picture["height"])
     page.mouse.up()
-    page.get_by_role("button", name="Done").click()
+    page.get_by_role("button", name="Save").click()
     added = saved(page, folder)["vqa"]
     assert [(entry["frame_index"], entry["camera"]) for entry in added] == [(free[1], camera)]
     (found,) = added[0]["answer"]["detections"]
@@ -315,7 +630,7 @@ def test_questions_are_added_and_boxes_drawn(page, served, work):
     page.get_by_label("question", exact=True).fill("What color is the button?")
     for name, value in (("label", "button"), ("attribute", "color"), ("value", "red")):
         page.get_by_label(name, exact=True).fill(value)
-    page.get_by_role("button", name="Done").click()
+    page.get_by_role("button", name="Save").click()
     playwright.expect(page.locator("#saved")).to_have_text("saving…")
     file = saved(page, folder)
     assert sorted(entry["type"] for entry in file["vqa"]) == ["attribute", "bbox"]
@@ -347,7 +662,7 @@ def test_what_the_next_run_would_refuse_is_said_and_not_lost(page, served):
     assert not first.exists() or "\\u0001" not in first.read_text()
     page.reload()
     playwright.expect(labels.nth(0)).to_have_value("words worth keeping")
-    playwright.expect(notice).to_contain_text("kept in this browser")
+    playwright.expect(notice).to_contain_text("saved in this browser")
     labels.nth(1).fill("press it")
     labels.nth(1).press("Enter")
     playwright.expect(notice).to_be_hidden()
@@ -416,7 +731,7 @@ def test_what_someone_else_saved_is_not_overwritten_unseen(page, served):
     (folder / f"{EPISODE:06d}.json").write_text(json.dumps(theirs))
     page.keyboard.press("b")
     notice = page.locator("#notice")
-    playwright.expect(notice).to_contain_text("also corrected elsewhere")
+    playwright.expect(notice).to_contain_text("Someone else also corrected")
     assert json.loads((folder / f"{EPISODE:06d}.json").read_text()) == theirs
     notice.get_by_role("button", name="Keep mine").click()
     playwright.expect(notice).to_be_hidden()
@@ -440,7 +755,7 @@ def test_what_is_being_typed_outlives_a_closed_tab(page, served):
 def test_opened_as_a_file_corrections_stay_and_can_be_downloaded(page, work):
     opened(page, as_file(work))
     page.keyboard.press("g")
-    playwright.expect(page.locator("#saved")).to_have_text("kept in this browser")
+    playwright.expect(page.locator("#saved")).to_have_text("saved in this browser")
     page.reload()
     playwright.expect(page.locator("#good")).to_have_attribute("aria-pressed", "true")
     with page.expect_download() as download:
@@ -471,3 +786,151 @@ def test_ten_thousand_episodes_are_a_short_page(page, work, tmp_path):
     page.locator("#search").fill("lamp 4 polish")
     playwright.expect(page.locator("#counts")).to_have_text("1 of 10,000 episodes")
     playwright.expect(page.locator(".entry")).to_have_attribute("data-episode", "4007")
+
+
+def entries(page: playwright.Page) -> list[str]:
+    return page.locator(".entry").evaluate_all("all => all.map(one => one.dataset.episode)")
+
+
+def test_a_review_goes_from_episode_to_episode_and_counts_those_that_are_done(page, served):
+    address, folder = served
+    opened(page, address, 0)
+    page.locator("#reviewer").fill("Ana")
+    page.locator("#reviewer").press("Tab")
+    progress = page.locator("#progress")
+    playwright.expect(progress).to_have_text("0 of 4 done")
+    page.locator("#done-next").click()
+    playwright.expect(page.locator("#episode-name")).to_have_text("Episode 1")
+    playwright.expect(progress).to_have_text("1 of 4 done")
+    page.keyboard.press("g")
+    page.keyboard.press("d")
+    playwright.expect(page.locator("#episode-name")).to_have_text("Episode 2")
+    playwright.expect(progress).to_have_text("2 of 4 done")
+    for _ in range(100):
+        if (folder / "000001.json").is_file() and "done" in (folder / "000001.json").read_text():
+            break
+        page.wait_for_timeout(100)
+    file = json.loads((folder / "000001.json").read_text())
+    assert (file["done"], file["verdict"], file["reviewer"]) == (True, "good", "Ana")
+    playwright.expect(page.locator("#next")).to_be_hidden()  # nothing changes the dataset
+    page.reload()
+    playwright.expect(progress).to_have_text("2 of 4 done")
+    assert page.locator("#reviewer").input_value() == "Ana"
+    page.locator("#filters summary").click()
+    page.locator("#filter-done").select_option("open")
+    assert entries(page) == ["2", "3"]
+    playwright.expect(progress).to_have_text("0 of 2 done")
+
+
+def test_filters_are_combined(page, work, tmp_path):
+    copy = work.copy_to(tmp_path / "filtered")
+    results = copy.path / "results/demo_v3"
+    for index, code in ((0, "stage_warning"), (2, "plans_disagree"), (3, "plans_disagree")):
+        path = results / f"validation/{index:06d}.json"
+        warning = {"code": code, "where": "plan", "message": "of a test"}
+        path.write_text(json.dumps({**json.loads(path.read_text()), "warnings": [warning]}))
+    build_site(results, CorrectionFolder(copy.path / "c", "demo_v3", copy.path / "b"), None)
+    opened(page, as_file(copy), 0)
+    page.keyboard.press("g")
+    page.locator("#filters summary").click()
+    page.locator("#filter-check").select_option("plans_disagree")
+    assert entries(page) == ["2", "3"]
+    task = page.locator('.entry[data-episode="3"] .name').inner_text()
+    page.locator("#filter-task").select_option(task)
+    assert entries(page) == ["3"]
+    page.locator("#filter-verdict").select_option("good")
+    assert entries(page) == []
+    page.locator("#filter-check").select_option("any")
+    assert entries(page) == ["0"]
+    page.locator("#clear-filters").click()
+    assert entries(page) == ["0", "1", "2", "3"]
+
+
+def test_after_a_change_the_page_gives_the_command_that_applies_it(page, served):
+    address, folder = served
+    opened(page, address)
+    playwright.expect(page.locator("#next")).to_be_hidden()
+    page.locator("#subtasks .label input").first.fill("stretch out")
+    page.locator("#subtasks .label input").first.press("Enter")
+    saved(page, folder)
+    playwright.expect(page.locator("#pending")).to_contain_text("1 corrected episode is not in the")
+    command = page.locator("#command").inner_text()
+    assert command.startswith("snakemake --")
+    assert "--cores" in command
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.locator("#copy").click()
+    assert page.evaluate("navigator.clipboard.readText()") == command
+
+
+def test_the_page_as_a_target_creates_a_missing_clip_again(work, tmp_path):
+    copy = work.copy_to(tmp_path / "clipless")
+    clip = copy.path / "results/demo_v3/clips/observation.images.front/episode_000001.mp4"
+    clip.unlink()
+    (copy.path / "results/demo_v3/review/index.html").unlink()
+    done = copy.run("results/demo_v3/review/index.html")
+    assert done.jobs == {"extract_clip": 1, "build_review": 1}
+    assert clip.stat().st_size > 1000
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 390])
+def test_the_pages_have_no_accessibility_violations(chromium, work, width, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    context = chromium.new_context(
+        viewport={"width": width, "height": 844}, color_scheme=scheme, reduced_motion="reduce"
+    )
+    page = context.new_page()
+
+    def check() -> None:
+        found = axe.run(page).response["violations"]
+        assert [(one["id"], [node["target"] for node in one["nodes"]]) for one in found] == []
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+    opened(page, as_file(work))
+    check()
+    page.locator(".tick").first.evaluate("tick => tick.scrollIntoView()")
+    page.keyboard.press("a")
+    page.locator("#filters summary").click()
+    page.locator("summary", has_text="Rephrasings").click()
+    check()  # with the form of a question
+    page.keyboard.press("Escape")
+    page.keyboard.press("i")
+    check()  # with the form of an interjection
+    page.keyboard.press("Escape")
+    page.keyboard.press("?")
+    check()  # with the dialog
+    page.goto((work.path / "results/demo_v3/report.html").as_uri())
+    check()
+    context.close()
+
+
+def test_the_timeline_is_reachable_and_usable_by_keyboard(page, work):
+    opened(page, as_file(work))
+    page.locator("#help").focus()
+    for _ in range(4):  # zoom in (the others are disabled), and the minimap is for the pointer
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == "timeline":
+            break
+    timeline = page.get_by_role("slider", name="Timeline")
+    playwright.expect(timeline).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    playwright.expect(timeline).to_have_attribute("aria-valuenow", "1")
+    page.keyboard.press("End")
+    last = len(frames_of(work, EPISODE)) - 1
+    playwright.expect(timeline).to_have_attribute("aria-valuenow", str(last))
+    text = timeline.get_attribute("aria-valuetext")
+    assert f"frame {last}" in text
+    assert state(page, "subtask")[0] in text
+    page.keyboard.press("p")
+    page.keyboard.press("[")  # a boundary that is there already: nothing changes
+    playwright.expect(page.locator("#undo")).to_be_disabled()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("[")
+    start = page.locator('tr[data-row="1"] .start input').input_value()
+    assert f"{start} s" == page.locator("#now-time").inner_text()
+    page.locator("#undo").focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press(" ")  # presses the button instead of playing
+    playwright.expect(page.locator("#undo")).to_be_disabled()
+    assert page.locator("#play").inner_text() == "Play"

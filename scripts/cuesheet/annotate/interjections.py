@@ -8,6 +8,7 @@ from typing import Any
 
 from cuesheet.annotate.frame_selection import frames_around
 from cuesheet.annotate.stage import Stage, row
+from cuesheet.artifacts.corrections import interjections_by_frame
 from cuesheet.artifacts.episode import Keyframe
 from cuesheet.artifacts.subtasks import remaining_plan
 from cuesheet.config.stages import FramesConfig, InterjectionsConfig
@@ -76,11 +77,29 @@ async def annotate(
     camera: str | None,
     layout: FramesConfig,
     seed: int,
-) -> None:
-    """Fill `stage` with the events, and with plans if the plan stage wrote none.
+    corrections: Sequence[Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Fill `stage` with the events, and with the plans that they need and the plan stage lacks.
 
-    `plan` is the JSON of the plan stage. Without a camera, only the task is acknowledged.
+    The model is not asked if a person wrote the interjections (`corrections`; see
+    `cuesheet.artifacts.corrections`). Without a camera only the task is acknowledged.
+
+    Args:
+        stage: the stage that collects the rows.
+        settings: the settings of the stage.
+        plan: the JSON of the plan stage.
+        camera: camera key of the frames; None: the episode has no camera.
+        layout: layout of the contact sheets.
+        seed: seed of the choice of moments.
+        corrections: interjections and speech that replace the model's; None: none.
+
+    Returns:
+        `corrected`: the times of the interjections and speech that a person wrote.
     """
+    if corrections is not None:
+        corrected = _write_corrections(stage, corrections)
+        _complete_plans(stage, plan)
+        return {"corrected": corrected}
     episode = stage.episode
     task, subtasks = plan["task"]["text"], plan["subtasks"]
     positions = choose_subtask_starts(
@@ -105,6 +124,20 @@ async def annotate(
     await asyncio.gather(*calls)
     _complete_plans(stage, plan)
     stage.events.sort(key=lambda event: event["timestamp"])
+    return {"corrected": []}
+
+
+def _write_corrections(
+    stage: Stage, corrections: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for frame_index, entry in interjections_by_frame(corrections, stage.episode).items():
+        time_s = stage.episode.timestamps_s[frame_index]
+        if entry["interjection"] is not None:
+            stage.events.append(row("interjection", "user", entry["interjection"], time_s))
+        stage.add_speech(entry["speech"], time_s)
+        found.append({"style": "interjection", "timestamp": time_s})
+    return found or [{"style": "interjection"}]
 
 
 async def _acknowledge(stage: Stage, task: str, manner: str) -> None:
@@ -161,11 +194,15 @@ async def _interject(
 
 
 def _complete_plans(stage: Stage, plan: dict) -> None:
-    """Add a plan at the time of each interjection that has none from the plan stage."""
+    """Write a plan at the time of every interjection that has none: what is left of the subtasks.
+
+    Without subtasks the plan is the task itself.
+    """
     planned = {entry["timestamp"] for entry in plan["persistent"] if entry["style"] == "plan"}
     for event in stage.events:
-        if event["style"] == "interjection" and event["timestamp"] not in planned:
-            left = [
-                part["label"] for part in plan["subtasks"] if part["start_s"] >= event["timestamp"]
-            ]
-            stage.add_persistent("plan", "assistant", remaining_plan(left), event["timestamp"])
+        time_s = event["timestamp"]
+        if event["style"] == "interjection" and time_s not in planned:
+            started = sum(part["start_s"] <= time_s for part in plan["subtasks"])
+            left = [part["label"] for part in plan["subtasks"][max(started - 1, 0) :]]
+            left = left or [plan["task"]["text"]]
+            stage.add_persistent("plan", "assistant", remaining_plan(left), time_s)

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,10 +38,12 @@ async def annotate(
     recording: SignalsFile | None = None,
     signals: SignalsConfig | None = None,
     propagated: Propagated | None = None,
+    rephrasings: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Fill `stage` with the rows of the plan. Return the other parts of its JSON file.
 
-    If `given` contains subtasks, none are requested from the model. Without a camera, no request
+    If `given` contains subtasks or memories, or a person wrote the `rephrasings` of the task, these
+    are not requested from the model. Without a camera, no request
     with frames is sent: only rephrasings of the task and rows that follow from given subtasks are
     written. Raises CuesheetError if the model gives no usable segmentation.
     """
@@ -55,35 +57,50 @@ async def annotate(
         if given is None or settings.memory:
             stage.warn(f"episode {episode.name} has no camera: no {what} written")
         task = {"text": episode.task, "source": "dataset"}
-        await write_task_rows(stage, settings, episode.task)
+        await write_task_rows(stage, settings, episode.task, rephrasings)
         if given is None:
             return {
                 "task": task,
                 "subtasks": [],
                 "skipped": "no camera",
+                "corrected": _corrected(stage, None, rephrasings),
                 **evidence.as_json(settings, None, None),
                 **({"motion": motion} if motion else {}),
             }
         _write_subtasks(stage, settings, given.subtasks)
         subtasks, samples, refined = given.subtasks, {}, None
+        await _write_memory(stage, settings.frames, None, subtasks, task["text"], given.memories)
     else:
         grid = episode.frames_at(camera, episode.grid)
         task = await choose_task(stage, settings, grid)
         (subtasks, samples, refined), _ = await asyncio.gather(
             _find_subtasks(stage, settings, grid, cut_clip, task["text"], given, evidence),
-            write_task_rows(stage, settings, task["text"]),
+            write_task_rows(stage, settings, task["text"], rephrasings),
         )
         _write_subtasks(stage, settings, subtasks)
-        if settings.memory:
-            await _write_memory(stage, settings.frames, grid, subtasks, task["text"])
+        written = given.memories if given else {}
+        seen = grid if settings.memory else None
+        await _write_memory(stage, settings.frames, seen, subtasks, task["text"], written)
     return {
         "task": task,
         "subtasks": [subtask.as_json(episode) for subtask in subtasks],
         "subtasks_from": given.source if given else "model",
+        "corrected": _corrected(stage, given, rephrasings),
         **evidence.as_json(settings, given, refined),
         **({"motion": motion} if motion else {}),
         **samples,
     }
+
+
+def _corrected(
+    stage: Stage, given: ExternalSubtasks | None, rephrasings: Sequence[str] | None
+) -> list[dict[str, Any]]:
+    """Return what a person wrote besides the subtasks: the style, and the time of a memory."""
+    found: list[dict[str, Any]] = [{"style": "task_aug"}] if rephrasings is not None else []
+    for position in given.memories if given else ():
+        start_s = given.subtasks[position].start_s(stage.episode)
+        found.append({"style": "memory", "timestamp": start_s})
+    return found
 
 
 @dataclass(frozen=True)
@@ -207,13 +224,26 @@ def _write_subtasks(stage: Stage, settings: PlanConfig, subtasks: Sequence[Subta
 async def _write_memory(
     stage: Stage,
     layout: FramesConfig,
-    grid: Sequence[Keyframe],
+    grid: Sequence[Keyframe] | None,
     subtasks: Sequence[Subtask],
     task: str,
+    written: Mapping[int, str],
 ) -> None:
-    """Write a chain of memories, each from the one before and frames of the finished subtask."""
+    """Write a chain of memories, each from the one before and frames of the finished subtask.
+
+    Memories that a person has `written` (by position) replace the model's; "" leaves out a row.
+    Without a `grid`, no memory is requested.
+    """
     memory = ""
-    for position, (finished, starting) in enumerate(itertools.pairwise(subtasks)):
+    for position, (finished, starting) in enumerate(itertools.pairwise(subtasks), start=1):
+        if position in written:
+            if written[position]:
+                memory = written[position]
+                start_s = starting.start_s(stage.episode)
+                stage.add_persistent("memory", "assistant", memory, start_s)
+            continue
+        if grid is None:
+            continue
         # At most one row of a sheet: it only has to show the outcome of one step. The requests of
         # the chain wait for each other, so each should be short.
         media, words = stage.sheets(
@@ -231,7 +261,7 @@ async def _write_memory(
                 "memory": memory,
                 "finished": finished.label,
                 "starting": starting.label,
-                "remaining": [subtask.label for subtask in subtasks[position + 2 :]],
+                "remaining": [subtask.label for subtask in subtasks[position + 1 :]],
             },
             warning=f"the model gave no usable memory at {start_s:.2f} s; none is written",
         )

@@ -62,19 +62,25 @@ async def choose_task(
     return {"text": given, "source": "dataset"}
 
 
-async def write_task_rows(stage: Stage, settings: PlanConfig, task: str) -> None:
+async def write_task_rows(
+    stage: Stage, settings: PlanConfig, task: str, rephrasings: Sequence[str] | None = None
+) -> None:
     """Write `task_aug` rows: the task itself, then its distinct rephrasings.
 
     They are at the first frame. If the episode has several tasks, the rows of each one are at the
-    frame where it begins.
+    frame where it begins. The model is asked for the rephrasings, except for those of the first
+    task if a person wrote them (`rephrasings`).
     """
     if not task:
         stage.warn(f"episode {stage.episode.name} has no task: no task_aug rows written")
         return
     is_derived = task != stage.episode.task.strip()
-    starts = [] if is_derived else stage.episode.task_starts
+    starts = (not is_derived and stage.episode.task_starts) or [(0, task)]
     texts: dict[str, list[str]] = {}
-    for frame_index, one in starts or [(0, task)]:
+    if rephrasings is not None:
+        first = starts[0][1]
+        texts[first] = [first, *_distinct([first], rephrasings)]
+    for frame_index, one in starts:
         if one not in texts:
             texts[one] = [one, *await _rephrase(stage, settings, one)]
         for text in texts[one]:

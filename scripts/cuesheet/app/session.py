@@ -1,6 +1,8 @@
 """What a run starts before its first job and stops after its last."""
 
 import os
+import shlex
+import sys
 import threading
 import time
 from collections import Counter
@@ -13,7 +15,7 @@ from cuesheet.cluster.job import OUTER_RUN_VARIABLE
 from cuesheet.cluster.plan import ShardPlan
 from cuesheet.cluster.report import report_unfinished, start_record
 from cuesheet.errors import CuesheetError
-from cuesheet.files import remove_temporary_folders
+from cuesheet.files import remove_temporary_folders, write_text
 from cuesheet.serving import job_server, lifecycle
 from cuesheet.serving.accounting import account_of, read_usages
 from cuesheet.vlm.run_environment import (
@@ -86,6 +88,7 @@ class Session:
             for dataset in self._run.datasets.values():
                 changed = dataset.refresh_index()
                 dataset.refresh_signals_layout(self._run.config.signals, source_changed=changed)
+                write_text(dataset.layout.command, shlex.join(["snakemake", *sys.argv[1:]]) + "\n")
             self._estimating = threading.Thread(target=self._make_estimate, daemon=True)
             self._estimating.start()
         if self._shard_plans is not None:

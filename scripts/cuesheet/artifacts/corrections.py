@@ -10,7 +10,7 @@ import itertools
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,7 +19,13 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 from cuesheet.artifacts.episode import Episode
 from cuesheet.artifacts.subtasks import Subtask
 from cuesheet.errors import CuesheetError
-from cuesheet.vlm.replies import VQA_REPLIES, Label, Sentence, check_answer
+from cuesheet.vlm.replies import (
+    VQA_REPLIES,
+    Label,
+    OptionalParagraph,
+    Sentence,
+    check_answer,
+)
 
 FORMAT = 1
 
@@ -33,11 +39,23 @@ class _Exact(BaseModel):
 
 
 class Span(_Exact):
-    """A subtask in seconds from the first frame. If `end_s` is None, it ends at the next one."""
+    """A subtask in seconds from the episode's first frame; `end_s` None: until the next starts.
+
+    `memory` is the memory at its start: None leaves it to the model, "" writes none.
+    """
 
     start_s: Annotated[FiniteFloat, Field(ge=0)]
     end_s: FiniteFloat | None = None
     label: Label
+    memory: OptionalParagraph | None = None
+
+
+class InterjectionCorrection(_Exact):
+    """An interjection and the robot's reply; only the first frame may have speech alone."""
+
+    time_s: Annotated[FiniteFloat, Field(ge=0)]
+    interjection: Sentence | None = None
+    speech: Sentence
 
 
 class VqaCorrection(_Exact):
@@ -67,16 +85,32 @@ class VqaCorrection(_Exact):
 
 
 class Correction(_Exact):
-    """The corrections of one episode. `length`: its number of frames when it was corrected."""
+    """The corrections of one episode. `length`: number of frames when it was corrected.
+
+    Lists that are None are left to the model; `done` and `reviewer` are for reviewers only.
+    """
 
     format: Literal[1]
     dataset: str
     episode_index: Annotated[int, Field(ge=0)]
     length: Annotated[int, Field(ge=1)] | None = None
     subtasks: Annotated[list[Span], Field(min_length=1)] | None = None
+    rephrasings: list[Sentence] | None = None
+    interjections: list[InterjectionCorrection] | None = None
     vqa: list[VqaCorrection] | None = None
     verdict: Literal["good", "bad"] | None = None
     note: str | None = None
+    done: bool = False
+    reviewer: Annotated[str, Field(max_length=80)] | None = None
+
+    @model_validator(mode="after")
+    def _no_memory_at_the_start(self) -> "Correction":
+        if self.subtasks and self.subtasks[0].memory:
+            raise ValueError(
+                "subtasks.0 has a memory, but nothing has happened before the first subtask; "
+                "remove the key"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_entry_per_frame_and_camera(self) -> "Correction":
@@ -91,10 +125,14 @@ class Correction(_Exact):
 
 @dataclass(frozen=True)
 class ExternalSubtasks:
-    """Subtasks that come from a person or the dataset instead of the model."""
+    """Subtasks that come from a person or the dataset instead of the model.
+
+    `memories` are those that a person wrote, by the position of the subtask; "" writes none.
+    """
 
     source: Literal["correction", "dataset", "propagation"]
     subtasks: list[Subtask]
+    memories: Mapping[int, str] = field(default_factory=dict)
 
 
 def files_below(folder: Path) -> dict[int, Path]:
@@ -174,8 +212,8 @@ def parse_correction(value: Any, dataset_name: str, episode_index: int) -> Corre
         raise CuesheetError(f"{place}: {first['msg'].removeprefix('Value error, ')}") from None
     if (correction.dataset, correction.episode_index) != (dataset_name, episode_index):
         raise CuesheetError(
-            f"it says episode {correction.episode_index} of {correction.dataset!r}; its "
-            f"path says episode {episode_index} of {dataset_name!r}"
+            f"the content is for episode {correction.episode_index} of {correction.dataset!r}, but "
+            f"the path is that of episode {episode_index} of {dataset_name!r}"
         )
     return correction
 
@@ -185,6 +223,7 @@ def check_correction(
 ) -> None:
     """Raise CuesheetError if a correction does not fit the metadata of its episode."""
     _check_times(correction.subtasks or [], length, fps)
+    _check_interjections(correction.interjections or [], length, fps)
     _check_frames(correction, length, cameras)
 
 
@@ -193,6 +232,7 @@ def check_applied(correction: Correction, episode: Episode) -> None:
     check_correction(correction, episode.length, episode.fps, episode.keyframes)
     if correction.subtasks:
         subtasks_from_spans([span.model_dump() for span in correction.subtasks], episode)
+    interjections_by_frame([one.model_dump() for one in correction.interjections or ()], episode)
     check_decoded([entry.model_dump() for entry in correction.vqa or ()], episode)
     for number, entry in enumerate(correction.vqa or ()):
         if entry.answer is not None:
@@ -268,6 +308,24 @@ def _check_times(spans: Sequence[Span], length: int, fps: float) -> None:
         )
 
 
+def _check_interjections(
+    entries: Sequence[InterjectionCorrection], length: int, fps: float
+) -> None:
+    """Check the times of interjections. The last frame is the last that may have one."""
+    half_s, end_s = 0.5 / fps + 1e-6, length / fps
+    for number, entry in enumerate(entries):
+        if entry.time_s >= max(1.01 * end_s, end_s + half_s):
+            raise CuesheetError(
+                f"interjections.{number} is at {entry.time_s:g} s, but the episode ends at "
+                f"{end_s:g} s ({length} frames)"
+            )
+        if entry.interjection is None and entry.time_s > half_s:
+            raise CuesheetError(
+                f"interjections.{number} at {entry.time_s:g} s has no interjection; only the first "
+                "frame may have speech alone"
+            )
+
+
 def _check_frames(correction: Correction, length: int, cameras: Collection[str]) -> None:
     if correction.length not in (None, length):
         raise CuesheetError(
@@ -277,11 +335,12 @@ def _check_frames(correction: Correction, length: int, cameras: Collection[str])
     for number, entry in enumerate(correction.vqa or ()):
         if entry.frame_index >= length:
             raise CuesheetError(
-                f"vqa.{number}: there is no frame {entry.frame_index}; the episode has {length}"
+                f"vqa.{number}: frame {entry.frame_index} does not exist; the episode has {length} "
+                "frames"
             )
         if entry.camera not in cameras:
             raise CuesheetError(
-                f"vqa.{number}: there is no camera {entry.camera!r}; the dataset has "
+                f"vqa.{number}: camera {entry.camera!r} does not exist; the dataset has "
                 f"{', '.join(cameras) or 'none'}"
             )
 
@@ -310,6 +369,31 @@ def subtasks_from_spans(spans: Sequence[Mapping[str, Any]], episode: Episode) ->
         Subtask(start, end, span["label"])
         for start, end, span in zip([0, *starts[1:]], ends, spans, strict=True)
     ]
+
+
+def interjections_by_frame(
+    entries: Sequence[Mapping[str, Any]], episode: Episode
+) -> dict[int, Mapping[str, Any]]:
+    """Return corrected interjections (`time_s`, `interjection`, `speech`) by their nearest frame.
+
+    Raises:
+        CuesheetError: two are on the same frame, or speech alone is not on the first frame.
+    """
+    found: dict[int, Mapping[str, Any]] = {}
+    for number, entry in enumerate(entries):
+        frame = episode.nearest_frame(entry["time_s"])
+        if frame in found:
+            raise CuesheetError(
+                f"episode {episode.name}: interjections.{number} is on frame {frame}, which "
+                "already has an interjection; move or remove one of them"
+            )
+        if entry["interjection"] is None and frame > 0:
+            raise CuesheetError(
+                f"episode {episode.name}: interjections.{number} on frame {frame} has no "
+                "interjection; only the first frame may have speech alone"
+            )
+        found[frame] = entry
+    return dict(sorted(found.items()))
 
 
 def check_decoded(entries: Sequence[Mapping[str, Any]], episode: Episode) -> None:

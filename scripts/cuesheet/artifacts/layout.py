@@ -185,6 +185,15 @@ class Layout:
     def logs(self) -> Path:
         return self.folder / "logs"
 
+    def prompt(self, digest: str) -> Path:
+        """Text of a prompt that a run used; `digest`: its sha256."""
+        return self.folder / "prompts" / f"{digest}.md"
+
+    @property
+    def command(self) -> Path:
+        """Shell command of the last run that worked on the dataset."""
+        return self.logs / "command.txt"
+
     def log(self, rule: str, *parts: str) -> Path:
         """Log of a job; `parts`: its wildcards, such as camera and episode."""
         return self.logs.joinpath(rule, *parts).with_suffix(".log")

@@ -87,6 +87,8 @@ class ShardPlan:
                 [
                     self._media_sources(index),
                     self.dataset.given_subtasks(index),
+                    self.dataset.corrected_rephrasings(index),
+                    self.dataset.corrected_interjections(index),
                     self.dataset.vqa_corrections(index),
                     self.dataset.verdict(index),
                 ]

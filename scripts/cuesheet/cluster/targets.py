@@ -26,7 +26,11 @@ class Targets:
 
     @functools.cached_property
     def clips(self) -> list[str]:
-        return [] if self.is_sharded else [clip for data in self._datasets for clip in data.clips]
+        return [clip for dataset in self._datasets for clip in self.clips_of(dataset)]
+
+    def clips_of(self, dataset: RunDataset) -> list[str]:
+        """Return the clips of a dataset; none with shards, whose jobs make them."""
+        return [] if self.is_sharded else dataset.clips
 
     @functools.cached_property
     def keyframes(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a person looks at and corrects: summary, report, review page, comparison, dataset card.
+"""What people look at and correct: summary, report, review page, comparison, dataset card.
 
 May import `evaluation` and what that may import.
 """

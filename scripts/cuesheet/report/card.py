@@ -23,14 +23,14 @@ def make_card(
     source: Mapping[str, Any] | None,
     repo_id: str,
 ) -> str:
-    """The README.md of the repository.
+    """Return the README.md of the repository.
 
     Args:
         dataset: the annotated dataset.
         summary: content of summary.json.
-        results: the results folder; the stage files tell prompts and sampling, evaluation.json,
-            where there is one, the scores.
-        source: place and commit on a hub that the source came from, or None.
+        results: the results folder. Prompts and sampling are read from its stage files, and scores
+            from evaluation.json, if it exists.
+        source: repository and commit of the source on a hub, or None.
         repo_id: user/name of the repository.
     """
     before = dataset.root / "README.md"
@@ -124,14 +124,15 @@ def _prompts(results: Path) -> list[str]:
 
 
 def _scores(results: Path) -> list[str]:
-    """The scores of evaluation.json, where the annotations were scored, beside plain guesses."""
+    """Return the scores of evaluation.json, compared with baselines, if there are any."""
     try:
         scores = json.loads(Layout(results).evaluation().read_text(encoding="utf-8"))
     except FileNotFoundError:
         return []
     table = score_table(scores)
+    count = table["episodes"]
     return [
         "## Scores",
-        f"Against reference segments of {table['episodes']} episodes.",
+        f"Against reference segments of {count} {'episode' if count == 1 else 'episodes'}.",
         _table(("score", *table["names"]), [(title, *cells) for title, cells in table["rows"]]),
     ]

@@ -1,11 +1,12 @@
 """Compare runs on the same episodes in one HTML page.
 
 The page needs no network. It shows the model, requests and tokens of each run, the agreement of
-each pair of runs, the scores of all runs if there is a reference, and the timelines of every
-episode, with the lowest agreement first.
+each pair of runs, the scores of all runs if there is a reference, the differences of their prompts,
+and the timelines of every episode, with the lowest agreement first.
 """
 
 import argparse
+import difflib
 import itertools
 import sys
 from collections import Counter
@@ -30,7 +31,7 @@ from cuesheet.evaluation.scores import (
 from cuesheet.evaluation.table import score_frame
 from cuesheet.files import write_text
 from cuesheet.report.data import ReportData, gather
-from cuesheet.report.html import COLORS, PAGES, score_table, total_calls
+from cuesheet.report.html import COLORS, PAGES, prompt_texts, score_table, total_calls
 
 _MAX_TIMELINES = 300  # episodes
 
@@ -82,6 +83,7 @@ def compare(runs: Sequence[Path], reference: Reference | None = None) -> str:
         css=(PAGES / "theme.css").read_text() + (PAGES / "report.css").read_text(),
         names=names,
         facts=_facts(gathered),
+        prompts=_prompt_differences(names, runs, gathered),
         agreement=agreement,
         scores=score_table(scores) if scores else None,
         episodes=episodes[:_MAX_TIMELINES],
@@ -97,6 +99,33 @@ def _agreement(found: Mapping[str, Any]) -> list[str]:
     titles = ("segment F1 at IoU 0.5", "boundary F1 within 0.5 s")
     titles += ("frame accuracy (without labels)", "label token F1")
     return [table[title] for title in titles]
+
+
+def _prompt_differences(
+    names: Sequence[str], runs: Sequence[Path], gathered: Sequence[ReportData]
+) -> list[tuple[str, str, list[str] | None]]:
+    """Return how the prompts of each run differ from those of the first run.
+
+    Returns:
+        (prompt, run, lines of a unified diff) per prompt and run that differ. The lines are None if
+        a text is not stored, which is the case for runs without a report.
+    """
+    first, *others = [prompt_texts(run, data) for run, data in zip(runs, gathered, strict=True)]
+    found = []
+    for run, texts in zip(names[1:], others, strict=True):
+        for name in sorted({*first, *texts}):
+            before, after = first.get(name, {}), texts.get(name, {})
+            if before.keys() == after.keys():
+                continue
+            known = None not in (*before.values(), *after.values())
+            found.append((name, run, _diff(before, after) if known else None))
+    return found
+
+
+def _diff(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """Return the changed lines with some context; a run may have used several texts of a prompt."""
+    old, new = ["".join(texts.values()).splitlines() for texts in (before, after)]
+    return list(difflib.unified_diff(old, new, n=2, lineterm=""))[2:]
 
 
 def _facts(gathered: Sequence[ReportData]) -> list[tuple[str, list[str]]]:

@@ -8,6 +8,7 @@ overwritten on purpose is backed up first.
 import hashlib
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from cuesheet.artifacts.corrections import (
     check_applied,
     check_correction,
     decode_correction,
+    files_below,
     parse_correction,
 )
 from cuesheet.artifacts.episode import read_episode
@@ -36,7 +38,32 @@ class SavedCorrection:
     content: dict[str, Any] | None
 
     def as_json(self) -> dict[str, Any]:
-        return {"etag": self.version, "file": self.content}
+        return {"etag": self.version, "file": self.content, "effect": effect(self.content)}
+
+
+def effect(content: Mapping[str, Any] | None) -> str | None:
+    """Return a hash of the parts of a correction that change the dataset; None if it changes none.
+
+    The review page compares it with that of the corrections that the annotations include.
+    """
+    names = ("subtasks", "rephrasings", "interjections", "vqa")
+    parts = {name: content.get(name) for name in names} if content else {}
+    parts["bad"] = bool(content) and content.get("verdict") == "bad"
+    if not any(value or value == [] for value in parts.values()):
+        return None
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def marks(content: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what the list of episodes shows of a correction."""
+    given = content or {}
+    changes = ("subtasks", "rephrasings", "interjections", "vqa")
+    return {
+        "verdict": given.get("verdict"),
+        "done": bool(given.get("done")),
+        "corrected": any(given.get(name) is not None for name in changes),
+        "effect": effect(content),
+    }
 
 
 class ConflictError(Exception):
@@ -78,6 +105,16 @@ class CorrectionFolder:
         data = path.read_bytes()
         content = decode_correction(data, path, self.dataset)
         return SavedCorrection(hashlib.sha256(data).hexdigest(), content)
+
+    def all_marks(self) -> list[dict[str, Any]]:
+        """Return the marks of all episodes that have a readable correction file."""
+        found = []
+        for index in files_below(self.folder):
+            try:
+                found.append({"episode_index": index, **marks(self.read(index).content)})
+            except CuesheetError:
+                continue  # opening the episode reports the problem
+        return found
 
     def write(
         self, episode_index: int, content: dict[str, Any] | None, expected: str

@@ -21,6 +21,12 @@ from cuesheet.config.types import parse_episodes
 from cuesheet.errors import CuesheetError
 from cuesheet.files import write_json, write_text
 
+# Keys of a correction file that an export does not write and that therefore stay.
+_OTHER_KEYS = (
+    *("rephrasings", "interjections", "vqa"),
+    *("verdict", "note", "done", "reviewer"),
+)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status; 1 for a user error, reported in one line."""
@@ -48,9 +54,9 @@ def export(
     as_csv: bool = False,
     overwrite: bool = False,
 ) -> tuple[int, int]:
-    """Write one file an episode; returns how many were written and how many left alone.
+    """Write one file per episode; return how many were written and how many were skipped.
 
-    Raises CuesheetError where nothing is to be exported or a file is broken.
+    Raises CuesheetError if there is nothing to export or a file is invalid.
     """
     try:
         wanted = parse_episodes(episodes)
@@ -81,17 +87,17 @@ def _write(plan: StageFile, length: int, folder: Path, existing: Path | None, as
         {"start_s": part.start_s, "end_s": part.end_s, "label": part.label}
         for part in plan.subtasks
     ]
-    kept = {}
+    unchanged = {}
     if existing is not None and existing.suffix == ".json":
         old = read_correction(existing, plan.dataset)
-        kept = {
+        unchanged = {
             key: value
-            for key in ("vqa", "verdict", "note")
+            for key in _OTHER_KEYS
             if (value := old.model_dump(mode="json", exclude_unset=True).get(key)) is not None
         }
-        if kept and as_csv:
+        if unchanged and as_csv:
             raise CuesheetError(
-                f"{existing} has {', '.join(kept)}, which a CSV file cannot hold; leave out --csv"
+                f"{existing} has {', '.join(unchanged)}, which a CSV file cannot hold; remove --csv"
             )
     if as_csv:
         text = io.StringIO()
@@ -101,7 +107,7 @@ def _write(plan: StageFile, length: int, folder: Path, existing: Path | None, as
         write_text(target, text.getvalue())
     else:
         value = {"format": FORMAT, "dataset": plan.dataset, "episode_index": plan.episode_index}
-        write_json(target, {**value, "length": length, "subtasks": spans or None, **kept})
+        write_json(target, {**value, "length": length, "subtasks": spans or None, **unchanged})
     if existing is not None and existing != target:
         existing.unlink()
 

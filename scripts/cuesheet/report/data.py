@@ -54,7 +54,7 @@ class Sample:
 
 @dataclass
 class CallTally:
-    """The calls made with one prompt; `latencies_s` of those that a server answered."""
+    """The calls made with one prompt; `latencies_s`: of calls that a server answered."""
 
     total: int = 0
     cache_hits: int = 0
@@ -107,7 +107,7 @@ def gather(results: Path, selected: Collection[int], progress: Progress = iter) 
 
     Args:
         results: the dataset's result folder.
-        selected: episodes that were to be annotated; those that are not are listed as missing.
+        selected: episodes of the run; those without annotations are listed as missing.
         progress: wraps the episodes to show progress, as `tqdm` does.
 
     Raises:

@@ -13,17 +13,19 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
+from cuesheet.artifacts.layout import Layout
 from cuesheet.artifacts.source_changes import describe
 from cuesheet.artifacts.stage_files import VqaPair
 from cuesheet.config.report import ReportConfig
 from cuesheet.evaluation.labels import first_verb
 from cuesheet.evaluation.table import difference_frame, interval_note, score_frame
+from cuesheet.files import write_text
 from cuesheet.report import plots as plots
 from cuesheet.report.data import CallTally, ReportData, Sample, chosen_timelines
 from cuesheet.report.summary import DEMO_MODEL_NOTE, is_demo_model
 
 PAGES = Path(__file__).parent / "pages"
-COLORS = 8  # --c0 to --c7 of theme.css; the last one is for whatever is rare
+COLORS = 8  # --c0 to --c7 of theme.css; the last one is for rare verbs
 _SAMPLE_WIDTH = 320  # px
 _MOST_NAMED = 12
 
@@ -31,16 +33,16 @@ _MOST_NAMED = 12
 def render(
     data: ReportData,
     settings: ReportConfig,
-    prompts_dir: Path,
+    prompts: Mapping[str, Mapping[str, str | None]],
     scores: Mapping[str, Any] | None = None,
     evidence: Sequence[tuple[str, str]] = (),
 ) -> str:
     """Return the page as text.
 
     Args:
-        data: what the page shows.
-        settings: the section `report` of the configuration.
-        prompts_dir: folder of the prompt files.
+        data: what `gather` read.
+        settings: limits and prices.
+        prompts: the result of `prompt_texts`.
         scores: the result of `cuesheet.evaluation.scores.evaluate`.
         evidence: names and texts about recorded signals and corrections.
     """
@@ -77,12 +79,16 @@ def render(
         calls=_calls(data),
         cost=cost(data, settings),
         latencies=_latencies(data),
-        prompts=_prompts(data, prompts_dir),
+        prompts=[
+            (name, digest, text)
+            for name, texts in prompts.items()
+            for digest, text in texts.items()
+        ],
     )
 
 
 def cost(data: ReportData, settings: ReportConfig) -> str | None:
-    """What the calls cost by the configured prices; None without prices."""
+    """Return the cost of the calls at the configured prices; None without prices."""
     if settings.price_prompt is None and settings.price_completion is None:
         return None
     total = sum(
@@ -94,7 +100,7 @@ def cost(data: ReportData, settings: ReportConfig) -> str | None:
 
 
 def answer_text(pair: VqaPair) -> str:
-    """An answer in a few words."""
+    """Return an answer in a few words."""
     answer = pair.answer
     match pair.type:
         case "bbox":
@@ -124,7 +130,7 @@ def _sentence(text: str) -> str:
 
 
 def _colors(data: ReportData) -> dict[str, int]:
-    """A color for each of the most frequent verbs, so that they look alike in every episode."""
+    """Return a color per frequent verb, so that a verb has the same color in every episode."""
     return {word: color for color, (word, _) in enumerate(data.verbs.most_common(COLORS - 1))}
 
 
@@ -132,14 +138,22 @@ def _tiles(data: ReportData) -> list[tuple[str, str]]:
     total = data.annotated + len(data.missing)
     calls = total_calls(data)
     return [
-        (f"{data.annotated:,} of {total:,}", "episodes annotated"),
+        (f"{data.annotated:,} of {total:,}", f"{_noun(total, 'episode')} annotated"),
         (_minutes(data.duration_s), "of video, one camera"),
-        (f"{len(data.subtask_lengths_s):,}", "subtasks"),
-        (f"{sum(counts.total() for counts in data.questions.values()):,}", "visual questions"),
-        (f"{data.rows.total():,}", "language rows"),
-        (f"{calls.total:,}", f"calls, {calls.cache_hits:,} from the cache"),
-        (f"{sum(map(len, data.warnings.values())):,}", "warnings"),
+        _tile(len(data.subtask_lengths_s), "subtask"),
+        _tile(sum(counts.total() for counts in data.questions.values()), "visual question"),
+        _tile(data.rows.total(), "language row"),
+        (f"{calls.total:,}", f"{_noun(calls.total, 'call')}, {calls.cache_hits:,} from the cache"),
+        _tile(sum(map(len, data.warnings.values())), "warning"),
     ]
+
+
+def _tile(count: int, noun: str) -> tuple[str, str]:
+    return f"{count:,}", _noun(count, noun)
+
+
+def _noun(count: int, noun: str) -> str:
+    return noun if count == 1 else f"{noun}s"
 
 
 def _minutes(seconds: float) -> str:
@@ -166,7 +180,7 @@ def _plots(data: ReportData) -> list[tuple[str, str]]:
 
 
 def _samples(data: ReportData) -> dict[str, list[tuple[Sample, str]]]:
-    """By type, each with its image as a data URL."""
+    """Return samples by question type, each with its image as a data URL."""
     shown: dict[str, list[tuple[Sample, str]]] = {}
     for (kind, _), samples in sorted(data.samples.items()):
         shown.setdefault(kind, []).extend((sample, _data_url(sample.image)) for sample in samples)
@@ -190,7 +204,7 @@ def _calls(data: ReportData) -> list[list[str]]:
 
 
 def total_calls(data: ReportData) -> CallTally:
-    """The calls of all prompts together."""
+    """Return the sums over all prompts."""
     total = CallTally()
     for tally in data.calls.values():
         for name, value in vars(tally).items():
@@ -218,14 +232,31 @@ def _latencies(data: ReportData) -> str | None:
     )
 
 
-def _prompts(data: ReportData, folder: Path) -> list[tuple[str, str, str | None]]:
-    """(name, sha256, text) of the prompts that were used; the text only of an unchanged file."""
-    found = []
-    for name, digests in sorted(data.prompts.items()):
+def store_prompts(results: Path, data: ReportData, folder: Path) -> None:
+    """Store the text of the prompts that were used, so that later reports can show it.
+
+    Args:
+        results: result folder of the dataset.
+        data: what `gather` read from it.
+        folder: the prompt files. One that has changed since the run is not stored.
+    """
+    for name, digests in data.prompts.items():
         path = folder / f"{name}.md"
-        text = path.read_text(encoding="utf-8") if path.is_file() else None
-        now = hashlib.sha256(text.encode()).hexdigest() if text is not None else None
-        found += [(name, digest, text if digest == now else None) for digest in sorted(digests)]
+        text = path.read_bytes() if path.is_file() else b""
+        digest = hashlib.sha256(text).hexdigest()
+        stored = Layout(results).prompt(digest)
+        if digest in digests and not stored.is_file():
+            write_text(stored, text.decode())
+
+
+def prompt_texts(results: Path, data: ReportData) -> dict[str, dict[str, str | None]]:
+    """Return the prompts that were used: name, then sha256, then the stored text or None."""
+    found: dict[str, dict[str, str | None]] = {}
+    for name, digests in sorted(data.prompts.items()):
+        for digest in sorted(digests):
+            path = Layout(results).prompt(digest)
+            text = path.read_text(encoding="utf-8") if path.is_file() else None
+            found.setdefault(name, {})[digest] = text
     return found
 
 

@@ -17,6 +17,7 @@ from aiohttp import web
 from cuesheet.artifacts.layout import Layout
 from cuesheet.errors import CuesheetError
 from cuesheet.report.correction_files import ConflictError, CorrectionFolder, parse_request
+from cuesheet.report.review_site import last_command
 
 _MAX_BODY_BYTES = 8 << 20
 _OPEN_PRINTED_ADDRESS = "open the address that cuesheet review printed"
@@ -55,6 +56,7 @@ class ReviewServer:
             [
                 web.get("/", self._enter),
                 web.get("/api/session", self._session),
+                web.get("/api/corrections", self._list),
                 web.get(r"/api/corrections/{episode:\d{6}}", self._read),
                 web.put(r"/api/corrections/{episode:\d{6}}", self._write),
                 web.get(r"/{folder:review|clips}/{path:.+}", self._file),
@@ -94,7 +96,14 @@ class ReviewServer:
         return secrets.compare_digest(given.encode(errors="surrogatepass"), self.token.encode())
 
     async def _session(self, request: web.Request) -> web.Response:
-        return web.json_response({"dataset": self.corrections.dataset})
+        command = last_command(self.results)
+        return web.json_response({"dataset": self.corrections.dataset, "command": command})
+
+    async def _list(self, request: web.Request) -> web.Response:
+        try:
+            return web.json_response(self.corrections.all_marks())
+        except CuesheetError as error:
+            return web.Response(status=422, text=str(error))
 
     async def _read(self, request: web.Request) -> web.Response:
         try:

@@ -18,13 +18,13 @@ from cuesheet.artifacts.layout import KEYFRAMES_FILE, Layout, episode_name
 from cuesheet.artifacts.results import EpisodeView, annotated_episodes, read_view
 from cuesheet.artifacts.signals_file import read_signals
 from cuesheet.files import atomic_path, write_text
-from cuesheet.report.correction_files import CorrectionFolder
+from cuesheet.report.correction_files import CorrectionFolder, marks
 from cuesheet.report.summary import is_demo_model
 
 PAGES = Path(__file__).parent / "pages"
 CHUNK = 1000  # episodes in a file of the list
-COLORS = 7  # of theme.css, for the most frequent verbs
-_STRIP = (576, 64)  # px; the strip is about as wide, of as many pictures as fit
+COLORS = 7  # colors of theme.css for the most frequent verbs
+_STRIP = (576, 64)  # px; approximate width and exact height of a strip of thumbnails
 _MAX_CURVE_POINTS = 2000  # per curve of the signals lane
 
 Progress = Callable[[Sequence[int]], Iterator[int]]
@@ -37,15 +37,15 @@ def build_site(
     progress: Progress = iter,
     hints: Sequence[str] = (),
 ) -> int:
-    """Writes the site of a dataset's results; returns the number of episodes.
+    """Write the site of a dataset's results and return the number of episodes.
 
-    Files whose content stays the same are not written again, and strips of thumbnails only where
-    the keyframes are newer. Files of episodes that are gone are deleted.
+    Files whose content is unchanged are not written again, nor are thumbnails that are newer than
+    their keyframes. Files of episodes that no longer exist are deleted.
 
     Args:
         results: the dataset's result folder.
-        corrections: of the dataset; the page begins with them.
-        default_camera: whose frames the list shows.
+        corrections: the corrections of the dataset, which the page shows.
+        default_camera: the camera whose frames the list shows.
         progress: wraps the episodes to show progress, as `tqdm` does.
         hints: sentences above the list, such as which episode to correct next.
 
@@ -73,6 +73,7 @@ def build_site(
         "site",
         {
             "dataset": results.name,
+            "command": last_command(results),
             "episodes": len(entries),
             "hints": list(hints),
             "chunks": -(-len(entries) // CHUNK),
@@ -87,6 +88,12 @@ def build_site(
     return len(entries)
 
 
+def last_command(results: Path) -> str:
+    """Return the command that runs the workflow again; without a record, the usual one."""
+    path = Layout(results).command
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else "snakemake --cores all"
+
+
 def _first_word(label: str) -> str:
     """Return the word that sets the color of a subtask, as `colorOf` in the page's scripts does."""
     words = label.casefold().split()
@@ -94,7 +101,7 @@ def _first_word(label: str) -> str:
 
 
 def episode_data(view: EpisodeView, correction: dict[str, Any] | None) -> dict[str, Any]:
-    """What the page knows of an episode."""
+    """Return the data of an episode for the page."""
     plan = [row.model_dump(exclude={"camera"}) for row in view.persistent]
     events = [
         row.model_dump(exclude={"camera"})
@@ -155,7 +162,6 @@ def _signals(view: EpisodeView) -> dict[str, Any] | None:
 
 
 def _entry(view: EpisodeView, correction: dict[str, Any] | None, thumb: bool) -> dict[str, Any]:
-    given = correction or {}
     return {
         "index": view.episode_index,
         "task": view.task,
@@ -164,15 +170,15 @@ def _entry(view: EpisodeView, correction: dict[str, Any] | None, thumb: bool) ->
         "warnings": len(view.validation.warnings),
         "agreement": view.agreement,
         "duration": view.duration_s,
-        "verdict": given.get("verdict"),
-        "corrected": bool(given.get("subtasks") or given.get("vqa")),
+        "checks": sorted({warning.code for warning in view.validation.warnings}),
         "thumb": thumb,
+        **marks(correction),
     }
 
 
 def _deliver(site: Path, name: str, value: Any) -> None:
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    # These two end a line in older scripts though not in JSON.
+    # JSON allows these two characters in strings, but older script engines do not.
     text = text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
     _write_changed(site / "data" / f"{name}.js", f"Cuesheet.deliver({json.dumps(name)},{text});\n")
 
@@ -184,7 +190,7 @@ def _write_changed(path: Path, text: str) -> None:
 
 
 def _write_strip(view: EpisodeView, camera: str | None, path: Path) -> bool:
-    """A few keyframes of the episode in a row; False where it has no picture."""
+    """Write some keyframes side by side; return False if the episode has no images."""
     if camera not in view.keyframes.keyframes:
         camera = next(iter(view.keyframes.keyframes), None)
     frames = [one.frame_index for one in view.keyframes.keyframes.get(camera or "", ())]
@@ -199,12 +205,12 @@ def _write_strip(view: EpisodeView, camera: str | None, path: Path) -> bool:
     width, height = max(1, round(_STRIP[1] * size.width / size.height)), _STRIP[1]
     count = max(1, min(_STRIP[0] // width, len(frames)))
     chosen = [frames[i * (len(frames) - 1) // max(count - 1, 1)] for i in range(count)]
-    pictures = [view.keyframe_file(camera, frame) for frame in chosen]
-    if None in pictures:
+    images = [view.keyframe_file(camera, frame) for frame in chosen]
+    if None in images:
         return path.is_file()
     strip = Image.new("RGB", (width * count, height))
-    for place, picture in enumerate(pictures):
-        with Image.open(picture) as image:
+    for place, path_of_image in enumerate(images):
+        with Image.open(path_of_image) as image:
             small = image.convert("RGB").resize((width, height), reducing_gap=2.0)
         strip.paste(small, (place * width, 0))
     with atomic_path(path, sync=False) as temporary:
@@ -214,14 +220,14 @@ def _write_strip(view: EpisodeView, camera: str | None, path: Path) -> bool:
 
 def _delete_others(data: Path, episodes: set[str], entries: int) -> None:
     chunks = {f"{chunk:04d}" for chunk in range(-(-entries // CHUNK))}
-    for folder, kept in (("episodes", episodes), ("thumbs", episodes), ("list", chunks)):
+    for folder, names in (("episodes", episodes), ("thumbs", episodes), ("list", chunks)):
         for path in (data / folder).glob("*"):
-            if path.stem not in kept:
+            if path.stem not in names:
                 path.unlink()
 
 
 def _copy_assets(site: Path) -> None:
-    """index.html comes last: a site that has one is complete."""
+    """Copy the page. index.html is written last, so a site that has one is complete."""
     assets = site / "assets"
     assets.mkdir(parents=True, exist_ok=True)
     for source in (PAGES / "theme.css", PAGES / "review" / "review.css"):

@@ -38,7 +38,7 @@ def summarize(
         results: the dataset's result folder; its name is the dataset's.
         episodes: every episode of the dataset.
         left_out: episodes that were to be annotated and could not.
-        kept: episodes that keep the rows which the source has.
+        kept: episodes that keep the rows of the source.
         progress: wraps the annotated episodes to show progress, as `tqdm` does.
         notices: what was noticed of the source dataset, a sentence each.
 
@@ -153,7 +153,7 @@ def _in_order(rows: Mapping[str, int]) -> dict[str, int]:
 
 
 def as_text(summary: Mapping[str, Any]) -> str:
-    """The summary for a person."""
+    """Return the summary as text."""
     episodes, calls, tokens = summary["episodes"], summary["calls"], summary["tokens"]
     rows = ", ".join(f"{name} {count}" for name, count in summary["rows"].items()) or "none"
     done = f"{episodes['annotated']} of {episodes['total']} annotated"

@@ -39,10 +39,10 @@ def _one_line(value: object) -> object:
     return "".join(" " if unicodedata.category(char) in _UNWANTED else char for char in value)
 
 
-def _text(max_length: int) -> type[str]:
+def _text(max_length: int, min_length: int = 1) -> type[str]:
     return Annotated[
         str,
-        StringConstraints(strip_whitespace=True, min_length=1, max_length=max_length),
+        StringConstraints(strip_whitespace=True, min_length=min_length, max_length=max_length),
         BeforeValidator(_one_line),
     ]
 
@@ -79,6 +79,7 @@ Evidence = Annotated[
 ]
 Sentence = _text(300)
 Paragraph = _text(800)
+OptionalParagraph = _text(800, min_length=0)
 # Bounds far beyond any episode and any image: without them a grammar allows 7E3007.
 Seconds = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 Coordinate = Annotated[float, Field(ge=-1_000_000, le=1_000_000, allow_inf_nan=False)]

@@ -287,6 +287,18 @@ class RunDataset:
             "states": [self._file_state(str(f)) for f in (self.root / data_file, labels) if f],
         }
 
+    def corrected_rephrasings(self, episode_index: int) -> list[str] | None:
+        """Return the rephrasings that a person wrote; None if the model is asked."""
+        correction = self.corrections.get(episode_index)
+        return correction.rephrasings if correction else None
+
+    def corrected_interjections(self, episode_index: int) -> list[dict[str, Any]] | None:
+        """Return the interjections that a person wrote; None if the model is asked."""
+        correction = self.corrections.get(episode_index)
+        if correction is None or correction.interjections is None:
+            return None
+        return [entry.model_dump() for entry in correction.interjections]
+
     def vqa_corrections(self, episode_index: int) -> list[dict[str, Any]]:
         correction = self.corrections.get(episode_index)
         return [entry.model_dump() for entry in (correction and correction.vqa) or ()]

@@ -288,5 +288,5 @@ async def test_one_sample_adds_nothing_to_requests_and_files(tmp_path, monkeypat
         assert not any("sampling" in call for call in stage.vlm.calls)
     assert names == ["describe 0.00", "segment 0.00"]
     assert {(body["temperature"], body["seed"]) for body in server.bodies} == {(0.2, 5)}
-    assert set(result) == {"task", "subtasks", "subtasks_from"}
+    assert set(result) == {"task", "subtasks", "subtasks_from", "corrected"}
     assert set(result["subtasks"][0]) == {"start_frame", "end_frame", "start_s", "end_s", "label"}

@@ -34,6 +34,29 @@ def spans(*starts_and_labels, end=None):
     return listed
 
 
+def test_texts_of_every_kind_are_read(tmp_path, demo):
+    write(
+        tmp_path,
+        subtasks=[
+            {"start_s": 0, "end_s": 2.0, "label": "reach"},
+            {"start_s": 2.0, "end_s": 3.0, "label": "pull", "memory": "I am at\nthe handle."},
+            {"start_s": 3.0, "end_s": 4.6, "label": "let go", "memory": ""},
+        ],
+        rephrasings=["Pull out the drawer", "Get the drawer open"],
+        interjections=[
+            {"time_s": 0.0, "speech": "On it."},
+            {"time_s": 2.52, "interjection": "Slower.", "speech": "Slowing down."},
+        ],
+        done=True,
+        reviewer="Ana",
+    )
+    read = read_corrections(tmp_path, demo)[1]
+    assert [span.memory for span in read.subtasks] == [None, "I am at the handle.", ""]
+    assert read.rephrasings == ["Pull out the drawer", "Get the drawer open"]
+    assert [entry.interjection for entry in read.interjections] == [None, "Slower."]
+    assert (read.done, read.reviewer) == (True, "Ana")
+
+
 def test_no_folder_means_no_corrections(tmp_path, demo):
     assert read_corrections(tmp_path / "none", demo) == {}
 
@@ -77,8 +100,8 @@ def test_a_table_says_the_same_as_json(tmp_path, demo, text, change):
     write(tmp_path, change(text), "000001.csv")
     read = read_corrections(tmp_path, demo)[1]
     assert [span.model_dump() for span in read.subtasks] == [
-        {"start_s": 0.0, "end_s": 2.0, "label": "reach"},
-        {"start_s": 2.0, "end_s": None, "label": "pull"},
+        {"start_s": 0.0, "end_s": 2.0, "label": "reach", "memory": None},
+        {"start_s": 2.0, "end_s": None, "label": "pull", "memory": None},
     ]
 
 
@@ -89,7 +112,10 @@ COUNT = {"frame_index": 0, "camera": FRONT, "type": "count"}
     ("values", "said"),
     [
         ({"format": 2}, "format: Input should be 1"),
-        ({"dataset": "other"}, "episode 1 of 'other'; its path says episode 1 of 'demo_v3'"),
+        (
+            {"dataset": "other"},
+            "episode 1 of 'other', but the path is that of episode 1 of 'demo_v3'",
+        ),
         ({"lenght": 3}, "lenght: Extra inputs"),
         ({"length": 50}, "made for 50 frames; the episode now has 46"),
         ({"verdict": "ugly"}, "verdict"),
@@ -104,6 +130,24 @@ COUNT = {"frame_index": 0, "camera": FRONT, "type": "count"}
         ),
         ({"subtasks": spans((0, "a"), (9, "b"))}, "starts at 9 s; the episode ends at 4.6 s"),
         ({"subtasks": spans((0, "a"), end=3)}, "ends at 3 s; the episode ends at 4.6 s"),
+        (
+            {"subtasks": [{"start_s": 0, "label": "a", "memory": "I began."}]},
+            "nothing has happened before the first subtask",
+        ),
+        ({"rephrasings": [""]}, "rephrasings.0"),
+        (
+            {"interjections": [{"time_s": 1.0, "interjection": "Stop."}]},
+            "interjections.0.speech: Field required",
+        ),
+        (
+            {"interjections": [{"time_s": 9.0, "interjection": "Stop.", "speech": "Yes."}]},
+            "interjections.0 is at 9 s, but the episode ends at 4.6 s",
+        ),
+        (
+            {"interjections": [{"time_s": 1.0, "speech": "Yes."}]},
+            "interjections.0 at 1 s has no interjection",
+        ),
+        ({"done": "yes"}, "done"),
         ({"vqa": [COUNT]}, 'expected either "delete": true, or a question and an answer'),
         (
             {"vqa": [{**COUNT, "question": "?", "answer": {"label": "x", "count": 1.5}}]},
@@ -113,8 +157,8 @@ COUNT = {"frame_index": 0, "camera": FRONT, "type": "count"}
             {"vqa": [{**COUNT, "delete": True}, {**COUNT, "delete": True}]},
             f"vqa has two entries for frame 0 of {FRONT}",
         ),
-        ({"vqa": [{**COUNT, "frame_index": 46, "delete": True}]}, "there is no frame 46"),
-        ({"vqa": [{**COUNT, "camera": "top", "delete": True}]}, "there is no camera 'top'"),
+        ({"vqa": [{**COUNT, "frame_index": 46, "delete": True}]}, "frame 46 does not exist"),
+        ({"vqa": [{**COUNT, "camera": "top", "delete": True}]}, "camera 'top' does not exist"),
     ],
 )
 def test_what_is_wrong_is_said_with_file_and_place(tmp_path, demo, values, said):

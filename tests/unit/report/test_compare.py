@@ -1,5 +1,6 @@
 """A comparison puts what differs first and says how far runs agree."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 from keyframe_files import keyframes_json
 
+from cuesheet.artifacts.layout import Layout
 from cuesheet.errors import CuesheetError
 from cuesheet.evaluation.references import read_reference
 from cuesheet.report.compare import compare, main
@@ -104,3 +106,35 @@ def test_runs_without_a_common_episode_are_an_error(runs, tmp_path):
     other = run(tmp_path / "other", {8: 5.0}, tokens=1)
     with pytest.raises(CuesheetError, match="no annotated episode in common"):
         compare([runs[0], other])
+
+
+def use_prompt(run: Path, text: str, *, stored: bool = True) -> None:
+    """Say that the run used `text` as the prompt plan_segment."""
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    for path in (run / "plan").glob("*.json"):
+        plan = json.loads(path.read_text())
+        plan["provenance"]["prompts"] = {"plan_segment": digest}
+        path.write_text(json.dumps(plan))
+    if stored:
+        Layout(run).prompt(digest).parent.mkdir(exist_ok=True)
+        Layout(run).prompt(digest).write_text(text)
+
+
+def test_the_page_shows_how_the_prompts_differ(runs):
+    same = "You see a robot.\n"
+    use_prompt(runs[0], f"{same}List its subtasks.\n")
+    use_prompt(runs[1], f"{same}List <all> its subtasks.\n")
+    page = compare(runs)
+    assert "<del>-List its subtasks.</del>" in page
+    assert "<ins>+List &lt;all&gt; its subtasks.</ins>" in page
+    assert "plan_segment: first → second" in page
+
+
+def test_equal_prompts_have_no_difference_and_missing_texts_are_said(runs):
+    for folder in runs:
+        use_prompt(folder, "List its subtasks.")
+    assert "All runs used the same prompts." in compare(runs)
+    use_prompt(runs[1], "List them.", stored=False)
+    page = compare(runs)
+    assert "not all of them are stored" in page
+    assert "<ins>" not in page

@@ -1,5 +1,6 @@
 """The report says what the files hold, what needs attention first, and needs no network."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -11,8 +12,9 @@ from keyframe_files import keyframes_json
 from PIL import Image
 
 from cuesheet.config.report import ReportConfig
+from cuesheet.report import plots
 from cuesheet.report.data import Timeline, chosen_timelines, gather
-from cuesheet.report.html import render
+from cuesheet.report.html import prompt_texts, render, store_prompts
 
 CAMERA = "observation.images.front"
 
@@ -102,7 +104,7 @@ def results(tmp_path: Path) -> Path:
 @pytest.fixture
 def page(results, tmp_path) -> str:
     settings = ReportConfig(price_prompt=0.5, price_completion=2.0)
-    return render(gather(results, [0, 1, 2]), settings, tmp_path)
+    return render(gather(results, [0, 1, 2]), settings, {})
 
 
 class Loads(HTMLParser):
@@ -165,7 +167,7 @@ def test_episodes_whose_samples_agree_least_come_first(results, tmp_path):
         write(results / f"keyframes/{index:06d}/keyframes.json", {**frames, "episode_index": index})
     shutil.rmtree(results / "failed")
     sampled(results, 0.625, [0.75, 0.35])
-    page = render(gather(results, [0, 1, 2]), ReportConfig(), tmp_path)
+    page = render(gather(results, [0, 1, 2]), ReportConfig(), {})
     table = page[page.index("Agreement of samples, lowest first") :].partition("</table>")[0]
     rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in table.split("<tr>")[2:]]
     assert [re.sub("<[^>]*>", "", row[0]) for row in rows] == ["1", "2", "0"]
@@ -204,9 +206,48 @@ def test_plots_follow_the_colors_of_the_page(page):
 
 def test_a_prompt_that_changed_since_is_not_shown_as_the_one_that_was_used(results, tmp_path):
     (tmp_path / "plan_segment.md").write_text("SECRET OF TODAY")
-    page = render(gather(results, [0]), ReportConfig(), tmp_path)
+    data = gather(results, [0])
+    store_prompts(results, data, tmp_path)
+    page = render(data, ReportConfig(), prompt_texts(results, data))
     assert "SECRET OF TODAY" not in page
     assert "111111111111" in page
+
+
+def test_a_prompt_that_was_stored_is_shown_after_its_file_changed(results, tmp_path):
+    text = "Find the subtasks <of> this video."
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    for path in (results / "plan").glob("*.json"):
+        path.write_text(path.read_text().replace("1" * 64, digest))
+    (tmp_path / "plan_segment.md").write_text(text)
+    data = gather(results, [0])
+    store_prompts(results, data, tmp_path)
+    (tmp_path / "plan_segment.md").write_text("SECRET OF TODAY")
+    store_prompts(results, data, tmp_path)
+    assert prompt_texts(results, data)["plan_segment"] == {digest: text}
+    page = render(data, ReportConfig(), prompt_texts(results, data))
+    assert "Find the subtasks &lt;of&gt; this video." in page
+    assert "SECRET OF TODAY" not in page
+
+
+def test_bars_show_their_values_on_hover_whatever_the_labels():
+    svg = plots.bars("verbs", [('let go of "<x>"', 1234), ("lift", 1)], "subtasks")
+    titles = re.findall(r"<title>(.*?)</title>", svg)
+    assert titles == ["let go of &quot;&lt;x&gt;&quot;: 1,234", "lift: 1"]
+    lengths = plots.histogram("n", [1, 1, 3], "subtasks in an episode", whole=True)
+    assert re.findall(r"<title>(.*?)</title>", lengths) == [
+        *("subtasks in an episode: 1; 2", "subtasks in an episode: 2; 0"),
+        "subtasks in an episode: 3; 1",
+    ]
+    boxes = plots.boxes("latencies", {"plan_segment": [1.0, 2.0, 3.0]}, "s")
+    assert "plan_segment: median 2.00, quartiles 1.00 and 3.00" in boxes
+
+
+def test_images_link_to_their_moment_on_the_review_page(page):
+    links = re.findall(r'<a class="picture" href="([^"]*)"', page)
+    assert links
+    assert all(
+        re.fullmatch(r"review/index\.html#episode=\d+&(amp;)?t=\d+\.\d{3}", link) for link in links
+    )
 
 
 def test_episodes_with_warnings_are_among_the_chosen_timelines():
@@ -217,5 +258,5 @@ def test_episodes_with_warnings_are_among_the_chosen_timelines():
 
 def test_a_run_without_any_episode_has_a_report(tmp_path):
     (tmp_path / "empty").mkdir()
-    page = render(gather(tmp_path / "empty", [0, 1]), ReportConfig(), tmp_path)
+    page = render(gather(tmp_path / "empty", [0, 1]), ReportConfig(), {})
     assert "2 episodes are missing" in page

@@ -14,9 +14,10 @@ from stage_setup import write_keyframes
 from yarl import URL
 
 from cuesheet.artifacts.index import SCHEMA
+from cuesheet.artifacts.layout import Layout
 from cuesheet.dataset.index import write_index
 from cuesheet.errors import CuesheetError
-from cuesheet.report.correction_files import NO_FILE, ConflictError, CorrectionFolder
+from cuesheet.report.correction_files import NO_FILE, ConflictError, CorrectionFolder, effect
 from cuesheet.report.review_server import ReviewServer
 
 TOKEN = "a-token"
@@ -82,9 +83,9 @@ def test_no_corrections_are_no_file(folder):
 
 
 def test_a_file_of_another_episode_is_refused(folder):
-    with pytest.raises(CuesheetError, match="it says episode 4 of 'kitchen'"):
+    with pytest.raises(CuesheetError, match="for episode 4 of 'kitchen'"):
         folder.write(3, correction(4), NO_FILE)
-    with pytest.raises(CuesheetError, match="it says episode 3 of 'other'"):
+    with pytest.raises(CuesheetError, match="for episode 3 of 'other'"):
         folder.write(3, correction(dataset="other"), NO_FILE)
 
 
@@ -135,7 +136,7 @@ async def test_the_page_saves_and_hears_of_conflicts(browser, put, folder):
     assert folder.read(3).content == correction()
     async with put(browser, correction(note="x")) as reply:
         assert reply.status == 409
-        assert (await reply.json()) == {"etag": version, "file": correction()}
+        assert (await reply.json()) == {**{"etag": version, "file": correction(), "effect": None}}
     async with put(browser, correction(note="x"), If_Match=version) as reply:
         assert reply.status == 200
     async with browser.get("/api/corrections/000003") as reply:
@@ -225,6 +226,47 @@ def test_every_csv_style_that_a_run_accepts_can_be_read_by_the_page(folder, head
     ]
 
 
+def talk(time_s: float) -> dict:
+    return {"time_s": time_s, "interjection": "Slower, please.", "speech": "Slowing down."}
+
+
+def test_the_effect_of_a_correction_is_that_of_the_keys_that_change_the_dataset():
+    notes = correction(verdict="good", note="looks right", done=True, reviewer="Ana")
+    assert effect(None) is None
+    assert effect(notes) is None
+    bad, moved = correction(verdict="bad"), correction(subtasks=spans(0, 0.5, 2))
+    changed = [bad, moved, correction(rephrasings=[]), correction(interjections=[])]
+    assert len({effect(content) for content in changed}) == len(changed)
+    assert effect({**moved, "reviewer": "Ben", "done": True}) == effect(moved)
+
+
+async def test_the_page_gets_the_marks_of_all_corrected_episodes_and_the_command(
+    browser, server, folder, tmp_path
+):
+    folder.write(3, correction(verdict="good", done=True, reviewer="Ana"), NO_FILE)
+    moved = correction(7, subtasks=spans(0, 0.5, 2))
+    folder.write(7, moved, NO_FILE)
+    (folder.folder / "000009.json").write_text("{")  # reported when that episode is opened
+    async with browser.get(server.make_url("/api/corrections")) as reply:
+        assert await reply.json() == [
+            {
+                **{"episode_index": 3, "verdict": "good", "done": True},
+                **{"corrected": False, "effect": None},
+            },
+            {
+                **{"episode_index": 7, "verdict": "good", "done": False},
+                **{"corrected": True, "effect": effect(moved)},
+            },
+        ]
+    async with browser.get(server.make_url("/api/session")) as reply:
+        assert (await reply.json())["command"] == "snakemake --cores all"
+    command = "snakemake --cores 4 --config 'dataset=my data'"
+    Layout(tmp_path / "kitchen").command.parent.mkdir()
+    Layout(tmp_path / "kitchen").command.write_text(command + "\n")
+    async with browser.get(server.make_url("/api/session")) as reply:
+        assert (await reply.json())["command"] == command
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
@@ -234,9 +276,13 @@ def test_every_csv_style_that_a_run_accepts_can_be_read_by_the_page(folder, head
         ({"vqa": [box(5, 5, 5, 9)]}, "vqa.0"),
         ({"vqa": [box(5, 5, 65, 9)]}, "vqa.0.*65"),  # the frame is 64 pixels wide
         ({"vqa": [box(5, 5, 9, 9, frame_index=1)]}, "not among the decoded keyframes"),
-        ({"vqa": [box(5, 5, 9, 9, frame_index=20)]}, "there is no frame 20"),
-        ({"vqa": [{**box(5, 5, 9, 9), "camera": "rear"}]}, "no camera 'rear'"),
+        ({"vqa": [box(5, 5, 9, 9, frame_index=20)]}, "frame 20 does not exist"),
+        ({"vqa": [{**box(5, 5, 9, 9), "camera": "rear"}]}, "camera 'rear' does not exist"),
         ({"colour": "red"}, "colour: Extra inputs"),
+        ({"interjections": [talk(0.5), talk(0.54)]}, "frame 5, which already has an interjection"),
+        ({"interjections": [talk(2.5)]}, "interjections.0 is at 2.5 s, but the episode ends at 2"),
+        ({"interjections": [{**talk(1.0), "interjection": None}]}, "has no interjection"),
+        ({"rephrasings": ["wipe it", ""]}, "rephrasings.1"),
         ({"length": 21}, "made for 21 frames; the episode now has 20"),
     ],
 )

@@ -106,17 +106,17 @@ def drag_boundary_to(page, time_s: float) -> None:
 
 @pytest.mark.browser
 def test_a_boundary_near_a_stroke_snaps_to_it_unless_alt_is_pressed(page):
-    starts = page.locator("#subtasks .start")
+    starts = page.locator("#subtasks .start input")
     drag_boundary_to(page, 3.5)  # a frame after the end of the stroke
     page.wait_for_function(
-        "document.querySelectorAll('#subtasks .start')[1].textContent !== '5.00'"
+        "document.querySelectorAll('#subtasks .start input')[1].value !== '5.00'"
     )
-    assert starts.nth(1).text_content() == "3.40"
+    assert starts.nth(1).input_value() == "3.40"
     page.keyboard.down("Alt")
     drag_boundary_to(page, 3.5)
     page.keyboard.up("Alt")
-    assert starts.nth(1).text_content() == "3.50"
+    assert starts.nth(1).input_value() == "3.50"
     drag_boundary_to(page, 7.0)  # far from every stroke
-    assert starts.nth(1).text_content() == "7.00"
+    assert starts.nth(1).input_value() == "7.00"
     assert page.locator(".track.signals polyline").count() == 2
     assert page.locator(".stroke.close").count() == 1

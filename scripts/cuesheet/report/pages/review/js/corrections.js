@@ -1,8 +1,8 @@
-// Corrections of one episode: what they are, and where they are kept.
+// Corrections of one episode: their format, and where they are saved.
 //
 // Every change is written to the browser's storage at once (a draft), then to the server of
-// `make review` where there is one. A draft is dropped only when the server has it. Opened as plain
-// files there is no server: the draft stays, and a file can be downloaded.
+// `cuesheet review` if there is one. A draft is deleted only when the server has saved it. A page that
+// was opened as a file has no server: the draft stays, and the correction file can be downloaded.
 "use strict";
 
 (function (app) {
@@ -12,28 +12,45 @@
   const pairKey = (entry) => `${entry.frame_index}|${entry.camera}`;
   app.pairKey = pairKey;
 
-  /** The correction file of edits, or null where nothing is corrected. */
+  /** The correction file of edits, or null if nothing is corrected. */
   app.toCorrection = function (dataset, episode, edits) {
     const vqa = Object.values(edits.vqa);
-    const file = { format: 1, dataset, episode_index: episode.index, length: episode.length };
+    const file = {};
     if (edits.subtasks) file.subtasks = app.cover.rows(episode, edits.subtasks);
+    if (edits.rephrasings) file.rephrasings = edits.rephrasings;
+    if (edits.talks) file.interjections = edits.talks.map(({ frame, interjection, speech }) => ({ time_s: episode.timestamps[frame], interjection, speech }));
     if (vqa.length) file.vqa = vqa.sort((a, b) => a.frame_index - b.frame_index || (a.camera < b.camera ? -1 : 1));
     if (edits.verdict) file.verdict = edits.verdict;
     if (edits.note) file.note = edits.note;
-    return file.subtasks || file.vqa || file.verdict || file.note ? file : null;
+    if (edits.done) file.done = true;
+    if (!Object.keys(file).length) return null;
+    if (edits.reviewer) file.reviewer = edits.reviewer;
+    return { format: 1, dataset, episode_index: episode.index, length: episode.length, ...file };
   };
 
   app.toEdits = function (episode, file) {
     const fits = file && (file.length === undefined || file.length === episode.length);
+    const { subtasks, rephrasings, interjections, vqa, verdict, note, done, reviewer } = fits ? file : {};
     return {
-      subtasks: fits && file.subtasks ? app.cover.of(episode, file.subtasks) : null,
-      vqa: Object.fromEntries((fits ? file.vqa ?? [] : []).map((entry) => [pairKey(entry), entry])),
-      verdict: (fits && file.verdict) || null,
-      note: (fits && file.note) || "",
+      subtasks: subtasks ? app.cover.of(episode, subtasks) : null,
+      rephrasings: rephrasings ?? null,
+      talks: interjections?.map((one) => ({ frame: app.frameAt(episode, one.time_s), interjection: one.interjection ?? null, speech: one.speech })) ?? null,
+      vqa: Object.fromEntries((vqa ?? []).map((entry) => [pairKey(entry), entry])),
+      verdict: verdict ?? null,
+      note: note ?? "",
+      done: Boolean(done),
+      reviewer: reviewer ?? "",
     };
   };
 
-  /** The pairs of an episode as corrected; each has `corrected: true` where a person made it. */
+  /** What the list shows of a correction file: `corrected` says that it changes annotations. */
+  app.correctionMarks = (file) => ({
+    verdict: file?.verdict ?? null,
+    done: Boolean(file?.done),
+    corrected: Boolean(file && (file.subtasks || file.rephrasings || file.interjections || file.vqa)),
+  });
+
+  /** The pairs of an episode as corrected; `corrected: true` marks those that a reviewer wrote. */
   app.correctedPairs = function (episode, edits) {
     const found = episode.pairs.filter((pair) => {
       const entry = edits.vqa[pairKey(pair)];
@@ -58,7 +75,7 @@
         localStorage.setItem(key, JSON.stringify(value));
         return true;
       } catch {
-        return false; // full, or switched off: the server (or a download) has to do
+        return false; // full or disabled: only the server, or a download, saves the correction
       }
     },
     remove(key) {
@@ -70,7 +87,19 @@
     },
   };
 
-  /** Keeps the corrections of all episodes. `report(episodeIndex, kind, detail)` hears what happens. */
+  /** [episode, correction file] of the drafts in this browser. */
+  function drafts(dataset) {
+    const prefix = `cuesheet/${dataset}/`;
+    try {
+      return Object.keys(localStorage)
+        .filter((key) => key.startsWith(prefix) && /^\d+$/.test(key.slice(prefix.length)))
+        .map((key) => [Number(key.slice(prefix.length)), storage.get(key)?.file ?? null]);
+    } catch {
+      return [];
+    }
+  }
+
+  /** Saves the corrections of all episodes. `report(episodeIndex, kind, detail)` tells the outcome. */
   app.Keeper = class {
     constructor(dataset, report) {
       this.dataset = dataset;
@@ -90,11 +119,24 @@
       if (!location.protocol.startsWith("http")) return false;
       try {
         const reply = await fetch("/api/session", { cache: "no-store" });
-        this.serves = reply.ok && (await reply.json()).dataset === this.dataset;
+        const session = reply.ok ? await reply.json() : {};
+        this.serves = session.dataset === this.dataset;
+        if (this.serves) this.session = session;
       } catch {
         this.serves = false;
       }
       return this.serves;
+    }
+
+    /** Episode -> what the list shows of its corrections: those that the server has, and drafts. */
+    async marks() {
+      const found = new Map();
+      if (this.serves) {
+        const reply = await fetch("/api/corrections", { cache: "no-store" });
+        if (reply.ok) for (const one of await reply.json()) found.set(one.episode_index, one);
+      }
+      for (const [index, file] of drafts(this.dataset)) found.set(index, { ...found.get(index), ...app.correctionMarks(file) });
+      return found;
     }
 
     /** The corrections of an episode: the file's, or those of a draft that is not saved yet. */
@@ -121,11 +163,11 @@
 
     async fetch(index) {
       const reply = await fetch(`/api/corrections/${app.episodeName(index)}`, { cache: "no-store" });
-      if (!reply.ok) throw new Error((await reply.text()) || `the server answered ${reply.status}`);
+      if (!reply.ok) throw new Error((await reply.text()) || `the server returned HTTP ${reply.status}`);
       return reply.json();
     }
 
-    /** Keep `file` (null: nothing is corrected any more). */
+    /** Save `file` (null: the episode has no corrections any more). */
     keep(index, file) {
       const work = this.work.get(index) ?? { etag: "none", file: null };
       this.work.set(index, work);
@@ -161,19 +203,20 @@
         if (reply.status === 409) {
           this.conflict(index, await reply.json());
         } else if (!reply.ok) {
-          this.failed(index, (await reply.text()) || `the server answered ${reply.status}`, reply.status >= 500);
+          this.failed(index, (await reply.text()) || `the server returned HTTP ${reply.status}`, reply.status >= 500);
         } else {
-          work.etag = (await reply.json()).etag;
+          const saved = await reply.json();
+          work.etag = saved.etag;
           if (work.file === sent) {
             storage.remove(this.key(index));
-            this.report(index, "saved");
+            this.report(index, "saved", saved);
           } else {
             storage.set(this.key(index), { etag: work.etag, file: work.file });
             work.again = true;
           }
         }
       } catch {
-        this.failed(index, "the server of make review does not answer", true);
+        this.failed(index, "the server of `cuesheet review` does not respond", true);
       } finally {
         work.saving = false;
         if (work.again && !work.blocked) {
@@ -184,7 +227,7 @@
     }
 
     failed(index, message, retry) {
-      this.report(index, "failed", `${message}; what you typed is kept in this browser`);
+      this.report(index, "failed", `${message}; your changes are saved in this browser`);
       if (retry) this.work.get(index).timer = setTimeout(() => this.save(index), RETRY_AFTER_MS);
     }
 
@@ -195,7 +238,7 @@
       this.report(index, "conflict", theirs);
     }
 
-    /** After a conflict: keep mine (the server sets the other aside), or take theirs. */
+    /** After a conflict: keep mine (the server backs up the other version), or take theirs. */
     async resolve(index, mine) {
       const work = this.work.get(index);
       work.blocked = false;
@@ -203,7 +246,7 @@
         await this.save(index, { force: true });
         return work.file;
       }
-      storage.set(`${this.key(index)}/set-aside`, { file: work.file });
+      storage.set(`${this.key(index)}/backup`, { file: work.file });
       storage.remove(this.key(index));
       work.etag = work.theirs.etag;
       work.file = work.theirs.file;
@@ -211,7 +254,7 @@
       return work.file;
     }
 
-    /** A question that is being changed (null: none), so that a closed tab does not lose it. */
+    /** Save the question in the form (null: none), so that closing the tab does not lose it. */
     keepForm(index, pair) {
       if (pair) storage.set(`${this.key(index)}/question`, pair);
       else storage.remove(`${this.key(index)}/question`);
@@ -221,6 +264,8 @@
       return storage.get(`${this.key(index)}/question`);
     }
   };
+
+  app.storage = storage;
 
   /** Offer `file` for download under the name that the workflow expects. */
   app.download = function (file) {

@@ -1,25 +1,25 @@
 // Loading of the site's data.
 //
 // Data files are scripts that call Cuesheet.deliver(name, value): a page that was opened from the
-// file system may run scripts beside it, but may not fetch files.
+// file system may run scripts next to it, but may not fetch files.
 "use strict";
 window.Cuesheet = {};
 
 (function (app) {
-  const KEPT = 24; // episodes kept in memory
+  const CACHED = 24; // episodes in memory
   const waiting = new Map(); // name -> {promise, resolve, reject}
-  const kept = new Map(); // name -> value, in order of use
+  const cached = new Map(); // name -> value, least recently used first
 
   app.deliver = function (name, value) {
     waiting.get(name)?.resolve(value);
   };
 
-  /** The value of data/{name}.js. Rejects with an Error that a person can read. */
-  app.load = function (name, { keep = false } = {}) {
-    if (kept.has(name)) {
-      const value = kept.get(name);
-      kept.delete(name);
-      kept.set(name, value);
+  /** The value of data/{name}.js. Rejects with an Error whose message is for the reviewer. */
+  app.load = function (name, { cache = false } = {}) {
+    if (cached.has(name)) {
+      const value = cached.get(name);
+      cached.delete(name);
+      cached.set(name, value);
       return Promise.resolve(value);
     }
     if (waiting.has(name)) return waiting.get(name).promise;
@@ -29,13 +29,13 @@ window.Cuesheet = {};
     waiting.set(name, request);
     script.src = `data/${name}.js`;
     script.onerror = () => request.reject(new Error(`data/${name}.js cannot be loaded`));
-    // A script that ran without delivering is of another form; after a delivery this does nothing.
-    script.onload = () => request.reject(new Error(`data/${name}.js holds something else`));
+    // Rejects a script that ran without delivering; after a delivery this does nothing.
+    script.onload = () => request.reject(new Error(`data/${name}.js has unexpected content`));
     document.head.append(script);
     return request.promise
       .then((value) => {
-        if (keep) kept.set(name, value);
-        while (kept.size > KEPT) kept.delete(kept.keys().next().value);
+        if (cache) cached.set(name, value);
+        while (cached.size > CACHED) cached.delete(cached.keys().next().value);
         return value;
       })
       .finally(() => {
@@ -61,7 +61,8 @@ window.Cuesheet = {};
   };
 
   app.byId = (id) => document.getElementById(id);
-  /** Whether samples agree so little that a person had better look. */
+  app.shortName = (camera) => camera.split(".").at(-1);
+  /** Whether the agreement of samples is so low that a reviewer should look. */
   app.isLow = (agreement) => agreement < 0.5;
   app.seconds = (value) => `${value.toFixed(2)} s`;
 })(window.Cuesheet);

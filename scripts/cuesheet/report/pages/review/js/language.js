@@ -24,33 +24,71 @@
 
   const said = (row) => row.tool_calls?.[0]?.function?.arguments?.text ?? "";
 
+  /** What the annotations say, before corrections: interjections and speech by frame. */
+  app.annotatedTalks = function (episode) {
+    const talks = new Map();
+    for (const row of episode.events) {
+      if (row.style !== "interjection" && row.style !== null) continue;
+      const frame = app.frameAt(episode, row.timestamp);
+      const talk = talks.get(frame) ?? { frame, interjection: null, speech: "" };
+      if (row.style === null) talk.speech = said(row);
+      else talk.interjection = row.content;
+      talks.set(frame, talk);
+    }
+    return [...talks.values()].sort((a, b) => a.frame - b.frame);
+  };
+
+  /** Texts of the task_aug rows that hold at `time`: the task itself, then its rephrasings. */
+  function taskRows(episode, time) {
+    const rows = episode.persistent.filter((row) => row.style === "task_aug" && row.timestamp <= time);
+    return rows.filter((row) => row.timestamp === rows.at(-1).timestamp).map((row) => row.content);
+  }
+
+  /** The rephrasings of the episode's task; if the task changes on the way, of the first one. */
+  app.annotatedRephrasings = (episode) => taskRows(episode, episode.timestamps[0]).slice(1);
+
   /**
-   * Persistent rows hold from their time on, events on their frame alone.
-   *
-   * `cover` is the subtasks as corrected; where they differ from the rows, subtask and plan are
-   * what the next run makes of them, and `memoryIsOld` says that the memory will be another.
+   * Memories at the starts of a cover's parts: [{index, frame, time, content, own}]. `own`: a reviewer
+   * wrote it. The annotations' memory belongs to a part if it is at the part's first frame.
    */
-  app.stateAt = function (episode, frame, cover, corrected) {
+  app.memories = function (episode, cover) {
+    const rows = new Map(episode.persistent.filter((row) => row.style === "memory").map((row) => [row.timestamp, row.content]));
+    return cover.flatMap((part, index) => {
+      const time = app.timeOf(episode, part.start);
+      const own = part.memory !== undefined;
+      const content = own ? part.memory : rows.get(time);
+      return content ? [{ index, frame: part.start, time, content, own }] : [];
+    });
+  };
+
+  /**
+   * The rows that hold at a frame: persistent rows from their time on, events on their frame alone.
+   *
+   * `edits` has the corrected cover, talks and rephrasings. If the cover differs from the
+   * annotations' (`recut`), subtask and plan are those that the next run will write, and
+   * `memoryIsOld` says that the next run will write another memory.
+   */
+  app.stateAt = function (episode, frame, { cover, talks, rephrasings, recut }) {
     const time = episode.timestamps[frame];
-    const latest = (style) => episode.persistent.findLast((row) => row.style === style && row.timestamp <= time);
-    const onFrame = (test) => episode.events.filter((row) => row.timestamp === time && test(row));
+    const latest = (style) => episode.persistent.findLast((row) => row.style === style && row.timestamp <= time)?.content;
     const position = cover.findIndex((part) => part.start <= frame && frame < part.end);
-    const tasks = episode.persistent.filter((row) => row.style === "task_aug" && row.timestamp <= time);
-    const plan = corrected
-      ? cover.slice(position).map((part, i) => `${i + 1}. ${part.label}`).join("\n")
-      : latest("plan")?.content;
+    const plan = recut ? cover.slice(position).map((part, i) => `${i + 1}. ${part.label}`).join("\n") : latest("plan");
+    const known = app.memories(episode, cover).findLast((memory) => memory.frame <= frame);
+    const current = known?.index === position;
+    const isFirstTask = !episode.persistent.some((row) => row.style === "task_aug" && row.timestamp > episode.timestamps[0] && row.timestamp <= time);
+    const [task = episode.task, ...others] = taskRows(episode, time);
+    const talk = talks.find((one) => one.frame === frame);
     return {
       position,
       time,
-      tasks: tasks.map((row) => row.content),
-      subtask: corrected ? cover[position]?.label : latest("subtask")?.content,
-      plan: latest("plan") || corrected ? plan : undefined,
-      memory: latest("memory")?.content,
-      memoryIsOld: corrected,
-      interjections: onFrame((row) => row.style === "interjection").map((row) => row.content),
-      speech: onFrame((row) => row.style === null).map(said),
+      task,
+      rephrasings: isFirstTask ? rephrasings : others,
+      subtask: recut ? cover[position]?.label : latest("subtask"),
+      plan,
+      memory: recut && !current ? latest("memory") ?? known?.content : known?.content,
+      memoryIsOld: recut && !(current && known.own),
+      interjection: talk?.interjection,
+      speech: talk?.speech,
     };
   };
-
-  app.speechText = said;
 })(window.Cuesheet);

@@ -1,8 +1,8 @@
-// The clips of all cameras, playing in step, with boxes and points drawn on them.
+// The clips of all cameras, synchronized, with boxes and points drawn on them.
 "use strict";
 
 (function (app) {
-  const OUT_OF_STEP_S = 0.06;
+  const MAX_LAG_S = 0.06;
   const SVG = "http://www.w3.org/2000/svg";
 
   const shape = (tag, attributes, text) => {
@@ -12,11 +12,32 @@
     return element;
   };
 
+  /** Move a label to the left, or shorten it, until it fits into `width`. */
+  function keepInside(text, width) {
+    const margin = width / 50;
+    const room = width - 2 * margin;
+    const label = text.textContent;
+    for (let kept = label.length - 1; kept > 0 && text.getComputedTextLength() > room; kept -= 1) {
+      text.textContent = `${label.slice(0, kept)}…`;
+    }
+    const x = Math.min(Number(text.getAttribute("x")), width - margin - text.getComputedTextLength());
+    text.setAttribute("x", Math.max(x, margin));
+  }
+
+  app.clipUrl = (episode, camera) =>
+    `../clips/${camera.name.split("/").map(encodeURIComponent).join("/")}/episode_${app.episodeName(episode.index)}.mp4`;
+
   app.Player = class {
-    /** `moved(frame)` is called when another frame is shown. */
-    constructor(moved) {
+    /**
+     * `moved(frame)` is called when another frame is shown, `arranged()` when a camera was hidden,
+     * shown or enlarged.
+     */
+    constructor(moved, arranged) {
       this.moved = moved;
-      this.views = []; // {camera, video, overlay}
+      this.arranged = arranged;
+      this.views = []; // {camera, video, overlay, box}
+      this.hidden = new Set(); // names of cameras
+      this.large = null; // name of the enlarged camera
       this.playing = false;
       this.rate = 1;
     }
@@ -28,12 +49,50 @@
       this.drawing = null;
       this.views = episode.cameras.map((camera) => this.view(camera));
       app.byId("videos").replaceChildren(...this.views.map((view) => view.box));
+      this.arrange();
       this.moved(0);
+    }
+
+    /** The first camera that is not hidden, or null. */
+    get firstShown() {
+      return this.views.find(({ camera }) => !this.hidden.has(camera.name))?.camera ?? null;
+    }
+
+    arrange() {
+      for (const { camera, box } of this.views) {
+        box.hidden = this.hidden.has(camera.name);
+        box.classList.toggle("large", camera.name === this.large);
+        box.querySelector(".enlarge").textContent = camera.name === this.large ? "Reduce" : "Enlarge";
+      }
+      app.byId("videos").classList.toggle("enlarged", this.views.some(({ camera }) => camera.name === this.large));
+      app.byId("hidden-cameras").replaceChildren(
+        ...this.views.filter(({ box }) => box.hidden).map(({ camera }) =>
+          app.make("button", { title: `Show ${camera.name}`, onclick: () => this.show(camera.name) }, `Show ${app.shortName(camera.name)}`)
+        )
+      );
+      this.arranged();
+    }
+
+    hide(name) {
+      this.hidden.add(name);
+      if (this.large === name) this.large = null;
+      this.arrange();
+    }
+
+    show(name) {
+      this.hidden.delete(name);
+      this.arrange();
+    }
+
+    enlarge(name) {
+      this.large = this.large === name ? null : name;
+      this.arrange();
     }
 
     view(camera) {
       const video = app.make("video", {
-        src: `../clips/${camera.name.split("/").map(encodeURIComponent).join("/")}/episode_${app.episodeName(this.episode.index)}.mp4`,
+        src: app.clipUrl(this.episode, camera),
+        "aria-label": `Clip of ${camera.name}`,
         preload: "auto",
         muted: true,
         playsinline: true,
@@ -45,12 +104,17 @@
       video.addEventListener("loadeddata", () => this.place(video));
       const frame = app.make("div", { class: "frame", style: { aspectRatio: `${camera.width} / ${camera.height}` } }, video, missing);
       frame.append(overlay);
-      const view = { camera, video, overlay, box: app.make("figure", {}, frame, app.make("figcaption", { class: "quiet" }, camera.name)) };
+      const caption = app.make(
+        "figcaption", { class: "quiet" }, app.make("span", {}, camera.name),
+        app.make("button", { class: "enlarge", onclick: () => this.enlarge(camera.name) }, "Enlarge"),
+        app.make("button", { onclick: () => this.hide(camera.name) }, "Hide")
+      );
+      const view = { camera, video, overlay, box: app.make("figure", { "data-camera": camera.name }, frame, caption) };
       this.listen(view);
       return view;
     }
 
-    /** The middle of the frame's time, so that rounding never shows its neighbor. */
+    /** Seek into the frame's time, not to its start, so that rounding never shows its neighbor. */
     place(video) {
       video.currentTime = this.episode.timestamps[this.frame] + 0.4 / this.episode.fps;
     }
@@ -104,7 +168,7 @@
         : timestamps[this.startFrame] + (this.rate * (performance.now() - this.startedAt)) / 1000;
       const frame = Math.max(0, app.lastNotAfter(timestamps, time + 1e-3));
       for (const { video } of this.views) {
-        if (video !== leader && video.readyState >= 2 && Math.abs(video.currentTime - time) > OUT_OF_STEP_S) video.currentTime = time;
+        if (video !== leader && video.readyState >= 2 && Math.abs(video.currentTime - time) > MAX_LAG_S) video.currentTime = time;
       }
       if (frame !== this.frame) {
         this.frame = frame;
@@ -114,7 +178,7 @@
       else requestAnimationFrame(() => this.tick());
     }
 
-    /** Draw the answers of `pairs`, all of one frame. `edited`: the pair that is being changed. */
+    /** Draw the answers of `pairs`, all of one frame. `edited`: the pair in the form. */
     draw(pairs, edited) {
       for (const { camera, overlay } of this.views) {
         const shapes = [];
@@ -124,7 +188,8 @@
             const [x0, y0, x1, y1] = bbox;
             shapes.push(shape("rect", { x: x0, y: y0, width: Math.max(x1 - x0, 0), height: Math.max(y1 - y0, 0), class: mark }));
             const size = camera.height / 22;
-            shapes.push(shape("text", { x: Math.min(x0, camera.width * 0.6), y: y0 > size * 1.3 ? y0 - size * 0.35 : y1 + size, "font-size": size }, label));
+            const above = y0 > size * 1.3 ? y0 - size * 0.35 : y1 + size;
+            shapes.push(shape("text", { x: x0, y: Math.min(above, camera.height - size * 0.35), "font-size": size }, label));
           }
           if (pair.answer.point) {
             const [x, y] = pair.answer.point;
@@ -132,10 +197,11 @@
           }
         }
         overlay.replaceChildren(...shapes);
+        for (const text of overlay.querySelectorAll("text")) keepInside(text, camera.width);
       }
     }
 
-    /** Let the person draw in the picture of `camera`: done({x0, y0, x1, y1}) in its pixels. */
+    /** Let the reviewer draw on the image of `camera`: done({point, bbox}, last) in its pixels. */
     drawOn(camera, done) {
       this.drawing = done ? { camera, done } : null;
       for (const view of this.views) view.overlay.classList.toggle("drawable", Boolean(done) && view.camera.name === camera);

@@ -1,4 +1,4 @@
-// Visual questions of the frame that is shown, and the form that changes one.
+// Visual questions of the frame that is shown, and the form that edits one.
 "use strict";
 
 (function (app) {
@@ -24,21 +24,26 @@
   };
 
   app.Questions = class {
-    /** `on`: change(pair), remove(pair), restore(pair), draw(camera, done), redraw(pair). */
+    /**
+     * `on`: change(pair), remove(pair), restore(pair), cancel(), seek(frame), draw(camera, done),
+     * redraw(pair), size(camera) -> {width, height}.
+     */
     constructor(on) {
       this.on = on;
       this.root = app.byId("questions");
-      this.form = null; // the pair that is being changed
+      this.form = null; // the pair that is being edited
+      this.frame = 0;
       app.byId("add-type").replaceChildren(...Object.keys(BLANKS).map((type) => make("option", { value: type }, type)));
     }
 
     open(episode) {
+      this.episode = episode;
       this.cameras = episode.cameras.filter((camera) => camera.keyframes.length);
       app.byId("add").hidden = !this.cameras.length;
-      app.byId("add-camera").replaceChildren(...this.cameras.map(({ name }) => make("option", { value: name, title: name }, name.split(".").at(-1))));
+      app.byId("add-camera").replaceChildren(...this.cameras.map(({ name }) => make("option", { value: name, title: name }, app.shortName(name))));
     }
 
-    /** A pair to be filled in, of the decoded frame nearest to `frame` that has none; or null. */
+    /** A new pair for the nearest decoded frame without a question from the chosen camera, or null. */
     blank(pairs, frame) {
       const camera = this.cameras.find(({ name }) => name === app.byId("add-camera").value);
       const type = app.byId("add-type").value;
@@ -49,10 +54,14 @@
       return { frame_index: nearest, camera: camera.name, type, question: "", answer: BLANKS[type](camera) };
     }
 
-    /** The questions of one frame; `next` is what to say where there are none. */
-    show(pairs, next) {
-      if (this.form) return; // a form stays until it is finished
-      this.root.replaceChildren(...(pairs.length ? pairs.map((pair) => this.card(pair)) : [make("p", { class: "quiet" }, next)]));
+    /** Show the questions of `frame`, or the text `none`. An open form stays until it is closed. */
+    show(frame, pairs, none) {
+      this.frame = frame;
+      if (this.form) {
+        this.away.hidden = frame === this.form.frame_index;
+        return;
+      }
+      this.root.replaceChildren(...(pairs.length ? pairs.map((pair) => this.card(pair)) : [make("p", { class: "quiet" }, none)]));
     }
 
     card(pair) {
@@ -77,6 +86,11 @@
       this.draw();
     }
 
+    cancel() {
+      this.close();
+      this.on.cancel();
+    }
+
     close() {
       if (!this.form) return;
       this.form = null;
@@ -84,7 +98,7 @@
       this.on.redraw(null);
     }
 
-    /** Another episode is opened: the form stays kept and comes back with its episode. */
+    /** Another episode is opened. The form is stored and opens again with its episode. */
     leave() {
       this.form = null;
       this.on.draw(null, null);
@@ -117,12 +131,14 @@
           fields.push(text(`label ${i + 1}`, one, "label"));
           fields.push(make("div", { class: "numbers" }, ...["x min", "y min", "x max", "y max"].map((name, k) => text(name, one.bbox, k, "number"))));
         });
-        fields.push(make("p", { class: "quiet" }, `Drag in the picture of ${pair.camera} to draw ${answer.detections.length > 1 ? "the first box" : "the box"} anew.`));
+        fields.push(make("p", { class: "quiet" }, `Drag on the image of ${pair.camera} to draw ${answer.detections.length > 1 ? "the first box" : "the box"} again.`));
       }
       if (type === "keypoint") {
         fields.push(make("div", { class: "numbers" }, ...["x", "y"].map((name, k) => text(name, answer.point, k, "number"))));
-        fields.push(make("p", { class: "quiet" }, `Click in the picture of ${pair.camera} to place the point.`));
+        fields.push(make("p", { class: "quiet" }, `Click on the image of ${pair.camera} to place the point.`));
       }
+      const time = app.seconds(this.episode.timestamps[pair.frame_index]);
+      this.away = make("button", { type: "button", hidden: this.frame === pair.frame_index, onclick: () => this.on.seek(pair.frame_index) }, `Show frame ${pair.frame_index}`);
       const problem = make("p", { class: "problem", role: "alert" });
       const save = (event) => {
         event.preventDefault();
@@ -133,9 +149,9 @@
       };
       this.root.replaceChildren(
         make("form", { class: "question", onsubmit: save },
-          make("div", { class: "quiet" }, `${type}, ${pair.camera}`), ...fields, problem,
-          make("div", { class: "tools" }, make("button", { class: "primary" }, "Done"),
-            make("button", { type: "button", onclick: () => { this.close(); this.on.cancel(); } }, "Cancel")))
+          make("div", { class: "quiet" }, `${type}, ${pair.camera}, frame ${pair.frame_index} (${time}) `, this.away), ...fields, problem,
+          make("div", { class: "tools" }, make("button", { class: "primary" }, "Save"),
+            make("button", { type: "button", onclick: () => this.cancel() }, "Cancel")))
       );
       const drawn = (found, last) => {
         if (type === "bbox") answer.detections[0].bbox = found.bbox;
@@ -147,18 +163,18 @@
       this.on.redraw(pair);
     }
 
-    /** What is wrong with a pair, in words; empty where nothing is. */
+    /** What is wrong with a pair, or "". */
     problem({ question, type, answer, camera }) {
       const texts = [question, ...(TEXTS[type] ?? []).map((key) => answer[key]), ...(answer.detections ?? []).map((one) => one.label)];
-      if (texts.some((value) => !value.trim())) return "No text may be empty.";
-      if (type === "count" && !(Number.isInteger(answer.count) && answer.count >= 0)) return "The count is a whole number, 0 or more.";
+      if (texts.some((value) => !value.trim())) return "Fill in all texts.";
+      if (type === "count" && !(Number.isInteger(answer.count) && answer.count >= 0)) return "The count must be a whole number, 0 or more.";
       const { width, height } = this.on.size(camera);
       for (const { bbox } of answer.detections ?? []) {
         const [x0, y0, x1, y1] = bbox;
-        if (!(x0 >= 0 && y0 >= 0 && x0 < x1 && y0 < y1 && x1 <= width && y1 <= height)) return `A box lies inside ${width} × ${height} pixels, min before max.`;
+        if (!(x0 >= 0 && y0 >= 0 && x0 < x1 && y0 < y1 && x1 <= width && y1 <= height)) return `A box must be inside the image (${width} × ${height} pixels), with min less than max.`;
       }
       if (answer.point && !(answer.point[0] >= 0 && answer.point[1] >= 0 && answer.point[0] < width && answer.point[1] < height)) {
-        return `A point lies inside ${width} × ${height} pixels.`;
+        return `A point must be inside the image (${width} × ${height} pixels).`;
       }
       return "";
     }

@@ -1,82 +1,84 @@
-// The page: which episode is open, what is shown of it, what a person changes.
+// The page: which episode is open, what is shown of it, and how the parts work together.
 "use strict";
 
 (function (app) {
   const { byId, make, cover } = app;
-  const view = { episode: null, edits: null, past: [], future: [], chosen: null, frame: 0, state: null };
+  const WRITE_ADDRESS_MS = 400;
+  const view = { episode: null, wanted: null, chosen: null, frame: 0, state: null, dragging: null };
   let site;
   let keeper;
+  let edits;
 
   app.colorOf = (label) => site.colors[label.trim().split(/\s+/)[0]?.toLowerCase().replace(/[.,;:!?]+$/, "")] ?? 7;
 
-  const parts = () => view.edits.subtasks ?? view.model;
-  /** Agreement of the samples of the model's subtask; null where there is none, or it was changed. */
-  const agreement = (part) => view.episode.subtasks[view.model.findIndex((one) => cover.same(one, part))]?.agreement ?? null;
-  const pairs = () => app.correctedPairs(view.episode, view.edits);
+  const agreement = (part) => edits.agreement(part);
+  const shownCover = () => view.dragging ?? edits.cover;
+  const pairsAt = (frame) => edits.pairs.filter((pair) => pair.frame_index === frame);
 
   const list = new app.List((index) => open(index));
-  const player = new app.Player((frame) => showFrame(frame));
+  const player = new app.Player(
+    (frame) => showFrame(frame),
+    () => view.episode && timeline.thumbnails.open(view.episode, player.firstShown)
+  );
   const timeline = new app.Timeline({
     seek: (frame) => player.seek(frame),
     rename: (index) => table.focus(index),
     moveBoundary(index, frame, last) {
       player.pause();
-      const moved = cover.moveBoundary(view.dragFrom ?? parts(), index, frame);
-      view.dragFrom ??= parts();
-      const place = moved[index].start;
-      if (last) {
-        view.dragging = null;
-        const before = view.dragFrom;
-        view.dragFrom = null;
-        if (!cover.same(moved, before)) change({ subtasks: moved });
-        else drawCover();
-      } else {
-        view.dragging = moved;
+      const moved = cover.moveBoundary(edits.cover, index, frame);
+      view.dragging = last ? null : moved;
+      if (last) edits.changeCover(moved);
+      else {
         drawCover();
+        table.drawTimes(moved);
       }
-      player.seek(place);
+      player.seek(moved[index].start);
     },
   });
   const table = new app.Table({
-    /** A click on a row goes to its start, unless it is at work there already. */
+    /** A click on a row seeks to its start, unless the playhead is in it already. */
     choose(index) {
       if (index === view.chosen) return;
       player.pause();
-      player.seek(parts()[index].start);
+      player.seek(edits.cover[index].start);
     },
-    typing: (index, text) => typing({ subtasks: cover.rename(parts(), index, text) }),
-    rename: (index, text) => rename(index, text),
-    merge: (index) => merge(index),
-    remove: (index) => remove(index),
+    typing: (index, text) => edits.typing({ subtasks: cover.rename(edits.cover, index, text) }),
+    rename: (index, text) => (text.trim() ? edits.changeCover(cover.rename(edits.cover, index, text)) : redraw()),
+    cancel: () => edits.cancel(),
+    merge: (index) => edits.changeCover(cover.mergeWithNext(edits.cover, index)),
+    remove: (index) => edits.changeCover(cover.remove(edits.cover, index)),
+    retime(index, seconds) {
+      if (seconds === null) {
+        redraw();
+        return;
+      }
+      const moved = cover.moveBoundary(edits.cover, index, app.frameAt(view.episode, seconds));
+      edits.changeCover(moved);
+      player.pause();
+      player.seek(moved[index].start);
+    },
   });
   const questions = new app.Questions({
-    change: (pair) => {
-      const { frame_index, camera, type, question, answer } = pair;
-      change({ vqa: { ...view.edits.vqa, [app.pairKey(pair)]: { frame_index, camera, type, question: question.trim(), answer } } });
-    },
-    remove: ({ frame_index, camera, type, corrected }) => {
-      const key = app.pairKey({ frame_index, camera });
-      const original = view.episode.pairs.find((pair) => app.pairKey(pair) === key);
-      const vqa = { ...view.edits.vqa };
-      if (original || !corrected) vqa[key] = { frame_index, camera, type: original?.type ?? type, delete: true };
-      else delete vqa[key];
-      change({ vqa });
-    },
-    restore: (pair) => {
-      const vqa = { ...view.edits.vqa };
-      delete vqa[app.pairKey(pair)];
-      change({ vqa });
-    },
+    change: (pair) => edits.setQuestion(pair),
+    remove: (pair) => edits.removeQuestion(pair),
+    restore: (pair) => edits.restoreQuestion(pair),
     cancel: () => showFrame(view.frame),
+    seek: (frame) => player.seek(frame),
     draw: (camera, done) => player.drawOn(camera, done),
     redraw(pair) {
       keeper.keepForm(view.episode.index, pair);
-      player.draw(pair ? [pair] : player.playing ? [] : pairsAt(view.frame), pair);
+      drawPairs();
     },
     size: (camera) => view.episode.cameras.find((one) => one.name === camera),
   });
-
-  const pairsAt = (frame) => pairs().filter((pair) => pair.frame_index === frame);
+  const texts = new app.Texts({
+    rephrasings: (rephrasings) => edits.change({ rephrasings }),
+    memory: (index, text) => edits.changeCover(cover.setMemory(edits.cover, index, text)),
+    typeMemory: (index, text) => edits.typing({ subtasks: cover.setMemory(edits.cover, index, text) }),
+    talk: (frame, talk) => edits.setTalk(frame, talk),
+    resetTalks: () => edits.change({ talks: null }),
+    cancel: () => edits.cancel(),
+  });
 
   // ---- opening ----
 
@@ -87,30 +89,53 @@
     byId("hints").replaceChildren(...site.hints.map((hint) => app.make("div", {}, hint)));
     byId("sort").querySelector("[value=agreement]").hidden = !site.sampled;
     keeper = new app.Keeper(site.dataset, hear);
+    byId("reviewer").value = app.storage.get("cuesheet/reviewer") ?? "";
+    edits = new app.Edits(site.dataset, keeper, redraw, () => byId("reviewer").value.trim());
     await keeper.connect();
-    const wanted = location.hash.match(/episode=(\d+)/);
-    const opened = wanted ? open(Number(wanted[1])) : null;
+    byId("command").textContent = keeper.session?.command ?? site.command;
+    list.setMarks(await keeper.marks());
+    const wanted = place();
+    const opened = wanted ? open(wanted.index, wanted) : null;
     for (let chunk = 0; chunk < site.chunks; chunk += 1) list.add(await app.load(`list/${String(chunk).padStart(4, "0")}`));
     await opened;
-    if (!wanted && list.shown.length) open(list.shown[0].index);
+    if (!wanted && list.shown.length) open(list.shown[0].index, { replace: true });
     else list.select(view.episode?.index ?? null);
-    window.addEventListener("hashchange", () => {
-      const match = location.hash.match(/episode=(\d+)/);
-      if (match && Number(match[1]) !== view.episode?.index) open(Number(match[1]));
+    // Back and Forward of the browser, and a link to another place of the page.
+    window.addEventListener("popstate", () => {
+      const there = place();
+      if (!there) return;
+      if (there.index !== view.episode?.index) open(there.index, there);
+      else if (there.time !== null) seekTo(there.time);
     });
   }
 
-  async function open(index) {
+  /** The place in the address: `#episode=2&t=3.5`; null without an episode. */
+  function place() {
+    const episode = location.hash.match(/\bepisode=(\d+)/);
+    const time = location.hash.match(/\bt=(\d+(?:\.\d+)?)/);
+    return episode ? { index: Number(episode[1]), time: time ? Number(time[1]) : null, replace: true } : null;
+  }
+
+  const address = (index, time) => `#episode=${index}${time ? `&t=${Number(time.toFixed(3))}` : ""}`;
+
+  function seekTo(time) {
+    player.pause();
+    player.seek(app.frameAt(view.episode, time));
+  }
+
+  /** Open an episode at `time` (s). `replace`: the address is there already, no new history entry. */
+  async function open(index, { time = null, replace = false } = {}) {
     finishTyping();
     questions.leave();
+    texts.leave();
     list.select(index);
     view.wanted = index;
     let episode;
     let file;
     try {
-      episode = await app.load(`episodes/${app.episodeName(index)}`, { keep: true });
+      episode = await app.load(`episodes/${app.episodeName(index)}`, { cache: true });
       if (view.wanted !== index) return;
-      view.episode = episode;
+      view.episode = null; // until its corrections are there
       notice(null);
       file = await keeper.open(episode);
     } catch (error) {
@@ -118,13 +143,35 @@
       return;
     }
     if (view.wanted !== index) return;
-    view.model = cover.of(episode, episode.subtasks);
-    view.edits = app.toEdits(episode, file);
-    Object.assign(view, { past: [], future: [], chosen: null, frame: 0, dragging: null, dragFrom: null });
-    history.replaceState(null, "", `#episode=${index}`);
+    edits.open(episode, file);
+    Object.assign(view, { episode, chosen: null, frame: 0, dragging: null, state: null });
+    const there = address(index, time);
+    if (replace) history.replaceState(null, "", there);
+    else if (location.hash !== there) history.pushState(null, "", there);
+    showHead(episode);
+    if (file && file.length !== undefined && file.length !== episode.length) {
+      notice(`The corrections of this episode were made for ${file.length} frames, but it has ${episode.length}. It was recorded again, so they are not applied.`);
+    }
+    timeline.open(episode);
+    table.open(episode);
+    questions.open(episode);
+    texts.open(episode);
+    player.open(episode);
+    redraw();
+    if (time !== null) seekTo(time);
+    const form = keeper.form(index);
+    if (form && form.frame_index < episode.length) {
+      player.seek(form.frame_index);
+      questions.edit(form);
+    }
+    const neighbor = list.neighbor(1);
+    if (neighbor !== null) app.load(`episodes/${app.episodeName(neighbor)}`, { cache: true }).catch(() => {});
+  }
+
+  function showHead(episode) {
     byId("main").hidden = false;
     byId("empty").hidden = true;
-    byId("episode-name").textContent = `Episode ${index}`;
+    byId("episode-name").textContent = `Episode ${episode.index}`;
     byId("task").textContent = episode.task;
     byId("made").textContent = [
       `${episode.end_s.toFixed(1)} s`, `${episode.length} frames`, `${episode.fps} fps`,
@@ -133,21 +180,6 @@
     const warnings = byId("warnings");
     warnings.hidden = !episode.warnings.length;
     warnings.replaceChildren(...episode.warnings.map((text) => make("div", {}, `⚠ ${text}`)));
-    if (file && file.length !== undefined && file.length !== episode.length) {
-      notice(`The corrections of this episode are for ${file.length} frames, and it has ${episode.length}: it was recorded again. They are not applied.`);
-    }
-    timeline.open(episode);
-    table.open(episode);
-    questions.open(episode);
-    player.open(episode);
-    redraw();
-    const form = keeper.form(index);
-    if (form && form.frame_index < episode.length) {
-      player.seek(form.frame_index);
-      questions.edit(form);
-    }
-    const neighbor = list.neighbor(1);
-    if (neighbor !== null) app.load(`episodes/${app.episodeName(neighbor)}`, { keep: true }).catch(() => {});
   }
 
   function fail(message) {
@@ -159,46 +191,61 @@
   // ---- showing ----
 
   function redraw() {
+    const { now } = edits;
+    view.chosen = null;
     drawCover();
-    timeline.drawPairs(pairs());
-    table.draw(parts(), agreement);
-    table.choose(view.chosen);
-    for (const verdict of ["good", "bad"]) byId(verdict).setAttribute("aria-pressed", String(view.edits.verdict === verdict));
-    if (document.activeElement !== byId("note")) byId("note").value = view.edits.note;
-    byId("undo").disabled = !view.past.length;
-    byId("redo").disabled = !view.future.length;
-    byId("reset").disabled = !view.edits.subtasks;
-    const file = app.toCorrection(site.dataset, view.episode, view.edits);
+    timeline.drawPairs(edits.pairs);
+    timeline.drawTalks(edits.talks);
+    timeline.drawMemory(app.memories(view.episode, edits.cover));
+    table.draw(edits.cover, agreement);
+    for (const verdict of ["good", "bad"]) byId(verdict).setAttribute("aria-pressed", String(now.verdict === verdict));
+    byId("done").setAttribute("aria-pressed", String(now.done));
+    byId("by").textContent = now.reviewer ? `reviewed by ${now.reviewer}` : "";
+    if (document.activeElement !== byId("note")) byId("note").value = now.note;
+    byId("undo").disabled = !edits.past.length;
+    byId("redo").disabled = !edits.future.length;
+    byId("reset").disabled = !now.subtasks;
+    const file = edits.file();
     byId("download").hidden = keeper.serves || !file;
-    list.update(view.episode.index, { verdict: view.edits.verdict, corrected: Boolean(view.edits.subtasks || Object.keys(view.edits.vqa).length) });
+    list.update(view.episode.index, app.correctionMarks(file));
     showFrame(view.frame);
   }
 
   function drawCover() {
-    timeline.drawSubtasks(view.dragging ?? parts(), view.chosen, agreement);
+    timeline.drawSubtasks(shownCover(), view.chosen, agreement);
+  }
+
+  /** Boxes and points are drawn at the frame that they belong to, while the clip is paused. */
+  function drawPairs() {
+    const { form } = questions;
+    if (form) player.draw(form.frame_index === view.frame ? [form] : [], form);
+    else player.draw(player.playing ? [] : pairsAt(view.frame));
   }
 
   function showFrame(frame) {
     view.frame = frame;
     const { episode } = view;
-    if (!episode || !view.edits) return;
-    const current = view.dragging ?? parts();
-    const corrected = Boolean(view.dragging || (view.edits.subtasks && !cover.same(view.edits.subtasks, view.model)));
-    const state = app.stateAt(episode, frame, current, corrected);
-    timeline.showFrame(frame);
+    if (!episode) return;
+    const current = shownCover();
+    const recut = edits.isRecut(current);
+    const state = app.stateAt(episode, frame, { cover: current, talks: edits.talks, rephrasings: edits.rephrasings, recut });
+    timeline.showFrame(frame, state.subtask);
     byId("clock").textContent = `${state.time.toFixed(2)} / ${episode.end_s.toFixed(2)} s  frame ${frame}`;
     byId("now-time").textContent = app.seconds(state.time);
     byId("play").textContent = player.playing ? "Pause" : "Play";
     if (!view.dragging && state.position >= 0) choose(state.position);
     drawState(state);
+    drawPairs();
+    texts.show(edits, frame, state.position);
     const here = pairsAt(frame);
-    if (!questions.form) player.draw(player.playing ? [] : here);
-    questions.show(here, nextQuestion(frame));
+    questions.show(frame, here, noQuestion(frame));
     byId("questions-count").textContent = here.length ? `at frame ${frame}` : "";
+    clearTimeout(view.writing);
+    view.writing = setTimeout(() => view.episode === episode && history.replaceState(null, "", address(episode.index, state.time)), WRITE_ADDRESS_MS);
   }
 
-  function nextQuestion(frame) {
-    const later = pairs().find((pair) => pair.frame_index > frame);
+  function noQuestion(frame) {
+    const later = edits.pairs.find((pair) => pair.frame_index > frame);
     return later ? `None at this frame; the next at ${app.seconds(view.episode.timestamps[later.frame_index])} (key “.”).` : "None at this frame.";
   }
 
@@ -206,24 +253,25 @@
     const key = JSON.stringify(state);
     if (key === view.state) return;
     view.state = key;
+    const others = state.rephrasings.length;
     const rows = [
-      ["task", state.tasks[0] ?? view.episode.task, state.tasks.length > 1 ? `and ${state.tasks.length - 1} ways to say it` : "", state.tasks.slice(1).join("\n")],
+      ["task", state.task, others ? `and ${others} ${others === 1 ? "rephrasing" : "rephrasings"}` : "", state.rephrasings.join("\n")],
       ["subtask", state.subtask],
       ["plan", state.plan],
-      ["memory", state.memory, state.memory && state.memoryIsOld ? "made anew by the next run" : ""],
-      ...state.interjections.map((text) => ["interjection", text]),
-      ...state.speech.map((text) => ["speech", text]),
+      ["memory", state.memory, state.memory && state.memoryIsOld ? "The next run writes it again." : ""],
+      ...(state.interjection ? [["interjection", state.interjection]] : []),
+      ...(state.speech ? [["speech", state.speech]] : []),
     ];
     byId("state").replaceChildren(
       ...rows.flatMap(([name, text, extra, more]) => [
         make("dt", { class: name }, name),
-        make("dd", { class: `${name}${text ? "" : " none"}`, "data-style": name }, text || "none",
+        make("dd", { class: `${name}${text ? "" : " none"}`, "data-style": name, tabindex: name === "plan" ? 0 : null }, text || "none",
           extra ? make("div", { class: "quiet", title: more || null }, extra) : null),
       ])
     );
   }
 
-  /** The subtask at the playhead is the one that keys work on. */
+  /** The subtask at the playhead is the one that keys act on. */
   function choose(index) {
     if (index === view.chosen) return;
     view.chosen = index;
@@ -231,55 +279,17 @@
     table.choose(index);
   }
 
-  // ---- changing ----
-
-  /** Every change goes through here: remembered for undo, shown, kept. */
-  function change(changes) {
-    view.past.push(view.edits);
-    view.future = [];
-    apply({ ...view.edits, ...changes });
-  }
-
-  /** What is being typed is kept too, before it counts as a change. */
-  function typing(changes) {
-    keeper.keep(view.episode.index, app.toCorrection(site.dataset, view.episode, { ...view.edits, ...changes }));
-  }
-
-  function apply(edits) {
-    if (edits.subtasks && cover.same(edits.subtasks, view.model) && !view.episode.correction?.subtasks) edits = { ...edits, subtasks: null };
-    view.edits = edits;
-    view.chosen = null;
-    redraw();
-    keeper.keep(view.episode.index, app.toCorrection(site.dataset, view.episode, view.edits));
-  }
-
-  function undo(from, to) {
-    const edits = view[from].pop();
-    if (!edits) return;
-    view[to].push(view.edits);
-    apply(edits);
-  }
-
-  function changeCover(changed) {
-    if (!cover.same(changed, parts())) change({ subtasks: changed });
-  }
-
-  const rename = (index, label) => (label.trim() ? changeCover(cover.rename(parts(), index, label)) : table.draw(parts(), agreement));
-  const merge = (index) => changeCover(cover.mergeWithNext(parts(), index), index);
-  const remove = (index) => changeCover(cover.remove(parts(), index));
-  const split = () => changeCover(cover.split(parts(), view.frame));
-  const judge = (verdict) => change({ verdict: view.edits.verdict === verdict ? null : verdict });
-
-  /** A text field that is left in the middle of typing fires no change event by itself. */
+  /** Blur a text field, because replacing it would not fire its change event. */
   function finishTyping() {
-    if (document.activeElement?.matches?.("input, textarea")) document.activeElement.blur();
+    if (document.activeElement?.matches?.("#main input, #main textarea")) document.activeElement.blur();
   }
 
-  // ---- what the keeper says ----
+  // ---- saving ----
 
   function hear(index, kind, detail) {
-    if (index !== view.episode?.index) return;
-    const words = { saving: "saving…", saved: "saved", draft: "kept in this browser", unsaved: "not kept: download it", failed: "not saved", conflict: "not saved" };
+    if (kind === "saved") list.update(index, { effect: detail?.effect ?? null });
+    if (index !== view.wanted) return;
+    const words = { saving: "saving…", saved: "saved", draft: "saved in this browser", unsaved: "not saved: download it", failed: "not saved", conflict: "not saved" };
     byId("saved").textContent = words[kind];
     byId("saved").className = kind;
     if (kind === "failed") notice(`Not saved: ${detail}.`);
@@ -292,15 +302,15 @@
       const file = await keeper.resolve(index, mine);
       if (index !== view.episode.index) return;
       notice(null);
-      view.edits = app.toEdits(view.episode, file);
+      edits.now = app.toEdits(view.episode, file);
       redraw();
     };
     notice(
-      "This episode was also corrected elsewhere since you opened it. Nothing is lost: whichever you do not keep is set aside.",
+      "Someone else also corrected this episode after you opened it. Choose a version; the other one is backed up.",
       make("button", { class: "primary", onclick: settle(true) }, "Keep mine"),
       make("button", { onclick: settle(false) }, "Take the other"),
-      make("button", { onclick: () => app.download(app.toCorrection(site.dataset, view.episode, view.edits)) }, "Download mine"),
-      theirs.file ? make("details", {}, make("summary", {}, "The other"), make("pre", {}, JSON.stringify(theirs.file, null, 2))) : make("span", {}, "The other: no corrections.")
+      make("button", { onclick: () => app.download(edits.file()) }, "Download mine"),
+      theirs.file ? make("details", {}, make("summary", {}, "The other version"), make("pre", {}, JSON.stringify(theirs.file, null, 2))) : make("span", {}, "The other version has no corrections.")
     );
   }
 
@@ -309,81 +319,63 @@
     byId("notice").replaceChildren(...(text ? [make("div", {}, text), ...more] : []));
   }
 
-  // ---- controls ----
-
-  const press = (id, action) => byId(id).addEventListener("click", action);
-  press("play", () => player.toggle());
-  press("back", () => step(-1));
-  press("forward", () => step(1));
-  press("undo", () => undo("past", "future"));
-  press("redo", () => undo("future", "past"));
-  press("add-question", addQuestion);
-  press("split", split);
-  press("reset", () => change({ subtasks: null }));
-  press("good", () => judge("good"));
-  press("bad", () => judge("bad"));
-  press("download", () => app.download(app.toCorrection(site.dataset, view.episode, view.edits)));
-  press("help", () => byId("keys").showModal());
-  byId("rate").addEventListener("input", (event) => { player.setRate(Number(event.target.value)); event.target.blur(); });
-  byId("note").addEventListener("input", (event) => typing({ note: event.target.value.trim() }));
-  byId("note").addEventListener("change", (event) => event.target.value.trim() !== view.edits.note && change({ note: event.target.value.trim() }));
+  // ---- commands of the buttons and keys (controls.js) ----
 
   function step(frames) {
     player.pause();
     player.seek(view.frame + frames);
   }
 
-  function jumpToQuestion(direction) {
+  function jump(frames, direction) {
     player.pause();
-    const frames = pairs().map((pair) => pair.frame_index);
     const next = direction > 0 ? frames.find((frame) => frame > view.frame) : frames.findLast((frame) => frame < view.frame);
     if (next !== undefined) player.seek(next);
   }
 
-  function addQuestion() {
-    const pair = questions.form ? null : questions.blank(pairs(), view.frame);
-    if (!pair) return;
-    player.pause();
-    player.seek(pair.frame_index);
-    questions.edit(pair);
-    byId("questions").querySelector("input").focus();
-  }
-
-  function edgeHere(side) {
-    const index = side === "start" ? view.chosen : view.chosen + 1; // of the boundary
-    if (index > 0 && index < parts().length) changeCover(cover.moveBoundary(parts(), index, view.frame));
-  }
-
-  const KEYS = {
-    " ": () => player.toggle(),
-    ArrowLeft: (event) => step(event.shiftKey ? -Math.round(view.episode.fps) : -1),
-    ArrowRight: (event) => step(event.shiftKey ? Math.round(view.episode.fps) : 1),
-    ",": () => jumpToQuestion(-1),
-    ".": () => jumpToQuestion(1),
-    "[": () => edgeHere("start"),
-    "]": () => edgeHere("end"),
-    a: addQuestion,
-    s: split,
-    m: () => merge(view.chosen),
-    e: () => table.focus(view.chosen),
-    g: () => judge("good"),
-    b: () => judge("bad"),
-  };
-
-  document.addEventListener("keydown", (event) => {
-    if (event.target.matches("input, textarea, select") || byId("keys").open || event.altKey) return;
-    const next = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1 }[event.key];
-    if (event.ctrlKey || event.metaKey) {
-      if (event.key.toLowerCase() !== "z" || !view.edits) return;
-      undo(...(event.shiftKey ? ["future", "past"] : ["past", "future"]));
-    } else if (next) {
-      const index = list.neighbor(next);
-      if (index !== null && index !== view.episode?.index) open(index);
-    } else if (event.key === "/") byId("search").focus();
-    else if (event.key === "?") byId("keys").showModal();
-    else if (view.edits && KEYS[event.key]) KEYS[event.key](event);
-    else return;
-    event.preventDefault();
+  app.bindControls({
+    isOpen: () => Boolean(view.episode),
+    list,
+    player,
+    timeline: timeline.view,
+    table,
+    texts,
+    questions,
+    open,
+    step,
+    edits: () => edits,
+    index: () => view.episode?.index,
+    chosen: () => view.chosen,
+    second: (direction) => step(direction * Math.round(view.episode.fps)),
+    firstFrame: () => step(-view.episode.length),
+    lastFrame: () => step(view.episode.length),
+    jumpToQuestion: (direction) => jump(edits.pairs.map((pair) => pair.frame_index), direction),
+    jumpToSubtask: (direction) => jump(edits.cover.map((part) => part.start), direction),
+    split: () => edits.changeCover(cover.split(edits.cover, view.frame)),
+    merge: () => edits.changeCover(cover.mergeWithNext(edits.cover, view.chosen)),
+    edgeHere(side) {
+      const index = side === "start" ? view.chosen : view.chosen + 1; // of the boundary
+      if (index > 0 && index < edits.cover.length) edits.changeCover(cover.moveBoundary(edits.cover, index, view.frame));
+    },
+    addQuestion() {
+      const pair = questions.form ? null : questions.blank(edits.pairs, view.frame);
+      if (!pair) return;
+      player.pause();
+      player.seek(pair.frame_index);
+      questions.edit(pair);
+      byId("questions").querySelector("input").focus();
+    },
+    addTalk() {
+      player.pause();
+      texts.editTalk();
+    },
+    done() {
+      edits.change({ done: !edits.now.done });
+    },
+    doneAndNext() {
+      if (!edits.now.done) edits.change({ done: true });
+      const next = list.nextOpen();
+      if (next !== null) open(next);
+    },
   });
 
   start().catch((error) => fail(`The page cannot be opened: ${error.message}.`));

@@ -1,138 +1,122 @@
-// The timeline: one track per kind of language, the signals lane, and the playhead over all tracks.
+// The timeline: thumbnails, a ruler, one track per kind of language, the signals lane, and the
+// playhead over all of them. It can be zoomed and scrolled (timeline_view.js).
 "use strict";
 
 (function (app) {
   const { make } = app;
-  const SVG = "http://www.w3.org/2000/svg";
   const SNAP_PX = 8; // a boundary that is dragged this close to an event snaps to it
-  const STEPS_S = [0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600];
+  const NARROW_PX = 8; // a subtask that is narrower has no boundaries to drag and no label
+  const TRACKS = [["subtask", "subtask"], ["plan", "plan"], ["memory", "memory"], ["talk", "interjection, speech"], ["vqa", "questions"]];
 
   app.Timeline = class {
     /** `on`: seek(frame), moveBoundary(index, frame, last), rename(index). */
     constructor(on) {
       this.on = on;
-      this.root = app.byId("timeline");
-      this.root.addEventListener("pointerdown", (event) => this.down(event));
+      this.zone = app.byId("timeline");
+      this.view = new app.TimelineView((frame) => on.seek(frame), () => this.drawVisible());
+      this.thumbnails = new app.Thumbnails();
+      this.zone.addEventListener("pointerdown", (event) => this.down(event));
     }
 
     open(episode) {
       this.episode = episode;
+      this.subtasks = null;
       this.playhead = make("div", { class: "playhead" });
       this.lanes = make("div", { class: "lanes" });
+      this.ruler = make("div", { class: "ruler", title: "Click or drag to seek" });
       this.tracks = {};
-      const rows = [this.ruler()];
-      for (const [name, title] of [["subtask", "subtask"], ["plan", "plan"], ["memory", "memory"], ["talk", "interjection, speech"], ["vqa", "questions"]]) {
-        this.tracks[name] = make("div", { class: `track ${name}`, "data-title": title });
+      const rows = [this.thumbnails.track, this.ruler];
+      const titles = [make("div", { class: "title-thumbnails" }), make("div", { class: "title-ruler" })];
+      for (const [name, title] of TRACKS) {
+        this.tracks[name] = make("div", { class: `track ${name}` });
         rows.push(this.tracks[name]);
+        titles.push(make("div", { class: `title-${name}` }, title));
       }
-      if (this.episode.signals) rows.push(this.signals());
-      rows.push(...this.motion());
+      if (episode.signals) {
+        rows.push(app.signalsLane(episode));
+        titles.push(make("div", { class: "title-signals" }, "gripper, speed"));
+      }
+      for (const arm of new Set(episode.motion.map((one) => one.arm))) {
+        rows.push(this.motion(arm));
+        titles.push(make("div", { class: "title-motion" }, `motion, ${arm}`));
+      }
       this.lanes.append(...rows, this.playhead);
-      this.root.replaceChildren(this.lanes);
+      app.byId("titles").replaceChildren(...titles);
+      this.zone.replaceChildren(this.lanes);
+      this.view.open(episode, this.lanes);
       this.drawRows();
     }
 
     left(time) {
-      return `${(100 * time) / this.episode.end_s}%`;
+      return app.left(this.episode, time);
     }
 
     span(start, end) {
-      return { left: this.left(start), width: `${(100 * (end - start)) / this.episode.end_s}%` };
+      return { left: this.left(start), width: this.left(end - start) };
     }
 
     time(frame) {
-      return frame < this.episode.length ? this.episode.timestamps[frame] : this.episode.end_s;
+      return app.timeOf(this.episode, frame);
     }
 
-    ruler() {
-      const wanted = this.episode.end_s / 12;
-      const step = STEPS_S.find((value) => value >= wanted) ?? STEPS_S.at(-1);
+    /** Draw what depends on the zoom and on what is visible. */
+    drawVisible() {
+      const { episode, view } = this;
+      const [from, to] = view.window();
+      const step = app.rulerStep((to - from) / Math.max(view.width / 90, 1));
       const marks = [];
-      // The last number would reach beyond the end.
-      for (let i = 0; i * step < this.episode.end_s - step * 0.4; i += 1) {
-        const text = step < 1 ? (i * step).toFixed(1) : String(i * step);
-        marks.push(make("span", { style: { left: this.left(i * step) } }, i ? text : "0 s"));
+      // A label at the very end would not fit.
+      const last = Math.min(to, episode.end_s - step * 0.4);
+      for (let i = Math.max(0, Math.floor(from / step)); i * step < last; i += 1) {
+        marks.push(make("span", { style: { left: this.left(i * step) } }, app.clock(i * step, step)));
       }
-      return make("div", { class: "ruler", title: "seconds; click or drag to seek" }, ...marks);
-    }
-
-    /** One track per arm with its `motion` rows, if there are any. */
-    motion() {
-      const arms = [...new Set(this.episode.motion.map((one) => one.arm))];
-      return arms.map((arm) =>
-        make(
-          "div",
-          { class: "track motion", "data-title": `motion, ${arm}` },
-          ...this.episode.motion
-            .filter((one) => one.arm === arm)
-            .map((one) => {
-              const [start, end] = [this.time(one.start_frame), this.time(one.end_frame)];
-              const title = `${app.seconds(start)} to ${app.seconds(end)}: ${one.text}`;
-              return make("div", { class: "span", style: this.span(start, end), title, "data-time": start }, one.text);
-            })
-        )
-      );
-    }
-
-    /** Gripper opening and arm speed as curves, gripper strokes as marks. */
-    signals() {
-      const { times, grippers, arms, strokes } = this.episode.signals;
-      const svg = document.createElementNS(SVG, "svg");
-      svg.setAttribute("viewBox", "0 0 1000 100");
-      svg.setAttribute("preserveAspectRatio", "none");
-      svg.setAttribute("aria-hidden", "true");
-      const curve = (values, top, kind) => {
-        const line = document.createElementNS(SVG, "polyline");
-        const y = (value) => 96 - (92 * Math.min(Math.max(value, 0), top)) / top;
-        line.setAttribute("points", times.map((time, i) => `${((1000 * time) / this.episode.end_s).toFixed(1)},${y(values[i]).toFixed(1)}`).join(" "));
-        line.setAttribute("class", kind);
-        svg.append(line);
-      };
-      for (const arm of arms) curve(arm.speed, Math.max(1, ...arm.speed), "speed");
-      for (const gripper of grippers) curve(gripper.opening, 1, "opening");
-      const marks = strokes.map((stroke) =>
-        make("div", {
-          class: `stroke ${stroke.kind}`,
-          style: this.span(this.time(stroke.start_frame), this.time(stroke.end_frame)),
-          title: `${stroke.gripper}: ${stroke.kind}, ${app.seconds(this.time(stroke.start_frame))} to ${app.seconds(this.time(stroke.end_frame))}`,
-        })
-      );
-      return make("div", { class: "track signals", "data-title": "gripper, speed", role: "img", "aria-label": `Gripper opening and arm speed; ${strokes.length} gripper strokes` }, svg, ...marks);
-    }
-
-    /** Start or end of the nearest stroke if the pointer is close to it; Alt disables snapping. */
-    snappedFrame(event) {
-      const frame = this.frameOf(event);
-      if (event.altKey || !this.episode.signals) return frame;
-      const perSecond = this.lanes.getBoundingClientRect().width / this.episode.end_s;
-      const distance = (other) => Math.abs(this.time(other) - this.time(frame)) * perSecond;
-      const events = this.episode.signals.strokes.flatMap((stroke) => [stroke.start_frame, stroke.end_frame]);
-      const nearest = events.reduce((best, other) => (best === null || distance(other) < distance(best) ? other : best), null);
-      return nearest !== null && distance(nearest) <= SNAP_PX ? nearest : frame;
+      this.ruler.replaceChildren(...marks);
+      this.thumbnails.show(from, to, view.pxPerSecond);
+      if (this.subtasks && this.drawnAt !== view.pxPerSecond) this.drawSubtasks(...this.subtasks);
     }
 
     drawRows() {
-      const { persistent, events, end_s: end } = this.episode;
-      for (const style of ["plan", "memory"]) {
-        const rows = persistent.filter((row) => row.style === style);
-        this.tracks[style].replaceChildren(
-          ...rows.map((row, i) =>
-            make("div", { class: "span", style: this.span(row.timestamp, rows[i + 1]?.timestamp ?? end), title: row.content, "data-time": row.timestamp }, row.content.replaceAll("\n", "  "))
-          )
-        );
-      }
-      const talk = events.filter((row) => row.style === "interjection" || row.style === null);
-      this.tracks.talk.replaceChildren(
-        ...talk.map((row) => {
-          const asks = row.style === "interjection";
-          const text = asks ? row.content : app.speechText(row);
-          return make("div", { class: `dot ${asks ? "asks" : "says"}`, style: { left: this.left(row.timestamp) }, title: `${asks ? "person" : "robot"}: ${text}`, "data-time": row.timestamp });
-        })
+      const { persistent, end_s: end } = this.episode;
+      const rows = persistent.filter((row) => row.style === "plan");
+      this.tracks.plan.replaceChildren(
+        ...rows.map((row, i) => this.text(row.timestamp, rows[i + 1]?.timestamp ?? end, row.content))
       );
     }
 
-    /** `agreement(part)`: of the samples that the model's subtask was made of, or null. */
+    text(start, end, content) {
+      return make("div", { class: "span", style: this.span(start, end), title: content, "data-time": start }, make("span", { class: "text" }, content.replaceAll("\n", "  ")));
+    }
+
+    /** The track with the `motion` rows of an arm. */
+    motion(arm) {
+      const rows = this.episode.motion.filter((one) => one.arm === arm);
+      return make("div", { class: "track motion" }, ...rows.map((one) => this.text(this.time(one.start_frame), this.time(one.end_frame), one.text)));
+    }
+
+    /** `memories`: [{time, content}] in order. */
+    drawMemory(memories) {
+      this.tracks.memory.replaceChildren(
+        ...memories.map(({ time, content }, i) => this.text(time, memories[i + 1]?.time ?? this.episode.end_s, content))
+      );
+    }
+
+    /** `talks`: [{frame, interjection, speech}], with a frame each. */
+    drawTalks(talks) {
+      const dot = (frame, who, text, kind) =>
+        make("div", { class: `dot ${kind}`, style: { left: this.left(this.time(frame)) }, title: `${who}: ${text}`, "data-frame": frame });
+      this.tracks.talk.replaceChildren(
+        ...talks.flatMap(({ frame, interjection, speech }) => [
+          ...(interjection ? [dot(frame, "person", interjection, "asks")] : []),
+          ...(speech ? [dot(frame, "robot", speech, "says")] : []),
+        ])
+      );
+    }
+
+    /** `agreement(part)`: of the samples of which the model's subtask was merged, or null. */
     drawSubtasks(cover, chosen, agreement) {
+      this.subtasks = [cover, chosen, agreement];
+      this.drawnAt = this.view.pxPerSecond;
+      const wide = cover.map((part) => (this.time(part.end) - this.time(part.start)) * this.view.pxPerSecond > NARROW_PX);
       const parts = cover.map((part, index) => {
         const agreed = agreement(part);
         const known = agreed === null ? "" : `\nagreement of ${this.episode.samples} samples: ${agreed.toFixed(2)}`;
@@ -145,14 +129,16 @@
             style: { ...this.span(this.time(part.start), this.time(part.end)), background: `var(--c${app.colorOf(part.label)})` },
             ondblclick: () => this.on.rename(index),
           },
-          part.label,
+          wide[index] ? make("span", { class: "text" }, part.label) : null,
           agreed === null ? null : make("i", { class: `agreed${app.isLow(agreed) ? " low" : ""}`, style: { width: `${100 * agreed}%` } })
         );
       });
-      const edges = cover.slice(1).map((part, i) =>
-        make("div", { class: "edge", "data-edge": i + 1, title: this.episode.signals ? "Drag to move the boundary. It snaps to gripper strokes unless Alt is pressed." : "Drag to move the boundary", style: { left: this.left(this.time(part.start)) } })
+      const hint = this.episode.signals ? "Drag to move the boundary. It snaps to gripper strokes unless Alt is pressed." : "Drag to move the boundary";
+      const edges = cover.flatMap((part, index) =>
+        index && (wide[index - 1] || wide[index]) ? [make("div", { class: "edge", "data-edge": index, title: hint, style: { left: this.left(this.time(part.start)) } })] : []
       );
       this.tracks.subtask.replaceChildren(...parts, ...edges);
+      this.view.drawMap(cover);
     }
 
     drawPairs(pairs) {
@@ -170,8 +156,14 @@
       );
     }
 
-    showFrame(frame) {
-      this.playhead.style.left = this.left(this.time(frame));
+    /** `label`: the subtask at the frame, for screen readers. */
+    showFrame(frame, label) {
+      const time = this.time(frame);
+      this.playhead.style.left = this.left(time);
+      this.zone.setAttribute("aria-valuemax", String(this.episode.length - 1));
+      this.zone.setAttribute("aria-valuenow", String(frame));
+      this.zone.setAttribute("aria-valuetext", `${app.seconds(time)}, frame ${frame}${label ? `, ${label}` : ""}`);
+      this.view.follow(time, Boolean(this.pointer));
     }
 
     frameOf(event) {
@@ -180,15 +172,26 @@
       return app.frameAt(this.episode, share * this.episode.end_s);
     }
 
+    /** Start or end of the nearest stroke if the pointer is close to it; Alt disables snapping. */
+    snappedFrame(event) {
+      const frame = this.frameOf(event);
+      if (event.altKey || !this.episode.signals) return frame;
+      const distance = (other) => Math.abs(this.time(other) - this.time(frame)) * this.view.pxPerSecond;
+      const events = this.episode.signals.strokes.flatMap((stroke) => [stroke.start_frame, stroke.end_frame]);
+      const nearest = events.reduce((best, other) => (best === null || distance(other) < distance(best) ? other : best), null);
+      return nearest !== null && distance(nearest) <= SNAP_PX ? nearest : frame;
+    }
+
     down(event) {
-      if (event.button !== 0 || !this.episode) return;
-      const { edge, frame, time } = event.target.dataset;
-      if (edge !== undefined) {
-        this.drag(event, (moved, last) => this.on.moveBoundary(Number(edge), this.snappedFrame(moved), last));
+      // The scroll bar is below the lanes.
+      if (event.button !== 0 || !this.episode || !this.lanes.contains(event.target)) return;
+      const target = event.target.closest("[data-edge], [data-frame], [data-time]")?.dataset ?? {};
+      if (target.edge !== undefined) {
+        this.drag(event, (moved, last) => this.on.moveBoundary(Number(target.edge), this.snappedFrame(moved), last));
         return;
       }
-      if (frame !== undefined) this.on.seek(Number(frame));
-      else if (time !== undefined) this.on.seek(app.frameAt(this.episode, Number(time)));
+      if (target.frame !== undefined) this.on.seek(Number(target.frame));
+      else if (target.time !== undefined) this.on.seek(app.frameAt(this.episode, Number(target.time)));
       else {
         this.on.seek(this.frameOf(event));
         this.drag(event, (moved) => this.on.seek(this.frameOf(moved)));
@@ -197,17 +200,20 @@
 
     drag(event, move) {
       event.preventDefault();
-      this.root.setPointerCapture(event.pointerId);
+      this.zone.focus({ preventScroll: true });
+      this.zone.setPointerCapture(event.pointerId);
+      this.pointer = true;
       const moving = (moved) => move(moved, false);
       const done = (moved) => {
+        this.pointer = false;
+        this.zone.removeEventListener("pointermove", moving);
+        this.zone.removeEventListener("pointerup", done);
+        this.zone.removeEventListener("pointercancel", done);
         move(moved, true);
-        this.root.removeEventListener("pointermove", moving);
-        this.root.removeEventListener("pointerup", done);
-        this.root.removeEventListener("pointercancel", done);
       };
-      this.root.addEventListener("pointermove", moving);
-      this.root.addEventListener("pointerup", done);
-      this.root.addEventListener("pointercancel", done);
+      this.zone.addEventListener("pointermove", moving);
+      this.zone.addEventListener("pointerup", done);
+      this.zone.addEventListener("pointercancel", done);
     }
   };
 })(window.Cuesheet);
