@@ -862,16 +862,6 @@ def test_after_a_change_the_page_gives_the_command_that_applies_it(page, served)
     assert page.evaluate("navigator.clipboard.readText()") == command
 
 
-def test_the_page_as_a_target_creates_a_missing_clip_again(work, tmp_path):
-    copy = work.copy_to(tmp_path / "clipless")
-    clip = copy.path / "results/demo_v3/clips/observation.images.front/episode_000001.mp4"
-    clip.unlink()
-    (copy.path / "results/demo_v3/review/index.html").unlink()
-    done = copy.run("results/demo_v3/review/index.html")
-    assert done.jobs == {"extract_clip": 1, "build_review": 1}
-    assert clip.stat().st_size > 1000
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1440, 390])
 def test_the_pages_have_no_accessibility_violations(chromium, work, width, scheme):
