@@ -47,8 +47,9 @@ def effect(content: Mapping[str, Any] | None) -> str | None:
     The review page compares it with that of the corrections that the annotations include.
     """
     names = ("subtasks", "rephrasings", "interjections", "vqa")
-    parts = {name: content.get(name) for name in names} if content else {}
-    parts["bad"] = bool(content) and content.get("verdict") == "bad"
+    given = content or {}
+    parts = {name: given.get(name) for name in names}
+    parts["bad"] = given.get("verdict") == "bad"
     if not any(value or value == [] for value in parts.values()):
         return None
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
