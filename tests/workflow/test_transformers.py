@@ -65,6 +65,7 @@ def configure(work, model, dataset):
     work.configure(
         dataset=str(dataset),
         episodes=[EPISODE],
+        plan={"second_look": False, "relabel": "off"},
         vlm={
             "serve": "managed",
             "model": str(model),

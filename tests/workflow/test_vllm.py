@@ -136,7 +136,9 @@ def check_estimate(estimate: Estimate, asked: list[dict]) -> None:
         expected = estimate.prompts[name]
         if name.startswith(("plan_describe", "plan_rephrase", "interjections_acknowledge")):
             assert expected.requests == requests[name], name
-            assert expected.prompt_tokens == pytest.approx(counted[name], rel=0.05), name
+            # The table of recorded events is not known before the run.
+            share = 0.1 if name == "plan_describe" else 0.05
+            assert expected.prompt_tokens == pytest.approx(counted[name], rel=share), name
         elif name.startswith("vqa_"):
             each = expected.prompt_tokens / expected.requests
             assert each == pytest.approx(counted[name] / requests[name], rel=0.05), name
@@ -157,15 +159,17 @@ def test_a_model_that_is_not_there_ends_the_run_with_the_cause(work, demo_v3):
 
 def test_the_same_without_a_server_of_vllm(work, model, demo_v3):
     """Batches of the offline entry point, in one process."""
-    configure(work, model, demo_v3, serve="vllm-batch", episodes=None, vqa={"hz": 2})
+    plan = {"second_look": False, "relabel": "off"}
+    configure(work, model, demo_v3, serve="vllm-batch", episodes=[0, 1], plan=plan, vqa={"hz": 2})
     work.run()
-    assert_complete(work, demo_v3, range(4))
+    assert_complete(work, demo_v3, [0, 1])
     asked = [call for call in calls_of(work) if not call["cache_hit"]]
-    assert {(call["outcome"], call["attempts"]) for call in asked} == {("ok", 1)}
+    assert [call for call in asked if not is_read_at_once(call)] == []
     assert processes_in(work.path) == []
     log = (run_folder(work) / "replica-0.log").read_text()
     sizes = [int(size) for size in re.findall(r"answered (\d+) calls at once", log)]
-    assert sum(sizes) == len(asked) + 1  # the check of the server
+    # The check of the server, and the corrections of labels that are too long.
+    assert sum(sizes) == sum(call["attempts"] for call in asked) + 1
     assert max(sizes) >= 8
     prompt, cached = cached_of_segment(work)
     assert cached > prompt / 2
