@@ -18,6 +18,7 @@ from cuesheet.errors import CuesheetError
 from cuesheet.files import remove_temporary_folders, write_text
 from cuesheet.serving import job_server, lifecycle
 from cuesheet.serving.accounting import account_of, read_usages
+from cuesheet.serving.claims import Claims
 from cuesheet.vlm.run_environment import (
     SERVER_FILE_VARIABLE,
     SHARED_FOLDER_VARIABLE,
@@ -138,6 +139,10 @@ class Session:
         server_file = withdraw(SERVER_FILE_VARIABLE, self._run.results_root)
         if server_file:
             lifecycle.stop(Path(server_file), timeout_s=STOP_TIMEOUT_S)
+            # Of a supervisor that was killed. A run with nothing left to do starts none.
+            claims = Claims(Path(self._run.config.vlm.cache_dir))
+            claims.remove_stale()
+            claims.close()
 
     def print_summaries(self) -> None:
         """Print the summaries that this run wrote, its requests, and the time of its servers."""

@@ -82,7 +82,8 @@ def _describe_shard(plan: ShardPlan, shard: str, run: str) -> list[str]:
             + _cause(failures.get(index))
             for index in failed
         ]
-    if state["state"] == "done":
+    # A job that ends after its last step, but before its end, has no marker.
+    if state["state"] == "done" and "annotations" not in state["targets"]:
         return []
     cause = state.get("error") or "it ended without an error message"
     from_slurm = slurm_cause(state.get("job_id"))
