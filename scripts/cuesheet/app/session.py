@@ -77,10 +77,15 @@ class Session:
         after an exception in `onstart`.
         """
         try:
-            return self._start(use_job_server, asks_model)
+            prefix = self._start(use_job_server, asks_model)
         except BaseException:
             self._stop_servers()
             raise
+        if self._run.shard is None:
+            command = shlex.join(["snakemake", *sys.argv[1:]])
+            for dataset in self._run.datasets.values():
+                write_text(dataset.layout.command, f"{command}\n")
+        return prefix
 
     def _start(self, use_job_server: bool, asks_model: bool) -> str | None:
         remove_temporary_folders()
@@ -89,7 +94,6 @@ class Session:
             for dataset in self._run.datasets.values():
                 changed = dataset.refresh_index()
                 dataset.refresh_signals_layout(self._run.config.signals, source_changed=changed)
-                write_text(dataset.layout.command, shlex.join(["snakemake", *sys.argv[1:]]) + "\n")
             self._estimating = threading.Thread(target=self._make_estimate, daemon=True)
             self._estimating.start()
         if self._shard_plans is not None:
