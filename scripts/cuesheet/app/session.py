@@ -14,7 +14,6 @@ from cuesheet.app.estimate_text import short_text
 from cuesheet.cluster.job import OUTER_RUN_VARIABLE
 from cuesheet.cluster.plan import ShardPlan
 from cuesheet.cluster.report import report_unfinished, start_record
-from cuesheet.errors import CuesheetError
 from cuesheet.files import remove_temporary_folders, write_text
 from cuesheet.serving import job_server, lifecycle
 from cuesheet.serving.accounting import account_of, read_usages
@@ -85,6 +84,8 @@ class Session:
             command = shlex.join(["snakemake", *sys.argv[1:]])
             for dataset in self._run.datasets.values():
                 write_text(dataset.layout.command, f"{command}\n")
+            self._estimating = threading.Thread(target=self._make_estimate, daemon=True)
+            self._estimating.start()
         return prefix
 
     def _start(self, use_job_server: bool, asks_model: bool) -> str | None:
@@ -94,8 +95,6 @@ class Session:
             for dataset in self._run.datasets.values():
                 changed = dataset.refresh_index()
                 dataset.refresh_signals_layout(self._run.config.signals, source_changed=changed)
-            self._estimating = threading.Thread(target=self._make_estimate, daemon=True)
-            self._estimating.start()
         if self._shard_plans is not None:
             os.environ[OUTER_RUN_VARIABLE] = start_record(self._shard_plans)
             return None
@@ -119,12 +118,14 @@ class Session:
     def _make_estimate(self) -> None:
         try:
             self._estimate = sum((e.total for e in estimate_run(self._run)), Range())
-        except CuesheetError:
-            self._estimate = None  # the jobs report what is wrong
+        except Exception:  # an estimate must never disturb a run; jobs report what is wrong
+            self._estimate = None
 
     def stop(self, *, finished: bool) -> None:
         """Stop the servers. If the run is not finished, say how to continue."""
         self._stop_servers()
+        if self._estimating is not None:
+            self._estimating.join()
         if self._run.shard is not None:
             return
         if self._shard_plans is not None:
