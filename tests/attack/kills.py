@@ -228,15 +228,7 @@ class Harness:
 
     def _strike(self, work: Workdir, kind: Kind, result: Result, draw: random.Random) -> str:
         log = work.path / "terminal.txt"
-        with log.open("w") as terminal:
-            run = subprocess.Popen(
-                work.command(*self._targets, *kind.targets),
-                env=work.environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=terminal,
-                stderr=terminal,
-                start_new_session=True,
-            )
+        run = start_run(work, log, *self._targets, *kind.targets)
         struck = Struck(work, run)
         if kind.full_disk:
             result.outcome = "disk full"
@@ -334,6 +326,19 @@ def half_written(work: Workdir) -> list[str]:
     if claims := list((work.path / ".cache/vlm/claims").glob("*")):
         problems.append(f"claims are left: {len(claims)}")
     return problems
+
+
+def start_run(work: Workdir, log: Path, *arguments: str) -> subprocess.Popen:
+    """Start the workflow in a session of its own, with its terminal in the file `log`."""
+    with log.open("w") as terminal:
+        return subprocess.Popen(
+            work.command(*arguments),
+            env=work.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=terminal,
+            stderr=terminal,
+            start_new_session=True,
+        )
 
 
 def count_files(work: Workdir) -> int:

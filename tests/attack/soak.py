@@ -9,7 +9,6 @@ imported and connected, memory and file descriptors must stay flat; logs are bou
 import argparse
 import collections
 import contextlib
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from attack.kills import Struck, count_files
+from attack.kills import Struck, count_files, start_run
 from datasets import many_episodes
 from workflow_runs import Workdir
 
@@ -69,15 +68,7 @@ def soak(folder: Path, episodes: int, say: Callable[[str], None]) -> Soak:
         cluster={"shards": "never"},
     )
     result, began = Soak(), time.monotonic()
-    with (folder / "terminal.txt").open("w") as terminal:
-        run = subprocess.Popen(
-            work.command("datasets", "--quiet", "all"),
-            env=work.environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=terminal,
-            stderr=terminal,
-            start_new_session=True,
-        )
+    run = start_run(work, folder / "terminal.txt", "datasets", "--quiet", "all")
     struck = Struck(work, run)
     processes: dict[str, psutil.Process] = {}
     while run.poll() is None:

@@ -15,7 +15,6 @@ from pydantic import BaseModel
 from cuesheet.annotate import contact_sheet
 from cuesheet.annotate.stage import Stage, StageName
 from cuesheet.artifacts.episode import Keyframe
-from cuesheet.config.stages import FramesConfig
 from cuesheet.vlm.client import Answer
 from cuesheet.vlm.replies import Description, Segmentation
 
@@ -115,14 +114,8 @@ class Rehearsal(Stage):
     def encode_keyframe(self, frame: Keyframe) -> Picture:
         return Picture(frame.width, frame.height)
 
-    def sheets(self, frames: Sequence[Keyframe], layout: FramesConfig) -> tuple[list[Picture], str]:
-        sheets = contact_sheet.compose(
-            frames,
-            columns=layout.columns,
-            per_sheet=layout.per_sheet,
-            tile_width=layout.tile_width,
-        )
-        return [Picture(*sheet.size) for sheet in sheets], contact_sheet.describe_layout(sheets)
+    def encode_sheet(self, sheet: contact_sheet.Sheet) -> Picture:
+        return Picture(*sheet.size)
 
     def clip(self, seconds: float, fps: float) -> Picture:
         """Return a clip of `seconds`; models merge two sampled frames into one."""

@@ -78,13 +78,13 @@ class Stage:
             per_sheet=layout.per_sheet,
             tile_width=layout.tile_width,
         )
-        media: list[Media] = [
-            self._image(
-                *contact_sheet.encode(sheet.image, self.images.format, self.images.jpeg_quality)
-            )
-            for sheet in sheets
-        ]
-        return media, contact_sheet.describe_layout(sheets)
+        return [self.encode_sheet(sheet) for sheet in sheets], contact_sheet.describe_layout(sheets)
+
+    def encode_sheet(self, sheet: contact_sheet.Sheet) -> Image:
+        """Return one contact sheet."""
+        return self._image(
+            *contact_sheet.encode(sheet.image, self.images.format, self.images.jpeg_quality)
+        )
 
     def clip(self, data: bytes, fps: float) -> Clip:
         """Return an H.264 clip from which the server samples `fps` frames per second."""

@@ -168,8 +168,6 @@ class Session:
         sent = Counter[str]()
         for use in usages:
             sent.update(use.get("sent") or {})
-        if self._estimating is not None:
-            self._estimating.join()
         if not sent["requests"]:
             self._tell("Cuesheet: this run sent no requests: all replies were in the cache")
             return
