@@ -20,6 +20,7 @@ def test_the_judge_gets_each_pair_once_and_its_verdicts_count(
         "dataset": str(demo_v3),
         "episodes": [0],
         "vqa": {"enabled": False},
+        "signals": {"enabled": False},  # the boundaries are those of the model
         "vlm": {
             "serve": "external",
             "model": "cuesheet-demo-1",
