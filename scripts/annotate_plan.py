@@ -14,7 +14,7 @@ from cuesheet.annotate import plan
 from cuesheet.annotate.evidence import Propagated
 from cuesheet.annotate.segmentation import CutClip
 from cuesheet.annotate.stage import Stage, open_stage
-from cuesheet.artifacts.corrections import ExternalSubtasks, subtasks_from_spans
+from cuesheet.artifacts.apply_corrections import ExternalSubtasks, subtasks_from_spans
 from cuesheet.artifacts.episode import Episode
 from cuesheet.artifacts.signals_file import SignalsFile, read_signals
 from cuesheet.config.stages import PlanConfig, SignalsConfig

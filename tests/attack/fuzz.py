@@ -25,7 +25,8 @@ from gateway_setup import GATEWAY_KEY, gateway_before
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from cuesheet.artifacts.corrections import read_correction, subtasks_from_spans
+from cuesheet.artifacts.apply_corrections import subtasks_from_spans
+from cuesheet.artifacts.corrections import read_correction
 from cuesheet.artifacts.episode import Episode
 from cuesheet.artifacts.subtasks import Window, clean_spans, join_windows
 from cuesheet.config.load import load_config

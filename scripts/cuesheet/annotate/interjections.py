@@ -8,7 +8,7 @@ from typing import Any
 
 from cuesheet.annotate.frame_selection import frames_around
 from cuesheet.annotate.stage import Stage, row
-from cuesheet.artifacts.corrections import interjections_by_frame
+from cuesheet.artifacts.apply_corrections import interjections_by_frame
 from cuesheet.artifacts.episode import Keyframe
 from cuesheet.artifacts.subtasks import remaining_plan
 from cuesheet.config.stages import FramesConfig, InterjectionsConfig
@@ -82,7 +82,7 @@ async def annotate(
     """Fill `stage` with the events, and with the plans that they need and the plan stage lacks.
 
     The model is not asked if a person wrote the interjections (`corrections`; see
-    `cuesheet.artifacts.corrections`). Without a camera only the task is acknowledged.
+    `cuesheet.artifacts.apply_corrections`). Without a camera only the task is acknowledged.
 
     Args:
         stage: the stage that collects the rows.

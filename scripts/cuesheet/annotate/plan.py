@@ -20,7 +20,7 @@ from cuesheet.annotate.segmentation import (
 )
 from cuesheet.annotate.stage import Stage
 from cuesheet.annotate.task_text import choose_task, write_task_rows
-from cuesheet.artifacts.corrections import ExternalSubtasks
+from cuesheet.artifacts.apply_corrections import ExternalSubtasks
 from cuesheet.artifacts.episode import Keyframe
 from cuesheet.artifacts.signals_file import SignalsFile
 from cuesheet.artifacts.subtasks import Subtask, join_windows, remaining_plan

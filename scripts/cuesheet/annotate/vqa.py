@@ -12,7 +12,7 @@ from cuesheet.annotate.object_names import objects_in
 from cuesheet.annotate.stage import Stage, row
 from cuesheet.annotate.task_text import is_placeholder
 from cuesheet.annotate.vqa_topics import PLACE_TYPES, Topic, draw_topics, group_frames
-from cuesheet.artifacts.corrections import apply_vqa, check_decoded
+from cuesheet.artifacts.apply_corrections import apply_vqa, check_decoded
 from cuesheet.artifacts.episode import Keyframe
 from cuesheet.config.stages import VqaConfig
 from cuesheet.vlm.client import VlmError
@@ -65,7 +65,7 @@ async def annotate(
         convention: the convention of the coordinates that the model writes.
         seed: random seed for question types and objects.
         plan: the questions are about its objects; None: about the objects of the task.
-        corrections: applied to the replies, see `cuesheet.artifacts.corrections`; `corrected`
+        corrections: applied to the replies, see `cuesheet.artifacts.apply_corrections`; `corrected`
             lists them.
         progress: called after each reply.
     """

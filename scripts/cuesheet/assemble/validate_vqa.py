@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from cuesheet.artifacts.episode import Episode
 from cuesheet.artifacts.language import LanguageRow
 from cuesheet.artifacts.stage_files import VqaPair
-from cuesheet.vlm.replies import check_answer
+from cuesheet.vlm.vqa_answers import check_answer
 
 
 class Placed(Protocol):

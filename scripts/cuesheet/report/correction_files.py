@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cuesheet.artifacts.apply_corrections import check_applied
 from cuesheet.artifacts.corrections import (
     Correction,
-    check_applied,
     check_correction,
     decode_correction,
     files_below,

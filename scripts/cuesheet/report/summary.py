@@ -1,7 +1,8 @@
-"""What a run made of one dataset, counted from its files."""
+"""The summary of one dataset's results: totals over its files, as JSON and as text."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,12 @@ from cuesheet.artifacts.inspection import read_inspection
 from cuesheet.artifacts.language import STYLES, style_name
 from cuesheet.artifacts.layout import Layout
 from cuesheet.artifacts.source_changes import describe, read_changes
-from cuesheet.artifacts.stage_files import STAGES, read_stage_file, read_validation_file
+from cuesheet.artifacts.stage_files import (
+    STAGES,
+    Provenance,
+    read_stage_file,
+    read_validation_file,
+)
 from cuesheet.report.evidence import EvidenceSummary, evidence_entries
 from cuesheet.report.wording import Wording
 from cuesheet.report.wording import as_text as wording_text
@@ -18,10 +24,68 @@ from cuesheet.text import as_ranges
 _SHOWN_WARNINGS = 20
 DEMO_MODEL_NOTE = (
     "the built-in demo model: classical vision on pixels, not a language model; "
-    "its texts show that the workflow works, they are no annotation to train on"
+    "its texts show that the workflow works, but are useless for training"
 )
 
 Progress = Callable[[Sequence[int]], Iterator[int]]
+
+
+@dataclass
+class _Totals:
+    """Totals over the files of the annotated episodes."""
+
+    rows: Counter[str] = field(default_factory=Counter)
+    calls: Counter[str] = field(default_factory=Counter)
+    tokens: Counter[str] = field(default_factory=Counter)
+    warnings: list[dict[str, Any]] = field(default_factory=list)
+    models: dict[str, str] = field(default_factory=dict)
+    verdicts: dict[str, list[int]] = field(default_factory=lambda: {"good": [], "bad": []})
+    corrected: list[int] = field(default_factory=list)
+    inspected: dict[str, list[int]] = field(
+        default_factory=lambda: {"ok": [], "doubtful": [], "failed": []}
+    )
+    without_rows: list[int] = field(default_factory=list)  # because of their inspection
+    invalid: set[int] = field(default_factory=set)
+    not_cached: int = 0
+    evidence: EvidenceSummary = field(default_factory=EvidenceSummary)
+    wording: Wording = field(default_factory=Wording)
+
+    def add_episode(self, layout: Layout, index: int) -> None:
+        """Add the files of one episode. Raises CuesheetError if one of them is broken."""
+        checked = read_validation_file(layout.validation(index))
+        if checked.verdict:
+            self.verdicts[checked.verdict].append(index)
+        if checked.left_out:
+            self.without_rows.append(index)
+        if checked.has_rows:
+            self.rows.update(checked.counts)
+        self.warnings += [{"episode_index": index, **w.model_dump()} for w in checked.warnings]
+        if checked.inspection:
+            self.inspected[checked.inspection].append(index)
+            self._add_calls(read_inspection(layout.inspection(index)).provenance, index)
+        for stage in STAGES:
+            path = layout.stage_file(stage, index)
+            if not path.is_file():
+                continue
+            data = read_stage_file(path, stage)
+            if data.is_corrected and index not in self.corrected:
+                self.corrected.append(index)
+            if stage == "plan":
+                self.evidence.add(data)
+            self.wording.add(data)
+            self._add_calls(data.provenance, index)
+
+    def _add_calls(self, provenance: Provenance, index: int) -> None:
+        if provenance.model and provenance.calls:
+            self.models[provenance.model] = provenance.served_by or ""
+        for call in provenance.calls:
+            self.calls.update(_call_counts(call.cache_hit, call.outcome))
+            if call.outcome == "invalid":
+                self.invalid.add(index)
+            self.not_cached += not call.stored
+            source = "_from_cache" if call.cache_hit else ""
+            self.tokens[f"prompt{source}"] += call.prompt_tokens or 0
+            self.tokens[f"completion{source}"] += call.completion_tokens or 0
 
 
 def summarize(
@@ -32,75 +96,25 @@ def summarize(
     progress: Progress = iter,
     notices: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The summary of a dataset's results.
+    """Return the summary of a dataset's results.
 
     Args:
-        results: the dataset's result folder; its name is the dataset's.
-        episodes: every episode of the dataset.
-        left_out: episodes that were to be annotated and could not.
+        results: result folder of the dataset; its name is the dataset's.
+        episodes: all episodes of the dataset.
+        left_out: episodes that were to be annotated but failed.
         kept: episodes that keep the rows of the source.
         progress: wraps the annotated episodes to show progress, as `tqdm` does.
-        notices: what was noticed of the source dataset, a sentence each.
+        notices: notices about the source dataset, one sentence each.
 
     Raises:
         CuesheetError: a file of an annotated episode is broken.
     """
     layout = Layout(results)
-    out = set(left_out)
-    annotated = [
-        index
-        for index in sorted(set(episodes) - out - set(kept))
-        if layout.validation(index).is_file()
-    ]
-    rows: Counter[str] = Counter()
-    calls: Counter[str] = Counter()
-    tokens: Counter[str] = Counter()
-    warnings: list[dict[str, Any]] = []
-    models: dict[str, str] = {}
-    verdicts: dict[str, list[int]] = {"good": [], "bad": []}
-    corrected: list[int] = []
-    inspected: dict[str, list[int]] = {"ok": [], "doubtful": [], "failed": []}
-    doubtful: list[int] = []  # left out because of their inspection
-    invalid: set[int] = set()
-    unstored = 0
-    evidence = EvidenceSummary()
-    wording = Wording()
+    selected = sorted(set(episodes) - set(left_out) - set(kept))
+    annotated = [index for index in selected if layout.validation(index).is_file()]
+    totals = _Totals()
     for index in progress(annotated):
-        checked = read_validation_file(layout.validation(index))
-        if checked.verdict:
-            verdicts[checked.verdict].append(index)
-        if checked.inspection:
-            inspected[checked.inspection].append(index)
-        if checked.left_out:
-            doubtful.append(index)
-        if checked.has_rows:
-            rows.update(checked.counts)
-        warnings += [{"episode_index": index, **w.model_dump()} for w in checked.warnings]
-        provenances = []
-        if checked.inspection:
-            provenances.append(read_inspection(layout.inspection(index)).provenance)
-        for stage in STAGES:
-            path = layout.stage_file(stage, index)
-            if not path.is_file():
-                continue
-            data = read_stage_file(path, stage)
-            if data.is_corrected and index not in corrected:
-                corrected.append(index)
-            if stage == "plan":
-                evidence.add(data)
-            wording.add(data)
-            provenances.append(data.provenance)
-        for made in provenances:
-            if made.model and made.calls:
-                models[made.model] = made.served_by or ""
-            for call in made.calls:
-                calls.update(_call_counts(call.cache_hit, call.outcome))
-                if call.outcome == "invalid":
-                    invalid.add(index)
-                unstored += not call.stored
-                kind = "cached" if call.cache_hit else "asked"
-                tokens[f"prompt_{kind}"] += call.prompt_tokens or 0
-                tokens[f"completion_{kind}"] += call.completion_tokens or 0
+        totals.add_episode(layout, index)
     return {
         "format": 1,
         "dataset": results.name,
@@ -108,31 +122,29 @@ def summarize(
         "episodes": {
             "total": len(episodes),
             "annotated": len(annotated),
-            "left_out": sorted(out),
+            "left_out": sorted(set(left_out)),
             "kept": sorted(kept),
-            "not_selected": len(set(episodes) - out - set(kept)) - len(annotated),
+            "not_selected": len(selected) - len(annotated),
         },
         "source_changes": read_changes(results),
-        **evidence.as_json(layout),
-        "people": {**verdicts, "corrected": corrected},
-        "inspection": {**inspected, "left_out": doubtful},
-        "wording": wording.as_json(),
-        "rows": _in_order(rows),
-        "calls": {k: calls[k] for k in ("total", "cache_hits", "retried", "invalid")},
-        "invalid_replies_in": sorted(invalid),
-        "not_cached": unstored,
+        **totals.evidence.as_json(layout),
+        "people": {**totals.verdicts, "corrected": totals.corrected},
+        "inspection": {**totals.inspected, "left_out": totals.without_rows},
+        "wording": totals.wording.as_json(),
+        "rows": _in_order(totals.rows),
+        "calls": {k: totals.calls[k] for k in ("total", "cache_hits", "retried", "invalid")},
+        "invalid_replies_in": sorted(totals.invalid),
+        "not_cached": totals.not_cached,
         "tokens": {
-            "prompt": tokens["prompt_asked"],
-            "completion": tokens["completion_asked"],
-            "prompt_from_cache": tokens["prompt_cached"],
-            "completion_from_cache": tokens["completion_cached"],
+            name: totals.tokens[name]
+            for name in ("prompt", "completion", "prompt_from_cache", "completion_from_cache")
         },
-        "models": [{"name": m, "served_by": s} for m, s in sorted(models.items())],
+        "models": [{"name": m, "served_by": s} for m, s in sorted(totals.models.items())],
         "notices": list(notices),
         "warnings": {
-            "total": len(warnings),
-            "by_code": dict(Counter(w["code"] for w in warnings).most_common()),
-            "first": warnings[:_SHOWN_WARNINGS],
+            "total": len(totals.warnings),
+            "by_code": dict(Counter(w["code"] for w in totals.warnings).most_common()),
+            "first": totals.warnings[:_SHOWN_WARNINGS],
         },
     }
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from cuesheet.annotate import inspection, interjections, plan, vqa
 from cuesheet.annotate.rehearsal import Rehearsal, Request, make_rehearsal
-from cuesheet.artifacts.corrections import ExternalSubtasks, subtasks_from_spans
+from cuesheet.artifacts.apply_corrections import ExternalSubtasks, subtasks_from_spans
 from cuesheet.artifacts.episode import Episode, Keyframe
 from cuesheet.artifacts.sampling import KeyframeSelection, select_keyframes
 from cuesheet.artifacts.stage_files import StageFile, read_stage_file

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cuesheet.artifacts import corrections
+from cuesheet.artifacts import apply_corrections
 from cuesheet.artifacts.episode import Episode, Keyframe
 from cuesheet.dataset.metadata import read_dataset
 from cuesheet.errors import CuesheetError
@@ -205,13 +205,15 @@ def test_times_go_to_the_nearest_frame_and_cover_the_episode():
         {"start_s": 0.04, "end_s": 0.52, "label": "a"},
         {"start_s": 0.52, "end_s": 2.0, "label": "b"},
     ]
-    cover = corrections.subtasks_from_spans(given, episode())
+    cover = apply_corrections.subtasks_from_spans(given, episode())
     assert [(part.start_frame, part.end_frame) for part in cover] == [(0, 5), (5, 20)]
 
 
 def test_an_end_that_is_not_the_episodes_is_refused():
     with pytest.raises(CuesheetError, match=r"ends at 1.9 s; the episode ends at 2 s"):
-        corrections.subtasks_from_spans([{"start_s": 0, "end_s": 1.9, "label": "a"}], episode())
+        apply_corrections.subtasks_from_spans(
+            [{"start_s": 0, "end_s": 1.9, "label": "a"}], episode()
+        )
 
 
 def pair(frame_index, kind="count", **values):
@@ -228,7 +230,7 @@ def test_pairs_are_deleted_replaced_and_added():
         {**pair(10, answer=other), "delete": False},
         {**pair(19), "delete": False},
     ]
-    after, done = corrections.apply_vqa([pair(0), pair(5), pair(10)], entries)
+    after, done = apply_corrections.apply_vqa([pair(0), pair(5), pair(10)], entries)
     assert after == [pair(5), pair(10, answer=other), pair(19)]
     assert [(entry["frame_index"], entry["action"]) for entry in done] == [
         (0, "deleted"),
@@ -239,4 +241,4 @@ def test_pairs_are_deleted_replaced_and_added():
 
 def test_a_question_about_a_frame_that_was_not_decoded_is_refused_before_asking():
     with pytest.raises(CuesheetError, match=r"frame 11 .* the nearest one is 10"):
-        corrections.check_decoded([{**pair(11), "delete": False}], episode())
+        apply_corrections.check_decoded([{**pair(11), "delete": False}], episode())
