@@ -30,7 +30,8 @@ from pydantic import BaseModel, Field
 
 from cuesheet.serving import lifecycle
 from cuesheet.serving.dispatcher import LONGEST_RETRY_AFTER_S
-from cuesheet.vlm.client import Image, Vlm, VlmError
+from cuesheet.vlm.client import Image, Vlm
+from cuesheet.vlm.errors import VlmError
 
 ATTEMPTS = 2
 TIMEOUT_S = 3.0

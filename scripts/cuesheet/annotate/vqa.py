@@ -15,13 +15,13 @@ from cuesheet.annotate.vqa_topics import PLACE_TYPES, Topic, draw_topics, group_
 from cuesheet.artifacts.apply_corrections import apply_vqa, check_decoded
 from cuesheet.artifacts.episode import Keyframe
 from cuesheet.config.stages import VqaConfig
-from cuesheet.vlm.client import VlmError
 from cuesheet.vlm.coordinates import (
     Convention,
     CoordinateCheck,
     CoordinateFrame,
     PixelLimits,
 )
+from cuesheet.vlm.errors import VlmError
 from cuesheet.vlm.replies import (
     VQA_REPLIES,
     BboxAnswer,

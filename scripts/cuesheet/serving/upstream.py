@@ -10,7 +10,7 @@ import re
 import ssl
 import time
 import zlib
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -20,6 +20,7 @@ import openai
 from openai import AsyncOpenAI, DefaultAioHttpClient
 
 from cuesheet.serving.adjustments import Adjustments
+from cuesheet.serving.bounded_response import bound_errors, encoding_of, unpacker_of
 from cuesheet.serving.server_errors import (
     STRUCTURED_OUTPUT,
     ServerError,
@@ -39,7 +40,6 @@ LARGEST_REPLY_BYTES = 8 * 1024 * 1024
 # More than any chat response has. Without this limit, eight megabytes of empty objects would become
 # hundreds of megabytes when they are parsed.
 MOST_COMMAS = 200_000
-LARGEST_ERROR_BYTES = 16 * 1024
 # The `finish_reason` of the empty reply that stands for one that was too large.
 TOO_LARGE = "reply_too_large"
 # Timeout of `/v1/models`, which servers answer without the model.
@@ -109,50 +109,6 @@ class ChatBody(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return 1 + len(self._rest)
-
-
-class _BoundedStream(httpx2.AsyncByteStream):
-    """The body of an error response, decompressed and cut off after LARGEST_ERROR_BYTES."""
-
-    def __init__(self, stream: httpx2.AsyncByteStream, encoding: str) -> None:
-        self._stream = stream
-        self._encoding = encoding
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        unpacker = _unpacker(self._encoding)
-        left = LARGEST_ERROR_BYTES
-        async for chunk in self._stream:
-            if unpacker is not None:
-                try:
-                    chunk = unpacker.decompress(chunk, left)
-                except zlib.error:
-                    return
-            yield chunk[:left]
-            left -= len(chunk)
-            if left <= 0:
-                return
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-
-async def _bound_errors(response: httpx2.Response) -> None:
-    """Limit what the openai package reads of an error response.
-
-    The package would decompress it without limit, so it must not see that it is compressed.
-    """
-    if response.status_code >= 300:
-        response.stream = _BoundedStream(response.stream, _encoding_of(response))
-        response.headers.pop("content-encoding", None)
-
-
-def _encoding_of(response: httpx2.Response) -> str:
-    return response.headers.get("content-encoding", "identity").lower()
-
-
-def _unpacker(encoding: str) -> "zlib._Decompress | None":
-    """Return a decompressor for a content encoding; None for bytes that are taken as they are."""
-    return zlib.decompressobj(zlib.MAX_WBITS | 32) if encoding in ("gzip", "deflate") else None
 
 
 class Upstream:
@@ -263,10 +219,10 @@ class Upstream:
 
     async def _bounded(self, response: httpx2.Response) -> bytes | None:
         """Read and decompress a response; None if it has more than LARGEST_REPLY_BYTES."""
-        encoding = _encoding_of(response)
+        encoding = encoding_of(response)
         if encoding not in ("identity", "gzip", "deflate"):
             raise self._unusable(f"its responses have the encoding {encoding!r}, not requested")
-        unpacker = _unpacker(encoding)
+        unpacker = unpacker_of(encoding)
         content = bytearray()
         async for chunk in response.aiter_raw():
             if unpacker is not None:
@@ -298,7 +254,7 @@ class Upstream:
                     verify=ssl.create_default_context() if secure else True,
                     limits=limits,
                     timeout=None,
-                    event_hooks={"response": [_bound_errors]},
+                    event_hooks={"response": [bound_errors]},
                 ),
             )
         return self._client

@@ -11,7 +11,6 @@ chooses a server; this module does what depends on the type of the reply.
 
 import base64
 import contextlib
-import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields
@@ -22,6 +21,7 @@ from urllib.parse import quote
 from pydantic import BaseModel
 
 from cuesheet.errors import CuesheetError, SurroundingsError
+from cuesheet.vlm.errors import NoRoomError, VlmError, error_of
 from cuesheet.vlm.gateway_client import GatewayClient, wait_until_ready
 from cuesheet.vlm.parsing import (
     UnusableReplyError,
@@ -37,31 +37,12 @@ Reply = TypeVar("Reply", bound=BaseModel)
 SHOWN_REPLY_CHARS = 4000
 # Maximum length of an invalid reply in the record of its call.
 RECORDED_REPLY_CHARS = 500
-_CONTEXT_WORDS = re.compile(
-    r"context.?(?:length|window|size|limit)|max(?:imum)?.model.len|prompt.is.too.long|longer.than.the",
-    re.IGNORECASE,
-)
-_LIMIT = re.compile(
-    r"(?:context.?(?:length|window|size)|max(?:imum)?.model.len(?:gth)?)[^0-9]{0,24}(\d+)",
-    re.IGNORECASE,
-)
-_TOKENS = re.compile(r"\d{2,}")
 # What a finish reason other than "stop" adds to the message about an invalid reply.
 _FINISH_REASONS = {
     "length": "the reply was cut off at the token limit, vlm.sampling.max_tokens",
     "reply_too_large": "the reply was too large",
     "content_filter": "the server's content filter withheld the reply",
 }
-
-
-class VlmError(CuesheetError):
-    """A request failed and a retry would not help; `call` is its record if it was sent."""
-
-    call: dict[str, Any] | None = None
-
-
-class VlmUnavailableError(VlmError, SurroundingsError):
-    """Every request fails: the server, its address, its model or its key is wrong."""
 
 
 @dataclass(frozen=True)
@@ -286,7 +267,7 @@ class Vlm:
         try:
             second = await self._post(dialogue, reply, call, parameters, correcting=True)
             value = parse_reply(second, reply)
-        except _NoRoomError as error:
+        except NoRoomError as error:
             _record_invalid(call, first)
             call["error"] += f"; a correction does not fit the context: {error}"
             return Answer(None, first, call)
@@ -320,8 +301,9 @@ class Vlm:
             error = error if isinstance(error, dict) else {"message": str(error)}
             call[key] = error.get("key")
             call["attempts"] += error.get("attempts") or 0
-            failure = self._error_of(call["name"], status, error, correcting)
-            raise failure if isinstance(failure, _NoRoomError) else self._failed(call, failure)
+            label = f"call {call['name']!r} ({self.group})"
+            failure = error_of(label, status, error, self.settings.model, correcting)
+            raise failure if isinstance(failure, NoRoomError) else self._failed(call, failure)
         about = answer.get("cuesheet", {})
         call[key] = about.get("key")
         if not correcting:
@@ -351,42 +333,6 @@ class Vlm:
         elif not text:
             call["empty_reply"] = fields_with_text(choice["message"])
         return _sendable(text)
-
-    def _error_of(
-        self, name: str, status: int, error: dict[str, Any], correcting: bool
-    ) -> VlmError:
-        """Return the error for a response whose status is not 200, with advice."""
-        message, code = str(error.get("message")), error.get("code")
-        label = f"call {name!r} ({self.group})"
-        if code == "not_in_cache":
-            what = "the correction of its reply" if correcting else "its response"
-            return VlmError(_replay_advice(label, what, str(error.get("key")), message))
-        if code == "context_length_exceeded" or (
-            status in (400, 413, 422) and _CONTEXT_WORDS.search(message)
-        ):
-            if correcting:
-                return _NoRoomError(message)
-            return VlmError(_context_advice(label, message))
-        advice = {
-            "model_server_failed": "the model server failed",
-            "unauthorized": "the run's gateway rejected the key in server.json; restart the run",
-            "gave_up": "no attempt succeeded",
-            "check_failed": "the check of the model server failed",
-        }.get(str(code))
-        if advice is None and status in (401, 403):
-            advice = "the server rejected the API key; check vlm.api_key_env or vlm.api_key_file"
-        if advice is None and status == 404:
-            advice = (
-                f"the server does not know the model {self.settings.model!r} or the address; check "
-                "vlm.model and vlm.base_urls (which end in /v1)"
-            )
-        advice = advice or "the server rejected the request"
-        error_type = VlmError if status in (400, 413, 422) else VlmUnavailableError
-        return error_type(f"{label}: {advice}: {status} {message}")
-
-
-class _NoRoomError(VlmError):
-    """The request with the correction does not fit the model's context."""
 
 
 def _new_record(name: str, prompt: str) -> dict[str, Any]:
@@ -430,32 +376,6 @@ def _with_cause(error: str, call: Mapping[str, Any]) -> str:
 def _sendable(text: str) -> str:
     """Replace lone surrogates: JSON can escape them, but they can be neither sent nor written."""
     return text.encode(errors="replace").decode()
-
-
-def _context_advice(label: str, message: str) -> str:
-    limit = _LIMIT.search(message)
-    allowed = limit.group(1) if limit else None
-    others = [int(number) for number in _TOKENS.findall(message) if number != allowed]
-    sizes = ""
-    if allowed and others:
-        sizes = f" (about {max(others)} tokens requested, the limit is {allowed})"
-    elif allowed:
-        sizes = f" (the limit is {allowed} tokens)"
-    return (
-        f"{label}: the request does not fit the model's context{sizes}. Lower "
-        "max_frames_per_call, tile_width or keyframes.per_second, or vlm.sampling.max_tokens, or "
-        f"serve the model with a longer context. The server says: {message}"
-    )
-
-
-def _replay_advice(label: str, what: str, key: str, message: str) -> str:
-    return (
-        f"{label}: {what} is not in the cache, and with vlm.serve: replay nothing is sent: "
-        f"{message}. Its key is {key}; the entry would be {key[:2]}/{key}.json. Copy the whole "
-        "cache of the run that is replayed (vlm.cache_dir) and use its dataset, configuration and "
-        "prompts, because any change to a request changes its key. Or set vlm.serve to external "
-        "or demo to request what is missing"
-    )
 
 
 def _data_url(media: Media) -> str:

@@ -12,7 +12,8 @@ from pydantic import BaseModel
 from cuesheet.serving.backends import ReplayBackend
 from cuesheet.serving.cache_cli import main
 from cuesheet.serving.response_cache import ResponseCache, describe_request
-from cuesheet.vlm.client import Vlm, VlmError
+from cuesheet.vlm.client import Vlm
+from cuesheet.vlm.errors import VlmError
 
 
 def body(number, model="m", reply_class="Segmentation"):

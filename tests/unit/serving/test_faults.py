@@ -14,7 +14,8 @@ from pydantic import BaseModel, Field
 
 from cuesheet.serving.dispatcher import LONGEST_BACKOFF_S
 from cuesheet.serving.upstream import LARGEST_REPLY_BYTES
-from cuesheet.vlm.client import Image, Vlm, VlmError
+from cuesheet.vlm.client import Image, Vlm
+from cuesheet.vlm.errors import VlmError
 
 SEED = 20
 ATTEMPTS = 3

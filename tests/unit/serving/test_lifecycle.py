@@ -22,7 +22,8 @@ from cuesheet.serving.backends import BackendFailedError
 from cuesheet.serving.dispatcher import Counters, Dispatcher
 from cuesheet.serving.launch_command import Launch
 from cuesheet.serving.model_server import ManagedBackend, Replica
-from cuesheet.vlm.client import Image, Vlm, VlmError
+from cuesheet.vlm.client import Image, Vlm
+from cuesheet.vlm.errors import VlmError
 from cuesheet.vlm.replies import Acknowledgement, Description
 
 PATIENCE_S = 60

@@ -15,7 +15,8 @@ from pydantic import BaseModel, Field
 
 from cuesheet.errors import CuesheetError, SurroundingsError
 from cuesheet.serving.response_cache import ResponseCache
-from cuesheet.vlm.client import Clip, Image, Vlm, VlmError
+from cuesheet.vlm.client import Clip, Image, Vlm
+from cuesheet.vlm.errors import VlmError
 from cuesheet.vlm.parsing import UnusableReplyError, parse_reply
 
 PROMPTS = {"plan_relabel": "0" * 64}

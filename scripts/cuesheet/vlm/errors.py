@@ -1,0 +1,95 @@
+"""Errors of requests to the model, with advice for the person who started the run."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from cuesheet.errors import CuesheetError, SurroundingsError
+
+_CONTEXT_WORDS = re.compile(
+    r"context.?(?:length|window|size|limit)|max(?:imum)?.model.len|prompt.is.too.long|longer.than.the",
+    re.IGNORECASE,
+)
+_LIMIT = re.compile(
+    r"(?:context.?(?:length|window|size)|max(?:imum)?.model.len(?:gth)?)[^0-9]{0,24}(\d+)",
+    re.IGNORECASE,
+)
+_TOKENS = re.compile(r"\d{2,}")
+
+
+class VlmError(CuesheetError):
+    """A request failed and a retry would not help; `call` is its record if it was sent."""
+
+    call: dict[str, Any] | None = None
+
+
+class VlmUnavailableError(VlmError, SurroundingsError):
+    """Every request fails: the server, its address, its model or its key is wrong."""
+
+
+class NoRoomError(VlmError):
+    """The request with the correction of a reply does not fit the model's context."""
+
+
+def error_of(
+    label: str, status: int, error: Mapping[str, Any], model: str | None, correcting: bool
+) -> VlmError:
+    """Return the error for a response whose status is not 200, with advice.
+
+    Args:
+        label: name of the call and of its episode, with which the message begins.
+        status: HTTP status of the response.
+        error: the `error` object of the response.
+        model: the model that was requested.
+        correcting: whether the request asked for the correction of a reply.
+    """
+    message, code = str(error.get("message")), error.get("code")
+    if code == "not_in_cache":
+        what = "the correction of its reply" if correcting else "its response"
+        return VlmError(_replay_advice(label, what, str(error.get("key")), message))
+    if code == "context_length_exceeded" or (
+        status in (400, 413, 422) and _CONTEXT_WORDS.search(message)
+    ):
+        return NoRoomError(message) if correcting else VlmError(_context_advice(label, message))
+    advice = {
+        "model_server_failed": "the model server failed",
+        "unauthorized": "the run's gateway rejected the key in server.json; restart the run",
+        "gave_up": "no attempt succeeded",
+        "check_failed": "the check of the model server failed",
+    }.get(str(code))
+    if advice is None and status in (401, 403):
+        advice = "the server rejected the API key; check vlm.api_key_env or vlm.api_key_file"
+    if advice is None and status == 404:
+        advice = (
+            f"the server does not know the model {model!r} or the address; check vlm.model and "
+            "vlm.base_urls (which end in /v1)"
+        )
+    advice = advice or "the server rejected the request"
+    error_type = VlmError if status in (400, 413, 422) else VlmUnavailableError
+    return error_type(f"{label}: {advice}: {status} {message}")
+
+
+def _context_advice(label: str, message: str) -> str:
+    limit = _LIMIT.search(message)
+    allowed = limit.group(1) if limit else None
+    others = [int(number) for number in _TOKENS.findall(message) if number != allowed]
+    sizes = ""
+    if allowed and others:
+        sizes = f" (about {max(others)} tokens requested, the limit is {allowed})"
+    elif allowed:
+        sizes = f" (the limit is {allowed} tokens)"
+    return (
+        f"{label}: the request does not fit the model's context{sizes}. Lower "
+        "max_frames_per_call, tile_width or keyframes.per_second, or vlm.sampling.max_tokens, or "
+        f"serve the model with a longer context. The server says: {message}"
+    )
+
+
+def _replay_advice(label: str, what: str, key: str, message: str) -> str:
+    return (
+        f"{label}: {what} is not in the cache, and with vlm.serve: replay nothing is sent: "
+        f"{message}. Its key is {key}; the entry would be {key[:2]}/{key}.json. Copy the whole "
+        "cache of the run that is replayed (vlm.cache_dir) and use its dataset, configuration and "
+        "prompts, because any change to a request changes its key. Or set vlm.serve to external "
+        "or demo to request what is missing"
+    )
