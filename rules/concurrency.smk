@@ -132,6 +132,7 @@ def asks_model():
     planned = [] if workflow.touch else workflow.dag.needrun_jobs()
     return any(
         "vlm_jobs" in job.rule.resources
+        or (RUN.asking_stages and job.rule.name.endswith("annotate_shard"))
         or (CONFIG.evaluate.judge and job.rule.name.endswith("score_annotations"))
         for job in planned
     )

@@ -130,6 +130,7 @@ class CountingServer:
         self.checks: list[dict] = []
         self.answered: list[dict] = []
         self.authorizations: list[str | None] = []
+        self.key: str | None = None  # what requests must send, if any
         self.answer_instead: Callable[[dict], tuple[int, bytes] | None] = lambda body: None
         self.delay_s = 0.0
         server = self
@@ -138,10 +139,13 @@ class CountingServer:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                self._pass(None)
+                if self._has_key():
+                    self._pass(None)
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
+                if not self._has_key():
+                    return
                 request = json.loads(body)
                 if name_of(request) == CHECK_NAME:
                     server.checks.append(request)
@@ -154,6 +158,12 @@ class CountingServer:
                 status = self._reply(*instead) if instead is not None else self._pass(body)
                 if status == 200:
                     server.answered.append(request)
+
+            def _has_key(self) -> bool:
+                if server.key in (None, (self.headers["Authorization"] or "")[len("Bearer ") :]):
+                    return True
+                self._reply(401, b'{"error": {"message": "invalid key"}}')
+                return False
 
             def _pass(self, body: bytes | None) -> int:
                 headers = {"Content-Type": "application/json"}

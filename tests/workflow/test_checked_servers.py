@@ -93,3 +93,45 @@ def test_a_dead_server_is_a_warning_until_a_request_is_not_cached(work, demo_v3,
     assert "Traceback" not in done.output
     assert (work.path / "results/demo_v3/plan/000000.json").exists()
     assert processes_in(work.path) == []
+
+
+def test_a_sharded_run_checks_an_external_server_before_a_shard_is_submitted(
+    work, demo_v3, counting_server, monkeypatch
+):
+    cluster = {"shards": "always", "episodes_per_shard": 2}
+    submitted = work.path / "results/demo_v3/shards/run.json"
+
+    def error_of(**changes) -> str:
+        vlm = external(counting_server, **changes)
+        work.configure(dataset=str(demo_v3), cluster=cluster, vlm=vlm)
+        return _one_line(work)
+
+    line = error_of(base_urls=DEAD_SERVER["base_urls"])
+    assert line.startswith("Cuesheet: the model server does not answer: 127.0.0.1:9")
+    assert "If only the jobs can reach it, set vlm.check to false" in line
+    assert "did you mean cuesheet-demo-1?" in error_of(model="cuesheet-demo-2")
+    assert "NO_SUCH_KEY (vlm.api_key_env) is not set" in error_of(api_key_env="NO_SUCH_KEY")
+    counting_server.key = "right"
+    monkeypatch.setenv("WRONG_KEY", "wrong")
+    assert "rejected the API key" in error_of(api_key_env="WRONG_KEY")
+    counting_server.key = None
+    assert counting_server.checks == counting_server.asked == []
+    assert not submitted.exists()
+    assert processes_in(work.path) == []
+
+    work.configure(dataset=str(demo_v3), cluster=cluster, vlm=external(counting_server))
+    work.run()
+    assert len(counting_server.checks) == 3  # of the run, and of its two shards
+    work.run()
+    assert len(counting_server.checks) == 3
+
+
+def test_a_sharded_run_leaves_a_managed_server_to_its_shards(work, demo_v3):
+    managed = {"serve": "managed", "model": "m", "managed": {"command": "/no/server {port}"}}
+    cluster = {"shards": "always", "episodes_per_shard": 4}
+    work.configure(dataset=str(demo_v3), cluster=cluster, vlm=managed)
+    done = work.run(check=False)
+    assert done.returncode == 1
+    said = [line for line in _lines(done.output) if "/no/server does not exist" in line]
+    place = "Cuesheet: shard 00000 of demo_v3, on "
+    assert [line for line in said if line.startswith(place) and ".." not in line], done.output

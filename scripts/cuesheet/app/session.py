@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from cuesheet.app.estimate_text import short_text
-from cuesheet.cluster.job import OUTER_RUN_VARIABLE
+from cuesheet.cluster.job import NOT_STARTED, OUTER_RUN_VARIABLE
 from cuesheet.cluster.plan import ShardPlan
 from cuesheet.cluster.report import report_unfinished, start_record
+from cuesheet.errors import CuesheetError
 from cuesheet.files import remove_temporary_folders, write_text
 from cuesheet.serving import job_server, lifecycle
 from cuesheet.serving.accounting import account_of, read_usages
@@ -70,6 +71,7 @@ class Session:
         Args:
             use_job_server: whether to start a job server.
             asks_model: whether a planned job asks the model; if not, its server is not checked.
+                With shards, external servers are checked here and managed ones by the jobs.
 
         Returns the shell prefix that makes jobs use the job server; None if there is none. If
         anything fails, everything that was started is stopped: Snakemake does not call `onerror`
@@ -77,8 +79,10 @@ class Session:
         """
         try:
             prefix = self._start(use_job_server, asks_model)
-        except BaseException:
+        except BaseException as error:
             self._stop_servers()
+            if self._run.shard is not None and isinstance(error, CuesheetError):
+                self._tell(f"{NOT_STARTED}{error}")  # the shard's job reads it from its log
             raise
         if self._run.shard is None:
             command = shlex.join(["snakemake", *sys.argv[1:]])
@@ -96,6 +100,8 @@ class Session:
                 changed = dataset.refresh_index()
                 dataset.refresh_signals_layout(self._run.config.signals, source_changed=changed)
         if self._shard_plans is not None:
+            if asks_model:
+                self._tell_coordinates(self._check_before_shards())
             os.environ[OUTER_RUN_VARIABLE] = start_record(self._shard_plans)
             return None
         settings = self._run.server_settings() | {"progress_to_file": self._progress_to_file}
@@ -105,15 +111,37 @@ class Session:
         root = ""
         if settings["check"]:
             root = lifecycle.wait_until_ready(server_file).get("model_root") or ""
-        notice = self._run.coordinates_notice(root) if asks_model else None
-        if self._run.shard is None and notice:
-            self._tell(f"Cuesheet: {notice}")
+        if asks_model and self._run.shard is None:
+            self._tell_coordinates(root)
         if self._run.shared_folder is not None:
             publish(SHARED_FOLDER_VARIABLE, self._run.results_root, self._run.shared_folder)
         if not use_job_server or not job_server.usable():
             return None
         self._job_server = job_server.JobServer(server_file.parent)
         return self._job_server.shell_prefix
+
+    def _check_before_shards(self) -> str:
+        """Check an external server before a shard is submitted; return the model behind its name.
+
+        Jobs of shards start managed servers, and check both kinds themselves.
+        """
+        settings = self._run.server_settings() | {"totals": {}, "ends_run": False}
+        settings["check"] = server_check_settings(self._run)
+        if settings["check"] is None or settings["serve"] != "external":
+            return ""
+        server_file = lifecycle.start(settings, RUNS)
+        try:
+            return lifecycle.wait_until_ready(server_file).get("model_root") or ""
+        except lifecycle.ServerUnavailableError as error:
+            raise CuesheetError(
+                f"{error}. If only the jobs can reach it, set vlm.check to false"
+            ) from None
+        finally:
+            lifecycle.stop(server_file, STOP_TIMEOUT_S)
+
+    def _tell_coordinates(self, root: str) -> None:
+        if notice := self._run.coordinates_notice(root):
+            self._tell(f"Cuesheet: {notice}")
 
     def _make_estimate(self) -> None:
         try:

@@ -41,6 +41,8 @@ from cuesheet.vlm.run_environment import SERVER_FILE_VARIABLE
 SHARD_VARIABLE = "CUESHEET_SHARD_FILE"
 # Environment variable of the jobs of an outer run: its id. shards/run.json has that of the newest.
 OUTER_RUN_VARIABLE = "CUESHEET_OUTER_RUN"
+# Line of an inner run that ends before its first job, before the cause.
+NOT_STARTED = "Cuesheet: the jobs of the shard were not started: "
 
 POLL_S = 0.25
 CHECK_RUN_EVERY_S = 2.0
@@ -270,10 +272,11 @@ class ShardJob:
             print(f"  episode {index}: {failure['error']}\n    log: {failure['log']}")
 
     def _cause(self) -> str:
-        """Return the error of the inner run's model server, which is in this job's log, if any."""
+        """Return why the inner run or its model server did not start, from this job's log."""
         sys.stdout.flush()
-        said = re.findall(rf"^cuesheet: {SERVER_FAILED}(.+)", Path(self.log).read_text(), re.M)
-        return f"{said[-1]}." if said else "the cause is above in its log."
+        lines = rf"^(?:cuesheet: {SERVER_FAILED}|{NOT_STARTED})(.+)"
+        said = re.findall(lines, Path(self.log).read_text(), re.M)
+        return f"{said[-1].rstrip('.')}." if said else "the cause is above in its log."
 
     def marker(self) -> dict[str, Any]:
         """Return the content of the shard's marker. It changes only if an annotation does."""

@@ -28,6 +28,7 @@ _SLURM_CAUSES = {
 }
 _MEMORY = re.compile(rb"exceeded (job |step )?memory limit|oom.kill|out of memory", re.IGNORECASE)
 _SHOWN = 20
+_NO_CAUSE = "it ended without an error message"
 
 
 def start_record(plans: Mapping[str, ShardPlan]) -> str:
@@ -85,11 +86,11 @@ def _describe_shard(plan: ShardPlan, shard: str, run: str) -> list[str]:
     # A job that ends after its last step, but before its end, has no marker.
     if state["state"] == "done" and "annotations" not in state["targets"]:
         return []
-    cause = state.get("error") or "it ended without an error message"
-    from_slurm = slurm_cause(state.get("job_id"))
+    cause = slurm_cause(state.get("job_id")) or state.get("error") or _NO_CAUSE
+    cause = cause.removeprefix(f"shard {shard} of {plan.dataset.name} ").rstrip(".")
     return [
         f"{place(plan.dataset.name, shard, state)}, episodes "
-        f"{as_ranges(from_ranges(state['episodes']))}: {from_slurm or cause}. Log: {state['log']}"
+        f"{as_ranges(from_ranges(state['episodes']))}: {cause}. Log: {state['log']}"
     ]
 
 

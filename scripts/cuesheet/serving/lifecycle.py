@@ -28,6 +28,10 @@ _POLL_S = 0.02
 _started: dict[Path, subprocess.Popen[bytes]] = {}
 
 
+class ServerUnavailableError(CuesheetError):
+    """The model server cannot be used now, because it does not answer or its quota is exhausted."""
+
+
 def start(config: dict[str, Any], run_root: Path | str) -> Path:
     """Start the supervisor of a run in the background and return its server.json.
 
@@ -74,7 +78,8 @@ def start(config: dict[str, Any], run_root: Path | str) -> Path:
 def wait_until_ready(server_file: Path | str) -> dict[str, Any]:
     """Wait until the supervisor has checked the servers; return the content of server.json.
 
-    Raises CuesheetError with the cause if the check failed or the supervisor ended.
+    Raises CuesheetError with the cause if the check failed or the supervisor ended, and
+    ServerUnavailableError if the server may be usable later.
     """
     path = Path(server_file).resolve()
     child = _started.get(path)
@@ -82,7 +87,8 @@ def wait_until_ready(server_file: Path | str) -> dict[str, Any]:
         has_ended = child is not None and child.poll() is not None
         state = json.loads(path.read_bytes())
         if state["state"] == "failed":
-            raise CuesheetError(state["error"])
+            error = ServerUnavailableError if state.get("is_temporary") else CuesheetError
+            raise error(state["error"])
         if state["state"] == "ready":
             return state
         if has_ended or state["state"] == "stopped":

@@ -239,7 +239,8 @@ async def supervise(config: dict[str, Any], run_dir: Path, parent_pid: int) -> i
         log.error("%s", error)
         if not config.get("check"):  # otherwise the run waits for the check and prints the error
             _say(str(error))
-        server_file.write(state="failed", error=str(error))
+        is_temporary = isinstance(error, CheckFailedError) and error.is_temporary
+        server_file.write(state="failed", error=str(error), is_temporary=is_temporary)
         return 1
     except Exception as error:
         log.exception("the supervisor failed")
