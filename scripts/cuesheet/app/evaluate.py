@@ -84,6 +84,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--reference", type=Path, required=True, help="file or result folder to compare with"
     )
+    _add_scoring_options(parser)
+    parser.add_argument(
+        "--json",
+        metavar="FILE",
+        help="also write the scores as JSON to FILE; - prints JSON instead of the table",
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="plot the scores (svg, png, pdf)")
+    return parser
+
+
+def _add_scoring_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that select and change what is scored."""
     parser.add_argument(
         "--baseline",
         action="append",
@@ -126,13 +138,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="ignore reference boxes of this name (can be repeated)",
     )
-    parser.add_argument(
-        "--json",
-        metavar="FILE",
-        help="also write the scores as JSON to FILE; - prints JSON instead of the table",
-    )
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="plot the scores (svg, png, pdf)")
-    return parser
 
 
 if __name__ == "__main__":

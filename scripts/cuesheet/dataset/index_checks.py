@@ -170,15 +170,8 @@ def check_data_file(
 
     try:
         with pq.ParquetFile(root / data_file) as file:
-            wanted = [*_COLUMNS, *image_cameras]
-            names = file.schema_arrow.names
-            twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-            if twice:
-                problem(None, f"it has more than one column {twice[0]!r}; expected one ({numbers})")
-                return check
-            missing = [name for name in wanted if name not in names]
-            if missing:
-                problem(None, f"it has no column {missing[0]!r}, a feature in meta/info.json")
+            if wrong := _check_columns(file.schema_arrow.names, [*_COLUMNS, *image_cameras]):
+                problem(None, f"{wrong} ({numbers})")
                 return check
             for run in _runs(file):
                 episode = expected.get(run.episode_index)
@@ -206,6 +199,17 @@ def check_data_file(
             None, f"its episodes are in the order {list(check.rows)}; expected {list(expected)}"
         )
     return check
+
+
+def _check_columns(names: Sequence[str], wanted: Sequence[str]) -> str:
+    """Return what is wrong with the names of a data file's columns; "" if nothing is."""
+    for name in dict.fromkeys(names):
+        if names.count(name) > 1:
+            return f"it has more than one column {name!r}; expected one"
+    for name in wanted:
+        if name not in names:
+            return f"it has no column {name!r}, a feature in meta/info.json"
+    return ""
 
 
 def _numbers(episodes: Mapping[int, Episode]) -> str:

@@ -42,22 +42,8 @@ def read_episodes(
     Raises:
         CuesheetError: a metadata file is missing or malformed, or an episode has no entry in it.
     """
-    rows = sorted(_lines(root / EPISODES, name), key=lambda row: row["episode_index"])
-    for row in rows:
-        if isinstance(row.get("length"), float) and row["length"].is_integer():
-            row["length"] = int(row["length"])
-        if not isinstance(row.get("length"), int):
-            raise CuesheetError(
-                f"{name}: {root / EPISODES} has no 'length' for episode {row['episode_index']}; "
-                "expected its number of frames."
-            )
-    chunk_size = info.get("chunks_size") or _CHUNK
-    if not isinstance(chunk_size, int | float) or not chunk_size >= 1 or chunk_size % 1:
-        raise CuesheetError(
-            f"{name}: meta/info.json has chunks_size = {chunk_size!r}; expected a whole number, at "
-            "least 1."
-        )
-    chunk_size = int(chunk_size)
+    rows = _episode_rows(root, name)
+    chunk_size = _chunk_size(info, name)
     data_path = PathTemplate(info, "data_path", _DATA_PATH, name)
     video_path = PathTemplate(info, "video_path", _VIDEO_PATH, name)
     numbered = any(isinstance(task, int) for row in rows for task in row.get("tasks") or ())
@@ -94,6 +80,31 @@ def read_episodes(
             )
         )
     return episodes
+
+
+def _episode_rows(root: Path, name: str) -> list[dict[str, Any]]:
+    """Return the entries of episodes.jsonl by ascending number, with whole lengths."""
+    rows = sorted(_lines(root / EPISODES, name), key=lambda row: row["episode_index"])
+    for row in rows:
+        if isinstance(row.get("length"), float) and row["length"].is_integer():
+            row["length"] = int(row["length"])
+        if not isinstance(row.get("length"), int):
+            raise CuesheetError(
+                f"{name}: {root / EPISODES} has no 'length' for episode {row['episode_index']}; "
+                "expected its number of frames."
+            )
+    return rows
+
+
+def _chunk_size(info: Mapping[str, Any], name: str) -> int:
+    """Return the number of episodes per folder."""
+    chunk_size = info.get("chunks_size") or _CHUNK
+    if not isinstance(chunk_size, int | float) or not chunk_size >= 1 or chunk_size % 1:
+        raise CuesheetError(
+            f"{name}: meta/info.json has chunks_size = {chunk_size!r}; expected a whole number, at "
+            "least 1."
+        )
+    return int(chunk_size)
 
 
 def read_statistics(root: Path, name: str) -> dict[int, dict[str, dict[str, Any]]]:

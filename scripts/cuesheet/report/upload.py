@@ -52,27 +52,27 @@ def push(
     tag: str | None,
     extra_files: bool = False,
 ) -> str:
-    """Upload `results/annotated`; returns the address of the commit.
+    """Upload `results/annotated`, and return the address of the commit.
 
     Args:
-        results: the results folder of a dataset.
+        results: result folder of a dataset.
         repo_id: user/name of the repository.
-        private: of a new repository; one that is there stays as it is.
-        overwrite: write into a repository that is there, even the source's.
-        tag: a further tag than that of the format's version.
+        private: whether a new repository is private; an existing one is not changed.
+        overwrite: also write into an existing repository, even that of the source.
+        tag: additional tag besides the version of the format.
         extra_files: also upload files that the LeRobot format does not define.
 
     Raises:
-        CuesheetError: the dataset is not whole, the repository is there, or the hub refuses.
+        CuesheetError: the dataset is incomplete, the repository already exists, or the hub
+            rejected a request.
     """
     annotated = Layout(results).annotated
     dataset, summary = _read(results)
-    place = HubDataset(repo_id, "main")
     source = hub.source_of(results)
-    came_from = parse_hub_address(source["dataset"]) if source else None
-    if came_from and came_from.repo_id == repo_id and not overwrite:
+    origin = parse_hub_address(source["dataset"]) if source else None
+    if origin and origin.repo_id == repo_id and not overwrite:
         raise CuesheetError(
-            f"{repo_id} is the source of this dataset; give the copy another name, or say "
+            f"{repo_id} is the source of this dataset; give the copy another name, or use "
             "--overwrite to write the annotations into the source"
         )
     from huggingface_hub import CommitOperationAdd, HfApi
@@ -84,46 +84,43 @@ def push(
     ]
     operations.append(CommitOperationAdd("README.md", card.encode()))
     api = HfApi()
-    with hub.plain_errors(place):
+    with hub.plain_errors(HubDataset(repo_id, "main")):
         if api.repo_exists(repo_id, repo_type="dataset"):
             if not overwrite:
                 raise CuesheetError(
-                    f"the hub has a dataset {repo_id} already; choose another name, or say "
+                    f"the hub already has a dataset {repo_id}; choose another name, or use "
                     "--overwrite to add a commit to it"
                 )
             operations += _deletions(api.list_repo_files(repo_id, repo_type="dataset"), operations)
         else:
             api.create_repo(repo_id, repo_type="dataset", private=private)
-        done = api.create_commit(
+        commit = api.create_commit(
             repo_id,
             operations,
             repo_type="dataset",
             commit_message=f"Annotate {summary['episodes']['annotated']} episodes with Cuesheet",
         )
-        for name in dict.fromkeys([dataset.version, *([tag] if tag else [])]):
-            if overwrite:
-                _drop_tag(api, repo_id, name)
-            api.create_tag(repo_id, tag=name, revision=done.oid, repo_type="dataset")
-    return str(done.commit_url)
+        for name in dict.fromkeys([dataset.version, tag or dataset.version]):
+            _set_tag(api, repo_id, name, commit.oid, overwrite)
+    return str(commit.commit_url)
 
 
 def _read(results: Path) -> tuple[Dataset, Mapping[str, Any]]:
-    """The finished dataset and its summary. Raises CuesheetError where either is not whole."""
+    """Return the finished dataset and its summary. Raises CuesheetError if one is incomplete."""
     layout = Layout(results)
-    path = layout.summary
-    summary = read_json(path)
+    summary = read_json(layout.summary)
     if summary is None:
         raise CuesheetError(
-            f"{path} does not exist or is damaged: the run of this dataset is not finished; finish "
-            "it first"
+            f"{layout.summary} does not exist or is damaged, so the run of this dataset is not "
+            "finished; finish it first"
         )
     dataset = read_dataset(layout.annotated, layout.dataset)
     files = dataset.files_of((e.episode_index for e in dataset.episodes), include_excluded=True)
-    absent = [file for file in files if not dataset.has_file(file)]
-    if absent:
+    missing = [file for file in files if not dataset.has_file(file)]
+    if missing:
         raise CuesheetError(
-            f"{layout.annotated} is part of a dataset: {len(absent)} files that its metadata "
-            f"names are not here, such as {absent[0]}; annotate it with all episodes to push it"
+            f"{layout.annotated} is part of a dataset: {len(missing)} files that its metadata "
+            f"names do not exist, such as {missing[0]}; annotate all episodes, then push it"
         )
     return dataset, summary
 
@@ -160,22 +157,26 @@ def _files_to_upload(annotated: Path, extra_files: bool) -> list[Path]:
     return [path for path in paths if path != Path("README.md")]  # the card replaces it
 
 
-def _deletions(there: Sequence[str], additions: Sequence[Any]) -> list[Any]:
+def _deletions(existing: Sequence[str], additions: Sequence[Any]) -> list[Any]:
     """Return deletions of data, videos and metadata that only an earlier version has."""
     from huggingface_hub import CommitOperationDelete
 
-    kept = {operation.path_in_repo for operation in additions}
+    added = {operation.path_in_repo for operation in additions}
     folders = ("data/", "videos/", "meta/")
     return [
         CommitOperationDelete(file)
-        for file in there
-        if file not in kept and file.startswith(folders)
+        for file in existing
+        if file not in added and file.startswith(folders)
     ]
 
 
-def _drop_tag(api: Any, repo_id: str, name: str) -> None:
-    if name in {tag.name for tag in api.list_repo_refs(repo_id, repo_type="dataset").tags}:
-        api.delete_tag(repo_id, tag=name, repo_type="dataset")
+def _set_tag(api: Any, repo_id: str, name: str, revision: str, overwrite: bool) -> None:
+    """Create a tag of a revision; with `overwrite`, an existing tag of this name is moved."""
+    if overwrite:
+        refs = api.list_repo_refs(repo_id, repo_type="dataset")
+        if name in {tag.name for tag in refs.tags}:
+            api.delete_tag(repo_id, tag=name, repo_type="dataset")
+    api.create_tag(repo_id, tag=name, revision=revision, repo_type="dataset")
 
 
 def _parser() -> argparse.ArgumentParser:

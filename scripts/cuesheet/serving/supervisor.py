@@ -208,22 +208,7 @@ async def supervise(config: dict[str, Any], run_dir: Path, parent_pid: int) -> i
             gateway.dispatcher.on_fatal = functools.partial(
                 _end_run, server_file, parent_pid if config.get("ends_run") else None
             )
-            progress = Progress(
-                Path(config["results_dir"]),
-                config.get("totals") or {},
-                gateway.snapshot,
-                file=run_dir / PROGRESS_FILE if config.get("progress_to_file") else None,
-            )
-            tasks = [
-                asyncio.create_task(_show_progress(progress)),
-                asyncio.create_task(_record_usage(usage)),
-            ]
-            if isinstance(backend, ManagedBackend) and (every_s := progress.every_s()):
-                loading = _show_loading(backend, min(every_s, LOADING_EVERY_S))
-                tasks.append(asyncio.create_task(loading))
-            ending.callback(progress.print)
-            for task in tasks:
-                ending.callback(task.cancel)
+            _start_reporting(config, run_dir, gateway, usage, ending)
             over = asyncio.create_task(_until_over(stop, parent_pid))
             ending.callback(over.cancel)
             checking = asyncio.create_task(_check(config, gateway, server_file))
@@ -250,6 +235,29 @@ async def supervise(config: dict[str, Any], run_dir: Path, parent_pid: int) -> i
         server_file.write(state="stopped")
     log.info("stopped")
     return 0
+
+
+def _start_reporting(
+    config: dict[str, Any],
+    run_dir: Path,
+    gateway: Gateway,
+    usage: Usage,
+    ending: contextlib.AsyncExitStack,
+) -> None:
+    """Start the tasks that show progress and record usage until `ending` closes."""
+    progress = Progress(
+        Path(config["results_dir"]),
+        config.get("totals") or {},
+        gateway.snapshot,
+        file=run_dir / PROGRESS_FILE if config.get("progress_to_file") else None,
+    )
+    ending.callback(progress.print)
+    reports = [_show_progress(progress), _record_usage(usage)]
+    backend = gateway.backend
+    if isinstance(backend, ManagedBackend) and (every_s := progress.every_s()):
+        reports.append(_show_loading(backend, min(every_s, LOADING_EVERY_S)))
+    for report in reports:
+        ending.callback(asyncio.create_task(report).cancel)
 
 
 async def _check(config: dict[str, Any], gateway: Gateway, server_file: ServerFile) -> None:
