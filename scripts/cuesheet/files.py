@@ -195,16 +195,17 @@ def is_inside(root: Path, path: Path) -> bool:
     return any(real.is_relative_to(folder) for folder in folders)
 
 
-def read_json(path: Path | str, default: Any = None) -> Any:
-    """Return the content of a JSON file, or `default` if the file is missing or damaged.
+def read_json(path: Path | str) -> dict[str, Any]:
+    """Return the JSON object in a file; {} if the file is missing, damaged or not an object.
 
     For files that can be re-created or that only inform. A file that the result depends on is read
     through its pydantic model instead.
     """
     try:
-        return json.loads(Path(path).read_bytes())
+        content = json.loads(Path(path).read_bytes())
     except (OSError, ValueError, RecursionError):
-        return default
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def write_json(path: Path | str, value: Any, mode: int = 0o644) -> None:

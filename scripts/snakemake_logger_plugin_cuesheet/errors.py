@@ -5,7 +5,6 @@ that no pattern matches is shown without its file names, line numbers and traceb
 """
 
 import difflib
-import json
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -73,13 +72,11 @@ def _locked(found: re.Match[str], _: str) -> str:
 
 def _running_process(folder: Path) -> int | None:
     """Return the process of a run of ours that works in `folder`."""
+    from cuesheet.files import read_json
     from cuesheet.process_status import is_running
 
     for path in (folder / ".cuesheet" / "runs").glob("*/server.json"):
-        try:
-            pid = json.loads(path.read_bytes())["parent_pid"]
-        except (OSError, ValueError, KeyError):
-            continue
+        pid = read_json(path).get("parent_pid")
         if is_running(pid):
             return pid
     return None

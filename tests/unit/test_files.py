@@ -114,12 +114,12 @@ def test_a_real_full_disk_is_named_with_the_path(tmp_path):
         full.write(b"x")
 
 
-def test_a_damaged_json_file_reads_as_the_default(tmp_path):
+def test_a_json_file_that_is_missing_damaged_or_not_an_object_reads_as_an_empty_object(tmp_path):
     path = tmp_path / "a.json"
-    assert read_json(path, {}) == {}
-    for text in ("", "{", "[" * 100_000):
+    assert read_json(path) == {}
+    for text in ("", "{", "[" * 100_000, "[1]", "null"):
         path.write_text(text)
-        assert read_json(path, "default") == "default"
+        assert read_json(path) == {}
     write_json(path, {"a": [1]})
     assert read_json(path) == {"a": [1]}
 

@@ -62,8 +62,7 @@ def retry(layout: Layout, cache: ResponseCache, episodes: Collection[int] | None
             chosen.append((path, calls))
             retried.add(stage, int(path.stem))
     for path in records:
-        record = read_json(path, {})
-        call = record.get("call") if isinstance(record, dict) else None
+        call = read_json(path).get("call")
         calls = [_call_of(call)] if isinstance(call, dict) else []
         chosen.append((path, calls))
         retried.add(_stage_of(path, layout), int(path.stem))
@@ -134,8 +133,8 @@ def _layout_of(dataset: str) -> Layout:
 def cache_of(dataset: str, runs: Path = RUNS) -> Path:
     """Return the response cache that the newest run of a dataset used; the default if unknown."""
     for path in sorted(runs.glob("*/config.json"), reverse=True):
-        config = read_json(path, {})
-        if isinstance(config, dict) and dataset in (config.get("totals") or {}):
+        config = read_json(path)
+        if dataset in (config.get("totals") or {}):
             return Path(config.get("cache_dir") or DEFAULT_CACHE)
     return DEFAULT_CACHE
 

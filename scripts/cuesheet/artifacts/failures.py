@@ -51,6 +51,6 @@ def episode_failures(
         if index is None or index in found or (rules is not None and rule not in rules):
             continue
         record = read_json(path)
-        if isinstance(record, dict) and path.stat().st_mtime >= since:
+        if record and path.stat().st_mtime >= since:
             found[index] = {"rule": rule, **record}
     return dict(sorted(found.items()))

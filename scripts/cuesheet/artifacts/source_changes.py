@@ -78,8 +78,7 @@ def record(results: Path, changes: Changes) -> None:
 
 def read_changes(results: Path) -> list[dict[str, Any]]:
     """Return the recorded changes; none if the file is missing or damaged."""
-    content = read_json(Layout(results).source_changes)
-    changes = content.get("changes") if isinstance(content, dict) else None
+    changes = read_json(Layout(results).source_changes).get("changes")
     return changes if isinstance(changes, list) else []
 
 

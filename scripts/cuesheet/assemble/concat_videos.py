@@ -104,8 +104,7 @@ def as_columns(camera: str, places: Sequence[Placed]) -> dict[str, list[float]]:
 
 
 def _read_manifest(path: Path) -> dict[str, list[str]]:
-    content = read_json(path)
-    files = content.get("files") if isinstance(content, dict) else None
+    files = read_json(path).get("files")
     return files if isinstance(files, dict) else {}
 
 

@@ -97,9 +97,5 @@ def write_assignment(path: Path, size: Mapping[str, float], shards: Assignment) 
         "size": dict(size),
         "shards": [to_ranges(shard) for shard in shards],
     }
-    try:
-        if json.loads(path.read_bytes()) == content:
-            return
-    except (OSError, ValueError):
-        pass
-    files.write_text(path, json.dumps(content) + "\n")
+    if files.read_json(path) != content:
+        files.write_text(path, json.dumps(content) + "\n")

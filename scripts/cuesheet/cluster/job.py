@@ -7,7 +7,6 @@ if a newer outer run has started.
 """
 
 import contextlib
-import json
 import math
 import os
 import re
@@ -312,8 +311,5 @@ def _end(inner: subprocess.Popen[bytes]) -> None:
 
 
 def newest_run(layout: Layout) -> str | None:
-    """Return the id of the outer run that started last."""
-    try:
-        return json.loads(layout.shard_run.read_bytes())["run"]
-    except (OSError, ValueError, KeyError):
-        return None
+    """Return the id of the outer run that started last; None if it is unknown."""
+    return files.read_json(layout.shard_run).get("run")

@@ -70,10 +70,10 @@ def report_unfinished(
 
 def _describe_shard(plan: ShardPlan, shard: str, run: str) -> list[str]:
     state = files.read_json(plan.layout.shard_state(shard))
-    if not state or state.get("run") != run:
+    if state.get("run") != run:
         return []
     marker = files.read_json(Path(plan.marker(shard)))
-    if marker is not None:
+    if marker:
         failed = [int(name) for name in marker["failed"]]
         if not failed:
             return []

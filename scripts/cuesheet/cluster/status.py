@@ -17,6 +17,7 @@ from cuesheet.artifacts.failures import episode_failures
 from cuesheet.artifacts.finished import complete_episodes
 from cuesheet.artifacts.layout import RESULTS, Layout
 from cuesheet.errors import CuesheetError
+from cuesheet.files import read_json
 from cuesheet.lease import STALE_AFTER_S
 from cuesheet.serving.accounting import account_of, in_words, read_usages
 from cuesheet.text import as_ranges, from_ranges
@@ -64,15 +65,12 @@ def status_of(results: Path, runs: Path, now: float) -> dict[str, Any]:
 
 def _newest_run(results: Path, runs: Path) -> dict[str, Any]:
     found = []
-    try:
-        record = json.loads(Layout(results).shard_run.read_bytes())
+    if record := read_json(Layout(results).shard_run):
         shards = {name: from_ranges(ranges) for name, ranges in record["shards"].items()}
         found.append({**record, "shards": shards, "sharded": True})
-    except (OSError, ValueError, KeyError):
-        pass
     for path in sorted(runs.glob("*/config.json"), reverse=True):
-        config = json.loads(path.read_bytes())
-        if config.get("shard") is None and results.name in config["totals"]:
+        config = read_json(path)
+        if config.get("shard") is None and results.name in config.get("totals", {}):
             totals = config["totals"][results.name]
             found.append(
                 {
@@ -105,7 +103,7 @@ def _shard(
         state = "done" if done == len(episodes) else "running" if alive else "waiting"
         return {**shard, "state": state}
     layout = Layout(results)
-    job = _read(layout.shard_state(name))
+    job = read_json(layout.shard_state(name))
     if job.get("run") != run["run"]:
         job = {}
     state = "waiting"
@@ -159,14 +157,7 @@ def _age_s(path: Path, now: float) -> float:
 
 
 def _ended(usage: Path) -> bool:
-    return bool(_read(usage).get("ended", False))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
+    return bool(read_json(usage).get("ended", False))
 
 
 def as_text(status: Mapping[str, Any], now: float) -> str:

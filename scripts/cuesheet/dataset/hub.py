@@ -109,8 +109,7 @@ def source_of(results: Path, folder: Path = FOLDER) -> dict[str, Any] | None:
 
 def _read_state(name: str, folder: Path = FOLDER) -> dict[str, Any] | None:
     state, keys = read_json(folder / f"{name}.json"), ("dataset", "commit", "snapshot")
-    is_state = isinstance(state, dict) and all(key in state for key in keys)
-    return {key: state[key] for key in keys} if is_state else None
+    return {key: state[key] for key in keys} if all(key in state for key in keys) else None
 
 
 def _linked(name: str, snapshot: Path) -> Path:

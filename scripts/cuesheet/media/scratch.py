@@ -4,7 +4,6 @@
 the job ends; later stages that need the images decode them again.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Iterable
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from cuesheet.artifacts.layout import KEYFRAMES_FILE, Layout
 from cuesheet.errors import SurroundingsError
+from cuesheet.files import read_json
 
 # Environment variable of the jobs of a shard: the folder for its images.
 SCRATCH_VARIABLE = "CUESHEET_SCRATCH"
@@ -65,11 +65,8 @@ def remove_without_images(results: Path, episodes: Iterable[int]) -> None:
 
 
 def _has_images(folder: Path) -> bool:
-    try:
-        cameras = json.loads((folder / KEYFRAMES_FILE).read_bytes())["cameras"]
-    except (OSError, ValueError, KeyError):
-        return False
-    return all((folder / camera).is_dir() for camera in cameras)
+    cameras = read_json(folder / KEYFRAMES_FILE).get("cameras")
+    return cameras is not None and all((folder / camera).is_dir() for camera in cameras)
 
 
 def _links(folder: Path) -> list[Path]:

@@ -109,7 +109,7 @@ def _read(results: Path) -> tuple[Dataset, Mapping[str, Any]]:
     """Return the finished dataset and its summary. Raises CuesheetError if one is incomplete."""
     layout = Layout(results)
     summary = read_json(layout.summary)
-    if summary is None:
+    if not summary:
         raise CuesheetError(
             f"{layout.summary} does not exist or is damaged, so the run of this dataset is not "
             "finished; finish it first"

@@ -1,11 +1,12 @@
 """Sums of the `usage.json` files of several runs: requests, seconds, GPU hours."""
 
-import json
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from cuesheet.files import read_json
 
 # A run whose usage.json is older than this has ended.
 STALE_AFTER_S = 30.0
@@ -76,13 +77,8 @@ def in_words(seconds: float) -> str:
 
 def read_usages(runs: Path) -> list[dict[str, Any]]:
     """Return the usage of every run below `.cuesheet/runs`; incomplete files are skipped."""
-    found = []
-    for path in sorted(runs.glob("*/usage.json")):
-        try:
-            found.append(json.loads(path.read_bytes()))
-        except (OSError, ValueError):
-            continue
-    return found
+    usages = map(read_json, sorted(runs.glob("*/usage.json")))
+    return [usage for usage in usages if usage]
 
 
 def account_of(usages: Iterable[dict[str, Any]], datasets: Collection[str], now: float) -> Account:

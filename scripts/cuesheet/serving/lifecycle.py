@@ -103,8 +103,7 @@ def _delete_old_runs(run_root: Path) -> None:
     """Delete the folders (logs, server.json) of ended runs, except the latest ones."""
     oldest = sorted(folder for folder in run_root.iterdir() if folder.is_dir())[:-_MAX_RUN_FOLDERS]
     for folder in oldest:
-        state = files.read_json(folder / "server.json")
-        if isinstance(state, dict) and _has_ended(state):
+        if _has_ended(files.read_json(folder / "server.json")):
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -122,10 +121,7 @@ def stop(server_file: Path | str, timeout_s: float = 15.0) -> None:
     If it does not end in time, it is killed; the model servers that it started end with it.
     """
     path = Path(server_file).resolve()
-    try:
-        state = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
-        state = {}
+    state = files.read_json(path)
     child = _started.pop(path, None)
     if child is not None:
         if child.poll() is None:
@@ -158,11 +154,8 @@ def _stop_process(pid: int, created: float | None, timeout_s: float) -> None:
 
 def _mark_stopped(path: Path) -> None:
     """Correct the server.json of a supervisor that was killed."""
-    try:
-        state = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return
-    if state["state"] in ("starting", "ready"):
+    state = files.read_json(path)
+    if state.get("state") in ("starting", "ready"):
         files.write_json(path, {**state, "state": "stopped"}, mode=0o600)
 
 

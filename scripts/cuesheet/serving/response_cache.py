@@ -177,12 +177,10 @@ class ResponseCache:
         for number, path in enumerate(self.folder.glob("??/*.json")):
             if number == MAX_SEARCHED:
                 return True
-            try:
-                entry = json.loads(path.read_bytes())
+            entry = files.read_json(path)
+            with contextlib.suppress(KeyError, TypeError, AttributeError):
                 if is_usable(entry) and entry["request"].get("model") == model:
                     return True
-            except (OSError, ValueError, KeyError, TypeError, AttributeError):
-                continue
         return False
 
     def read_root(self, model: str) -> str:
@@ -197,11 +195,7 @@ class ResponseCache:
                 files.write_json(self.folder / ROOTS_FILE, {**roots, model: root})
 
     def _roots(self) -> dict[str, str]:
-        try:
-            roots = json.loads((self.folder / ROOTS_FILE).read_bytes())
-        except (OSError, ValueError):
-            return {}
-        return roots if isinstance(roots, dict) else {}
+        return files.read_json(self.folder / ROOTS_FILE)
 
 
 def read_entry(path: Path) -> dict[str, Any]:

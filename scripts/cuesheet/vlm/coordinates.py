@@ -4,7 +4,6 @@ Sources: the model cards and processors of the Qwen families. Qwen2-VL and Qwen3
 of width and height, Qwen2.5-VL pixels of the image as its processor resized it.
 """
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from cuesheet.errors import SurroundingsError
+from cuesheet.files import read_json
 
 Convention = Literal["pixels", "resized_pixels", "thousandths"]
 Value = TypeVar("Value")
@@ -246,11 +246,7 @@ def _names(model: str) -> list[str]:
 
 
 def _architecture(model: str) -> str:
-    try:
-        config = json.loads((Path(model) / "config.json").read_bytes())
-        return str(config["model_type"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
+    return str(read_json(Path(model) / "config.json").get("model_type", ""))
 
 
 def qwen25_size(

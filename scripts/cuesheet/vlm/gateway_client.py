@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cuesheet.errors import SurroundingsError
+from cuesheet.files import read_json
 from cuesheet.process_status import is_running
 
 # Printed by a run whose model server failed; the cause follows.
@@ -160,8 +161,5 @@ def _read_state(path: Path) -> dict[str, Any]:
 
 
 def _log_hint(server_file: Path) -> str:
-    try:
-        log = json.loads(server_file.read_bytes())["logs"]["supervisor"]
-    except (OSError, ValueError, KeyError):
-        return "Start the workflow again"
-    return f"Its log: {log}. Start the workflow again"
+    log = read_json(server_file).get("logs", {}).get("supervisor")
+    return f"Its log: {log}. Start the workflow again" if log else "Start the workflow again"

@@ -6,13 +6,13 @@ its own patch size, pixel limits and tokenizer; for other models the family's de
 """
 
 import functools
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cuesheet.files import read_json
 from cuesheet.vlm.coordinates import PixelLimits, family_of, qwen25_size
 
 # Characters per token of English text, in tokenizers of 100,000 to 250,000 entries.
@@ -163,11 +163,7 @@ def _model_path(model: str, name: str) -> Path | None:
 
 def _model_file(model: str, name: str) -> dict[str, Any]:
     path = _model_path(model, name)
-    try:
-        content = json.loads(path.read_bytes()) if path else {}
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    return read_json(path) if path else {}
 
 
 def _tokenizer(model: str) -> Callable[[str], int] | None:
