@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
-from cuesheet.artifacts.stage_files import read_model
+from cuesheet.artifacts.stage_files import MotionSpan, read_model
 
 StrokeKind = Literal["close", "open"]
 
@@ -116,15 +116,6 @@ class Arm(_Model):
     speed: list[FiniteFloat]
 
 
-class Motion(_Model):
-    """The movement of one arm in frames [start_frame, end_frame), for rows of style `motion`."""
-
-    arm: str
-    start_frame: int
-    end_frame: int
-    text: str
-
-
 class SignalsFile(_Model):
     """`trajectory` is the scaled state at the times of the curves: a list per time."""
 
@@ -136,7 +127,7 @@ class SignalsFile(_Model):
     grippers: list[Gripper]
     arms: list[Arm]
     trajectory: list[list[FiniteFloat]]
-    motion: list[Motion]
+    motion: list[MotionSpan]
     notices: list[str]
 
 

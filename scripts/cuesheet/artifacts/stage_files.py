@@ -111,7 +111,7 @@ class SignalsUsed(File):
 
 
 class MotionSpan(File):
-    """What one arm does in frames [start_frame, end_frame)."""
+    """What one arm does in frames [start_frame, end_frame), for rows of style `motion`."""
 
     arm: str
     start_frame: int

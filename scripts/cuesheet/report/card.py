@@ -1,14 +1,14 @@
 """The card of an annotated dataset: what was added, by which model and prompts, how much of it."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cuesheet.artifacts.layout import Layout
-from cuesheet.artifacts.stage_files import STAGES
+from cuesheet.artifacts.stage_files import STAGES, read_stage_file
 from cuesheet.dataset.metadata import Dataset
+from cuesheet.files import read_json
 from cuesheet.report.html import score_table
 from cuesheet.report.summary import DEMO_MODEL_NOTE, is_demo_model
 
@@ -108,14 +108,14 @@ def _models(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _prompts(results: Path) -> list[str]:
-    """Prompt files by hash, and the sampling, as the first episode of each stage records them."""
+    """Return the prompt files by hash and the sampling, from the first episode of each stage."""
     hashes: dict[str, str] = {}
     sampling: dict[str, Any] = {}
     for stage in STAGES:
         for path in sorted(Layout(results).stage_folder(stage).glob("*.json"))[:1]:
-            made = json.loads(path.read_text(encoding="utf-8")).get("provenance", {})
-            hashes |= made.get("prompts", {})
-            sampling = made.get("sampling", {}) or sampling
+            provenance = read_stage_file(path, stage).provenance
+            hashes |= provenance.prompts
+            sampling = provenance.sampling or sampling
     if not hashes:
         return []
     rows = [(f"`{name}`", f"`{digest[:16]}`") for name, digest in sorted(hashes.items())]
@@ -125,9 +125,8 @@ def _prompts(results: Path) -> list[str]:
 
 def _scores(results: Path) -> list[str]:
     """Return the scores of evaluation.json, compared with baselines, if there are any."""
-    try:
-        scores = json.loads(Layout(results).evaluation().read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    scores = read_json(Layout(results).evaluation())
+    if not scores:
         return []
     table = score_table(scores)
     count = table["episodes"]

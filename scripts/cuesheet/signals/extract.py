@@ -7,12 +7,12 @@ from cuesheet.artifacts.signals_file import (
     ArmLayout,
     Gripper,
     GripperLayout,
-    Motion,
     SignalsFile,
     SignalsLayout,
     Still,
     Stroke,
 )
+from cuesheet.artifacts.stage_files import MotionSpan
 from cuesheet.signals.gripper import find_strokes
 from cuesheet.signals.motion import arm_speed, primitives, step_of, still_spans, with_article
 from cuesheet.signals.record import Record
@@ -126,14 +126,14 @@ def _arm(
 
 def _strokes_alone(
     layout: SignalsLayout, grippers: dict[str, list[Stroke]], length: int
-) -> list[Motion]:
+) -> list[MotionSpan]:
     """Motion of a robot whose arm is not recorded: between strokes nothing is known."""
     found = []
     for one in layout.grippers:
         for stroke in grippers.get(one.name, ()):
             end = min(stroke.end_frame, length)
             found.append(
-                Motion(
+                MotionSpan(
                     arm=one.arm or one.name,
                     start_frame=stroke.start_frame,
                     end_frame=end,

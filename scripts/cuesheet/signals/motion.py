@@ -6,7 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from cuesheet.artifacts.signals_file import ArmLayout, GripperLayout, Motion, Stroke
+from cuesheet.artifacts.signals_file import ArmLayout, GripperLayout, Stroke
+from cuesheet.artifacts.stage_files import MotionSpan
 from cuesheet.signals.series import derivative, hysteresis, runs, smooth, without_jumps
 
 # An arm stands still below the first share of its usual fast speed, until it exceeds the second.
@@ -79,7 +80,7 @@ def primitives(
     arm: ArmLayout,
     strokes: Sequence[tuple[GripperLayout, Stroke]],
     still: Sequence[tuple[int, int]],
-) -> list[Motion]:
+) -> list[MotionSpan]:
     """What one arm does, without gaps: strokes of its gripper, standing still, and movement.
 
     A stroke has precedence over the movement during it. The direction of a movement is said if the
@@ -111,7 +112,9 @@ def primitives(
     edges = [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist(), length]
     spans = [[begin, end, int(codes[begin])] for begin, end in pairwise(edges)]
     merged = _without_flicker(spans, protected, MIN_MOTION_S / step_of(times_s))
-    return [Motion(arm=arm.name, start_frame=b, end_frame=e, text=words[c]) for b, e, c in merged]
+    return [
+        MotionSpan(arm=arm.name, start_frame=b, end_frame=e, text=words[c]) for b, e, c in merged
+    ]
 
 
 def _without_flicker(
