@@ -7,6 +7,8 @@ the form that was asked for, that the rows hold what must always hold, and that 
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -227,3 +229,20 @@ def test_no_process_of_vllm_survives_if_its_supervisor_or_snakemake_is_killed(
     begun = time.monotonic()
     eventually(lambda: processes_in(work.path) == [])
     print(f"gone {time.monotonic() - begun:.1f} s after the end of {killed}")
+
+
+def test_the_throughput_of_a_real_server_is_measured(tmp_path, model, demo_v3):
+    settings = {**vllm_settings(model), "concurrency": 2}
+    (tmp_path / "model.yaml").write_text(yaml.safe_dump({"dataset": str(demo_v3), "vlm": settings}))
+    command = ["-m", "cuesheet.app.cli", "check-server", "model.yaml", "--throughput"]
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=True,
+    )
+    measured = yaml.safe_load(done.stdout.partition("Settings for the estimate:")[2])
+    assert measured["vlm"]["throughput"].keys() == {"input", "output"}
+    assert min(measured["vlm"]["throughput"].values()) > 0

@@ -1,7 +1,8 @@
 """Check the model server that a configuration names, and print what was found.
 
 CONFIG is a YAML file with the settings of the workflow (default: config/config.yaml). A managed
-server is started for the check and stopped afterwards.
+server is started for the check and stopped afterwards. With --throughput, the check also measures
+how many tokens per second the servers read and write, for `vlm.throughput` (about one minute).
 """
 
 import argparse
@@ -19,7 +20,7 @@ import yaml
 from cuesheet.config.load import load_config
 from cuesheet.config.models import Config
 from cuesheet.errors import CuesheetError
-from cuesheet.serving.backends import BackendFailedError, ExternalBackend
+from cuesheet.serving.backends import Backend, BackendFailedError, ExternalBackend
 from cuesheet.serving.server_check import (
     CheckFailedError,
     CheckRequest,
@@ -51,6 +52,11 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="CONFIG",
         help=f"configuration file (default: {DEFAULT_CONFIG})",
     )
+    parser.add_argument(
+        "--throughput",
+        action="store_true",
+        help="measure tokens per second at rising concurrency, for vlm.throughput (1 minute)",
+    )
     options = parser.parse_args(arguments)
     logging.getLogger("cuesheet").addHandler(logging.NullHandler())  # findings are enough
     try:
@@ -58,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         if config.vlm.serve == "replay":
             print("vlm.serve is replay, which needs no server; there is nothing to check")
             return 0
-        return asyncio.run(check(config, print))
+        return asyncio.run(check(config, print, throughput=options.throughput))
     except CuesheetError as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1
@@ -78,8 +84,11 @@ def _read(path: Path | None) -> Config:
     return load_config(values)
 
 
-async def check(config: Config, show: Callable[[str], None]) -> int:
-    """Check all servers of a configuration and show the findings; 1 if one cannot be used."""
+async def check(config: Config, show: Callable[[str], None], *, throughput: bool = False) -> int:
+    """Check all servers of a configuration and show the findings; 1 if one cannot be used.
+
+    `throughput`: also measure their tokens per second if all can be used.
+    """
     request = CheckRequest(
         served_model(config),
         image_counts(config),
@@ -94,15 +103,27 @@ async def check(config: Config, show: Callable[[str], None]) -> int:
                     await _show_external(upstream, request, config, show)
                     for upstream in backend.upstreams
                 ]
-                return 0 if all(checks) else 1
-            attempts = config.vlm.max_attempts
-            report = await check_managed(backend, request, lambda text: None, attempts)
-            _show(report, request, config, f"{request.images} per request are accepted", show)
+                if not all(checks):
+                    return 1
+            else:
+                attempts = config.vlm.max_attempts
+                report = await check_managed(backend, request, lambda text: None, attempts)
+                _show(report, request, config, f"{request.images} per request are accepted", show)
+            if throughput:
+                await _show_throughput(backend, config, show)
             return 0
         except BackendFailedError as error:
             raise CuesheetError(str(error)) from None
         finally:
             await backend.close()
+
+
+async def _show_throughput(backend: Backend, config: Config, show: Callable[[str], None]) -> None:
+    from cuesheet.app import throughput  # loads Pillow
+
+    levels = throughput.concurrencies(config.vlm.concurrency)
+    found = await throughput.measure(backend, throughput.Requests(config), levels, show)
+    show("\n" + throughput.as_settings(found))
 
 
 async def _show_external(
