@@ -58,13 +58,12 @@ def _replacing(target: Path) -> Iterator[tuple[int, Path]]:
 
 def _make_temporary(target: Path) -> tuple[int, str]:
     """Create a file that `remove_leftovers` knows next to `target`; make the folder if needed."""
-    options = {"prefix": f".{target.stem}.{_OWNER}-{os.getpid()}."}
-    options |= {"suffix": target.suffix, "dir": target.parent}
+    prefix = f".{target.stem}.{_OWNER}-{os.getpid()}."
     try:
-        return tempfile.mkstemp(**options)
+        return tempfile.mkstemp(target.suffix, prefix, target.parent)
     except FileNotFoundError:
         target.parent.mkdir(parents=True, exist_ok=True)
-        return tempfile.mkstemp(**options)
+        return tempfile.mkstemp(target.suffix, prefix, target.parent)
 
 
 @contextmanager

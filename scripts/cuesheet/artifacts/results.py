@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cuesheet.artifacts.episode import Episode, read_episode
 from cuesheet.artifacts.failures import failed_episodes
@@ -91,7 +92,7 @@ def episode_files(results: Path, folder: str) -> list[tuple[int, Path]]:
 def read_view(results: Path, episode_index: int) -> EpisodeView:
     """Read an annotated episode. Raises CuesheetError if one of its files is broken."""
     layout = Layout(results)
-    parts: dict[str, list] = {
+    parts: dict[str, list[Any]] = {
         part: [] for part in ("subtasks", "samples", "persistent", "events", "motion", "pairs")
     }
     agreement = None

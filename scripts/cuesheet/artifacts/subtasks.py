@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from cuesheet.artifacts.episode import Episode
 
@@ -31,7 +32,7 @@ class Subtask:
             return episode.end_s
         return episode.timestamps_s[self.end_frame]
 
-    def as_json(self, episode: Episode) -> dict:
+    def as_json(self, episode: Episode) -> dict[str, Any]:
         return {
             "start_frame": self.start_frame,
             "end_frame": self.end_frame,

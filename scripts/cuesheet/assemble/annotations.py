@@ -7,6 +7,7 @@ notes.state_at(0, 2.5)["subtask"]
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -107,10 +108,11 @@ class Annotations:
         rows = self.rows(episode_index)
         times_s = self._times_s(episode_index)
         frames = pd.DataFrame({"frame_index": np.arange(len(times_s)), "time_s": times_s})
-        starts = self._task_starts.get(episode_index) or [
-            (0, self.dataset.episode(episode_index).task or None)
-        ]
-        frames["task"] = pd.Series(dict(starts), dtype="object").reindex(frames.index).ffill()
+        task = self.dataset.episode(episode_index).task or None
+        starts: Mapping[int, str | None] = dict(self._task_starts.get(episode_index, ()))
+        frames["task"] = (
+            pd.Series(starts or {0: task}, dtype="object").reindex(frames.index).ffill()
+        )
         for style in (*STATE_STYLES, "speech"):
             of_style = rows[rows["style"] == style].drop_duplicates("frame_index", keep="last")
             texts = of_style.set_index("frame_index")["text"].reindex(frames.index)
@@ -131,7 +133,13 @@ class Annotations:
         is_shown = place >= 0 and time_s < times_s[-1] + 1 / self.dataset.fps
         state = frames.iloc[max(place, 0)]
         values = {name: state[name] if is_shown else None for name in (*STATE_STYLES, "speech")}
-        return State(task=state["task"], **values)
+        return State(
+            task=state["task"],
+            subtask=values["subtask"],
+            plan=values["plan"],
+            memory=values["memory"],
+            speech=values["speech"],
+        )
 
     def _times_s(self, episode_index: int) -> np.ndarray:
         """Return the time of each frame of an episode, in seconds from its start (float64)."""

@@ -16,7 +16,13 @@ from cuesheet.dataset.metadata import Dataset
 from cuesheet.errors import CuesheetError
 from cuesheet.files import atomic_path, read_json, write_json
 from cuesheet.media.ffmpeg import input_options, run_ffmpeg
-from cuesheet.media.packets import CONTAINER_FORMATS, locate_range, open_video, video_stream
+from cuesheet.media.packets import (
+    CONTAINER_FORMATS,
+    locate_range,
+    open_video,
+    time_base_of,
+    video_stream,
+)
 
 CHUNK_FILES = 1000
 VIDEO_FILE_MB = 200
@@ -119,11 +125,12 @@ def _pieces(dataset: Dataset, camera: str) -> Iterator[_Piece]:
                 codec = stream.codec_context
                 frames = stream.frames
                 duration = stream.duration
-                duration_s = (
-                    float(duration * stream.time_base)
-                    if duration is not None
-                    else container.duration / av.time_base
-                )
+                if duration is not None:
+                    duration_s = float(duration * time_base_of(stream, label))
+                elif container.duration is not None:
+                    duration_s = container.duration / av.time_base
+                else:
+                    raise CuesheetError(f"{label}: the video has no duration; it may be truncated")
                 coding = (
                     f"{codec.codec.canonical_name} {codec.width}x{codec.height} {codec.pix_fmt} "
                     f"{stream.time_base} {(codec.extradata or b'').hex()}"

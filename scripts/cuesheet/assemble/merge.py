@@ -132,12 +132,13 @@ class _Writing:
         dropped: list[int] = []
         row = frames = 0
         for wanted in progress(list(expected)):
-            episode_index, table = next(episodes, (None, None))
-            while table is not None and episode_index not in expected:
-                dropped.append(episode_index)
-                row += table.num_rows
-                episode_index, table = next(episodes, (None, None))
-            if episode_index != wanted or table.num_rows != expected[wanted]:
+            following = next(episodes, None)
+            while following is not None and following[0] not in expected:
+                dropped.append(following[0])
+                row += following[1].num_rows
+                following = next(episodes, None)
+            episode_index, table = following or (None, None)
+            if episode_index != wanted or table is None or table.num_rows != expected[wanted]:
                 found = (
                     "the file ends"
                     if table is None
@@ -154,8 +155,13 @@ class _Writing:
             row += table.num_rows
             frames += table.num_rows
         dropped += [episode_index for episode_index, _ in episodes]
-        merged = (tuple(indices) for indices in outcomes.values())
-        return Merged(*merged, frames, tuple(dropped))
+        return Merged(
+            annotated=tuple(outcomes["annotated"]),
+            kept_from_source=tuple(outcomes["kept"]),
+            empty=tuple(outcomes["empty"]),
+            frames=frames,
+            dropped=tuple(dropped),
+        )
 
     def _with_numbers(
         self, table: pa.Table, persistent: pa.ChunkedArray, episode_index: int
@@ -183,7 +189,7 @@ class _Writing:
         *found, had_rows = self.own.take(first_row, first_row + table.num_rows)
         if rows is None:
             return (found[0], found[1]), "kept" if had_rows else "empty"
-        if had_rows and (rows.persistent or rows.events):
+        if self.replaced is not None and had_rows and (rows.persistent or rows.events):
             times = _float32(timestamps).tolist()
             persistent, events = foreign_rows((found[0], found[1]), times, self.replaced)
             rows = EpisodeRows([*rows.persistent, *persistent], [*rows.events, *events])

@@ -150,8 +150,9 @@ def _sample_colors(dataset: Dataset, episode: Episode, camera: Camera) -> np.nda
         located = None
         # The video of a v2.1 episode may continue after the episode's frames.
         for to_s in (video.to_s, video.from_s + length / dataset.fps):
-            place = {"from_s": video.from_s, "to_s": to_s, "length": length, "fps": dataset.fps}
-            located = located or locate_range(path, **place, label=label)
+            located = located or locate_range(
+                path, from_s=video.from_s, to_s=to_s, length=length, fps=dataset.fps, label=label
+            )
         if located is None:
             raise CuesheetError(
                 f"{label}: the video has more frames than the episode's {episode.length}, so its "

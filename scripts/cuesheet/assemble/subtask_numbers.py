@@ -6,6 +6,7 @@ if some frames have no subtask, the last label of the table is empty and stands 
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -73,7 +74,7 @@ def write_table(path: Path, labels: Sequence[str]) -> None:
     """Write the table as LeRobot reads it: the labels as index, and the column subtask_index."""
     import pandas as pd  # jobs that only read the table need not import it
 
-    index = pd.Index(labels, name="subtask", dtype="object")
+    index: pd.Index[Any] = pd.Index(list(labels), name="subtask", dtype="object")
     with atomic_path(path) as temporary:
         pd.DataFrame({SUBTASK_COLUMN: range(len(labels))}, index=index).to_parquet(temporary)
 

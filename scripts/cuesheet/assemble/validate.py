@@ -123,8 +123,11 @@ def validate_episode(
     starts = _check_subtasks(report, rows, episode, "plan" in stages)
     if "plan" in stages:
         _check_spans(report, stages["plan"], starts, episode)
-        motion = [one for one in _of_style(rows, "motion") if one.frame_index is not None]
-        begun = {(one.frame_index, one.row.content) for one in motion}
+        begun = {
+            (one.frame_index, one.row.content)
+            for one in _of_style(rows, "motion")
+            if one.frame_index is not None
+        }
         for problem in check_motion(begun, stages["plan"].motion, episode.length):
             report.error(*problem)
     _check_memory(report, rows, starts)
@@ -155,7 +158,8 @@ def _placed_rows(
     columns = ((PERSISTENT_COLUMN, "row", data.persistent), (EVENTS_COLUMN, "event", data.events))
     for column, noun, rows in columns:
         for number, row in enumerate(rows):
-            frame_index = by_timestamp.get(to_float32(row.timestamp))
+            timestamp = to_float32(row.timestamp)
+            frame_index = None if timestamp is None else by_timestamp.get(timestamp)
             yield PlacedRow(row, column, f"{stage} {noun} {number}", frame_index)
 
 

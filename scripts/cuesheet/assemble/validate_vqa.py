@@ -17,9 +17,14 @@ from cuesheet.vlm.vqa_answers import check_answer
 class Placed(Protocol):
     """A row, its place in the files and its frame (None: on no frame)."""
 
-    row: LanguageRow
-    label: str
-    frame_index: int | None
+    @property
+    def row(self) -> LanguageRow: ...
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def frame_index(self) -> int | None: ...
 
 
 class Reporter(Protocol):
@@ -61,7 +66,7 @@ def check_vqa(
             report.error(
                 "vqa_frame_not_decoded", label, f"{at} was not decoded, so no model has seen it."
             )
-        pair = listed.pop((frame_index, camera), None)
+        expected = listed.pop((frame_index, camera), None)
         roles = [item.row.role for item in placed]
         if roles.count("user") > 1 or roles.count("assistant") > 1:
             report.error("vqa_pair_twice", placed[-1].label, f"{at} has more than one pair.")
@@ -75,10 +80,10 @@ def check_vqa(
         answer = next((item for item in placed if item.row.role == "assistant"), None)
         if question is None or answer is None:
             continue  # reported as a wrong role
-        if pair is None:
+        if expected is None:
             report.error("vqa_pairs_disagree", label, f"{at} is not in the file's list of pairs.")
         else:
-            _check_pair(report, question, answer, pair, episode)
+            _check_pair(report, question, answer, expected, episode)
     for pair in listed.values() if all_placed else ():
         report.error(
             "vqa_pairs_disagree",

@@ -81,8 +81,8 @@ def _videos(finished: Dataset, source: Dataset, selected: Collection[int]) -> li
     """
     names = finished.files_of((e.episode_index for e in finished.episodes), include_excluded=True)
     if source.version == finished.version:
-        names = {name for name in names if source.has_file(name)}
-        names |= {*source.files_of(selected)}
+        present = {name for name in names if source.has_file(name)}
+        return sorted(present | {*source.files_of(selected)} - {*finished.data_files})
     return sorted({*names} - {*finished.data_files})
 
 

@@ -197,7 +197,8 @@ class SourceLanguage:
         The columns have the types `PERSISTENT_DICTIONARY_TYPE` and `EVENTS_TYPE`, and empty lists
         if the file has no such column. `begin` must not be before the `end` of an earlier call.
         """
-        persistent, events = _PersistentLists(), []
+        persistent = _PersistentLists()
+        events: list[pa.ListArray] = []
         has_rows = False
         batches = self._between(begin, end) if self._names else ()
         for batch in batches:

@@ -32,10 +32,11 @@ def fingerprints(
     columns = {name: table.column(name).combine_chunks() for name in names}
     matrices = {name: _as_matrix(column) for name, column in columns.items()}
     heads = (json.dumps([texts, length]) for texts, length in zip(tasks, lengths, strict=True))
-    if all(matrix is not None for matrix in matrices.values()):
+    whole = {name: matrix for name, matrix in matrices.items() if matrix is not None}
+    if len(whole) == len(matrices):
         # Every row has the same number of values in every column: one block of bytes per row.
-        layout = _layout((name, matrix.shape[1]) for name, matrix in matrices.items())
-        block = np.hstack([np.empty((len(table), 0)), *matrices.values()])
+        layout = _layout((name, matrix.shape[1]) for name, matrix in whole.items())
+        block = np.hstack([np.empty((len(table), 0)), *whole.values()])
         rows = (row.tobytes() for row in np.ascontiguousarray(block, dtype="<f8"))
         return [_digest(head, layout, row) for head, row in zip(heads, rows, strict=True)]
     found = []

@@ -51,9 +51,10 @@ def open_dataset(place: HubDataset, name: str, *, online: bool) -> Path:
     import huggingface_hub
 
     with plain_errors(place):
-        commit = place.revision
-        if not _COMMIT.fullmatch(commit):
-            commit = huggingface_hub.HfApi().dataset_info(place.repo_id, revision=commit).sha
+        asked = place.revision
+        commit: str | None = asked
+        if not _COMMIT.fullmatch(asked):
+            commit = huggingface_hub.HfApi().dataset_info(place.repo_id, revision=asked).sha
         snapshot = huggingface_hub.snapshot_download(
             place.repo_id,
             repo_type="dataset",

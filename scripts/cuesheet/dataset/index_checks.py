@@ -326,13 +326,14 @@ def check_video_file(
     try:
         times, size, codec = _contents(path, file)
     except (av.FFmpegError, OSError, CuesheetError) as error:
-        reason = str(error) if isinstance(error, CuesheetError) else error.strerror or str(error)
+        cause = None if isinstance(error, CuesheetError) else error.strerror
+        reason = cause or str(error)
         problems.append(Problem(file, None, f"the video cannot be read ({numbers}): {reason}"))
         return VideoFileCheck(None, "", problems)
     for episode in ordered:
-        message = _check_range(path, times, camera, episode, fps)
-        if message:
-            problems.append(Problem(file, episode.episode_index, message))
+        problem = _check_range(path, times, camera, episode, fps)
+        if problem:
+            problems.append(Problem(file, episode.episode_index, problem))
     return VideoFileCheck(size, codec, problems)
 
 
@@ -375,6 +376,7 @@ def _contents(path: Path, file: str) -> tuple[list[float], tuple[int, int], str]
         stream = packets.video_stream(container, file)
         entries = [e for e in stream.index_entries if e.pos + e.size <= end]
         first = entries[0].timestamp if entries else 0
-        times = sorted(float((e.timestamp - first) * stream.time_base) for e in entries)
+        time_base = packets.time_base_of(stream, file)
+        times = sorted(float((e.timestamp - first) * time_base) for e in entries)
         codec = stream.codec_context
         return times, (codec.width, codec.height), codec.codec.canonical_name

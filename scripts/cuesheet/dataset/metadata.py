@@ -214,7 +214,7 @@ def _checked_version(info: Mapping[str, Any], root: Path, name: str) -> str:
     if version in SUPPORTED_VERSIONS:
         return version
     label = f"{name}: {root} is a LeRobot dataset of format {given!r}"
-    if version is None:
+    if numbers is None:
         raise CuesheetError(f"{label}; supported: {', '.join(SUPPORTED_VERSIONS)}.")
     if (int(numbers[1]), int(numbers[2])) > (3, 0):
         if (root / "meta" / "episodes").is_dir():

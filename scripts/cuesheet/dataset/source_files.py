@@ -45,7 +45,8 @@ def find_source_files(root: Path, extra_files: Sequence[str] = ()) -> SourceFile
         CuesheetError: an entry is a broken link, a link out of the dataset, a loop of links, or
             neither a file nor a folder; or a folder cannot be read.
     """
-    taken_over, left_out = [], []
+    taken_over: list[Path] = []
+    left_out: list[Path] = []
     for path in _walk(root):
         if path.parts[0] == "data" and is_format_file(path):
             continue

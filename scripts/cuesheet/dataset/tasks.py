@@ -39,8 +39,10 @@ def task_tuple(value: Any, names: Mapping[int, str] | None = None) -> tuple[str,
     values = value if isinstance(value, list | tuple) else [value]
     found = []
     for task in values:
-        known = names is not None and isinstance(task, int) and not isinstance(task, bool)
-        text = clean_task(names.get(task, str(task)) if known else str(task))
+        named = str(task)
+        if names is not None and isinstance(task, int) and not isinstance(task, bool):
+            named = names.get(task, named)
+        text = clean_task(named)
         if text and text not in found:
             found.append(text)
     return tuple(found)

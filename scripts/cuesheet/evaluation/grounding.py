@@ -153,6 +153,6 @@ def _means(table: pd.DataFrame) -> dict[str, Any]:
     draws = drawn.div(np.maximum(weights @ counts.to_numpy(float), 1), axis=0)
     return {
         "count": len(table),
-        **{key: float(value) for key, value in values.mean().items()},
+        **{str(key): float(value) for key, value in values.mean().items()},
         "intervals": intervals(draws, len(sums)),
     }

@@ -48,7 +48,8 @@ class LabelParts:
 def parse_label(label: str) -> LabelParts:
     """Return the verbs and objects of a label."""
     text = _SUBJECT.sub("", " ".join(re.findall(r"[\w'-]+", label.casefold())))
-    verbs, objects = [], []
+    verbs: list[str] = []
+    objects: list[str] = []
     for clause in _clauses(text.split()):
         verb, rest = _take_verb(clause)
         if verb:

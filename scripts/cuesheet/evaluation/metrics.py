@@ -82,9 +82,9 @@ def _define() -> list[Metric]:
     metrics += _f1(("segment_ends_pinned", f"{WGO_IOU:g}"), "pinned_hits", titles=titles)
     for tolerance in BOUNDARY_TOLERANCES_S:
         name = f"{tolerance:g}"
-        titles = [f"boundary {part} within {tolerance:.1f} s" for part in ("precision", "recall")]
-        titles.append(f"boundary F1 within {tolerance:.1f} s")
-        metrics += _f1(("boundary", name), f"boundary_hits@{name}", "_boundaries", titles)
+        parts = ("precision", "recall", "F1")
+        named = [f"boundary {part} within {tolerance:.1f} s" for part in parts]
+        metrics += _f1(("boundary", name), f"boundary_hits@{name}", "_boundaries", named)
     metrics += [
         _share("boundary_error_s/predicted_to_reference",
                "boundary error, predicted to reference (s)",
@@ -116,7 +116,7 @@ def _define() -> list[Metric]:
 
 
 METRICS = tuple(_define())
-# All columns that an episode's sums must have; a Counter leaves out those that are 0.
+# All columns that an episode's sums must have; without a matched pair there are no sums of labels.
 COLUMNS = tuple(
     dict.fromkeys(["found", *(c for m in METRICS for c in (*m.numerator, *m.denominator))])
 )
@@ -193,7 +193,7 @@ def differences(
         contains 0 or cannot be computed.
     """
     bounds = intervals(second[1] - first[1], episodes)
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for key, difference in (second[0] - first[0]).items():
         if pd.isna(difference):
             continue

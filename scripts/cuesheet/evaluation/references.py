@@ -6,7 +6,7 @@ by typed models, and an error message names the file and the row.
 
 import csv
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ class Reference:
     `granularity`: the changes that the file asks for before its segments are used.
     """
 
-    segments: Mapping[int, list[Segment]]
+    segments: Mapping[int, Sequence[Segment]]
     boxes: Mapping[int, Mapping[tuple[str, int], Mapping[str, Box]]] = field(default_factory=dict)
     granularity: Granularity = field(default_factory=Granularity)
 

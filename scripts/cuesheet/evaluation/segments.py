@@ -142,44 +142,46 @@ def pin_ends(predicted: Sequence[Segment], reference: Sequence[Segment]) -> list
 
 def episode_sums(
     predicted: Sequence[Segment], reference: Sequence[Segment], same: SameLabel
-) -> Counter[str]:
+) -> dict[str, float]:
     """Return all counts and sums that are added up over episodes."""
     predicted = sorted(predicted, key=lambda part: (part.start_s, part.end_s))
     reference = sorted(reference, key=lambda part: (part.start_s, part.end_s))
-    sums: Counter[str] = Counter(
-        episodes=1, predicted=len(predicted), reference=len(reference), found=int(bool(predicted))
-    )
+    sums: dict[str, float] = {
+        **{"episodes": 1, "predicted": len(predicted), "reference": len(reference)},
+        "found": int(bool(predicted)),
+    }
     for threshold in IOU_THRESHOLDS:
         sums[f"hits@{threshold:g}"] = len(match_segments(predicted, reference, threshold))
         sums[f"right@{threshold:g}"] = len(_match_with_label(predicted, reference, threshold, same))
     pinned = pin_ends(predicted, reference)
     sums["pinned_hits"] = len(match_segments(pinned, reference, WGO_IOU))
     for row, column in match_segments(predicted, reference, LABELS_AT_IOU):
-        sums += _label_sums(predicted[row].text, reference[column].text, same)
-    sums += _boundary_sums(boundaries(predicted), boundaries(reference))
+        pair = _label_sums(predicted[row].text, reference[column].text, same)
+        sums |= {name: sums.get(name, 0) + value for name, value in pair.items()}
+    sums |= _boundary_sums(boundaries(predicted), boundaries(reference))
     texts = [[part.text for part in parts] for parts in (predicted, reference)]
     sums["edit"] = edit_score(texts[0], texts[1], same)
     sums["splits"] = count_superfluous(predicted, reference)
     sums["merges"] = count_superfluous(reference, predicted)
-    sums += _time_sums(predicted, reference, same)
+    sums |= _time_sums(predicted, reference, same)
     return sums
 
 
-def _label_sums(label: str, true_label: str, same: SameLabel) -> Counter[str]:
+def _label_sums(label: str, true_label: str, same: SameLabel) -> dict[str, float]:
     """Return the agreement of the labels of one matched pair."""
     verbs = same_verbs(label, true_label)
     comparable = has_object(true_label)
     objects = comparable and same_objects(label, true_label)
-    return Counter(
-        label_pairs=1,
-        label_exact=is_exact(label, true_label),
-        label_token_f1=token_f1(label, true_label),
-        label_same=same(label, true_label),
-        label_verb=verbs,
-        object_pairs=comparable,
-        label_object=objects,
-        label_both=verbs and (objects or not comparable),
-    )
+    return {
+        "label_pairs": 1,
+        "label_exact": is_exact(label, true_label),
+        "label_token_f1": token_f1(label, true_label),
+        "label_same": same(label, true_label),
+        "label_verb": verbs,
+        "object_pairs": comparable,
+        "label_object": objects,
+        "label_both": verbs and (objects or not comparable),
+    }
 
 
 def _match_with_label(
@@ -193,10 +195,11 @@ def _match_with_label(
     return align(len(predicted), len(reference), gain)
 
 
-def _boundary_sums(predicted: Sequence[float], reference: Sequence[float]) -> Counter[str]:
-    sums: Counter[str] = Counter(
-        predicted_boundaries=len(predicted), reference_boundaries=len(reference)
-    )
+def _boundary_sums(predicted: Sequence[float], reference: Sequence[float]) -> dict[str, float]:
+    sums: dict[str, float] = {
+        "predicted_boundaries": len(predicted),
+        "reference_boundaries": len(reference),
+    }
     for tolerance in BOUNDARY_TOLERANCES_S:
 
         def gain(row: int, column: int, limit: float = tolerance) -> tuple[float, ...] | None:
@@ -213,7 +216,7 @@ def _boundary_sums(predicted: Sequence[float], reference: Sequence[float]) -> Co
 
 def _time_sums(
     predicted: Sequence[Segment], reference: Sequence[Segment], same: SameLabel
-) -> Counter[str]:
+) -> dict[str, float]:
     shared = [[overlap_s(p, r) for r in reference] for p in predicted]
     pairs = align(
         len(predicted),
@@ -226,8 +229,8 @@ def _time_sums(
         for column, r in enumerate(reference)
         if shared[row][column] and same(p.text, r.text)
     )
-    return Counter(
-        reference_s=sum(part.end_s - part.start_s for part in reference),
-        matched_s=sum(shared[row][column] for row, column in pairs),
-        right_s=right,
-    )
+    return {
+        "reference_s": sum(part.end_s - part.start_s for part in reference),
+        "matched_s": sum(shared[row][column] for row, column in pairs),
+        "right_s": right,
+    }

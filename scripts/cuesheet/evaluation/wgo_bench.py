@@ -11,7 +11,7 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ def convert(
     fps: int,
     width: int,
     height: int,
-    progress: Callable[[Iterable[dict]], Iterator[dict]] = iter,
+    progress: Callable[[Iterable[dict[str, Any]]], Iterable[dict[str, Any]]] = iter,
 ) -> int:
     """Write the dataset and return the number of episodes. An incomplete dataset is removed.
 

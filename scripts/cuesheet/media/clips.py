@@ -83,13 +83,12 @@ class ClipCutter:
 
     def __init__(self, path: Path | str, *, length: int, end_s: float, fps: float) -> None:
         self._path = Path(path)
-        self._frames = locate_range(
-            path, from_s=0.0, to_s=end_s, length=length, fps=fps, label="clip"
-        )
-        if self._frames is None:
+        frames = locate_range(path, from_s=0.0, to_s=end_s, length=length, fps=fps, label="clip")
+        if frames is None:
             raise CuesheetError(
                 f"{path} has more than the {length} frames of its episode; delete it and run again"
             )
+        self._frames = frames
 
     def cut(self, start_frame: int, end_frame: int) -> bytes:
         """Return the frames [start_frame, end_frame) as an H.264 clip.
@@ -181,6 +180,8 @@ def _copy(target: Path, episode: EpisodeFrames) -> None:
         for packet in demux_from(container, stream, first_pts, source.first_dts):
             if remaining == len(episode.pts) and packet.pts != first_pts:
                 continue
+            if packet.pts is None or packet.dts is None:
+                raise CuesheetError(f"{episode.label}: a packet has no time")
             packet.pts -= first_pts
             packet.dts -= first_pts
             packet.stream = copied

@@ -154,12 +154,12 @@ def _by_pyav(episode: EpisodeFrames, wanted: dict[int, int]) -> Iterator[RgbFram
                         if source.codec in _SKIPPING:
                             # No other frame depends on what this leaves out: the rest is the same.
                             codec.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
-                        for frame in order.ready(codec.decode(packet)):
-                            yield to_rgb(frame, wanted[frame.pts])
+                        for pts, frame in order.ready(codec.decode(packet)):
+                            yield to_rgb(frame, wanted[pts])
                     if current == end:
                         break
-                for frame in order.rest(codec.decode(None)):
-                    yield to_rgb(frame, wanted[frame.pts])
+                for pts, frame in order.rest(codec.decode(None)):
+                    yield to_rgb(frame, wanted[pts])
                 codec.flush_buffers()
     except (av.FFmpegError, OSError) as error:
         raise unreadable(episode.label, error) from error
@@ -176,20 +176,21 @@ class _PtsOrder:
         self._due = collections.deque(sorted(self._missing))
         self._waiting: dict[int, av.VideoFrame] = {}
 
-    def ready(self, frames: Sequence[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-        """Those of `frames`, and of earlier ones, that no frame to come can precede."""
+    def ready(self, frames: Sequence[av.VideoFrame]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Those of `frames`, and of earlier ones, that no frame to come can precede, by pts."""
         for frame in frames:
-            if frame.pts in self._missing:
+            if frame.pts is not None and frame.pts in self._missing:
                 self._missing.remove(frame.pts)
                 self._waiting[frame.pts] = frame
             while self._due and self._due[0] in self._waiting:
-                yield self._waiting.pop(self._due.popleft())
+                pts = self._due.popleft()
+                yield pts, self._waiting.pop(pts)
 
-    def rest(self, frames: Sequence[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+    def rest(self, frames: Sequence[av.VideoFrame]) -> Iterator[tuple[int, av.VideoFrame]]:
         """The last frames and all that waited for a frame that never came."""
         yield from self.ready(frames)
         for pts in sorted(self._waiting):
-            yield self._waiting.pop(pts)
+            yield pts, self._waiting.pop(pts)
 
 
 class _RgbConverter:
@@ -206,6 +207,7 @@ class _RgbConverter:
             self._graph = self._set_up(frame)
         self._graph.push(frame)
         rgb = self._graph.pull()
+        assert isinstance(rgb, av.VideoFrame)  # a graph of sound gives other frames
         return RgbFrame(frame_index, rgb.width, rgb.height, _tight_bytes(rgb))
 
     def _set_up(self, frame: av.VideoFrame) -> av.filter.Graph:

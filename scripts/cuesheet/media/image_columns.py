@@ -7,6 +7,7 @@ import collections
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
@@ -15,6 +16,8 @@ from cuesheet.errors import CuesheetError
 from cuesheet.files import is_inside
 from cuesheet.media.decode import RgbFrame
 from cuesheet.media.packets import check_frame_size
+
+Cell = dict[str, Any]  # bytes and path
 
 _BATCH_BYTES = 4 << 20  # of images, read at once
 _MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "YCbCr")
@@ -43,7 +46,7 @@ def read_images(
 
 def _read_cells(
     data_file: Path, camera: str, rows: Sequence[int], label: str
-) -> Iterator[tuple[int, dict]]:
+) -> Iterator[tuple[int, Cell]]:
     """Read only the camera's column of the row groups that hold wanted rows.
 
     A row group may hold an hour of images: a few are read at a time, up to the last wanted one.
@@ -75,7 +78,7 @@ def _read_cells(
 
 def _cells_of_group(
     file: pq.ParquetFile, group: int, begin: int, camera: str, remaining: collections.deque[int]
-) -> Iterator[tuple[int, dict]]:
+) -> Iterator[tuple[int, Cell]]:
     """Yield the wanted cells of the row group that starts at row `begin`; pop their rows."""
     end = begin + file.metadata.row_group(group).num_rows
     size = _batch_rows(file.metadata.row_group(group), camera)
@@ -94,7 +97,7 @@ def _batch_rows(group: pq.RowGroupMetaData, camera: str) -> int:
     return max(1, min(1024, _BATCH_BYTES * group.num_rows // max(size, 1)))
 
 
-def _decode(cell: dict | bytes | None, root: Path, frame_index: int, label: str) -> RgbFrame:
+def _decode(cell: Cell | bytes | None, root: Path, frame_index: int, label: str) -> RgbFrame:
     cell = {"bytes": cell} if isinstance(cell, bytes) else cell or {}  # some write plain binary
     data, path = cell.get("bytes"), cell.get("path")
     if data is None:

@@ -44,6 +44,9 @@ def camera_frames(
             frame_indices=frame_indices,
             label=label,
         )
+    assert source.file is not None
+    assert source.from_s is not None
+    assert source.to_s is not None
     episode = locate_episode(
         Path(root) / source.file,
         from_s=source.from_s,

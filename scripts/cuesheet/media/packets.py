@@ -13,6 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+from av.video.stream import VideoStream
 
 from cuesheet.artifacts.sampling import nearest_index
 from cuesheet.errors import CuesheetError
@@ -161,7 +162,7 @@ def read_packets(path: Path | str, from_s: float, to_s: float, label: str) -> Pa
     try:
         with open_video(path, label) as container:
             stream = video_stream(container, label)
-            time_base = stream.time_base
+            time_base = time_base_of(stream, label)
             first_dts, origin = _file_start(container, stream, label)
             begin = origin + int(from_s / time_base)
             end = origin + int(to_s / time_base) + 1
@@ -220,7 +221,7 @@ def unreadable(label: str, error: Exception) -> CuesheetError:
     )
 
 
-def video_stream(container: av.container.InputContainer, label: str) -> av.video.stream.VideoStream:
+def video_stream(container: av.container.InputContainer, label: str) -> VideoStream:
     """Return the first video stream.
 
     Raises CuesheetError if there is none, or if its frames are too large to decode.
@@ -230,6 +231,13 @@ def video_stream(container: av.container.InputContainer, label: str) -> av.video
     stream = container.streams.video[0]
     check_frame_size(stream.codec_context.width, stream.codec_context.height, label)
     return stream
+
+
+def time_base_of(stream: VideoStream, label: str) -> Fraction:
+    """Return the unit of the stream's times in seconds. Raises CuesheetError if it has none."""
+    if stream.time_base is None:
+        raise CuesheetError(f"{label}: the video has no unit of time; it may be damaged")
+    return stream.time_base
 
 
 def check_frame_size(width: int, height: int, label: str) -> None:
@@ -243,17 +251,17 @@ def check_frame_size(width: int, height: int, label: str) -> None:
 
 def demux_from(
     container: av.container.InputContainer,
-    stream: av.video.stream.VideoStream,
+    stream: VideoStream,
     pts: int,
     first_dts: int,
-) -> Iterator[av.Packet]:
+) -> Iterator["av.Packet[VideoStream]"]:
     """Yield packets in decoding order, from the last I-frame that is shown at or before `pts`.
 
     A seek finds I-frames by their decoding time, which may be earlier than the time at which they
     are shown. It is repeated farther back until the I-frame is early enough, at most to the start
     of the file, `first_dts`.
     """
-    step = max(1, int(_FIRST_STEP_S / stream.time_base))
+    step = max(1, int(_FIRST_STEP_S / time_base_of(stream, "video")))
     target = pts
     while True:
         container.seek(max(target, first_dts), stream=stream, backward=True)
@@ -272,7 +280,7 @@ def demux_from(
 
 
 def _file_start(
-    container: av.container.InputContainer, stream: av.video.stream.VideoStream, label: str
+    container: av.container.InputContainer, stream: VideoStream, label: str
 ) -> tuple[int, int]:
     """Return the decoding time of the first packet and the pts of the first frame shown."""
     first_dts: int | None = None
@@ -292,7 +300,7 @@ def _file_start(
     return first_dts, first_pts
 
 
-def _packet(raw: av.Packet, label: str) -> Packet:
+def _packet(raw: "av.Packet[VideoStream]", label: str) -> Packet:
     if raw.pts is None:
         raise CuesheetError(
             f"{label}: the video has frames without a presentation time; convert it to mp4, for "

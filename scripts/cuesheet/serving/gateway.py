@@ -12,7 +12,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -175,8 +175,8 @@ class Gateway:
             else:
                 body, request = _read_chat(content)
         if not body.get("model"):
-            model = await self.backend.default_model()
-            body, request = {**body, "model": model}, {**request, "model": model}
+            named = {"model": await self.backend.default_model()}
+            body, request = {**body, **named}, {**request, **named}
         key = key_of(request)
         task = self._asking.get(key)
         joined = task is not None
@@ -193,12 +193,13 @@ class Gateway:
         self.dispatcher.counters.cache_hits += found.hit
         self.dispatcher.counters.joined += joined and not found.hit
         hit = found.hit or joined
+        model = found.reply.get("model")
         about = {
             "key": key,
             "cache_hit": hit,
             "attempts": 0 if hit else found.asked["attempts"],
             "upstream": found.asked.get("upstream"),
-            "model": model if isinstance(model := found.reply.get("model"), str) else None,
+            "model": model if isinstance(model, str) else None,
             "prompt_tokens": found.asked.get("prompt_tokens", 0),
             "completion_tokens": found.asked.get("completion_tokens", 0),
             "adjustments": found.asked.get("adjustments", []),
@@ -207,7 +208,7 @@ class Gateway:
         return found.reply, about
 
     async def _find_or_ask(
-        self, key: str, request: dict[str, Any], body: dict[str, Any], group: str, stage: str
+        self, key: str, request: dict[str, Any], body: Mapping[str, Any], group: str, stage: str
     ) -> "_Found":
         entry = await self._find_or_claim(key)
         if entry is not None:
@@ -255,7 +256,7 @@ class Gateway:
         return entry, holder
 
     async def _request(
-        self, key: str, request: dict[str, Any], body: dict[str, Any], group: str, stage: str
+        self, key: str, request: dict[str, Any], body: Mapping[str, Any], group: str, stage: str
     ) -> "_Found":
         if self._cache_failures >= MAX_CACHE_FAILURES:
             raise CallFailedError(
@@ -347,7 +348,7 @@ def _group(request: web.Request) -> str:
     return unquote(request.headers.get(GROUP_HEADER, ""))
 
 
-def _read_chat(content: bytes) -> tuple[ChatBody, dict[str, Any]]:
+def _read_chat(content: bytes) -> tuple[Mapping[str, Any], dict[str, Any]]:
     """Return a chat request, and its description for the cache."""
     try:
         body = json.loads(content)

@@ -16,7 +16,7 @@ import sys
 _SCM_RIGHTS = 1
 
 
-def main(arguments):
+def main(arguments: list[str]) -> int:
     """Return the exit status of the script."""
     path, command = arguments[0], arguments[1:]
     parts = [posix.getcwdb(), b"%d" % len(command[1:]), *(word.encode() for word in command[1:])]

@@ -75,6 +75,7 @@ class JobServer:
     def stop(self, timeout_s: float = 10.0) -> None:
         """Stop the server and all running jobs, and correct the benchmark files."""
         os.environ.pop(USAGE_VARIABLE, None)
+        assert self._process.stdin is not None
         self._process.stdin.close()
         try:
             self._process.wait(timeout_s)
@@ -216,7 +217,9 @@ def _preload(name: str) -> None:
     gc.freeze()  # collections in the forks would copy every page that holds an object
 
 
-def _become(server: int, numbers: list[int], folder: bytes, environment: dict) -> None:
+def _become(
+    server: int, numbers: list[int], folder: bytes, environment: dict[bytes, bytes]
+) -> None:
     """Take over the files, folder and environment of the client; die with the server."""
     os.setpgid(0, 0)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -60,8 +60,9 @@ def start(config: dict[str, Any], run_root: Path | str) -> Path:
             start_new_session=True,
         )
     _started[server_file] = process
-    first = {"state": "starting", "url": None, "api_key": None, "pid": process.pid}
+    first: dict[str, Any] = {"state": "starting", "url": None, "api_key": None}
     first |= {
+        "pid": process.pid,
         "host": socket.gethostname(),
         "parent_pid": os.getpid(),
         "error": None,
@@ -188,9 +189,11 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         logging.exception("the supervisor cannot start")
         cause = f"the gateway cannot start: {type(error).__name__}: {error}"
-        failed = {"state": "failed", "url": None, "api_key": None, "pid": os.getpid()}
-        failed |= {"parent_pid": options.parent_pid, "error": cause}
-        failed["logs"] = {"supervisor": str(run_dir / "supervisor.log")}
+        failed = {
+            **{"state": "failed", "url": None, "api_key": None, "pid": os.getpid()},
+            **{"parent_pid": options.parent_pid, "error": cause},
+            "logs": {"supervisor": str(run_dir / "supervisor.log")},
+        }
         files.write_json(run_dir / "server.json", failed, mode=0o600)
         return 1
     return asyncio.run(supervise(config, run_dir, options.parent_pid))

@@ -84,9 +84,10 @@ class Replica:
             try:
                 return await self._start_once(launch)
             except ServerFailedError as error:
-                kind = error.cause.kind if error.cause else None
-                may_retry = kind == "port_taken" or (
-                    kind == "bad_argument" and launch.leave_out(str(error.cause))
+                if error.cause is None:
+                    raise
+                may_retry = error.cause.kind == "port_taken" or (
+                    error.cause.kind == "bad_argument" and launch.leave_out(str(error.cause))
                 )
                 if not (may_retry and left):
                     raise

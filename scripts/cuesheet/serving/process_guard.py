@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import psutil
 
@@ -62,7 +63,7 @@ def _prctl(option: int, value: int) -> None:
         ctypes.CDLL(None).prctl(option, value)
 
 
-def _die_with(parent: int):
+def _die_with(parent: int) -> Callable[[], None]:
     """Return what the child runs before the command: it is killed when `parent` ends."""
 
     def prepare() -> None:
@@ -73,7 +74,7 @@ def _die_with(parent: int):
     return prepare
 
 
-def _is_running(child: subprocess.Popen) -> bool:
+def _is_running(child: subprocess.Popen[bytes]) -> bool:
     """Reap adopted processes that have ended, and return whether the command still runs."""
     while child.poll() is None:
         try:
@@ -87,7 +88,7 @@ def _is_running(child: subprocess.Popen) -> bool:
     return False
 
 
-def _kill_tree(child: subprocess.Popen) -> None:
+def _kill_tree(child: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + KILL_TIMEOUT_S
     while time.monotonic() < deadline:
         _is_running(child)  # reaps the command

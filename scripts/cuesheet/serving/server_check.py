@@ -19,7 +19,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from cuesheet.errors import CuesheetError
-from cuesheet.serving.backends import Backend
+from cuesheet.serving.backends import Backend, ExternalBackend
 from cuesheet.serving.dispatcher import Counters, Dispatcher, Outcome
 from cuesheet.serving.server_errors import ServerError
 from cuesheet.serving.upstream import CallFailedError, ListedModel, TransientError, Upstream
@@ -210,12 +210,12 @@ async def _send(
     if not report.reply_error or upstream.adjustments.schema_in_prompt:
         return
     # Some servers accept response_format and ignore it (Anthropic's compatible endpoint).
-    before, error = upstream.adjustments, report.reply_error
+    before, reply_error = upstream.adjustments, report.reply_error
     upstream.adjustments = replace(before, schema_in_prompt=True)
     with contextlib.suppress(CallFailedError):
         _read_reply(report, await dispatcher.complete(request.body(), "", "check"))
     if report.reply_error:
-        upstream.adjustments, report.reply_error = before, error
+        upstream.adjustments, report.reply_error = before, reply_error
     else:
         notify(f"{upstream.name} ignores response_format; the reply schema is sent in the prompt")
 
@@ -339,11 +339,9 @@ def _image_message(upstream: Upstream, request: CheckRequest, found: ServerError
     )
 
 
-class _OneServer(Backend):
+class _OneServer(ExternalBackend):
     """A backend of one given server."""
 
     def __init__(self, upstream: Upstream) -> None:
-        self._upstream = upstream
-
-    async def pick(self, group: str) -> Upstream:
-        return self._upstream
+        super().__init__({}, None, upstream.timeout_s)
+        self.upstreams = [upstream]

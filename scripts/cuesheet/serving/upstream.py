@@ -162,8 +162,10 @@ class Upstream:
         try:
             async with asyncio.timeout(self.timeout_s):
                 content = await self._complete(body)
-            is_too_large = content is None or content.count(b",") > MOST_COMMAS
-            reply = _too_large(body) if is_too_large else self._read(content)
+            if content is None or content.count(b",") > MOST_COMMAS:
+                reply = _too_large(body)
+            else:
+                reply = self._read(content)
         except _BlockedError as blocked:
             return _refused(body, str(blocked))
         except TimeoutError as error:

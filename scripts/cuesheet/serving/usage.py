@@ -9,7 +9,7 @@ these are GPU seconds.
 import os
 import socket
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,8 @@ class Usage:
         self._server = server
         self._clock = clock
         self.sent: Callable[[], Mapping[str, int]] = dict  # requests and tokens of the run
-        self._seconds: Counter[str] = Counter()
-        self._by_stage: Counter[str] = Counter()
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._by_stage: defaultdict[str, float] = defaultdict(float)
         self._calls: Counter[str] = Counter()
         self._in_flight: Counter[str] = Counter()
         self._began = time.time()

@@ -26,8 +26,10 @@ from typing import Any
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 GATHER_S = 0.02  # requests that arrive within this time form one batch
 # Sampling parameters that have the same name in requests and in vLLM.
-SAMPLED = ("temperature", "top_p", "top_k", "min_p", "max_tokens", "seed", "stop")
-SAMPLED += ("presence_penalty", "frequency_penalty", "repetition_penalty")
+SAMPLED = (
+    *("temperature", "top_p", "top_k", "min_p", "max_tokens", "seed", "stop"),
+    *("presence_penalty", "frequency_penalty", "repetition_penalty"),
+)
 
 
 @dataclass

@@ -28,10 +28,15 @@ def measure(layout: SignalsLayout, record: Record, dataset: str, episode_index: 
     times_s = record.timestamps_s
     state, action = fill_gaps(record.state), fill_gaps(record.action)
     steps = curve_frames(times_s)
-    grippers = {
-        one.name: _strokes(one, times_s, state, action)
+    measured = {
+        one.name: column
         for one in layout.grippers
-        if _column(one, state, action) is not None
+        if (column := _column(one, state, action)) is not None
+    }
+    grippers = {
+        one.name: _strokes(one, times_s, measured[one.name])
+        for one in layout.grippers
+        if one.name in measured
     }
     arms, motion = [], []
     scale = np.array(layout.scale)
@@ -57,7 +62,7 @@ def measure(layout: SignalsLayout, record: Record, dataset: str, episode_index: 
             Gripper(
                 name=one.name,
                 strokes=grippers[one.name],
-                opening=_rounded(_opening(one, state, action)[steps], 3),
+                opening=_rounded(_opening(one, measured[one.name])[steps], 3),
             )
             for one in layout.grippers
             if one.name in grippers
@@ -81,15 +86,13 @@ def _column(one: GripperLayout, state: np.ndarray, action: np.ndarray) -> np.nda
     return values[:, dimension] if dimension is not None and dimension < values.shape[1] else None
 
 
-def _opening(one: GripperLayout, state: np.ndarray, action: np.ndarray) -> np.ndarray:
-    share = (_column(one, state, action) - one.low) / (one.high - one.low)
+def _opening(one: GripperLayout, values: np.ndarray) -> np.ndarray:
+    share = (values - one.low) / (one.high - one.low)
     return np.clip(share if one.open_is_high else 1 - share, 0, 1)
 
 
-def _strokes(
-    one: GripperLayout, times_s: np.ndarray, state: np.ndarray, action: np.ndarray
-) -> list[Stroke]:
-    found = find_strokes(times_s, _column(one, state, action), low=one.low, high=one.high)
+def _strokes(one: GripperLayout, times_s: np.ndarray, values: np.ndarray) -> list[Stroke]:
+    found = find_strokes(times_s, values, low=one.low, high=one.high)
     return [
         Stroke(
             kind="open" if (direction > 0) == one.open_is_high else "close",
@@ -154,9 +157,9 @@ def _trajectory(
     parts = [(without_jumps(state)[:, free] - center[free]) / scale[free]]
     # A gripper says more about the phase than one joint does: the openings count twice.
     parts += [
-        4.0 * _opening(one, state, action)[:, None]
+        4.0 * _opening(one, values)[:, None]
         for one in layout.grippers
-        if _column(one, state, action) is not None
+        if (values := _column(one, state, action)) is not None
     ]
     values = np.hstack(parts)[steps]
     return [] if not values.shape[1] else [_rounded(row, 4) for row in values]

@@ -248,7 +248,8 @@ def lagged_agreement(
     times_s: Sequence[np.ndarray], action: Sequence[np.ndarray], state: Sequence[np.ndarray]
 ) -> float:
     """The largest correlation of state with an earlier action, up to 0.6 s; signed."""
-    step_s = float(np.median(np.concatenate([np.diff(t) for t in times_s if len(t) > 1] or [[1]])))
+    steps_s = [np.diff(t) for t in times_s if len(t) > 1] or [np.ones(1)]
+    step_s = float(np.median(np.concatenate(steps_s)))
     best = 0.0
     for lag_s in (0.0, 0.1, 0.2, 0.3, 0.45, 0.6):
         lag = round(lag_s / max(step_s, 1e-6))

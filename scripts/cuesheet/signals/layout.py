@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from cuesheet.signals import gripper
 from cuesheet.signals.gripper import Sample, Traits
 from cuesheet.signals.motion import arm_speed, position_dimensions
 from cuesheet.signals.record import Record
-from cuesheet.signals.series import fill_gaps
+from cuesheet.signals.series import fill_gaps, robust_range
 from cuesheet.text import did_you_mean
 
 # The layout is derived from this many episodes: the lowest numbers whose data files exist.
@@ -29,12 +30,22 @@ class Names:
     action: Sequence[str]
 
 
+FoundBy = Literal["config", "names", "data"]
+
+
 @dataclass(frozen=True)
 class _Found:
     state: int | None
     action: int | None
-    found_by: str
+    found_by: FoundBy
     agreement: float  # signed correlation of action and state; 0 if one is missing
+
+    def measured_in(self) -> tuple[Literal["state", "action"], int]:
+        """Return where the gripper is measured, and its dimension there."""
+        if self.state is not None:
+            return "state", self.state
+        assert self.action is not None
+        return "action", self.action
 
 
 def make_layout(
@@ -124,7 +135,7 @@ def _pair(
     names: Names,
     of_state: Sequence[int],
     of_action: Sequence[int],
-    found_by: str,
+    found_by: FoundBy,
 ) -> list[_Found]:
     """One gripper per state dimension with the action that it follows; two fingers are one."""
     kept: list[int] = []
@@ -137,7 +148,7 @@ def _pair(
         if not mirrored:
             kept.append(dimension)
     left = list(of_action)
-    found = []
+    found: list[_Found] = []
     for dimension in kept:
         side = gripper.side_of(names.state[dimension])
         same_side = [d for d in left if gripper.side_of(names.action[d]) == side] or left
@@ -145,10 +156,10 @@ def _pair(
         best = max(rated, key=lambda pair: abs(pair[0]), default=None)
         if best is not None and len(kept) >= len(of_action) - len(found):
             left.remove(best[1])
-        usable = best is not None and abs(best[0]) >= gripper.MIN_AGREEMENT
-        found.append(
-            _Found(dimension, best[1] if usable else None, found_by, best[0] if usable else 0.0)
-        )
+        if best is not None and abs(best[0]) >= gripper.MIN_AGREEMENT:
+            found.append(_Found(dimension, best[1], found_by, best[0]))
+        else:
+            found.append(_Found(dimension, None, found_by, 0.0))
     if not kept:
         found = [_Found(None, dimension, found_by, 0.0) for dimension in left]
     return found
@@ -171,14 +182,11 @@ def _is_plausible(
     one: _Found, state: Sample, action: Sample, names: Names, notices: list[str]
 ) -> bool:
     """Whether a named gripper moves, and not all the time; a notice if it does not."""
-    sample, dimension, label = (
-        (state, one.state, names.state)
-        if one.state is not None
-        else (action, one.action, names.action)
-    )
+    measured_in, dimension = one.measured_in()
+    sample, label = (state, names.state) if measured_in == "state" else (action, names.action)
     series = [values[:, dimension] for values in sample.values]
     pooled = np.concatenate(series)
-    low, high = gripper.robust_range(pooled[:, None])
+    low, high = robust_range(pooled[:, None])
     minutes = sum(max(times[-1] - times[0], 1e-3) for times in sample.times_s) / 60
     strokes = sum(
         len(gripper.find_strokes(times, values, low=float(low[0]), high=float(high[0])))
@@ -250,7 +258,8 @@ def _without_mirrors(state: Sample, found: Sequence[_Found]) -> list[_Found]:
     """Two neighboring dimensions that always move alike are the fingers of one gripper."""
     kept: list[_Found] = []
     for one in found:
-        if kept and one.state == kept[-1].state + 1 and _alike(state, one.state, kept[-1].state):
+        before = kept[-1].state if kept else None
+        if before is not None and one.state == before + 1 and _alike(state, one.state, before):
             continue
         kept.append(one)
     return kept
@@ -324,10 +333,10 @@ def _gripper_layouts(
     labels = _labels(found, names)
     layouts = []
     for number, (one, label) in enumerate(zip(found, labels, strict=True)):
-        measured = "state" if one.state is not None else "action"
-        sample, dimension = (state, one.state) if measured == "state" else (action, one.action)
+        measured, dimension = one.measured_in()
+        sample = state if measured == "state" else action
         series = [values[:, dimension] for values in sample.values]
-        low, high = gripper.robust_range(np.concatenate(series)[:, None])
+        low, high = robust_range(np.concatenate(series)[:, None])
         arm = next((a.name for a in arms if a.name.split()[0] == label.split()[0]), None)
         if arm is None and arms:
             arm = arms[number].name if len(arms) == len(found) else arms[0].name
@@ -352,18 +361,14 @@ def _gripper_layouts(
 
 
 def _name_of(one: _Found, names: Names) -> str:
-    return names.state[one.state] if one.state is not None else names.action[one.action]
+    measured_in, dimension = one.measured_in()
+    return (names.state if measured_in == "state" else names.action)[dimension]
 
 
 def _labels(found: Sequence[_Found], names: Names) -> list[str]:
     if len(found) == 1:
         return ["gripper"]
-    sides = [
-        gripper.side_of(
-            names.state[one.state] if one.state is not None else names.action[one.action]
-        )
-        for one in found
-    ]
+    sides = [gripper.side_of(_name_of(one, names)) for one in found]
     if None not in sides and len(set(sides)) == len(found):
         return [f"{side} gripper" for side in sides]
     return [f"gripper {number}" for number in range(1, len(found) + 1)]
