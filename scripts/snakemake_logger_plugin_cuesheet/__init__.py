@@ -109,7 +109,8 @@ class LogHandler(LogHandlerBase):
         else:
             self._job_event(event, record)
 
-    def _job_event(self, event: Any, record: logging.LogRecord) -> None:
+    def _job_event(self, event: Any, record: Any) -> None:
+        """Handle a record of Snakemake, whose attributes depend on the event."""
         if event == LogEvent.RUN_INFO:
             self._status(self._jobs.planned(record.stats))
             self._progress.start()

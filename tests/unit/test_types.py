@@ -3,7 +3,7 @@
 import tomllib
 from pathlib import Path
 
-MAX_LISTED = 26
+MAX_LISTED = 3
 
 
 def listed(repository: Path) -> list[str]:

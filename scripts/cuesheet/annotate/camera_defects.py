@@ -24,7 +24,7 @@ def find_defects(frames: Mapping[str, Sequence[Keyframe]]) -> list[CameraDefect]
     moves = {camera: _moves(images) for camera, images in small.items()}
     defects = []
     for camera, images in small.items():
-        black = sum(image.getextrema()[1] <= _BLACK for image in images) / len(images)
+        black = sum(ImageStat.Stat(image).extrema[0][1] <= _BLACK for image in images) / len(images)
         frozen = _frozen_share(camera, frames[camera], moves)
         if black >= _MIN_SHARE:
             defects.append(CameraDefect(camera=camera, defect="black", share=round(black, 3)))

@@ -73,7 +73,7 @@ async def annotate(
     stage: Stage,
     settings: InterjectionsConfig,
     *,
-    plan: dict,
+    plan: dict[str, Any],
     camera: str | None,
     layout: FramesConfig,
     seed: int,
@@ -163,7 +163,7 @@ async def _interject(
     grid: Sequence[Keyframe],
     layout: FramesConfig,
     task: str,
-    subtasks: Sequence[dict],
+    subtasks: Sequence[dict[str, Any]],
     position: int,
     kind: str,
     manner: str,
@@ -193,7 +193,7 @@ async def _interject(
         stage.add_speech(reply.speech, start_s)
 
 
-def _complete_plans(stage: Stage, plan: dict) -> None:
+def _complete_plans(stage: Stage, plan: dict[str, Any]) -> None:
     """Write a plan at the time of every interjection that has none: what is left of the subtasks.
 
     Without subtasks the plan is the task itself.

@@ -243,7 +243,9 @@ async def _segment(
         "min_subtask_s": settings.shortest_s,
     }
 
-    async def sample(number: int, sampling: dict[str, Any]) -> tuple[Answer, list[Subtask]]:
+    async def sample(
+        number: int, sampling: dict[str, Any]
+    ) -> tuple[Answer[Segmentation], list[Subtask]]:
         which = f" sample {number}" if sampling else ""
         name = f"segment {request.start_s:.2f}{which}"
         answer = await stage.ask(
@@ -264,8 +266,12 @@ async def _segment(
         )
     subtasks = usable[0]
     if len(found) > 1:
-        limits = {"min_subtask_s": settings.shortest_s, "max_subtasks": settings.max_subtasks}
-        subtasks = enforce_limits(consensus(usable, stage.episode), stage.episode, **limits)
+        subtasks = enforce_limits(
+            consensus(usable, stage.episode),
+            stage.episode,
+            min_subtask_s=settings.shortest_s,
+            max_subtasks=settings.max_subtasks,
+        )
     return Segmented(subtasks, [sample for _, sample in found])
 
 

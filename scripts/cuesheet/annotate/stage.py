@@ -14,19 +14,13 @@ from cuesheet.annotate import contact_sheet
 from cuesheet.artifacts.episode import Episode, Keyframe, read_episode
 from cuesheet.artifacts.language import say
 from cuesheet.config.prompt_files import VOCABULARY_PROMPTS
-from cuesheet.config.stages import FramesConfig
+from cuesheet.config.stages import MAX_LABEL_WORDS, FramesConfig
 from cuesheet.config.vlm import ImagesConfig
 from cuesheet.errors import SurroundingsError
 from cuesheet.files import atomic_path
 from cuesheet.vlm.client import Answer, Clip, Image, Media, Vlm
 from cuesheet.vlm.prompts import Prompts
-from cuesheet.vlm.replies import (
-    MAX_LABEL_WORDS,
-    CompletedEvents,
-    Relabel,
-    Segmentation,
-    shorten_label,
-)
+from cuesheet.vlm.replies import CompletedEvents, Relabel, Segmentation, shorten_label
 from cuesheet.vlm.run_environment import (
     SERVER_FILE_VARIABLE,
     SHARED_FOLDER_VARIABLE,
@@ -53,8 +47,8 @@ class Stage:
     shared_folder: Path | None = None  # for media sent as file URLs; None: sent as data URLs
     vocabulary: tuple[str, ...] = ()  # the labels that the plan may use; () for any
     warnings: list[str] = field(default_factory=list)
-    persistent: list[dict] = field(default_factory=list)
-    events: list[dict] = field(default_factory=list)
+    persistent: list[dict[str, Any]] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def system(self) -> str:

@@ -26,7 +26,7 @@ from cuesheet.vlm.replies import (
     VQA_REPLIES,
     BboxAnswer,
     KeypointAnswer,
-    Reply,
+    QuestionAndAnswer,
     visual_questions,
 )
 
@@ -159,7 +159,8 @@ class _Asking:
             if not already_asked:
                 self.stage.warn(f"vqa: no usable reply for {name}; no pair is written")
             return []
-        replies = [answer.value] if len(kinds) == 1 else [getattr(answer.value, k) for k in kinds]
+        value: Any = answer.value
+        replies = [value] if len(kinds) == 1 else [getattr(value, kind) for kind in kinds]
         pairs = [
             self._pair(frame, kind, reply, coordinates)
             for frame, kind, reply in zip(frames, kinds, replies, strict=True)
@@ -192,7 +193,7 @@ class _Asking:
         )
 
     def _pair(
-        self, frame: Keyframe, kind: str, reply: Reply, coordinates: CoordinateFrame
+        self, frame: Keyframe, kind: str, reply: QuestionAndAnswer, coordinates: CoordinateFrame
     ) -> dict[str, Any] | None:
         for values in _coordinates_in(reply.answer):
             self.check.add(values, coordinates)

@@ -96,8 +96,11 @@ def _failure_records(layout: Layout, episodes: Collection[int] | None) -> Iterat
 
 def _call_of(record: dict[str, Any]) -> Call:
     """Return the keys of the request that a job failed by."""
-    keys = {name: record.get(name) for name in ("key", "correction_key")}
-    return Call(**{name: key for name, key in keys.items() if isinstance(key, str)})
+    key, correction_key = record.get("key"), record.get("correction_key")
+    return Call(
+        key=key if isinstance(key, str) else None,
+        correction_key=correction_key if isinstance(correction_key, str) else None,
+    )
 
 
 def _stage_of(record: Path, layout: Layout) -> str:

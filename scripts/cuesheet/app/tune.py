@@ -40,7 +40,7 @@ from cuesheet.evaluation.references import Reference, read_reference
 from cuesheet.evaluation.scores import evaluate
 from cuesheet.evaluation.segments import Segment
 from cuesheet.workflow.load import load_run, read_corrections
-from cuesheet.workflow.run import RunDataset
+from cuesheet.workflow.run_dataset import RunDataset
 
 DEFAULT_SCORE = "segment.0.5.f1"
 MAX_VARIANTS = 200

@@ -8,12 +8,12 @@ so that code that only handles rows does not import pyarrow.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
-PERSISTENT_COLUMN = "language_persistent"
-EVENTS_COLUMN = "language_events"
+PERSISTENT_COLUMN: Final = "language_persistent"
+EVENTS_COLUMN: Final = "language_events"
 LANGUAGE_COLUMNS = (PERSISTENT_COLUMN, EVENTS_COLUMN)
 
 # The active subtask of each frame as a number, for LeRobot 0.4. Only written if it is wanted.

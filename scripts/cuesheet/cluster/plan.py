@@ -112,7 +112,10 @@ class ShardPlan:
 
     def markers_of(self, episodes: Iterable[int]) -> list[str]:
         """Return the markers of the shards that contain these episodes."""
-        return [self.marker(shard) for shard in dict.fromkeys(map(self._shard_of.get, episodes))]
+        return [
+            self.marker(shard)
+            for shard in dict.fromkeys(self._shard_of[index] for index in episodes)
+        ]
 
     @functools.cached_property
     def _shard_of(self) -> dict[int, str]:

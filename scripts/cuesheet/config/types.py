@@ -28,7 +28,7 @@ class Expected:
     words: str
 
 
-def parse_episodes(value: object) -> object:
+def parse_episodes(value: object) -> list[int] | None:
     """Turn `[0, 3, "5-9"]`, `"0,3,5-9"` or `7` into a sorted list of distinct episode indices.
 
     Raises ValueError that names the invalid item.

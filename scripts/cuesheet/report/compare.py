@@ -9,7 +9,7 @@ import argparse
 import difflib
 import itertools
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ def compare(runs: Sequence[Path], reference: Reference | None = None) -> str:
     everything = set.union(*(set(system.segments) for system in systems))
     gathered = [gather(run, []) for run in runs]
     agreement = []
-    by_episode: Counter[int] = Counter()
+    by_episode: defaultdict[int, float] = defaultdict(float)
     for first, second in itertools.combinations(systems, 2):
         found = score_system(
             second, Reference(first.segments), common, same_label(SAME_LABEL_TOKEN_F1)
@@ -96,8 +96,10 @@ def compare(runs: Sequence[Path], reference: Reference | None = None) -> str:
 def _agreement(found: Mapping[str, Any]) -> list[str]:
     """Return four scores of one run against another as text, with their intervals."""
     table = score_frame({"systems": [found]})[found["name"]]
-    titles = ("segment F1 at IoU 0.5", "boundary F1 within 0.5 s")
-    titles += ("frame accuracy (without labels)", "label token F1")
+    titles = (
+        *("segment F1 at IoU 0.5", "boundary F1 within 0.5 s"),
+        *("frame accuracy (without labels)", "label token F1"),
+    )
     return [table[title] for title in titles]
 
 
@@ -117,14 +119,20 @@ def _prompt_differences(
             before, after = first.get(name, {}), texts.get(name, {})
             if before.keys() == after.keys():
                 continue
-            known = None not in (*before.values(), *after.values())
-            found.append((name, run, _diff(before, after) if known else None))
+            found.append((name, run, _diff(_lines(before), _lines(after))))
     return found
 
 
-def _diff(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
-    """Return the changed lines with some context; a run may have used several texts of a prompt."""
-    old, new = ["".join(texts.values()).splitlines() for texts in (before, after)]
+def _lines(texts: Mapping[str, str | None]) -> list[str] | None:
+    """Return the lines of all texts that a run used of a prompt; None if one is not stored."""
+    known = [text for text in texts.values() if text is not None]
+    return "".join(known).splitlines() if len(known) == len(texts) else None
+
+
+def _diff(old: list[str] | None, new: list[str] | None) -> list[str] | None:
+    """Return the changed lines with some context; None if either is not known."""
+    if old is None or new is None:
+        return None
     return list(difflib.unified_diff(old, new, n=2, lineterm=""))[2:]
 
 

@@ -4,8 +4,9 @@ import html
 import io
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import quantiles
+from typing import Any
 from urllib.parse import quote, unquote
 
 import matplotlib as mpl
@@ -16,7 +17,7 @@ from matplotlib.figure import Figure
 _INK, _QUIET, _LINE, _BAR = "#010203", "#040506", "#070809", "#0a0b0c"
 _VARIABLES = {_INK: "--ink", _QUIET: "--quiet", _LINE: "--line", _BAR: "--accent"}
 _HOVER = "hover:"
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 10,
     "text.color": _INK,
@@ -61,8 +62,9 @@ def histogram(name: str, values: Sequence[float], unit: str, *, whole: bool = Fa
         edges: Sequence[float] | int = 24
         if whole:
             edges = [value - 0.5 for value in range(int(min(values)), int(max(values)) + 2)]
-        found, places, drawn = axes.hist(values, bins=edges, color=_BAR, rwidth=0.9)
-        for count, (low, high), bar in zip(found, itertools.pairwise(places), drawn, strict=True):
+        found, places, _ = axes.hist(values, bins=edges, color=_BAR, rwidth=0.9)
+        spans = itertools.pairwise(places)
+        for count, (low, high), bar in zip(found, spans, axes.patches, strict=True):
             span = f"{(low + high) / 2:.0f}" if whole else f"{low:.3g} to {high:.3g}"
             bar.set_gid(_hover(f"{unit}: {span}; {count:,.0f}"))
         axes.set(xlabel=unit, ylabel="count")
@@ -109,7 +111,7 @@ def _hover(text: str) -> str:
     return _HOVER + quote(text)
 
 
-def _svg(name: str, size: tuple[float, float], draw) -> str:
+def _svg(name: str, size: tuple[float, float], draw: Callable[[Axes], None]) -> str:
     with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=size, layout="constrained")
         draw(figure.subplots())

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from cuesheet.artifacts.layout import Layout
 from cuesheet.errors import CuesheetError
@@ -65,7 +66,7 @@ class ReviewServer:
         return application
 
     @web.middleware
-    async def _guard(self, request: web.Request, handler) -> web.StreamResponse:
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Reject every request that does not come from the page that this server served."""
         name, _, port = request.host.rpartition(":")
         # DNS rebinding: another host name may resolve to this machine.

@@ -205,8 +205,9 @@ def _write_strip(view: EpisodeView, camera: str | None, path: Path) -> bool:
     width, height = max(1, round(_STRIP[1] * size.width / size.height)), _STRIP[1]
     count = max(1, min(_STRIP[0] // width, len(frames)))
     chosen = [frames[i * (len(frames) - 1) // max(count - 1, 1)] for i in range(count)]
-    images = [view.keyframe_file(camera, frame) for frame in chosen]
-    if None in images:
+    files = [view.keyframe_file(camera, frame) for frame in chosen]
+    images = [file for file in files if file is not None]
+    if len(images) < len(files):
         return path.is_file()
     strip = Image.new("RGB", (width * count, height))
     for place, path_of_image in enumerate(images):

@@ -92,7 +92,7 @@ class VlmSettings:
     @classmethod
     def of(cls, settings: "Mapping[str, Any] | VlmSettings") -> "VlmSettings":
         """Read a mapping; unknown keys are ignored."""
-        if isinstance(settings, cls):
+        if isinstance(settings, VlmSettings):
             return settings
         known = {one.name for one in fields(cls)}
         return cls(**{name: value for name, value in settings.items() if name in known})
@@ -215,7 +215,10 @@ class Vlm:
             configured = parameters.get("mm_processor_kwargs") or {}
             parameters["mm_processor_kwargs"] = {"fps": rates[0], **configured}
         content = [*(item.part() for item in media), {"type": "text", "text": text}]
-        messages = [{"role": "system", "content": system}, {"role": "user", "content": content}]
+        messages: list[dict[str, Any]] = [
+            {"role": "system", "content": system},
+            {"role": "user", "content": content},
+        ]
         first = await self._post(messages, reply, call, parameters)
         try:
             value = parse_reply(first, reply)

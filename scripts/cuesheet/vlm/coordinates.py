@@ -188,7 +188,9 @@ def unknown_family_notice(model: str, configured: str, root: str = "") -> str | 
     )
 
 
-def convention_of(model: str, configured: str, root: str = "") -> Convention:
+def convention_of(
+    model: str, configured: Convention | Literal["auto"], root: str = ""
+) -> Convention:
     """Return the convention of `model`, unless one is configured; pixels for unknown families.
 
     `root`: the model behind a served name, as its server lists it.
@@ -196,7 +198,9 @@ def convention_of(model: str, configured: str, root: str = "") -> Convention:
     return explain_convention(model, configured, root)[0]
 
 
-def explain_convention(model: str, configured: str, root: str = "") -> tuple[Convention, str]:
+def explain_convention(
+    model: str, configured: Convention | Literal["auto"], root: str = ""
+) -> tuple[Convention, str]:
     """Return the convention of `model`, and why it is assumed."""
     if configured != "auto":
         return configured, "vlm.coordinates"

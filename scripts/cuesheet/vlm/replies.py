@@ -35,12 +35,8 @@ def _one_line(value: object) -> object:
     return "".join(" " if unicodedata.category(char) in _UNWANTED else char for char in value)
 
 
-def _text(max_length: int, min_length: int = 1) -> type[str]:
-    return Annotated[
-        str,
-        StringConstraints(strip_whitespace=True, min_length=min_length, max_length=max_length),
-        BeforeValidator(_one_line),
-    ]
+def _bounded(max_length: int, min_length: int = 1) -> StringConstraints:
+    return StringConstraints(strip_whitespace=True, min_length=min_length, max_length=max_length)
 
 
 def _clip_evidence(value: object) -> object:
@@ -67,15 +63,15 @@ _CONNECTING_WORDS = frozenset(
     | {"at", "for", "its", "their", "until", "while", "then"}
 )
 
-Label = _text(MAX_LABEL_CHARS)
+Label = Annotated[str, _bounded(MAX_LABEL_CHARS), BeforeValidator(_one_line)]
 StepLabel = Annotated[Label, BeforeValidator(_clip_label), AfterValidator(_without_full_stop)]
 # What a conclusion is based on. Servers must write it; a reply without it is accepted.
 Evidence = Annotated[
     str, StringConstraints(max_length=MAX_EVIDENCE_CHARS), BeforeValidator(_clip_evidence)
 ]
-Sentence = _text(300)
-Paragraph = _text(800)
-OptionalParagraph = _text(800, min_length=0)
+Sentence = Annotated[str, _bounded(300), BeforeValidator(_one_line)]
+Paragraph = Annotated[str, _bounded(800), BeforeValidator(_one_line)]
+OptionalParagraph = Annotated[str, _bounded(800, min_length=0), BeforeValidator(_one_line)]
 # Bounds far beyond any episode and any image: without them a grammar allows 7E3007.
 Seconds = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 Coordinate = Annotated[float, Field(ge=-1_000_000, le=1_000_000, allow_inf_nan=False)]
@@ -288,7 +284,8 @@ class SpatialQA(Reply):
     question: Sentence
 
 
-VQA_REPLIES: dict[str, type[Reply]] = {
+QuestionAndAnswer = BboxQA | KeypointQA | CountQA | AttributeQA | SpatialQA
+VQA_REPLIES: dict[str, type[QuestionAndAnswer]] = {
     "bbox": BboxQA,
     "keypoint": KeypointQA,
     "count": CountQA,

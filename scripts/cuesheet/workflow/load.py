@@ -125,7 +125,7 @@ def load_run(
     problems.report()
     if shard is None and online:
         check_vocabulary(config.plan.vocabulary, datasets.values())
-    run = Run(config, datasets, references, shard and shard["shard"], results_root)
+    run = Run(config, datasets, references, shard["shard"] if shard else None, results_root)
     run.check_judge(remote=False)
     return run
 

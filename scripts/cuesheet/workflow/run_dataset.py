@@ -15,7 +15,7 @@ from cuesheet.artifacts.corrections import Correction
 from cuesheet.artifacts.failures import failed_episodes
 from cuesheet.artifacts.layout import RESULTS, Layout
 from cuesheet.artifacts.signals_file import read_layout
-from cuesheet.config.models import SignalsConfig
+from cuesheet.config.stages import SignalsConfig
 from cuesheet.dataset.index_state import file_state, is_current
 from cuesheet.dataset.metadata import Dataset, Episode
 from cuesheet.dataset.subtask_labels import labels_file
@@ -234,9 +234,11 @@ class RunDataset:
             if notice not in self.source.notices
         ]
         after = source_changes.read_fingerprints(path)
-        if before is not None and (changes := source_changes.compare(before, after)):
-            source_changes.record(self.results, changes)
-            notices = [f"episodes: {source_changes.describe(vars(changes))}", *notices]
+        if before is not None and after is not None:
+            changes = source_changes.compare(before, after)
+            if changes:
+                source_changes.record(self.results, changes)
+                notices = [f"episodes: {source_changes.describe(vars(changes))}", *notices]
         for notice in notices:
             print(f"Cuesheet: {self.name}: {notice}", file=sys.stderr)
         return True
