@@ -234,9 +234,9 @@ async def _ask_all(
 
 
 async def _replace_repeated(asking: _Asking, pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Request another question for each one that repeats an earlier one of its camera.
+    """Request another question for each one that repeats an earlier one of its camera and type.
 
-    A question that is repeated again is left out, with one warning per episode.
+    Questions of different types have answers of different forms. A question that is repeated again is left out, with one warning per episode.
     """
     stage = asking.stage
     by_camera: dict[str, list[dict[str, Any]]] = {}
@@ -247,28 +247,31 @@ async def _replace_repeated(asking: _Asking, pairs: list[dict[str, Any]]) -> lis
         kept = {}
         repeated = []
         for pair in found:
-            key = normalized(pair["question"])
-            if key in kept:
+            if _key(pair) in kept:
                 repeated.append(pair)
             else:
-                kept[key] = pair
+                kept[_key(pair)] = pair
         frames = {frame.frame_index: frame for frame in stage.episode.keyframes[camera]}
         for pair in repeated:
             topic = Topic(pair["type"])
             asked = [other["question"] for other in kept.values() if other["type"] == pair["type"]]
             frame = frames[pair["frame_index"]]
             for new in await asking.ask([frame], [topic], asked[-_MAX_LISTED:]):
-                kept.setdefault(normalized(new["question"]), new)
+                kept.setdefault(_key(new), new)
         return list(kept.values())
 
     found = await asyncio.gather(*(distinct(*item) for item in by_camera.items()))
     result = [pair for camera in found for pair in camera]
     if dropped := len(pairs) - len(result):
         stage.warn(
-            f"vqa: {dropped} of {len(pairs)} questions repeated another question of their camera, "
-            "even after a second request; no pair is written for them"
+            f"vqa: {dropped} of {len(pairs)} questions repeated another question of their camera "
+            "and type, even after a second request; no pair is written for them"
         )
     return result
+
+
+def _key(pair: Mapping[str, Any]) -> tuple[str, str]:
+    return pair["type"], normalized(pair["question"])
 
 
 def normalized(question: str) -> str:

@@ -128,10 +128,23 @@ async def test_a_question_that_is_repeated_twice_is_left_out(tmp_path, monkeypat
         (pair,) = (await annotate(stage, "count"))["pairs"]
     assert (pair["question"], pair["frame_index"]) == ("Which?", 0)
     assert stage.warnings == [
-        "vqa: 2 of 3 questions repeated another question of their camera, even after a second "
-        "request; no pair is written for them"
+        "vqa: 2 of 3 questions repeated another question of their camera and type, even after a "
+        "second request; no pair is written for them"
     ]
     assert len(stage.events) == 2
+
+
+async def test_questions_of_different_types_may_have_the_same_words(tmp_path, monkeypatch):
+    async with asking(tmp_path, monkeypatch, reply, name="vqa", seconds=4, size=(640, 480)) as (
+        stage,
+        _,
+    ):
+        settings = VqaConfig(types=["bbox", "count"], max_invalid=1)
+        pairs = (
+            await vqa.annotate(stage, settings, cameras=[CAMERA], convention="pixels", seed=0)
+        )["pairs"]
+    assert sorted(pair["type"] for pair in pairs) == ["bbox", "count"]
+    assert "2 of 4 questions repeated" in stage.warnings[0]
 
 
 async def test_several_questions_share_one_image(tmp_path, monkeypatch):
