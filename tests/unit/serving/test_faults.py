@@ -19,10 +19,12 @@ from cuesheet.vlm.errors import VlmError
 
 SEED = 20
 ATTEMPTS = 3
-TIMEOUT_S = 2.0
+# A fault without a reply costs this at each attempt. On a busy machine other requests may take 2 s.
+HANG_TIMEOUT_S = 2.0
+TIMEOUT_S = 20.0
 # Of the calls of a kind: struck at the first attempt, struck at every attempt, left alone.
 ONCE, ALWAYS, NEVER = 3, 2, 1
-SECONDS = 30.0
+SECONDS = 120.0
 GOOD = '{"x": 1.5, "label": "cup"}'
 
 
@@ -69,6 +71,10 @@ async def ask(vlm, text):
     return got
 
 
+def hangs(fault):
+    return fault.kind.startswith("hang")
+
+
 def check(fault, share, got):
     """Hold what became of a call against what is specified for the fault."""
     call = got.call
@@ -93,7 +99,7 @@ def check(fault, share, got):
         else:
             assert call["error"] is None
         if expected == "retried":
-            assert call["attempts"] == 2
+            assert call["attempts"] in ((2, 3) if hangs(fault) else (2,))
     return expected
 
 
@@ -112,9 +118,10 @@ async def test_every_fault_ends_as_specified_and_is_recorded(tmp_path, fault, ta
         return fault.spoil(good)
 
     begun = time.monotonic()
+    timeout_s = HANG_TIMEOUT_S if hangs(fault) else TIMEOUT_S
     async with (
         serving(behave) as server,
-        gateway_before(tmp_path, server.url, max_attempts=ATTEMPTS, timeout_s=TIMEOUT_S) as gateway,
+        gateway_before(tmp_path, server.url, max_attempts=ATTEMPTS, timeout_s=timeout_s) as gateway,
         Vlm.connect(tmp_path / "server.json", {"max_tokens": 64}, "demo/000003", {"p": "0"}) as vlm,
     ):
         results = {text: await asyncio.wait_for(ask(vlm, text), SECONDS) for text in shares}

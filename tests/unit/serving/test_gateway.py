@@ -181,10 +181,12 @@ async def test_a_hanging_server_is_a_time_out_and_is_retried(tmp_path):
 
     async with (
         serving(behave) as server,
-        gateway_before(tmp_path, server.url, timeout_s=3.0) as gateway,
+        gateway_before(tmp_path, server.url, timeout_s=3.0, max_attempts=10) as gateway,
     ):
         status, reply = await gateway.ask(chat("a"))
-    assert (status, reply["cuesheet"]["attempts"]) == (200, 2)
+    assert status == 200
+    # On a busy machine other attempts may take 3 s as well.
+    assert 2 <= server.calls <= reply["cuesheet"]["attempts"] == len(gateway.naps) + 1
 
 
 async def test_retry_after_is_honored(tmp_path):

@@ -334,10 +334,14 @@ async def test_what_does_not_end_by_itself_is_killed_to_the_last_grandchild(tmp_
 
 
 async def test_a_command_that_ends_takes_what_it_left_behind_with_it(tmp_path):
-    code = STUBBORN.replace("time.sleep(3600)\n", "time.sleep(0.5); sys.exit(3)\n")
+    code = "import os\n" + STUBBORN.replace(
+        "time.sleep(3600)\n",
+        "while not os.path.exists('end'): time.sleep(0.05)\nsys.exit(3)\n",
+    )
     process = start_guard(tmp_path, code)
     await eventually(lambda: len(descendants(process.pid)) == 3)
     processes = descendants(process.pid)
+    (tmp_path / "end").touch()
     assert await asyncio.to_thread(process.wait, 20) == 3
     assert gone(processes)
 
