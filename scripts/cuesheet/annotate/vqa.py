@@ -234,9 +234,10 @@ async def _ask_all(
 
 
 async def _replace_repeated(asking: _Asking, pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Request another question for each one that repeats an earlier one of its camera and type.
+    """Request another question for each one that repeats one of its camera and type.
 
-    Questions of different types have answers of different forms. A question that is repeated again is left out, with one warning per episode.
+    Questions of different types have answers of different forms. A question that is repeated again
+    is left out, with one warning per episode.
     """
     stage = asking.stage
     by_camera: dict[str, list[dict[str, Any]]] = {}
