@@ -4,6 +4,8 @@ Every test that lists processes uses these functions, and every wait in a test u
 """
 
 import contextlib
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,6 +13,15 @@ from pathlib import Path
 import psutil
 
 PATIENCE_S = 120  # far beyond what anything takes, on a busy machine too
+
+
+def imported_after(code: str) -> set[str]:
+    """Return the names of the modules that a new Python process has imported after `code`."""
+    # A module that is imported at its first use has another type until then.
+    names = "[name for name, module in sys.modules.items() if type(module) is type(sys)]"
+    text = f"{code}\nimport sys\nprint(*{names})"
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
 
 
 def matching(holds: Callable[[psutil.Process], bool]) -> list[psutil.Process]:

@@ -33,18 +33,6 @@ class SlurmWorkdir(Workdir):
             *arguments,
         ]
 
-    def start_and_read(self, *arguments: str) -> subprocess.Popen:
-        """Like `start`, with what it prints in `communicate()`."""
-        return subprocess.Popen(
-            self.command(*arguments),
-            env=self.environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-
     def state(self, shard: str, dataset: str = "demo_v3") -> dict:
         """What the shard's job wrote of itself; empty before it began."""
         path = self.path / f"results/{dataset}/shards/{shard}.state.json"

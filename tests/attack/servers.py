@@ -25,7 +25,7 @@ from pathlib import Path
 
 from attack.leaked_keys import KEY, KEY_VARIABLE, leaks
 from chat_server import completion, question_of, refusal, serving
-from gateway_setup import chat, gateway_before
+from gateway_setup import chat, gateway_before, supervisor_settings
 from pydantic import BaseModel, Field
 
 from cuesheet.serving import lifecycle
@@ -328,22 +328,17 @@ async def retry_after_days(folder: Path) -> Result:
 
 
 def _settings(folder: Path, url: str) -> dict[str, object]:
-    return {
-        "serve": "external",
-        "model": "test-model",
-        "base_urls": [url],
-        "api_key_env": KEY_VARIABLE,
-        "api_key_file": None,
-        "concurrency": CONCURRENCY,
-        "timeout_s": TIMEOUT_S,
-        "max_attempts": ATTEMPTS,
-        "max_restarts": 0,
-        "ready_timeout_s": 60.0,
-        "replicas": 1,
-        "cache_dir": str(folder / "cache"),
-        "results_dir": str(folder / "results"),
-        "totals": {},
-    }
+    return supervisor_settings(
+        folder,
+        serve="external",
+        model="test-model",
+        base_urls=[url],
+        api_key_env=KEY_VARIABLE,
+        concurrency=CONCURRENCY,
+        timeout_s=TIMEOUT_S,
+        max_attempts=ATTEMPTS,
+        totals={},
+    )
 
 
 def _url(server: asyncio.Server) -> str:

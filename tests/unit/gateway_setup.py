@@ -38,6 +38,27 @@ class Running:
         return await self.link.post("/chat/completions", body, headers)
 
 
+def supervisor_settings(folder: Path, **changes: Any) -> dict[str, Any]:
+    """Return the settings of a supervisor of one demo server, with changes."""
+    return {
+        "serve": "demo",
+        "model": None,
+        "base_urls": [],
+        "api_key_env": None,
+        "api_key_file": None,
+        "concurrency": 4,
+        "timeout_s": 30.0,
+        "max_attempts": 5,
+        "max_restarts": 2,
+        "ready_timeout_s": 60.0,
+        "replicas": 1,
+        "cache_dir": str(folder / "cache"),
+        "results_dir": str(folder / "results"),
+        "totals": {"demo": {"episodes": ["000000"]}},
+        **changes,
+    }
+
+
 @asynccontextmanager
 async def gateway_before(
     folder: Path,

@@ -1,24 +1,12 @@
 """Jobs of one episode do not import the libraries that cost more CPU time than they work."""
 
-import json
-import subprocess
-import sys
-
 import pytest
+from processes import imported_after
 
 from cuesheet.dataset.index import make_index
 from cuesheet.dataset.metadata import read_dataset
 
 HEAVY = {"pandas", "torch", "openai", "cv2", "aiohttp"}
-
-
-def heavy_imports(code: str) -> set[str]:
-    """Which of the heavy libraries a fresh Python has imported after `code`."""
-    # One that is imported at its first use (as fpng holds cv2) is of another type until then.
-    loaded = "[name for name, module in sys.modules.items() if type(module) is type(sys)]"
-    text = f"{code}\nimport json, sys\nprint(json.dumps({loaded}))"
-    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
-    return HEAVY & set(json.loads(done.stdout.splitlines()[-1]))
 
 
 @pytest.mark.parametrize(
@@ -35,7 +23,7 @@ def heavy_imports(code: str) -> set[str]:
 )
 def test_a_script_imports_none_of_them(repository, script):
     code = f"import sys; sys.path.insert(0, {str(repository / 'scripts')!r}); import {script}"
-    assert heavy_imports(code) == set()
+    assert not imported_after(code) & HEAVY
 
 
 def test_decoding_an_episodes_keyframes_imports_none_of_them(repository, demo_v3, tmp_path):
@@ -52,5 +40,5 @@ write_keyframes({str(tmp_path / "keyframes")!r}, row, dataset="demo", root={str(
                 cameras=[row.cameras[0].camera], selection=KeyframeSelection([0, 5, 9]),
                 decoder="pyav")
 """
-    assert heavy_imports(code) == set()
+    assert not imported_after(code) & HEAVY
     assert len(list((tmp_path / "keyframes").rglob("*.png"))) == 3

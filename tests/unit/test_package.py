@@ -1,21 +1,19 @@
 """The installed package: a light import, public names on demand, and the command."""
 
-import json
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+from processes import imported_after
 
 import cuesheet
 from cuesheet.app import cli
 
 
 def test_importing_the_package_loads_neither_pandas_nor_pyarrow():
-    code = "import json, sys, cuesheet; print(json.dumps(sorted(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not {"pandas", "pyarrow", "numpy", "pydantic"} & set(json.loads(done.stdout))
+    assert not {"pandas", "pyarrow", "numpy", "pydantic"} & imported_after("import cuesheet")
 
 
 def test_public_names_are_loaded_on_demand():

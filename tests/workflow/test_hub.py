@@ -243,7 +243,7 @@ def test_push_makes_a_private_repository_with_card_and_tags_and_overwrites_nothi
 
     again = work.push("results/demo", "me/annotated")
     assert again.returncode == 1
-    assert "has a dataset me/annotated already" in again.stderr
+    assert "already has a dataset me/annotated" in again.stderr
     assert len(made.commits) == 2
     assert work.push("results/demo", "me/annotated", "--overwrite").returncode == 0
     assert made.tags["v3.0"] == made.branches["main"]

@@ -183,7 +183,7 @@ def test_shards_that_the_cluster_ends_are_named_and_resume(
     asks = resources(mem_mb=2500, runtime=10)
     shards = ("00000", "00001", "00002", "00003")
     hold = Hold(counting_server, after=8)
-    run = work.start_and_read(TARGET, "--retries", "0", *asks)
+    run = work.start(TARGET, "--retries", "0", *asks, reads_output=True)
 
     # The two on the two GPUs wait for answers, so that nothing is lost that was paid.
     eventually(lambda: sum(running(work, shard) for shard in shards) == 2, run)
@@ -267,7 +267,7 @@ def test_a_shard_that_is_put_back_and_a_drained_node_need_no_new_run(external, c
     counting_server.delay_s = 0.2
     (node,) = slurm("sinfo", "--noheader", "--partition=gpu", "--format=%N").split()
     # Both shards want all of the memory: one after the other.
-    run = external.start_and_read(TARGET, "--retries", "0", *resources(mem_mb=12000))
+    run = external.start(TARGET, "--retries", "0", *resources(mem_mb=12000), reads_output=True)
     eventually(lambda: any(running(external, shard) for shard in SHARDS), run)
     (put_back,) = [shard for shard in SHARDS if running(external, shard)]
     eventually(lambda: external.replies() >= 4, run)
@@ -293,7 +293,7 @@ def test_a_killed_head_process_leaves_jobs_that_make_way_for_those_of_the_next_r
     external, counting_server
 ):
     counting_server.delay_s = 5.0
-    run = external.start_and_read(TARGET, *resources())
+    run = external.start(TARGET, *resources(), reads_output=True)
     eventually(lambda: all(running(external, shard) for shard in SHARDS), run)
     before = {external.state(shard)["job_id"] for shard in SHARDS}
     eventually(lambda: external.replies() >= 6, run)
@@ -302,7 +302,7 @@ def test_a_killed_head_process_leaves_jobs_that_make_way_for_those_of_the_next_r
     assert {job_state(job) for job in before} == {"RUNNING"}
     external.run("--unlock")
     # The jobs that were left behind would take minutes; they end as soon as a new run is there.
-    taking_over = external.start_and_read(TARGET, *resources())
+    taking_over = external.start(TARGET, *resources(), reads_output=True)
     eventually(lambda: {job_state(job) for job in before}.isdisjoint({"RUNNING"}), taking_over)
     counting_server.delay_s = 0.0
     output = taking_over.communicate()[0]

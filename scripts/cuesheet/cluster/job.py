@@ -23,7 +23,7 @@ from typing import Any, Self
 
 import cuesheet
 from cuesheet import files
-from cuesheet.artifacts.failures import episode_failures
+from cuesheet.artifacts.failures import ANNOTATION_RULES, episode_failures
 from cuesheet.artifacts.finished import complete_episodes
 from cuesheet.artifacts.layout import Layout, episode_name
 from cuesheet.artifacts.stage_files import digest
@@ -50,13 +50,7 @@ INNER_RULES = (
     "media",
     "annotations",
     "extract_clip",
-    "decode_keyframes",
-    "extract_signals",
-    "annotate_plan",
-    "annotate_interjections",
-    "annotate_vqa",
-    "inspect_episode",
-    "validate_episode",
+    *ANNOTATION_RULES,
 )
 
 

@@ -107,46 +107,46 @@ def read_frames(arguments: list[str], frame_bytes: int, purpose: str) -> Iterato
     Raises CuesheetError if ffmpeg fails or its output ends within a frame. Closing the iterator
     stops ffmpeg.
     """
-    command = ffmpeg_command(arguments)
-    with (
-        tempfile.TemporaryFile() as stderr,
-        subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr
-        ) as process,
-    ):
+    incomplete = b""
+    with _running(arguments, purpose, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        try:
-            while data := process.stdout.read(frame_bytes):
-                if len(data) < frame_bytes:
-                    break
-                yield data
-            process.stdout.close()
-            code = process.wait()
-        except BaseException:
-            process.kill()
-            raise
-        if code != 0 or data:
-            stderr.seek(0)
-            raise failure(purpose, command, code, stderr.read())
+        while data := process.stdout.read(frame_bytes):
+            if len(data) < frame_bytes:
+                incomplete = data
+                break
+            yield data
+        process.stdout.close()
+    if incomplete:
+        raise CuesheetError(
+            f"{purpose}: the output of ffmpeg ends with {len(incomplete)} bytes of a frame; "
+            f"expected {frame_bytes}"
+        )
 
 
 def write_frames(arguments: list[str], frames: Iterable[bytes], purpose: str) -> None:
     """Run ffmpeg with `frames` as its stdin. Raises CuesheetError if ffmpeg fails."""
+    with _running(arguments, purpose, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        assert process.stdin is not None
+        # A broken pipe means that ffmpeg exited early; its exit code and last lines say why.
+        with contextlib.suppress(BrokenPipeError):
+            for frame in frames:
+                process.stdin.write(frame)
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+
+
+@contextlib.contextmanager
+def _running(
+    arguments: list[str], purpose: str, *, stdin: int, stdout: int
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run ffmpeg during the block. Raises CuesheetError if it fails; an exception kills it."""
     command = ffmpeg_command(arguments)
     with (
         tempfile.TemporaryFile() as stderr,
-        subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=stderr
-        ) as process,
+        subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr) as process,
     ):
-        assert process.stdin is not None
         try:
-            # A broken pipe means that ffmpeg exited early; its exit code and last lines say why.
-            with contextlib.suppress(BrokenPipeError):
-                for frame in frames:
-                    process.stdin.write(frame)
-            with contextlib.suppress(BrokenPipeError):
-                process.stdin.close()
+            yield process
             code = process.wait()
         except BaseException:
             process.kill()

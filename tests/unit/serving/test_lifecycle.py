@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 from chat_server import KEY, completion, refusal, serving
-from processes import command_of, eventually, matching
+from gateway_setup import supervisor_settings
+from processes import command_of, eventually, imported_after, matching
 from pydantic import BaseModel
 
 from cuesheet.errors import CuesheetError
@@ -30,33 +31,13 @@ PATIENCE_S = 60
 PROMPTS = {"plan_describe": "0" * 64}
 
 
-def settings(folder: Path, **changes):
-    return {
-        "serve": "demo",
-        "model": None,
-        "base_urls": [],
-        "api_key_env": None,
-        "api_key_file": None,
-        "concurrency": 4,
-        "timeout_s": 30.0,
-        "max_attempts": 5,
-        "max_restarts": 2,
-        "ready_timeout_s": 60.0,
-        "replicas": 1,
-        "cache_dir": str(folder / "cache"),
-        "results_dir": str(folder / "results"),
-        "totals": {"demo": {"episodes": ["000000"]}},
-        **changes,
-    }
-
-
 @pytest.fixture
 def run(tmp_path):
     """Start a server with changed settings; whatever was started is stopped after the test."""
     started = []
 
     def start(**changes) -> Path:
-        started.append(lifecycle.start(settings(tmp_path, **changes), tmp_path / "runs"))
+        started.append(lifecycle.start(supervisor_settings(tmp_path, **changes), tmp_path / "runs"))
         return started[-1]
 
     yield start
@@ -86,23 +67,22 @@ def is_guard(process: psutil.Process) -> bool:
     return any(word.endswith("process_guard.py") for word in command_of(process))
 
 
+def question(text: str, reply: type[BaseModel] = Acknowledgement) -> dict:
+    return {
+        "name": "ask",
+        "prompt": "plan_describe",
+        "reply": reply,
+        "system": "You annotate.",
+        "media": [],
+        "text": text,
+        "needs_media": False,
+    }
+
+
 def ask(server_file: Path, *texts: str, reply: type[BaseModel] = Acknowledgement) -> list:
     async def all_of_them():
         async with Vlm.connect(server_file, {}, "demo/000000", PROMPTS) as vlm:
-            return await asyncio.gather(
-                *(
-                    vlm.ask(
-                        name="ask",
-                        prompt="plan_describe",
-                        reply=reply,
-                        system="You annotate.",
-                        media=[],
-                        text=text,
-                        needs_media=False,
-                    )
-                    for text in texts
-                )
-            )
+            return await asyncio.gather(*(vlm.ask(**question(text, reply)) for text in texts))
 
     return asyncio.run(all_of_them())
 
@@ -228,7 +208,13 @@ time.sleep(3600)
 
 def test_a_killed_run_leaves_no_process(tmp_path):
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, json.dumps(settings(tmp_path)), str(tmp_path / "runs")],
+        [
+            sys.executable,
+            "-c",
+            PARENT,
+            json.dumps(supervisor_settings(tmp_path)),
+            str(tmp_path / "runs"),
+        ],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -371,19 +357,11 @@ async def test_restarts_are_bounded(tmp_path):
 async def _external(folder: Path, url: str, text: str, **changes):
     changes = {"serve": "external", "base_urls": [url], **changes}
     server_file = await asyncio.to_thread(
-        lifecycle.start, settings(folder, **changes), folder / "runs"
+        lifecycle.start, supervisor_settings(folder, **changes), folder / "runs"
     )
     try:
         async with Vlm.connect(server_file, {}, "demo/000000", PROMPTS) as vlm:
-            return await vlm.ask(
-                name="ask",
-                prompt="plan_describe",
-                reply=Acknowledgement,
-                system="You annotate.",
-                media=[],
-                text=text,
-                needs_media=False,
-            )
+            return await vlm.ask(**question(text))
     finally:
         await asyncio.to_thread(lifecycle.stop, server_file)
 
@@ -447,17 +425,9 @@ def test_a_supervisor_that_cannot_start_says_so_to_the_jobs(tmp_path):
         ask(tmp_path / "server.json", "Task: open the drawer")
 
 
-def test_start_and_stop_import_nothing_heavy(repository):
-    code = "import sys, cuesheet.serving.lifecycle; print(' '.join(sys.modules))"
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=repository / "scripts",
-    )
+def test_start_and_stop_import_nothing_heavy():
     heavy = {"openai", "aiohttp", "httpx", "pydantic", "psutil", "asyncio"}
-    assert not set(result.stdout.split()) & heavy
+    assert not imported_after("import cuesheet.serving.lifecycle") & heavy
 
 
 def test_the_demo_command_never_shows_its_key(tmp_path):
@@ -475,7 +445,7 @@ def test_folders_of_ended_runs_do_not_pile_up(tmp_path):
         if number == 2:  # its supervisor was killed on this machine
             state |= {"host": socket.gethostname(), "pid": 2**22 + 1}
         (folder / "server.json").write_text(json.dumps(state))
-    started = lifecycle.start(settings(tmp_path), runs)
+    started = lifecycle.start(supervisor_settings(tmp_path), runs)
     lifecycle.stop(started)
     left = sorted(folder.name for folder in runs.iterdir())
     assert len(left) == lifecycle._MAX_RUN_FOLDERS + 1

@@ -3,14 +3,13 @@
 import asyncio
 import hashlib
 import json
-import subprocess
-import sys
 import time
 from contextlib import asynccontextmanager
 
 import pytest
 from chat_server import completion, question_of, refusal, serving
 from gateway_setup import gateway_before
+from processes import imported_after
 from pydantic import BaseModel, Field
 
 from cuesheet.errors import CuesheetError, SurroundingsError
@@ -420,18 +419,9 @@ async def test_a_dataset_name_in_any_script_is_a_valid_group(tmp_path):
     assert answer.value is not None
 
 
-def test_a_stage_script_does_not_import_heavy_packages(repository):
-    code = "import sys, cuesheet.vlm.client; print(' '.join(sys.modules))"
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=repository / "scripts",
-    )
-    loaded = set(result.stdout.split())
+def test_a_stage_script_does_not_import_heavy_packages():
     heavy = {"openai", "aiohttp", "httpx", "numpy", "pandas", "pyarrow", "tenacity", "snakemake"}
-    assert not loaded & heavy
+    assert not imported_after("import cuesheet.vlm.client") & heavy
 
 
 @pytest.mark.parametrize(
