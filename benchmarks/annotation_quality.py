@@ -106,8 +106,8 @@ def read_case(data: Path, name: str) -> Case:
 def scores(predicted: Mapping[int, Cover], reference: Mapping[int, Cover]) -> list[float]:
     """Pooled F1 at IoU 0.5, at IoU 0.75, and of boundaries within 0.5 s."""
     total: Counter[str] = Counter()
-    for number, cover in predicted.items():
-        total.update(episode_sums(cover, reference[number], lambda first, second: True))
+    for number, segmentation in predicted.items():
+        total.update(episode_sums(segmentation, reference[number], lambda first, second: True))
     pairs = [
         ("hits@0.5", "predicted", "reference"),
         ("hits@0.75", "predicted", "reference"),
@@ -119,16 +119,16 @@ def scores(predicted: Mapping[int, Cover], reference: Mapping[int, Cover]) -> li
 def events_reference(phases: Mapping[int, Cover]) -> dict[int, Cover]:
     """Picks and places; without a grasp the approach belongs to the act that follows."""
     folded = {}
-    for number, cover in phases.items():
-        has_grasp = any(one.text == "grasp" for one in cover)
+    for number, segmentation in phases.items():
+        has_grasp = any(one.text == "grasp" for one in segmentation)
         fold = FOLDED if has_grasp else {**FOLDED, "approach": "next"}
         mapping = {**PICK, **PLACE} if has_grasp else {}
-        folded[number] = Granularity(fold, mapping).apply(cover)
+        folded[number] = Granularity(fold, mapping).apply(segmentation)
     return folded
 
 
-def segments_of(cover: Sequence[Subtask], episode: Episode) -> Cover:
-    return [Segment(one.start_s(episode), one.end_s(episode), one.label) for one in cover]
+def segments_of(segmentation: Sequence[Subtask], episode: Episode) -> Cover:
+    return [Segment(one.start_s(episode), one.end_s(episode), one.label) for one in segmentation]
 
 
 def run_workflow(root: Path, granularity: str, folder: Path) -> dict[int, Cover]:
@@ -187,8 +187,8 @@ def perfect(case: Case, per_second: float) -> dict[int, Cover]:
             )
             for one in case.phases[number]
         ]
-        cover = clean_spans(told, Window(0, episode.length), episode, **limits)
-        found[number] = segments_of(cover, episode)
+        segmentation = clean_spans(told, Window(0, episode.length), episode, **limits)
+        found[number] = segments_of(segmentation, episode)
     return found
 
 
@@ -213,9 +213,9 @@ def strokes_alone(case: Case, signals: Mapping[int, SignalsFile]) -> dict[int, C
     for number, episode in case.episodes.items():
         frames = [e.frame for e in events_of(signals[number]) if e.is_stroke]
         edges = [0, *sorted(set(frames)), episode.length]
-        cover = [Subtask(a, b, "") for a, b in pairwise(edges)]
-        cover = enforce_limits(cover, episode, min_subtask_s=0.25, max_subtasks=None)
-        found[number] = segments_of(cover, episode)
+        segmentation = [Subtask(a, b, "") for a, b in pairwise(edges)]
+        segmentation = enforce_limits(segmentation, episode, min_subtask_s=0.25, max_subtasks=None)
+        found[number] = segments_of(segmentation, episode)
     return found
 
 

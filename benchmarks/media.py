@@ -174,17 +174,17 @@ def limit(source: Path, folder: Path) -> dict[str, float]:
             frames.extend(frame for frame in codec.decode(None) if frame.pts in wanted)
 
         decode_s = measuring.own_cpu_s(decode)
-        pictures: list[bytes] = []
+        images: list[bytes] = []
 
         def convert() -> None:
-            pictures.extend(
+            images.extend(
                 frame.reformat(format="rgb24", interpolation="BICUBIC").to_ndarray().tobytes()
                 for frame in frames
             )
 
         def write() -> None:
-            for number, picture in enumerate(pictures):
-                write_png(folder / f"{number}.png", picture, *SIZE)
+            for number, image in enumerate(images):
+                write_png(folder / f"{number}.png", image, *SIZE)
 
         return {
             "decode_s": decode_s,

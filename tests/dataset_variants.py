@@ -62,7 +62,7 @@ def set_task(root: Path, episode_index: int, task: str) -> None:
 
 
 def remove_cameras(root: Path) -> None:
-    """The dataset without pictures: proprioception and actions only."""
+    """The dataset without images: proprioception and actions only."""
     info = json.loads((root / "meta" / "info.json").read_text())
     features = {k: v for k, v in info["features"].items() if v["dtype"] not in ("video", "image")}
     edit_info(root, features=features)
@@ -74,7 +74,7 @@ def remove_cameras(root: Path) -> None:
     shutil.rmtree(root / "videos")
 
 
-def store_pictures(root: Path, camera: str) -> None:
+def store_images(root: Path, camera: str) -> None:
     """A video camera as an image camera: every frame as PNG in the data file."""
     info = json.loads((root / "meta" / "info.json").read_text())
     feature = info["features"][camera]
@@ -84,26 +84,26 @@ def store_pictures(root: Path, camera: str) -> None:
     placed = [name for name in table.column_names if name.startswith(f"videos/{camera}/")]
     pq.write_table(table.drop_columns(placed), root / EPISODES)
     with av.open(str(root / "videos" / camera / "chunk-000" / "file-000.mp4")) as container:
-        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    add_pictures(root, camera, pictures)
+        images = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    add_images(root, camera, images)
     shutil.rmtree(root / "videos" / camera)
 
 
-def add_depth_pictures(root: Path, camera: str) -> None:
+def add_depth_images(root: Path, camera: str) -> None:
     """An image camera of 16 bits and one channel."""
     info = json.loads((root / "meta" / "info.json").read_text())
     feature = {"dtype": "image", "shape": [8, 8, 1], "names": ["height", "width", "channels"]}
     edit_info(root, features=info["features"] | {camera: feature})
     rows = pq.read_metadata(root / DATA).num_rows
-    add_pictures(root, camera, [np.full((8, 8), number, np.uint16) for number in range(rows)])
+    add_images(root, camera, [np.full((8, 8), number, np.uint16) for number in range(rows)])
 
 
-def add_pictures(root: Path, camera: str, pictures: Sequence[np.ndarray]) -> None:
-    """A column of PNG pictures in the data file, as LeRobot stores them."""
+def add_images(root: Path, camera: str, images: Sequence[np.ndarray]) -> None:
+    """A column of PNG images in the data file, as LeRobot stores them."""
     cells = []
-    for number, picture in enumerate(pictures):
+    for number, image in enumerate(images):
         sink = io.BytesIO()
-        Image.fromarray(picture).save(sink, "PNG", compress_level=1)
+        Image.fromarray(image).save(sink, "PNG", compress_level=1)
         cells.append({"bytes": sink.getvalue(), "path": f"frame-{number:06d}.png"})
     kind = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
     table = pq.read_table(root / DATA).append_column(camera, pa.array(cells, kind))
@@ -192,10 +192,10 @@ def cut_frames(source: Path, target: Path, first: int, length: int, fps: int, co
                 stream = output.add_stream(codec, rate=fps, options=QUICK.get(codec, {}))
                 stream.width, stream.height = frame.width, frame.height
                 stream.pix_fmt = "yuv420p"
-            picture = frame.reformat(format="yuv420p")
-            picture.pts = number - first
-            picture.time_base = Fraction(1, fps)
-            output.mux(stream.encode(picture))
+            image = frame.reformat(format="yuv420p")
+            image.pts = number - first
+            image.time_base = Fraction(1, fps)
+            output.mux(stream.encode(image))
         output.mux(stream.encode(None))
     # If root encodes, SVT-AV1 makes the calling thread a real-time one, and with it all
     # processes that are started later. Two of those that compute starve a machine of two cores.

@@ -75,13 +75,13 @@ class _Unused(types.ModuleType):
 
 
 class ToTensor:
-    """A picture as float32 of channels x height x width, from 0 to 1."""
+    """An image as float32 of channels x height x width, from 0 to 1."""
 
-    def __call__(self, picture):
+    def __call__(self, image):
         import numpy as np
         import torch
 
-        values = np.asarray(picture)
+        values = np.asarray(image)
         values = values[..., None] if values.ndim == 2 else values
         return torch.from_numpy(values.copy()).permute(2, 0, 1).float() / 255
 

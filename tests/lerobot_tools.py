@@ -2,7 +2,7 @@
 
 write_v21 SOURCE TARGET [CAMERA]
                            copy a v3.0 dataset frame by frame with lerobot 0.3.3, which writes v2.1;
-                           pictures of CAMERA go into the data files, of others into videos
+                           images of CAMERA go into the data files, of others into videos
 convert ROOT               lerobot's own converter from v2.1 to v3.0, in place
 load ROOT STEP             print what LeRobotDataset gives: a hash of every STEPth frame, as JSON
                            lines
@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 
-def write_v21(source: Path, target: Path, pictures_of: str = "") -> None:
+def write_v21(source: Path, target: Path, images_of: str = "") -> None:
     """Needs lerobot 0.3.3 on the path."""
     import av
     import numpy as np
@@ -35,7 +35,7 @@ def write_v21(source: Path, target: Path, pictures_of: str = "") -> None:
         use_videos=True,
         features={
             key: {
-                "dtype": "image" if key == pictures_of else feature["dtype"],
+                "dtype": "image" if key == images_of else feature["dtype"],
                 "shape": tuple(feature["shape"]),
                 "names": feature["names"],
             }
@@ -50,9 +50,9 @@ def write_v21(source: Path, target: Path, pictures_of: str = "") -> None:
         )
         filters = [("episode_index", "=", episode["episode_index"])]
         rows = pq.read_table(source / data, filters=filters).to_pylist()
-        pictures = {key: _decoded(av, source, info, episode, key, len(rows)) for key in cameras}
+        images = {key: _decoded(av, source, info, episode, key, len(rows)) for key in cameras}
         for number, row in enumerate(rows):
-            frame = {key: pictures[key][number] for key in cameras}
+            frame = {key: images[key][number] for key in cameras}
             for key, feature in features.items():
                 if key in cameras:
                     continue

@@ -104,7 +104,7 @@ class Hold:
 
 
 def answered_twice(server: CountingServer) -> list[str]:
-    """Questions about pictures that the server gave more than one good answer to.
+    """Questions about images that the server gave more than one good answer to.
 
     Questions of words alone may be the same in several shards, which ask at the same time.
     """

@@ -173,10 +173,10 @@ def make(folder: Path, text: str | None = None) -> None:
         patch_size=14, merge_size=2, temporal_patch_size=2, size=sizes
     )
     processor.save_pretrained(folder)
-    picture = json.loads((folder / "preprocessor_config.json").read_text())
-    picture["processor_class"] = "Qwen2_5_VLProcessor"
-    (folder / "preprocessor_config.json").write_text(json.dumps(picture, indent=2))
-    video = {**picture, "video_processor_type": "Qwen2VLVideoProcessor"}
+    image = json.loads((folder / "preprocessor_config.json").read_text())
+    image["processor_class"] = "Qwen2_5_VLProcessor"
+    (folder / "preprocessor_config.json").write_text(json.dumps(image, indent=2))
+    video = {**image, "video_processor_type": "Qwen2VLVideoProcessor"}
     video.pop("image_processor_type", None)
     (folder / "video_preprocessor_config.json").write_text(json.dumps(video, indent=2))
 

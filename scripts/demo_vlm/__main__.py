@@ -26,7 +26,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="NAME",
         help="environment variable that holds the API key; without it, every caller is answered",
     )
-    parser.add_argument("--workers", type=int, default=0, help="threads for pictures (0: by cores)")
+    parser.add_argument("--workers", type=int, default=0, help="threads for images (0: by cores)")
     parser.add_argument("--parent-pid", type=int, help="end when this is no longer the parent")
     return parser.parse_args(argv)
 

@@ -1,4 +1,4 @@
-"""Names of colors, and pictures in CIE Lab."""
+"""Names of colors, and images in CIE Lab."""
 
 import cv2
 import numpy as np
@@ -9,9 +9,9 @@ NAMES = (
 )  # fmt: skip
 
 
-def to_lab(picture: np.ndarray) -> np.ndarray:
+def to_lab(image: np.ndarray) -> np.ndarray:
     """H x W x 3 uint8 RGB to float32 CIE Lab (L 0 to 100, a and b about -100 to 100)."""
-    return cv2.cvtColor(picture.astype(np.float32) / 255.0, cv2.COLOR_RGB2LAB)
+    return cv2.cvtColor(image.astype(np.float32) / 255.0, cv2.COLOR_RGB2LAB)
 
 
 def chroma(lab: np.ndarray) -> np.ndarray:

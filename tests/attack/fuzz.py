@@ -131,7 +131,7 @@ def fuzz_spans(
 ) -> None:
     episode = Episode("d", 0, "t", fps, [index / fps for index in range(length)], {})
     edges = sorted({0, length, *(length * n // windows for n in range(windows))})
-    covers = []
+    segmentations = []
     with bounded():
         for start, end in itertools.pairwise(edges):
             cleaned = clean_spans(
@@ -144,8 +144,8 @@ def fuzz_spans(
             if not cleaned:
                 return
             assert len(cleaned) <= max_subtasks
-            covers.append(cleaned)
-        joined = join_windows(covers, episode, min_subtask_s=min_subtask_s)
+            segmentations.append(cleaned)
+        joined = join_windows(segmentations, episode, min_subtask_s=min_subtask_s)
     # The invariants of a valid plan: one subtask at every frame, distinct starts, no empty label.
     assert joined[0].start_frame == 0
     assert joined[-1].end_frame == length
@@ -424,9 +424,9 @@ def main() -> None:
         gateway = GatewayFuzz(Path(folder))
         ending.callback(gateway.close)
         for target in (*PURE, gateway_fuzz(gateway)):
-            count, took = run_fuzz(target, arguments.examples, arguments.seed)
-            print(f"{target.__name__:20} {count:6} inputs {took:6.1f} s", flush=True)
-            total, seconds = total + count, seconds + took
+            count, target_s = run_fuzz(target, arguments.examples, arguments.seed)
+            print(f"{target.__name__:20} {count:6} inputs {target_s:6.1f} s", flush=True)
+            total, seconds = total + count, seconds + target_s
     print(f"{total} inputs, {seconds:.0f} s, none crashed or broke an invariant")
     sys.exit(0)
 

@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from dataset_variants import as_v21, store_pictures
+from dataset_variants import as_v21, store_images
 
 from cuesheet.assemble.finalize import check_source
 from cuesheet.dataset.index import build_index
@@ -806,7 +806,7 @@ def time_limit(seconds: int) -> Iterator[None]:
 def make_bases(demo_v3: Path, folder: Path) -> dict[str, Path]:
     """Make the three unchanged datasets below `folder`."""
     images = shutil.copytree(demo_v3, folder / "images")
-    store_pictures(images, WRIST)
+    store_images(images, WRIST)
     return {"v30": demo_v3, "v21": as_v21(demo_v3, folder / "v21"), "images": images}
 
 

@@ -123,7 +123,7 @@ def words_of(body: dict[str, Any]) -> str:
 
 
 def media_of(body: dict[str, Any]) -> list[dict[str, Any]]:
-    """The pictures and clips of a request."""
+    """The images and clips of a request."""
     return body["messages"][1]["content"][:-1]
 
 

@@ -4,7 +4,7 @@ import av
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from dataset_variants import DATA, add_depth_pictures, copy, set_rate, store_pictures
+from dataset_variants import DATA, add_depth_images, copy, set_rate, store_images
 from PIL import Image
 
 pytestmark = pytest.mark.workflow
@@ -15,13 +15,13 @@ FRONT, WRIST, DEPTH = "observation.images.front", "observation.images.wrist", "o
 def test_an_image_camera_is_annotated_and_a_depth_camera_is_left_out(
     workdir, demo_v3, tmp_path, capsys
 ):
-    source = copy(demo_v3, tmp_path / "pictures")
-    store_pictures(source, WRIST)
-    add_depth_pictures(source, DEPTH)
+    source = copy(demo_v3, tmp_path / "images")
+    store_images(source, WRIST)
+    add_depth_images(source, DEPTH)
     workdir.configure(dataset=str(source), episodes=[1], default_camera=WRIST)
     workdir.run()
-    results = workdir.path / "results/pictures"
-    described = workdir.json("results/pictures/keyframes/000001/keyframes.json")
+    results = workdir.path / "results/images"
+    described = workdir.json("results/images/keyframes/000001/keyframes.json")
     assert list(described["cameras"]) == [FRONT, WRIST]
     with av.open(str(demo_v3 / f"videos/{WRIST}/chunk-000/file-000.mp4")) as container:
         truth = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
@@ -35,9 +35,9 @@ def test_an_image_camera_is_annotated_and_a_depth_camera_is_left_out(
         print(f"\nimage camera, demo_v3, 1 episode: {count} frames compared, 0 differ")
     with av.open(str(results / f"clips/{WRIST}/episode_000001.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == described["length"]
-    asked = {pair["camera"] for pair in workdir.json("results/pictures/vqa/000001.json")["pairs"]}
+    asked = {pair["camera"] for pair in workdir.json("results/images/vqa/000001.json")["pairs"]}
     assert asked == {FRONT, WRIST}
-    assert workdir.json("results/pictures/plan/000001.json")["subtasks"]
+    assert workdir.json("results/images/plan/000001.json")["subtasks"]
 
     annotated = pq.read_table(results / "annotated" / DATA)
     before = pq.read_table(source / DATA)

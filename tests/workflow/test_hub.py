@@ -186,7 +186,7 @@ def test_a_new_commit_is_detected_and_only_changed_episodes_are_annotated(
         ("hf://someone/demo", "expected hf://datasets/user/name"),
     ],
 )
-def test_mistakes_are_one_line(work, hub, demo_v3, dataset, said):
+def test_user_errors_are_one_line(work, hub, demo_v3, dataset, said):
     hub.add(REPO, demo_v3)
     work.configure(dataset=dataset)
     done = work.run("-n", check=False)

@@ -57,8 +57,8 @@ def v21(request, tmp_path_factory) -> Path:
     """A dataset of format v2.1, written by lerobot 0.3.3; one of them has an image camera."""
     source = request.getfixturevalue(request.param)
     target = tmp_path_factory.mktemp("v21") / request.param.replace("v3", "v21")
-    pictures = ["observation.images.wrist"] if request.param == "demo_v3" else []
-    lerobot("write_v21", source, target, *pictures, version="0.3.3")
+    images = ["observation.images.wrist"] if request.param == "demo_v3" else []
+    lerobot("write_v21", source, target, *images, version="0.3.3")
     return target
 
 
@@ -155,7 +155,7 @@ def table_of(root: Path, part: str) -> dict[str, list]:
     return columns
 
 
-def frames_of(path: Path) -> list[str]:
+def frame_hashes(path: Path) -> list[str]:
     with av.open(str(path)) as container:
         return [
             hashlib.sha256(frame.to_ndarray(format="rgb24").tobytes()).hexdigest()
@@ -204,8 +204,8 @@ def test_v30_is_what_lerobots_converter_makes(annotated, converted):
     assert files[0] == files[1]
     compared = 0
     for file in files[0]:
-        frames = frames_of(ours / file)
-        assert frames == frames_of(converted / file)
+        frames = frame_hashes(ours / file)
+        assert frames == frame_hashes(converted / file)
         compared += len(frames)
     print(f"{len(found)} features, {compared} video frames compared, 0 differ")
 

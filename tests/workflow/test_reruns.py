@@ -123,7 +123,7 @@ def test_only_the_new_episodes_of_a_dataset_that_grew_are_annotated(
             "calls"
         ]
     ]
-    # A question without pictures may be the same for two episodes; it is asked once.
+    # A question without images may be the same for two episodes; it is asked once.
     assert asked == len({call["key"] for call in calls if not call["cache_hit"]})
     assert "Nothing to be done" in external.run().output
 
@@ -270,7 +270,7 @@ def test_a_rewritten_video_is_decoded_again_without_a_request(
 
 
 def test_changed_images_are_requested_again(external, counting_server, demo_v3, tmp_path):
-    """Two cameras exchanged: the metadata says the same, the pictures differ."""
+    """Two cameras exchanged: the metadata says the same, the images differ."""
     source = copy(demo_v3, tmp_path / "exchanged")
     external.configure_external(dataset=str(source), episodes=[1])
     external.run()
@@ -285,7 +285,7 @@ def test_changed_images_are_requested_again(external, counting_server, demo_v3, 
     after = external.json("results/exchanged/plan/000001.json")
     assert len(counting_server.asked) > asked
     keys = [{call["key"] for call in plan["provenance"]["calls"]} for plan in (before, after)]
-    # Only what goes without pictures is the same.
+    # Only what goes without images is the same.
     assert len(keys[0] & keys[1]) == 1
 
 

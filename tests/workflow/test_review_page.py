@@ -80,7 +80,7 @@ def opened(page: playwright.Page, address: str, episode: int = EPISODE) -> None:
     playwright.expect(page.locator("#episode-name")).to_have_text(f"Episode {episode}")
 
 
-def frames_of(work: Workdir, episode: int) -> list[dict]:
+def frame_rows(work: Workdir, episode: int) -> list[dict]:
     """The annotated frames of an episode, from the merged parquet."""
     table = pq.read_table(work.path / "results/demo_v3/annotated/data/chunk-000/file-000.parquet")
     return [row for row in table.to_pylist() if row["episode_index"] == episode]
@@ -101,7 +101,7 @@ def shown_frame(page: playwright.Page) -> int:
 
 def test_the_state_at_a_frame_is_what_the_dataset_says_there(page, work):
     opened(page, as_file(work))
-    frames = frames_of(work, EPISODE)
+    frames = frame_rows(work, EPISODE)
     seen = set()
     for share in (0.0, 0.31, 0.52, 0.77, 0.999):
         seek(page, share)
@@ -118,7 +118,7 @@ def test_the_state_at_a_frame_is_what_the_dataset_says_there(page, work):
 
 def test_events_are_shown_on_their_frame_alone(page, work):
     opened(page, as_file(work))
-    frames = frames_of(work, EPISODE)
+    frames = frame_rows(work, EPISODE)
     asked = [
         (i, row["content"])
         for i, frame in enumerate(frames)
@@ -152,7 +152,7 @@ def test_all_clips_play_in_step_and_show_the_frame(page, work):
     opened(page, as_file(work))
     page.wait_for_function("[...document.querySelectorAll('video')].every(v => v.readyState >= 2)")
     seek(page, 0.5)
-    frames = frames_of(work, EPISODE)
+    frames = frame_rows(work, EPISODE)
     time = frames[shown_frame(page)]["timestamp"]
     times = page.evaluate("[...document.querySelectorAll('video')].map(v => v.currentTime)")
     assert len(times) == 2
@@ -369,7 +369,7 @@ def test_a_dragged_boundary_is_saved_and_is_there_again(page, served, work):
     middle = (before[0]["start_s"] + before[1]["end_s"]) / 2 + 0.3
     drag_boundary(page, 1, middle / before[-1]["end_s"])
     file = saved(page, folder)
-    times = [frame["timestamp"] for frame in frames_of(work, EPISODE)]
+    times = [frame["timestamp"] for frame in frame_rows(work, EPISODE)]
     moved = file["subtasks"][1]["start_s"]
     assert abs(moved - middle) <= 0.06
     assert min(abs(moved - time) for time in times) < 1e-5
@@ -405,7 +405,7 @@ def test_times_can_be_typed_and_escape_restores_them(page, served, work):
     opened(page, address)
     parts = work.json(f"results/demo_v3/plan/{EPISODE:06d}.json")["subtasks"]
     frame = (parts[0]["start_frame"] + parts[0]["end_frame"]) // 2
-    time_s = frames_of(work, EPISODE)[frame]["timestamp"]
+    time_s = frame_rows(work, EPISODE)[frame]["timestamp"]
     typed = f"{time_s:.2f}"
     end = page.locator('tr[data-row="0"] .end input')
     before = end.input_value()
@@ -502,7 +502,7 @@ def test_texts_of_every_kind_are_corrected_and_written_by_the_next_run(page, ser
     assert file["subtasks"][1]["memory"] == "The puck is below the gripper."
     copy = Workdir(folder.parents[1])
     copy.run()
-    frames = frames_of(copy, EPISODE)
+    frames = frame_rows(copy, EPISODE)
     persistent = frames[0]["language_persistent"]
     found = [row["content"] for row in persistent if row["style"] == "task_aug"]
     assert found == [rows[0], *texts]
@@ -605,7 +605,7 @@ def test_questions_are_added_and_boxes_drawn(page, served, work):
     camera = "observation.images.front"
     asked = {pair["frame_index"] for pair in pairs if pair["camera"] == camera}
     free = [one["frame_index"] for one in decoded[camera] if one["frame_index"] not in asked]
-    seek(page, (free[1] + 1.5) / len(frames_of(work, EPISODE)))  # next to it
+    seek(page, (free[1] + 1.5) / len(frame_rows(work, EPISODE)))  # next to it
     page.locator("#add-camera").select_option(camera)
     page.locator("#add-type").select_option("bbox")
     page.locator("#add-question").click()
@@ -614,10 +614,10 @@ def test_questions_are_added_and_boxes_drawn(page, served, work):
     page.get_by_label("label 1").fill("red button")
     page.get_by_role("button", name="Save").click()
     playwright.expect(page.locator(".problem")).to_contain_text("min less than max")
-    picture = page.locator("figure", has_text=camera).locator(".overlay").bounding_box()
-    page.mouse.move(picture["x"] + 0.25 * picture["width"], picture["y"] + 0.5 * picture["height"])
+    image = page.locator("figure", has_text=camera).locator(".overlay").bounding_box()
+    page.mouse.move(image["x"] + 0.25 * image["width"], image["y"] + 0.5 * image["height"])
     page.mouse.down()
-    page.mouse.move(picture["x"] + 0.5 * picture["width"], picture["y"] + 0.75 * picture["height"])
+    page.mouse.move(image["x"] + 0.5 * image["width"], image["y"] + 0.75 * image["height"])
     page.mouse.up()
     page.get_by_role("button", name="Save").click()
     added = saved(page, folder)["vqa"]
@@ -638,7 +638,7 @@ def test_questions_are_added_and_boxes_drawn(page, served, work):
     copy = Workdir(folder.parents[1])
     copy.run()
     for entry in file["vqa"]:
-        rows = frames_of(copy, EPISODE)[entry["frame_index"]]["language_events"]
+        rows = frame_rows(copy, EPISODE)[entry["frame_index"]]["language_events"]
         said = {
             row["role"]: row["content"]
             for row in rows
@@ -716,7 +716,7 @@ def test_the_next_run_writes_what_was_corrected_into_the_dataset(page, served):
     file = saved(page, folder)
     served_work = Workdir(folder.parents[1])
     served_work.run()
-    for frame in frames_of(served_work, EPISODE):
+    for frame in frame_rows(served_work, EPISODE):
         rows = [row for row in frame["language_persistent"] if row["style"] == "subtask"]
         assert [row["content"] for row in rows] == [part["label"] for part in file["subtasks"]]
         assert rows[0]["content"] == "stretch out towards the puck"
@@ -906,7 +906,7 @@ def test_the_timeline_is_reachable_and_usable_by_keyboard(page, work):
     page.keyboard.press("ArrowRight")
     playwright.expect(timeline).to_have_attribute("aria-valuenow", "1")
     page.keyboard.press("End")
-    last = len(frames_of(work, EPISODE)) - 1
+    last = len(frame_rows(work, EPISODE)) - 1
     playwright.expect(timeline).to_have_attribute("aria-valuenow", str(last))
     text = timeline.get_attribute("aria-valuetext")
     assert f"frame {last}" in text

@@ -150,9 +150,9 @@ def test_jobs_that_wait_for_the_model_take_no_core_from_others(work, demo_v3, co
     asked, all_four = set(), threading.Event()
 
     def answer(request):
-        picture = request["messages"][1]["content"][0]["image_url"]["url"]
+        image = request["messages"][1]["content"][0]["image_url"]["url"]
         if request["response_format"]["json_schema"]["name"] == "Description":
-            asked.add(picture)
+            asked.add(image)
         if len(asked) == 4:
             all_four.set()
         return None if all_four.wait(120) else (400, b"not all of them asked")

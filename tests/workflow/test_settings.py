@@ -142,7 +142,7 @@ def test_stages_can_be_switched_off(workdir, demo_v3):
     assert not any(table["language_persistent"].to_pylist()[0])
 
 
-def test_pictures_may_be_png_and_go_as_files_on_a_shared_disk(workdir, demo_v3):
+def test_images_may_be_png_and_go_as_files_on_a_shared_disk(workdir, demo_v3):
     workdir.configure(
         dataset=str(demo_v3),
         episodes=[1],

@@ -174,9 +174,9 @@ def test_shards_that_the_cluster_ends_are_named_and_resume(
     work, counting_server, demo_v3, tmp_path
 ):
     """One is out of memory, one out of time, one canceled; the fourth is done meanwhile."""
-    relay, eat = tmp_path / "relay.py", tmp_path / "eat"
-    relay.write_text(RELAY)
-    words = [sys.executable, str(relay), "{port}", counting_server.base_url, str(eat)]
+    program, eat = tmp_path / "relay.py", tmp_path / "eat"
+    program.write_text(RELAY)
+    words = [sys.executable, str(program), "{port}", counting_server.base_url, str(eat)]
     vlm = {"serve": "managed", "model": "cuesheet-demo-1", "managed": {"command": words}}
     cluster = {"episodes_per_shard": 1}
     work.configure(dataset=str(demo_v3), vlm=vlm, cluster=cluster, vqa={"hz": 0.5})

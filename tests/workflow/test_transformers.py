@@ -1,7 +1,7 @@
 """A real `transformers serve` with a tiny model, started and ended by the run.
 
 It keeps no reply to a form. So this model knows one reply by heart, which fits every question: the
-layers between are zero, but the processor, the pictures and the HTTP are what they are with others.
+layers between are zero, but the processor, the images and the HTTP are what they are with others.
 """
 
 import json
@@ -89,7 +89,7 @@ def test_an_episode_is_annotated_by_transformers_serve(work, model, demo_v3):
     assert {(call["outcome"], call["attempts"]) for call in calls} == {("ok", 1)}
     subtasks = work.json(f"results/demo_v3/plan/{EPISODE:06d}.json")["subtasks"]
     assert [span["label"] for span in subtasks] == ["reach for the cup", "lift the cup"]
-    # It saw pictures, several at once too: tokens that no text of ours needs.
+    # It saw images, several at once too: tokens that no text of ours needs.
     assert max(call["prompt_tokens"] for call in calls) > 1000
     # The form was asked for in words, as it takes response_format and does not keep to it.
     log = (run_folder(work) / "replica-0.log").read_text()

@@ -90,7 +90,7 @@ def test_the_demo_is_annotated_and_every_reply_fits_at_once(work, model, demo_v3
     assert processes_in(work.path) == []
     assert "failed" not in output
 
-    # The second question about the same pictures finds them in the server's cache.
+    # The second question about the same images finds them in the server's cache.
     prompt, cached = cached_of_segment(work)
     assert cached > prompt / 2
     counted = (run_folder(work) / "replica-0.metrics.txt").read_text()

@@ -158,12 +158,14 @@ def refine(
         strokes = [stroke for _, stroke in strokes_of(signals) if stroke not in preparing]
         frames = _event_boundaries(own, strokes, clock, settings.snap_s)
     named = strokes_of(signals) if plan.granularity == "phases" and name_strokes else []
-    cover = _relabeled(subtasks, frames, named, episode)
-    cover = enforce_limits(
-        cover, episode, min_subtask_s=plan.shortest_s, max_subtasks=plan.max_subtasks
+    segmentation = _relabeled(subtasks, frames, named, episode)
+    segmentation = enforce_limits(
+        segmentation, episode, min_subtask_s=plan.shortest_s, max_subtasks=plan.max_subtasks
     )
-    changed = [n for n, part in enumerate(cover) if not any(_same(part, one) for one in subtasks)]
-    return Refined(cover, changed, share, True)
+    changed = [
+        n for n, part in enumerate(segmentation) if not any(_same(part, one) for one in subtasks)
+    ]
+    return Refined(segmentation, changed, share, True)
 
 
 def _same(first: Subtask, second: Subtask) -> bool:
@@ -250,7 +252,7 @@ def _relabeled(
     In phases, a segment that is mostly one stroke is named after the stroke.
     """
     edges = [0, *(frame for frame in frames if 0 < frame < episode.length), episode.length]
-    cover = []
+    segmentation = []
     for start, end in pairwise(edges):
         label = max(subtasks, key=lambda one: _shared(one, start, end)).label
         part = Subtask(start, end, label)
@@ -260,8 +262,8 @@ def _relabeled(
                 inside = min(end, stroke.end_frame) - max(start, stroke.start_frame)
                 if inside > 0.6 * (end - start):
                     part = replace(part, label=stroke_label(stroke, name, label))
-        cover.append(part)
-    return cover
+        segmentation.append(part)
+    return segmentation
 
 
 def _shared(one: Subtask, start: int, end: int) -> int:

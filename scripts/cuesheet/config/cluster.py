@@ -60,7 +60,7 @@ class ClusterConfig(Section):
     )
 
     @model_validator(mode="after")
-    def _pictures_stay_on_their_node(self) -> Self:
+    def _images_stay_on_their_node(self) -> Self:
         if self.scratch is not None and self.media == "separate":
             raise ValueError(
                 "scratch is a folder of one node, and media: separate makes the keyframes on "

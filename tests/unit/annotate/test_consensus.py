@@ -20,7 +20,7 @@ from cuesheet.errors import CuesheetError
 EPISODE = Episode("made", 0, "", 10.0, [i / 10 for i in range(60)], {})
 
 
-def cover(*parts: tuple[int, str], length: int = 60) -> list[Subtask]:
+def segmentation(*parts: tuple[int, str], length: int = 60) -> list[Subtask]:
     """Subtasks that begin at these frames."""
     ends = [start for start, _ in parts[1:]] + [length]
     return [Subtask(start, end, label) for (start, label), end in zip(parts, ends, strict=True)]
@@ -28,22 +28,22 @@ def cover(*parts: tuple[int, str], length: int = 60) -> list[Subtask]:
 
 def test_boundaries_of_most_samples_stay_at_their_median():
     samples = [
-        cover((0, "reach for it"), (20, "lift it")),
-        cover((0, "reach for it"), (24, "lift it")),
-        cover((0, "reach for it"), (21, "lift it"), (40, "place it")),
+        segmentation((0, "reach for it"), (20, "lift it")),
+        segmentation((0, "reach for it"), (24, "lift it")),
+        segmentation((0, "reach for it"), (21, "lift it"), (40, "place it")),
     ]
     found = consensus(samples, EPISODE)
     # 2.0, 2.4 and 2.1 s have the median 2.1 s; 4.0 s is of one sample alone.
-    assert found == cover((0, "reach for it"), (21, "lift it"))
+    assert found == segmentation((0, "reach for it"), (21, "lift it"))
 
 
 def test_agreement_is_the_mean_of_iou_times_words():
     samples = [
-        cover((0, "reach"), (20, "lift")),
-        cover((0, "reach"), (24, "lift")),
-        cover((0, "reach"), (21, "lift"), (40, "place")),
+        segmentation((0, "reach"), (20, "lift")),
+        segmentation((0, "reach"), (24, "lift")),
+        segmentation((0, "reach"), (21, "lift"), (40, "place")),
     ]
-    first, second = with_agreement(cover((0, "reach"), (21, "lift")), samples)
+    first, second = with_agreement(segmentation((0, "reach"), (21, "lift")), samples)
     assert first.agreement == pytest.approx((20 / 21 + 21 / 24 + 1) / 3, abs=6e-4)
     # What the third has most of in frames 21 to 60 is "place", which shares no word with "lift".
     assert second.agreement == pytest.approx((39 / 40 + 36 / 39 + 0) / 3, abs=6e-4)
@@ -52,7 +52,7 @@ def test_agreement_is_the_mean_of_iou_times_words():
 
 
 def test_words_shared_in_part_count_in_part():
-    samples = [cover((0, "grab the red cup")), cover((0, "grasp the red cup"))]
+    samples = [segmentation((0, "grab the red cup")), segmentation((0, "grasp the red cup"))]
     (part,) = with_agreement(consensus(samples, EPISODE), samples)
     assert part.label == "grab the red cup"
     assert part.agreement == 0.833  # (1 + 2/3) / 2: red and cup of three words each
@@ -70,15 +70,15 @@ def test_words_shared_in_part_count_in_part():
     ],
 )
 def test_boundaries_at_most_a_second_apart_are_the_same(starts, boundary):
-    found = consensus([cover((0, "a"), (start, "b")) for start in starts], EPISODE)
+    found = consensus([segmentation((0, "a"), (start, "b")) for start in starts], EPISODE)
     assert [part.start_frame for part in found] == ([0] if boundary is None else [0, boundary])
 
 
 def test_a_boundary_has_one_vote():
     samples = [
-        cover((0, "a"), (20, "b"), (28, "c")),
-        cover((0, "a"), (20, "b"), (29, "c")),
-        cover((0, "a"), (24, "c")),
+        segmentation((0, "a"), (20, "b"), (28, "c")),
+        segmentation((0, "a"), (20, "b"), (29, "c")),
+        segmentation((0, "a"), (24, "c")),
     ]
     # 24 is near both, and is nearest to 20, where it makes three; 28 and 29 are two of three.
     assert [part.start_frame for part in consensus(samples, EPISODE)] == [0, 20, 28]
@@ -86,27 +86,27 @@ def test_a_boundary_has_one_vote():
 
 def test_the_label_is_the_one_most_like_all():
     samples = [
-        cover((0, "hold the puck")),
-        cover((0, "grab the red cup")),
-        cover((0, "grasp the red cup")),
+        segmentation((0, "hold the puck")),
+        segmentation((0, "grab the red cup")),
+        segmentation((0, "grasp the red cup")),
     ]
     assert consensus(samples, EPISODE)[0].label == "grab the red cup"
 
 
 def test_samples_without_a_reply_agree_with_nothing():
-    whole = cover((0, "reach"))
+    whole = segmentation((0, "reach"))
     assert with_agreement(whole, [whole, []])[0].agreement == 0.5
     assert with_agreement(whole, [whole, whole])[0].agreement == 1.0
 
 
 def drawn(generator: random.Random) -> list[Subtask]:
-    """Any cover of the episode."""
+    """Any segmentation of the episode."""
     starts = sorted(generator.sample(range(1, 60), generator.randrange(7)))
-    return cover(*((at, f"step {generator.randrange(3)}") for at in [0, *starts]))
+    return segmentation(*((at, f"step {generator.randrange(3)}") for at in [0, *starts]))
 
 
 @pytest.mark.parametrize("seed", range(100))
-def test_any_samples_give_a_cover_that_agrees_by_0_to_1(seed):
+def test_any_samples_give_a_segmentation_that_agrees_by_0_to_1(seed):
     generator = random.Random(seed)
     samples = [drawn(generator) for _ in range(generator.randrange(2, 6))]
     found = with_agreement(consensus(samples, EPISODE), samples)
@@ -119,7 +119,7 @@ def test_any_samples_give_a_cover_that_agrees_by_0_to_1(seed):
 
 
 def test_samples_that_are_the_same_agree_fully_and_stay_as_they_are():
-    one = cover((0, "reach"), (15, "lift"), (40, "place"))
+    one = segmentation((0, "reach"), (15, "lift"), (40, "place"))
     found = with_agreement(consensus([one] * 3, EPISODE), [one] * 3)
     assert [replace(part, agreement=None) for part in found] == one
     assert [part.agreement for part in found] == [1.0, 1.0, 1.0]

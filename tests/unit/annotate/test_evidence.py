@@ -43,8 +43,10 @@ SIGNALS = SignalsFile(
 
 def refined(starts: list[int], granularity: str) -> tuple[list[int], float | None, bool]:
     edges = [0, *starts, 100]
-    cover = [Subtask(a, b, f"step {n}") for n, (a, b) in enumerate(pairwise(edges))]
-    found = refine(cover, SIGNALS, EPISODE, PlanConfig(granularity=granularity), SignalsConfig())
+    segmentation = [Subtask(a, b, f"step {n}") for n, (a, b) in enumerate(pairwise(edges))]
+    found = refine(
+        segmentation, SIGNALS, EPISODE, PlanConfig(granularity=granularity), SignalsConfig()
+    )
     return [part.start_frame for part in found.subtasks], found.share, found.is_used
 
 
@@ -79,20 +81,20 @@ def test_a_new_phase_is_named_after_its_stroke_and_the_object_around_it() -> Non
 def test_windows_share_one_sheet_and_are_joined_without_a_boundary_at_their_edge() -> None:
     windows = split_windows(range(100), 100, 60, 20)
     assert windows == [Window(0, 60), Window(40, 100)]
-    covers = [
+    segmentations = [
         [Subtask(0, 30, "reach"), Subtask(30, 60, "carry")],
         [Subtask(40, 80, "carry it"), Subtask(80, 100, "place")],
     ]
-    joined = join_windows(covers, EPISODE, min_subtask_s=0)
+    joined = join_windows(segmentations, EPISODE, min_subtask_s=0)
     assert [(part.start_frame, part.end_frame) for part in joined] == [(0, 30), (30, 80), (80, 100)]
 
 
 def test_windows_are_joined_at_a_boundary_on_which_both_agree() -> None:
-    covers = [
+    segmentations = [
         [Subtask(0, 50, "reach"), Subtask(50, 60, "carry")],
         [Subtask(40, 52, "reach"), Subtask(52, 100, "place")],
     ]
-    joined = join_windows(covers, EPISODE, min_subtask_s=0)
+    joined = join_windows(segmentations, EPISODE, min_subtask_s=0)
     assert [(part.start_frame, part.label) for part in joined] == [(0, "reach"), (50, "place")]
 
 
@@ -107,11 +109,13 @@ def recorded(strokes: list[Stroke], rest: int = 0) -> SignalsFile:
     )
 
 
-def boundaries(cover: list[tuple[int, str]], signals: SignalsFile, granularity: str) -> list[int]:
-    edges = [*(start for start, _ in cover), 100]
+def boundaries(
+    segmentation: list[tuple[int, str]], signals: SignalsFile, granularity: str
+) -> list[int]:
+    edges = [*(start for start, _ in segmentation), 100]
     subtasks = [
         Subtask(start, end, label)
-        for (start, end), (_, label) in zip(pairwise(edges), cover, strict=True)
+        for (start, end), (_, label) in zip(pairwise(edges), segmentation, strict=True)
     ]
     settings = PlanConfig(granularity=granularity)
     found = refine(subtasks, signals, EPISODE, settings, SignalsConfig())
@@ -124,8 +128,8 @@ def test_a_stroke_that_begins_with_the_first_movement_prepares_the_gripper() -> 
     assert preparing_strokes(signals) == [first]
     assert preparing_strokes(recorded([first, grasp])) == []  # the arm moves from the start
     assert preparing_strokes(SIGNALS) == []  # nothing is known about the arm
-    cover = [(0, "reach"), (46, "place"), (80, "leave")]
-    assert boundaries(cover, signals, "events") == [0, 48, 80]
+    segmentation = [(0, "reach"), (46, "place"), (80, "leave")]
+    assert boundaries(segmentation, signals, "events") == [0, 48, 80]
     assert boundaries([(0, "reach"), (15, "wait"), (42, "grasp")], signals, "phases") == [
         0, 14, 40, 48
     ]  # fmt: skip
@@ -150,9 +154,9 @@ def test_an_added_stroke_replaces_one_boundary_that_the_model_saw_at_another_tim
 
 @pytest.mark.parametrize("names", [True, False])
 def test_strokes_name_their_phases_unless_labels_are_given(names: bool) -> None:
-    cover = [Subtask(0, 30, "reach for the cup"), Subtask(30, 100, "lift the cup")]
+    segmentation = [Subtask(0, 30, "reach for the cup"), Subtask(30, 100, "lift the cup")]
     found = refine(
-        cover,
+        segmentation,
         recorded([stroke("close", 30, 38)]),
         EPISODE,
         PlanConfig(granularity="phases"),

@@ -95,7 +95,7 @@ def test_an_act_of_the_task_that_no_subtask_does_is_named(task, labels, missing)
     assert missing_acts(task, labels) == missing
 
 
-def frames_of(folder, camera, images, step_s=0.5):
+def images_as_keyframes(folder, camera, images, step_s=0.5):
     frames = []
     for index, image in enumerate(images):
         path = folder / f"{camera}{index}.png"
@@ -119,34 +119,42 @@ def defects(**cameras):
 
 
 def test_a_camera_that_works_has_no_defect(tmp_path):
-    assert defects(a=frames_of(tmp_path, "a", moving(20))) == {}
+    assert defects(a=images_as_keyframes(tmp_path, "a", moving(20))) == {}
 
 
 def test_a_black_camera_is_found_even_with_noise(tmp_path):
     noise = np.random.default_rng(0).integers(0, 6, (20, 48, 64, 3)).astype(np.uint8)
-    found = defects(a=frames_of(tmp_path, "a", list(noise)), b=frames_of(tmp_path, "b", moving(20)))
+    found = defects(
+        a=images_as_keyframes(tmp_path, "a", list(noise)),
+        b=images_as_keyframes(tmp_path, "b", moving(20)),
+    )
     assert found == {"a": "black"}
 
 
 def test_a_dark_scene_with_a_light_is_not_black(tmp_path):
     images = [np.minimum(image, 60) * (image > 200) for image in moving(20)]
-    assert defects(a=frames_of(tmp_path, "a", images)) == {}
+    assert defects(a=images_as_keyframes(tmp_path, "a", images)) == {}
 
 
 def test_a_frozen_camera_is_found(tmp_path):
     frozen = [moving(1)[0]] * 20
-    found = defects(a=frames_of(tmp_path, "a", frozen), b=frames_of(tmp_path, "b", moving(20)))
+    found = defects(
+        a=images_as_keyframes(tmp_path, "a", frozen),
+        b=images_as_keyframes(tmp_path, "b", moving(20)),
+    )
     assert found == {"a": "frozen"}
-    assert defects(a=frames_of(tmp_path, "a", frozen)) == {"a": "frozen"}
+    assert defects(a=images_as_keyframes(tmp_path, "a", frozen)) == {"a": "frozen"}
 
 
 def test_a_camera_that_freezes_for_some_seconds_is_found_if_another_one_sees_motion(tmp_path):
-    broken = frames_of(tmp_path, "a", moving(30, still=range(10, 20)))
-    assert defects(a=broken, b=frames_of(tmp_path, "b", moving(30))) == {"a": "frozen"}
+    broken = images_as_keyframes(tmp_path, "a", moving(30, still=range(10, 20)))
+    assert defects(a=broken, b=images_as_keyframes(tmp_path, "b", moving(30))) == {"a": "frozen"}
 
 
 def test_a_robot_that_rests_is_not_a_defect(tmp_path):
-    resting = {name: frames_of(tmp_path, name, moving(30, still=range(10, 20))) for name in "ab"}
+    resting = {
+        name: images_as_keyframes(tmp_path, name, moving(30, still=range(10, 20))) for name in "ab"
+    }
     assert defects(**resting) == {}
 
 

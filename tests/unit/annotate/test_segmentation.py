@@ -128,12 +128,12 @@ async def test_no_more_windows_are_held_than_a_server_works_on(tmp_path, monkeyp
 async def test_a_request_names_the_position_of_its_window_in_the_episode(tmp_path, monkeypatch):
     async with asking(tmp_path, monkeypatch, halves, seconds=14) as (stage, server):
         await annotate(stage, settings())
-    begun, goes_on = "in this part may have begun earlier", "in this part may continue afterwards"
+    begun, continues = "in this part may have begun earlier", "in this part may continue afterwards"
     found = {}
     for body in server.bodies:
         question = words_of(body)
         found.setdefault(window_of(question)[0], set()).add(
-            (begun in question, goes_on in question)
+            (begun in question, continues in question)
         )
     assert [found[start] for start in sorted(found)] == [
         {(False, True)},

@@ -14,19 +14,19 @@ def count(kind, question):
     return {"question": "How many?", "answer": {"label": "block", "count": 1}}
 
 
-async def picture_url(tmp_path, monkeypatch) -> str:
+async def image_url_of(tmp_path, monkeypatch) -> str:
     async with asking(tmp_path, monkeypatch, count, name="vqa", seconds=1) as (stage, server):
         await vqa.annotate(
             stage, VqaConfig(types=["count"]), cameras=[CAMERA], convention="pixels", seed=0
         )
-    (picture,) = media_of(server.bodies[0])
-    return picture["image_url"]["url"]
+    (image,) = media_of(server.bodies[0])
+    return image["image_url"]["url"]
 
 
 async def test_media_are_sent_as_files_if_the_run_names_a_shared_folder(tmp_path, monkeypatch):
     monkeypatch.delenv(SHARED_FOLDER_VARIABLE, raising=False)
     publish(SHARED_FOLDER_VARIABLE, tmp_path, str(tmp_path / "shared"))
-    url = await picture_url(tmp_path, monkeypatch)
+    url = await image_url_of(tmp_path, monkeypatch)
     path = Path(unquote(urlsplit(url).path))
     assert url.startswith("file://")
     assert path.is_relative_to(tmp_path / "shared")
@@ -36,7 +36,7 @@ async def test_media_are_sent_as_files_if_the_run_names_a_shared_folder(tmp_path
 
 async def test_media_are_sent_as_data_without_a_shared_folder(tmp_path, monkeypatch):
     monkeypatch.delenv(SHARED_FOLDER_VARIABLE, raising=False)
-    assert (await picture_url(tmp_path, monkeypatch)).startswith("data:image/png;base64,")
+    assert (await image_url_of(tmp_path, monkeypatch)).startswith("data:image/png;base64,")
 
 
 async def test_rephrasings_by_axis_are_requested_by_the_names_of_the_reply(tmp_path, monkeypatch):

@@ -140,17 +140,17 @@ def test_every_kind_is_drawn_before_one_is_drawn_again():
     assert len({tuple(draw_in_turn(KINDS, 5, str(seed))) for seed in range(20)}) > 10
 
 
-def frames_of(*indices, camera="front"):
+def keyframes(*indices, camera="front"):
     return [Keyframe(camera, index, index / 10, None, 64, 64) for index in indices]
 
 
 def topics(count=25, camera="front", objects=(), per_call=1, **changes):
-    groups = [frames_of(*range(10 * n, 10 * n + per_call), camera=camera) for n in range(count)]
+    groups = [keyframes(*range(10 * n, 10 * n + per_call), camera=camera) for n in range(count)]
     return draw_topics(groups, TYPES, objects=objects, **{"seed": 0, "episode_index": 0, **changes})
 
 
 def test_a_request_is_about_consecutive_frames():
-    frames = frames_of(0, 1, 2, 10, 11, 12, 20)
+    frames = keyframes(0, 1, 2, 10, 11, 12, 20)
     groups = [[frame.frame_index for frame in group] for group in group_frames(frames, 2)]
     assert groups == [[0, 1], [2], [10, 11], [12], [20]]
     assert [len(group) for group in group_frames(frames, 1)] == [1] * 7

@@ -205,8 +205,8 @@ def test_times_go_to_the_nearest_frame_and_cover_the_episode():
         {"start_s": 0.04, "end_s": 0.52, "label": "a"},
         {"start_s": 0.52, "end_s": 2.0, "label": "b"},
     ]
-    cover = apply_corrections.subtasks_from_spans(given, episode())
-    assert [(part.start_frame, part.end_frame) for part in cover] == [(0, 5), (5, 20)]
+    segmentation = apply_corrections.subtasks_from_spans(given, episode())
+    assert [(part.start_frame, part.end_frame) for part in segmentation] == [(0, 5), (5, 20)]
 
 
 def test_an_end_that_is_not_the_episodes_is_refused():

@@ -112,7 +112,7 @@ def test_source_lists_that_differ_between_frames_are_all_copied(annotated, tmp_p
     assert pq.read_table(out).column(at).to_pylist() == lists
 
 
-def picture(seed: int) -> bytes:
+def noise_png(seed: int) -> bytes:
     noise = np.random.default_rng(seed).integers(0, 255, (120, 160, 3), dtype=np.uint8)
     sink = io.BytesIO()
     Image.fromarray(noise).save(sink, "PNG")
@@ -120,10 +120,10 @@ def picture(seed: int) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory) -> Path:
-    """2,000 pictures of 58 kB in one row group: two episodes."""
-    path = tmp_path_factory.mktemp("pictures") / "file.parquet"
-    drawn = [picture(seed) for seed in range(20)]
+def images(tmp_path_factory) -> Path:
+    """2,000 images of 58 kB in one row group: two episodes."""
+    path = tmp_path_factory.mktemp("images") / "file.parquet"
+    drawn = [noise_png(seed) for seed in range(20)]
     cells = [{"bytes": drawn[n % 20] + bytes([n % 251]), "path": f"{n}.png"} for n in range(2000)]
     column = pa.array(cells, pa.struct({"bytes": pa.binary(), "path": pa.string()}))
     table = frames_table(2000, **{CAMERA: column})
@@ -133,25 +133,25 @@ def pictures(tmp_path_factory) -> Path:
     return path
 
 
-def test_pictures_are_read_a_few_at_a_time(pictures, pool):
+def test_images_are_read_a_few_at_a_time(images, pool):
     wanted = [0, 7, 499]
     frames = read_images(
-        pictures, root="/", camera=CAMERA, row_from=1500, frame_indices=wanted, label="episode 1"
+        images, root="/", camera=CAMERA, row_from=1500, frame_indices=wanted, label="episode 1"
     )
     for index, frame in zip(wanted, frames, strict=True):
-        with Image.open(io.BytesIO(picture((1500 + index) % 20))) as image:
+        with Image.open(io.BytesIO(noise_png((1500 + index) % 20))) as image:
             assert frame.data == image.tobytes()
     assert pool.max_memory() < 30 * MIB  # the row group has 116 MB
 
 
-def test_an_episode_of_images_is_buffered_in_a_file(pictures, tmp_path, pool, monkeypatch):
+def test_an_episode_of_images_is_buffered_in_a_file(images, tmp_path, pool, monkeypatch):
     monkeypatch.setattr(data_reader, "_HELD_BYTES", 8 * MIB)
     monkeypatch.setattr(data_reader, "_BATCH_BYTES", 2 * MIB)
     out = tmp_path / "out.parquet"
-    merge_file(pictures, out, lambda _: EpisodeRows([], []), {0: 1500, 1: 500})
+    merge_file(images, out, lambda _: EpisodeRows([], []), {0: 1500, 1: 500})
     assert pool.max_memory() < 40 * MIB
     assert list(tmp_path.iterdir()) == [out]
-    after, before = pq.read_table(out), pq.read_table(pictures)
+    after, before = pq.read_table(out), pq.read_table(images)
     assert after.select(before.column_names).equals(before)
     assert pq.read_metadata(out).num_row_groups == 2
 

@@ -48,7 +48,7 @@ def source(original: Path, tmp_path: Path) -> Path:
     shutil.copytree(original, root, copy_function=shutil.copyfile)
     (root / "README.md").write_text("# A dataset\n")
     (root / "images").mkdir()
-    (root / "images/one.png").write_bytes(b"picture")
+    (root / "images/one.png").write_bytes(b"image")
     (root / ".cache/huggingface").mkdir(parents=True)
     (root / ".cache/huggingface/lock").write_text("x")
     return root

@@ -35,7 +35,7 @@ def row(style, role, content, timestamp, camera=None, say=None):
     }
 
 
-ANSWERS = {
+VALID_ANSWERS = {
     "bbox": {"detections": [{"bbox": [10, 20.5, 60, 90], "bbox_format": "xyxy", "label": "puck"}]},
     "keypoint": {"label": "handle", "point": [12.5, 100], "point_format": "xy"},
     "count": {"count": 2, "label": "pucks"},
@@ -47,7 +47,7 @@ ANSWERS = {
 def vqa_file():
     pairs, events = [], []
     places = [(0, FRONT), (10, FRONT), (20, FRONT), (20, WRIST), (30, FRONT)]
-    for (frame, camera), (kind, answer) in zip(places, ANSWERS.items(), strict=True):
+    for (frame, camera), (kind, answer) in zip(places, VALID_ANSWERS.items(), strict=True):
         question = f"A {kind} question?"
         pairs.append(
             {
@@ -412,7 +412,7 @@ def answer_is_a_list(files):
 
 @breaks("vqa_keys_not_sorted")
 def keys_in_disorder(files):
-    answer = dict(reversed(ANSWERS["count"].items()))
+    answer = dict(reversed(VALID_ANSWERS["count"].items()))
     files["vqa"]["events"][5]["content"] = json.dumps(answer)
 
 
@@ -457,10 +457,14 @@ BOX = {"bbox": [10, 20, 60, 90], "bbox_format": "xyxy", "label": "puck"}
             {"detections": [BOX | {"bbox": [10, 20, float("nan"), 90]}]},
             "vqa_number_not_finite",
         ),
-        ("keypoint", ANSWERS["keypoint"] | {"point": [225, 1]}, "vqa_point_outside"),
-        ("keypoint", ANSWERS["keypoint"] | {"point": [1, -0.5]}, "vqa_point_outside"),
-        ("keypoint", ANSWERS["keypoint"] | {"point": [1, float("inf")]}, "vqa_number_not_finite"),
-        ("keypoint", ANSWERS["keypoint"] | {"point_format": "yx"}, "vqa_answer_type"),
+        ("keypoint", VALID_ANSWERS["keypoint"] | {"point": [225, 1]}, "vqa_point_outside"),
+        ("keypoint", VALID_ANSWERS["keypoint"] | {"point": [1, -0.5]}, "vqa_point_outside"),
+        (
+            "keypoint",
+            VALID_ANSWERS["keypoint"] | {"point": [1, float("inf")]},
+            "vqa_number_not_finite",
+        ),
+        ("keypoint", VALID_ANSWERS["keypoint"] | {"point_format": "yx"}, "vqa_answer_type"),
         ("count", {"count": -1, "label": "pucks"}, "vqa_count_not_whole"),
         ("count", {"count": 1.5, "label": "pucks"}, "vqa_count_not_whole"),
         ("count", {"count": True, "label": "pucks"}, "vqa_count_not_whole"),
@@ -470,13 +474,13 @@ BOX = {"bbox": [10, 20, 60, 90], "bbox_format": "xyxy", "label": "puck"}
         ("count", {"count": 2, "label": "pucks", "note": ""}, "empty_text"),
         ("attribute", {"attribute": "color", "label": "puck", "value": ""}, "empty_text"),
         ("attribute", {"attribute": "color", "label": "puck"}, "vqa_answer_type"),
-        ("spatial", ANSWERS["spatial"] | {"relation": "behind"}, "vqa_relation_unknown"),
-        ("spatial", ANSWERS["spatial"] | {"subject": 3}, "vqa_answer_type"),
+        ("spatial", VALID_ANSWERS["spatial"] | {"relation": "behind"}, "vqa_relation_unknown"),
+        ("spatial", VALID_ANSWERS["spatial"] | {"subject": 3}, "vqa_answer_type"),
     ],
 )
 def test_each_wrong_answer_gives_exactly_its_code(kind, answer, code):
     files = valid_files()
-    number = list(ANSWERS).index(kind)
+    number = list(VALID_ANSWERS).index(kind)
     files["vqa"]["pairs"][number]["answer"] = answer
     files["vqa"]["events"][2 * number + 1]["content"] = json.dumps(answer, sort_keys=True)
     assert codes(files) == {code}

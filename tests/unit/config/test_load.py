@@ -193,7 +193,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("text", "says"), MISTAKES, ids=[text for text, _ in MISTAKES])
-def test_a_mistake_is_one_plain_line(text, says):
+def test_a_user_error_is_one_plain_line(text, says):
     message = message_of(text)
     assert says in message
     assert message.startswith("config: ")
@@ -269,7 +269,7 @@ def test_nearest_ignores_case_dashes_and_leading_parts(wrong, right):
     assert did_you_mean(wrong, ["bbox", "key_point", "a.wrist", "a.front"]) == right
 
 
-def test_pictures_on_a_node_are_not_made_on_another():
+def test_images_on_a_node_are_not_made_on_another():
     said = message_of("cluster: {scratch: $TMPDIR, media: separate}")
     assert "media: separate makes the keyframes on another" in said
     assert load_config({"cluster": {"scratch": "$TMPDIR"}}).cluster.scratch == "$TMPDIR"

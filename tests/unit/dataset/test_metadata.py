@@ -141,9 +141,7 @@ def test_missing_statistics_of_one_episode_leave_the_others_fingerprints(copied)
         ("observation.images.gray", [8, 8, 1], {}, False),
     ],
 )
-def test_pictures_of_one_channel_that_are_called_depth_are_depth(
-    copied, key, shape, told, left_out
-):
+def test_images_of_one_channel_that_are_called_depth_are_depth(copied, key, shape, told, left_out):
     info = json.loads((copied / "meta/info.json").read_text())
     info["features"][key] = {"dtype": "image", "shape": shape, "names": None, "info": told}
     (copied / "meta/info.json").write_text(json.dumps(info))

@@ -62,13 +62,13 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 
 
 def square(size: tuple[int, int] = (96, 128)) -> np.ndarray:
-    picture = np.full((*size, 3), 120, np.uint8)
-    picture[30:50, 60:90] = (220, 20, 20)
-    return picture
+    image = np.full((*size, 3), 120, np.uint8)
+    image[30:50, 60:90] = (220, 20, 20)
+    return image
 
 
-def data_url(picture: np.ndarray, kind: str = "png") -> str:
-    _, encoded = cv2.imencode(f".{kind}", picture[..., ::-1])
+def data_url(image: np.ndarray, kind: str = "png") -> str:
+    _, encoded = cv2.imencode(f".{kind}", image[..., ::-1])
     media = {"png": "image/png", "jpg": "image/jpeg"}[kind]
     return f"data:{media};base64," + base64.b64encode(encoded.tobytes()).decode()
 
@@ -168,7 +168,7 @@ def test_a_corrective_second_turn_is_answered_like_the_first(client):
     assert content(client, request) == first
 
 
-def test_pictures_on_a_shared_disk_are_read(client, tmp_path):
+def test_images_on_a_shared_disk_are_read(client, tmp_path):
     path = tmp_path / "a frame.png"
     cv2.imwrite(str(path), square()[..., ::-1])
     assert content(client, body(BOX, replies.BboxQA, path.as_uri())) == content(
@@ -183,10 +183,10 @@ def test_a_clip_is_decoded_and_divided(client):
         stream = container.add_stream("libx264", rate=5)
         stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
         for index in range(30):
-            picture = np.full((96, 128, 3), 120, np.uint8)
+            image = np.full((96, 128, 3), 120, np.uint8)
             left = min(4 * index, 60)
-            picture[40:60, left : left + 20] = (20, 20, 200)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            image[40:60, left : left + 20] = (20, 20, 200)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
     url = "data:video/mp4;base64," + base64.b64encode(buffer.getvalue()).decode()
     request = body(
@@ -238,7 +238,7 @@ def test_a_bad_body_is_refused_in_the_shape_of_the_api(client, change, param):
         "data:image/png;base64,AAAA",
         "data:image/png;base64,%%%",
         "data:image/png",
-        "https://example.org/picture.png",
+        "https://example.org/image.png",
         "file:///no/such/file.png",
     ],
 )

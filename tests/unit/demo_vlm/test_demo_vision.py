@@ -24,58 +24,58 @@ def table(height: int = 200, width: int = 240) -> np.ndarray:
     return np.clip(np.array(TABLE) + noise, 0, 255).astype(np.uint8)
 
 
-def draw(picture: np.ndarray, box: tuple[int, int, int, int], color) -> np.ndarray:
+def draw(image: np.ndarray, box: tuple[int, int, int, int], color) -> np.ndarray:
     x0, y0, x1, y1 = box
-    picture[y0:y1, x0:x1] = color
-    return picture
+    image[y0:y1, x0:x1] = color
+    return image
 
 
-def answer(reply: type[replies.Reply], text: str, *pictures: np.ndarray):
+def answer(reply: type[replies.Reply], text: str, *images: np.ndarray):
     request = ChatRequest((text,), text, (), reply.__name__, reply.model_json_schema(), None)
-    return reply.model_validate_json(answers.reply_text(request, Media(list(pictures))))
+    return reply.model_validate_json(answers.reply_text(request, Media(list(images))))
 
 
 def test_box_and_point_lie_on_the_thing_that_was_drawn():
-    picture = draw(table(), (60, 80, 96, 110), GREEN)
-    detection = answer(replies.BboxQA, "Task: x", picture).answer.detections[0]
+    image = draw(table(), (60, 80, 96, 110), GREEN)
+    detection = answer(replies.BboxQA, "Task: x", image).answer.detections[0]
     assert detection.label == "green object"
     assert np.allclose(detection.bbox, (60, 80, 96, 110), atol=1.5)
-    point = answer(replies.KeypointQA, "Task: x", picture).answer.point
+    point = answer(replies.KeypointQA, "Task: x", image).answer.point
     assert np.allclose(point, (78, 95), atol=1.5)
 
 
 def test_the_point_of_a_ring_is_on_the_ring():
-    picture = table()
+    image = table()
     rows, columns = np.mgrid[:200, :240]
     radius = np.hypot(rows - 100, columns - 120)
-    picture[(radius > 25) & (radius < 40)] = BLUE
-    x, y = answer(replies.KeypointQA, "Task: x", picture).answer.point
-    assert tuple(picture[int(y), int(x)]) == BLUE
+    image[(radius > 25) & (radius < 40)] = BLUE
+    x, y = answer(replies.KeypointQA, "Task: x", image).answer.point
+    assert tuple(image[int(y), int(x)]) == BLUE
 
 
 def test_coordinates_are_those_that_the_line_asks_for():
-    picture = draw(table(200, 400), (100, 50, 200, 100), RED)
+    image = draw(table(200, 400), (100, 50, 200, 100), RED)
     line = "Coordinates: 0 to 1000 of width and height"
-    box = answer(replies.BboxQA, line, picture).answer.detections[0].bbox
+    box = answer(replies.BboxQA, line, image).answer.detections[0].bbox
     assert np.allclose(box, (250, 250, 500, 500), atol=8)
     line = "Coordinates: pixels of the image, origin top left, 800 x 400"
-    box = answer(replies.BboxQA, line, picture).answer.detections[0].bbox
+    box = answer(replies.BboxQA, line, image).answer.detections[0].bbox
     assert np.allclose(box, (200, 100, 400, 200), atol=6)
 
 
 def test_a_thing_whose_color_the_task_names_comes_first():
-    picture = draw(draw(table(), (20, 20, 80, 80), RED), (150, 120, 180, 150), BLUE)
+    image = draw(draw(table(), (20, 20, 80, 80), RED), (150, 120, 180, 150), BLUE)
     for color in ("red", "blue"):
-        found = answer(replies.BboxQA, f"Task: Push the {color} block", picture)
+        found = answer(replies.BboxQA, f"Task: Push the {color} block", image)
         assert found.answer.detections[0].label.startswith(color)
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_the_count_is_how_many_were_drawn(count):
-    picture = table()
+    image = table()
     for index in range(count):
-        draw(picture, (10 + 55 * index, 60, 40 + 55 * index, 90), BLUE)
-    found = answer(replies.CountQA, "Task: x", picture).answer
+        draw(image, (10 + 55 * index, 60, 40 + 55 * index, 90), BLUE)
+    found = answer(replies.CountQA, "Task: x", image).answer
     assert "blue" in found.label
     assert found.count == count
 
@@ -109,8 +109,8 @@ def test_plain_colors_have_their_plain_names():
     ],
 )
 def test_the_relation_is_how_they_were_drawn(first, second, relation):
-    picture = draw(draw(table(), first, RED), second, BLUE)
-    found = answer(replies.SpatialQA, "Task: push the red block", picture).answer
+    image = draw(draw(table(), first, RED), second, BLUE)
+    found = answer(replies.SpatialQA, "Task: push the red block", image).answer
     assert (found.subject, found.relation, found.object) == ("red object", relation, "blue object")
 
 
@@ -145,7 +145,7 @@ def carried(times: np.ndarray, grasp_s: float, place_s: float) -> list[np.ndarra
     """A dark arm reaches a red block, carries it to the right, and goes back without it."""
     frames = []
     for time in times:
-        picture = table(112, 160)
+        image = table(112, 160)
         if time < grasp_s:
             hand = np.interp(time, (0, grasp_s), (150, 30))
         elif time < place_s:
@@ -153,9 +153,9 @@ def carried(times: np.ndarray, grasp_s: float, place_s: float) -> list[np.ndarra
         else:
             hand = np.interp(time, (place_s, place_s + 3), (110, 150))
         block = 30 if time < grasp_s else min(hand, 110) if time < place_s else 110
-        draw(picture, (int(block) - 8, 60, int(block) + 8, 76), RED)
-        draw(picture, (int(hand) - 5, 0, int(hand) + 5, 60), (40, 40, 60))
-        frames.append(picture)
+        draw(image, (int(block) - 8, 60, int(block) + 8, 76), RED)
+        draw(image, (int(hand) - 5, 0, int(hand) + 5, 60), (40, 40, 60))
+        frames.append(image)
     return frames
 
 
@@ -168,8 +168,8 @@ def ask_segments(times: np.ndarray, frames: list[np.ndarray], limits: str, per_s
     end = times[-1] + 0.5
     lines += ["Task: Put the block on the mat", f"Window: 0.00 to {end:.2f} s", limits]
     text = "\n".join(lines)
-    pictures = [sheet(part, 5, plate=18) for part in sheets]
-    return end, answer(replies.Segmentation, text, *pictures).subtasks
+    images = [sheet(part, 5, plate=18) for part in sheets]
+    return end, answer(replies.Segmentation, text, *images).subtasks
 
 
 def test_a_boundary_is_at_the_rest_between_two_motions():
@@ -222,9 +222,9 @@ def test_labels_neither_idle_nor_repeat():
 
 def test_the_burned_in_time_is_not_taken_for_motion():
     times = np.arange(0, 10, 0.5)
-    picture = sheet([table(112, 160)] * len(times), 5, plate=18)
+    image = sheet([table(112, 160)] * len(times), 5, plate=18)
     asked = question.Question(sheets=question.SheetLayout(5, (tuple(times.tolist()),)))
-    assert speeds(timed_frames(asked, Media([picture]))).max() <= STILL
+    assert speeds(timed_frames(asked, Media([image]))).max() <= STILL
 
 
 def test_one_image_and_many_identical_ones_are_accepted():

@@ -32,7 +32,7 @@ from cuesheet.evaluation.table import as_text
 from cuesheet.text import is_exact, normalized, token_f1
 
 
-def cover(*edges: float, texts: str = "") -> list[Segment]:
+def segmentation(*edges: float, texts: str = "") -> list[Segment]:
     """Segments between consecutive edges; labels are the letters of `texts`."""
     letters = texts or " " * (len(edges) - 1)
     return [Segment(a, b, t.strip()) for (a, b), t in zip(pairwise(edges), letters, strict=True)]
@@ -65,7 +65,7 @@ def test_matching_is_one_to_one_and_as_large_as_can_be():
     assert match_segments(predicted, reference, 0.25) == [(0, 1), (1, 2)]
     assert match_segments(predicted, reference, 0.51) == []
     # One segment is never matched twice.
-    assert len(match_segments([Segment(0, 10)], cover(0, 5, 10), 0.5)) == 1
+    assert len(match_segments([Segment(0, 10)], segmentation(0, 5, 10), 0.5)) == 1
 
 
 def test_alignment_prefers_more_pairs_over_a_better_one():
@@ -77,34 +77,34 @@ def test_alignment_prefers_more_pairs_over_a_better_one():
 
 def test_segment_f1_by_threshold():
     # IoU: 4/5 with [0, 5], 5/6 with [4, 10] -> [5, 10].
-    result = scores(cover(0, 4, 10), cover(0, 5, 10))
+    result = scores(segmentation(0, 4, 10), segmentation(0, 5, 10))
     assert [result["segment"][t]["f1"] for t in ("0.1", "0.25", "0.5", "0.75")] == [1, 1, 1, 1]
     # [0, 2] in [0, 5]: 0.4; [2, 10] with [5, 10]: 5/8.
-    result = scores(cover(0, 2, 10), cover(0, 5, 10))
+    result = scores(segmentation(0, 2, 10), segmentation(0, 5, 10))
     assert [result["segment"][t]["f1"] for t in ("0.25", "0.5", "0.75")] == [1, 0.5, 0]
     # One predicted segment, four true ones: at 0.25 one hit; P 1, R 1/4, F1 2/5.
-    result = scores(cover(0, 8), cover(0, 2, 4, 6, 8))["segment"]["0.25"]
+    result = scores(segmentation(0, 8), segmentation(0, 2, 4, 6, 8))["segment"]["0.25"]
     assert result == {"precision": 1, "recall": 0.25, "f1": 0.4}
 
 
 def test_counts_are_pooled_over_episodes():
     result = pooled(
-        (cover(0, 5, 10), cover(0, 5, 10)),  # 2 of 2
-        ([], cover(0, 1, 2, 3, 4)),  # 0 of 4
+        (segmentation(0, 5, 10), segmentation(0, 5, 10)),  # 2 of 2
+        ([], segmentation(0, 1, 2, 3, 4)),  # 0 of 4
     )
     assert result["segment"]["0.5"] == {"precision": 1, "recall": 2 / 6, "f1": 4 / 8}
     assert (result["episodes"], result["episodes_without_prediction"]) == (2, 1)
 
 
 def test_boundaries_are_the_changes_inside_the_episode():
-    assert boundaries(cover(0, 2, 5, 9)) == [2, 5]
+    assert boundaries(segmentation(0, 2, 5, 9)) == [2, 5]
     assert boundaries([Segment(0, 2), Segment(2.5, 5)]) == [2, 2.5]
     assert boundaries([Segment(0, 9)]) == []
 
 
 def test_boundary_scores_within_a_tolerance():
     # 2.0 and 5.0 against 2.4, 6.0 and 8.0. Within 0.5 s: one; within 1.0 s: two.
-    result = scores(cover(0, 2, 5, 10), cover(0, 2.4, 6, 8, 10))
+    result = scores(segmentation(0, 2, 5, 10), segmentation(0, 2.4, 6, 8, 10))
     half, whole = result["boundary"]["0.5"], result["boundary"]["1"]
     assert half == {"precision": 1 / 2, "recall": pytest.approx(1 / 3), "f1": 2 / 5}
     assert whole == {"precision": 1, "recall": pytest.approx(2 / 3), "f1": 4 / 5}
@@ -115,7 +115,7 @@ def test_boundary_scores_within_a_tolerance():
 
 
 def test_one_boundary_does_not_hit_two():
-    result = scores(cover(0, 5, 10), cover(0, 4.8, 5.2, 10))
+    result = scores(segmentation(0, 5, 10), segmentation(0, 4.8, 5.2, 10))
     assert result["boundary"]["0.5"]["recall"] == 0.5
 
 
@@ -130,22 +130,26 @@ def test_edit_score_sees_the_order_alone():
 
 def test_over_and_under_segmentation():
     # [0, 5] is split in three, the rest is right: 2 of 4 predicted are needless.
-    result = scores(cover(0, 1, 2, 5, 10), cover(0, 5, 10))
+    result = scores(segmentation(0, 1, 2, 5, 10), segmentation(0, 5, 10))
     assert (result["over_segmentation"], result["under_segmentation"]) == (2 / 4, 0)
-    result = scores(cover(0, 5, 10), cover(0, 1, 2, 5, 10))
+    result = scores(segmentation(0, 5, 10), segmentation(0, 1, 2, 5, 10))
     assert (result["over_segmentation"], result["under_segmentation"]) == (0, 2 / 4)
-    assert count_superfluous(cover(0, 5, 10), [Segment(20, 30)]) == 0
+    assert count_superfluous(segmentation(0, 5, 10), [Segment(20, 30)]) == 0
 
 
 def test_frame_accuracy_is_the_share_of_time_in_the_right_segment():
     # [0, 4] in [0, 5], [4, 10] covers [5, 10]: 4 + 5 of 10 s.
-    assert scores(cover(0, 4, 10), cover(0, 5, 10))["frame_accuracy"] == pytest.approx(0.9)
+    assert scores(segmentation(0, 4, 10), segmentation(0, 5, 10))[
+        "frame_accuracy"
+    ] == pytest.approx(0.9)
     # One segment may stand for one true one only: the longest, 6 of 10 s.
-    assert scores(cover(0, 10), cover(0, 4, 10))["frame_accuracy"] == pytest.approx(0.6)
+    assert scores(segmentation(0, 10), segmentation(0, 4, 10))["frame_accuracy"] == pytest.approx(
+        0.6
+    )
 
 
 def test_labels_of_matched_segments_and_end_to_end():
-    result = scores(cover(0, 5, 10, texts="xy"), cover(0, 5, 10, texts="xz"))
+    result = scores(segmentation(0, 5, 10, texts="xy"), segmentation(0, 5, 10, texts="xz"))
     assert result["labels"]["exact"] == 0.5
     assert result["labels"]["frame_accuracy"] == 0.5
     assert result["end_to_end"]["0.75"]["f1"] == 0.5
@@ -208,21 +212,21 @@ def pair(kind: str, answer: dict, frame: int = 3) -> VqaPair:
 
 
 def test_a_uniform_split_has_equal_parts():
-    assert uniform_split(cover(0, 1, 2, 9)) == cover(0, 3, 6, 9)
+    assert uniform_split(segmentation(0, 1, 2, 9)) == segmentation(0, 3, 6, 9)
 
 
 def test_a_motion_split_cuts_at_the_least_motion():
     energy = np.full(99, 10.0)  # 10 s at 10 fps
     energy[28:33] = 0  # stands still around 3 s
     energy[68:73] = 4  # slows down around 7 s
-    two = motion_split(cover(0, 1, 10), energy, 10.0)
+    two = motion_split(segmentation(0, 1, 10), energy, 10.0)
     assert [part.start_s for part in two] == [0, pytest.approx(3.1, abs=0.15)]
-    three = motion_split(cover(0, 1, 2, 10), energy, 10.0)
+    three = motion_split(segmentation(0, 1, 2, 10), energy, 10.0)
     assert [part.start_s for part in three][1:] == [
         pytest.approx(3.1, abs=0.15),
         pytest.approx(7.1, abs=0.15),
     ]
-    assert motion_split(cover(0, 10), energy, 10.0) == cover(0, 10)
+    assert motion_split(segmentation(0, 10), energy, 10.0) == segmentation(0, 10)
 
 
 ROWS = [
@@ -369,15 +373,15 @@ def test_a_reference_of_other_episodes_is_an_error(run, tmp_path, capsys):
 
 
 def test_pinned_ends_are_those_of_the_reference():
-    predicted, reference = cover(1, 4, 8), cover(0, 4, 10)
-    assert pin_ends(predicted, reference) == cover(0, 4, 10)
+    predicted, reference = segmentation(1, 4, 8), segmentation(0, 4, 10)
+    assert pin_ends(predicted, reference) == segmentation(0, 4, 10)
     # Unpinned: 3/4 and 4/6, one hit of two at IoU 0.75. Pinned: both.
     result = scores(predicted, reference)
     assert result["segment"]["0.75"]["f1"] == 0.5
     assert result["segment_ends_pinned"]["0.75"]["f1"] == 1
     # A single segment gets both ends; a segment that ends before the reference starts is lost.
     assert pin_ends([Segment(3, 4)], reference) == [Segment(0, 10)]
-    assert scores([Segment(0, 1), Segment(1, 9)], cover(2, 6, 9))["segment_ends_pinned"][
+    assert scores([Segment(0, 1), Segment(1, 9)], segmentation(2, 6, 9))["segment_ends_pinned"][
         "0.75"
     ] == {"precision": 0, "recall": 0, "f1": 0}
     assert pin_ends([], reference) == []
@@ -410,7 +414,10 @@ def test_objects_are_scored_only_if_the_reference_names_one():
 
 
 def test_intervals_are_those_of_the_bootstrap_over_episodes():
-    good, bad = (cover(0, 5, 10), cover(0, 5, 10)), (cover(0, 1, 10), cover(0, 5, 10))
+    good, bad = (
+        (segmentation(0, 5, 10), segmentation(0, 5, 10)),
+        (segmentation(0, 1, 10), segmentation(0, 5, 10)),
+    )
     episodes = [good] * 8 + [bad] * 8
     reference = Reference({index: parts for index, (_, parts) in enumerate(episodes)})
     system = System("run", {index: parts for index, (parts, _) in enumerate(episodes)})
@@ -444,7 +451,7 @@ def write_plans(folder, cuts):
 
 def test_a_difference_within_the_noise_is_called_so(tmp_path):
     right, wrong = 5.0, 1.0
-    reference = Reference({index: cover(0, 5, 10, texts="xx") for index in range(12)})
+    reference = Reference({index: segmentation(0, 5, 10, texts="xx") for index in range(12)})
     runs = [
         write_plans(tmp_path / "wrong", [wrong] * 12),
         write_plans(tmp_path / "one_right", [right] + [wrong] * 11),
@@ -492,7 +499,7 @@ def test_folding_keeps_all_of_the_time():
 
 def test_only_segments_with_a_new_name_are_merged():
     rules = Granularity(mapping={"grasp": "pick"})
-    parts = cover(0, 1, 2, 3, 4, texts="aabb")
+    parts = segmentation(0, 1, 2, 3, 4, texts="aabb")
     assert rules.apply(parts) == parts
     twice = [Segment(0, 1, "grasp"), Segment(1, 2, "pick"), Segment(2, 3, "grasp")]
     assert [part.text for part in rules.apply(twice)] == ["pick", "pick", "pick"]

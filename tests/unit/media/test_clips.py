@@ -258,16 +258,16 @@ def test_a_clip_of_a_damaged_video_is_an_error_and_leaves_nothing(demo_v3, tmp_p
 
 
 @pytest.fixture
-def pictures(tmp_path) -> tuple[Path, np.ndarray]:
-    """A data file of two episodes of an image camera; picture 12 is a file of its own."""
+def images(tmp_path) -> tuple[Path, np.ndarray]:
+    """A data file of two episodes of an image camera; image 12 is a file of its own."""
     truth = np.zeros((30, 45, 61, 3), np.uint8)
-    for i, picture in enumerate(truth):
-        picture[:, :] = (8 * i, 255 - 8 * i, 40)
-        picture[10:20, i : i + 20] = (250, 250, 250)
+    for i, image in enumerate(truth):
+        image[:, :] = (8 * i, 255 - 8 * i, 40)
+        image[10:20, i : i + 20] = (250, 250, 250)
     cells = []
-    for i, picture in enumerate(truth):
+    for i, image in enumerate(truth):
         data = io.BytesIO()
-        Image.fromarray(picture).save(data, "PNG")
+        Image.fromarray(image).save(data, "PNG")
         cells.append({"bytes": data.getvalue(), "path": f"frame-{i:06d}.png"})
     file = tmp_path / "data/chunk-000/file-000.parquet"
     file.parent.mkdir(parents=True)
@@ -291,8 +291,8 @@ def read(file: Path, indices, row_from: int = 10, camera: str = "observation.ima
     )
 
 
-def test_pictures_in_data_files_come_out_as_they_are(pictures):
-    file, truth = pictures
+def test_images_in_data_files_come_out_as_they_are(images):
+    file, truth = images
     frames = [*read(file, [0, 2, 5, 6, 19])]
     assert [frame.frame_index for frame in frames] == [0, 2, 5, 6, 19]
     for frame in frames:
@@ -300,8 +300,8 @@ def test_pictures_in_data_files_come_out_as_they_are(pictures):
         assert frame.data == truth[10 + frame.frame_index].tobytes()
 
 
-def test_pictures_become_a_clip_of_even_size(pictures, tmp_path):
-    file, truth = pictures
+def test_images_become_a_clip_of_even_size(images, tmp_path):
+    file, truth = images
     clip = tmp_path / "clip.mp4"
     arguments = {"width": 61, "height": 45, "fps": 29.97, "settings": ENCODE, "label": "episode 1"}
     write_clip_of_images(clip, read(file, range(20)), length=20, **arguments)
@@ -313,13 +313,13 @@ def test_pictures_become_a_clip_of_even_size(pictures, tmp_path):
         write_clip_of_images(clip, read(file, range(20)), length=21, **arguments)
 
 
-def test_missing_and_broken_images_are_named(pictures, tmp_path):
-    file, _ = pictures
+def test_missing_and_broken_images_are_named(images, tmp_path):
+    file, _ = images
     with pytest.raises(CuesheetError, match=r"episode 1.*no column 'wrist'.*observation\.images"):
         next(read(file, [0], camera="wrist"))
     with pytest.raises(CuesheetError, match=r"episode 1.*has 30 rows, but row 30 was expected"):
         [*read(file, [0, 20])]
-    (tmp_path / "images/twelve.png").write_bytes(b"no picture")
+    (tmp_path / "images/twelve.png").write_bytes(b"no image")
     with pytest.raises(CuesheetError, match=r"episode 1.*frame 2: the image has no known format"):
         [*read(file, [2])]
     (tmp_path / "images/twelve.png").unlink()
@@ -327,8 +327,8 @@ def test_missing_and_broken_images_are_named(pictures, tmp_path):
         [*read(file, [2])]
 
 
-def test_images_stored_as_plain_binary_are_read(pictures, tmp_path):
-    file, truth = pictures
+def test_images_stored_as_plain_binary_are_read(images, tmp_path):
+    file, truth = images
     table = pq.read_table(file)
     camera = "observation.images.top"
     cells = [cell["bytes"] or b"" for cell in table.column(camera).to_pylist()]

@@ -48,9 +48,9 @@ def results(tmp_path: Path) -> Path:
             "kitchen", 0, task="Put the <cup> away", fps=10.0, length=40, cameras={CAMERA: [10]}
         ),
     )
-    picture = folder / f"keyframes/000000/{CAMERA}/000010.png"
-    picture.parent.mkdir(parents=True)
-    Image.new("RGB", (64, 48), "red").save(picture)
+    image = folder / f"keyframes/000000/{CAMERA}/000010.png"
+    image.parent.mkdir(parents=True)
+    Image.new("RGB", (64, 48), "red").save(image)
     spans = [(0, 10, "reach for the red cup"), (10, 40, "put the cup into a box & close it")]
     write(
         folder / "plan/000000.json",
@@ -243,7 +243,7 @@ def test_bars_show_their_values_on_hover_whatever_the_labels():
 
 
 def test_images_link_to_their_moment_on_the_review_page(page):
-    links = re.findall(r'<a class="picture" href="([^"]*)"', page)
+    links = re.findall(r'<a class="image" href="([^"]*)"', page)
     assert links
     assert all(
         re.fullmatch(r"review/index\.html#episode=\d+&(amp;)?t=\d+\.\d{3}", link) for link in links

@@ -34,9 +34,9 @@ def results(tmp_path: Path) -> Path:
             ),
         )
         for frame in (0, 9):
-            picture = folder / f"keyframes/{name}/{CAMERA}/{frame:06d}.png"
-            picture.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (64, 48), "red" if frame else "blue").save(picture)
+            image = folder / f"keyframes/{name}/{CAMERA}/{frame:06d}.png"
+            image.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (64, 48), "red" if frame else "blue").save(image)
         part = {"start_frame": 0, "end_frame": 10, "start_s": 0.0, "end_s": 1.0}
         write(
             folder / f"plan/{name}.json",

@@ -79,9 +79,9 @@ def test_verify_names_the_damaged_entry_and_reads_count_it_as_a_miss(cache, caps
 def test_verify_checks_images_and_ignores_unfinished_files(cache, capsys):
     media = cache.folder / "media" / "ab"
     media.mkdir(parents=True)
-    good = hashlib.sha256(b"picture").hexdigest()
-    (media / f"{good}.png").write_bytes(b"picture")
-    (media / f"{'0' * 64}.png").write_bytes(b"picture")
+    good = hashlib.sha256(b"image").hexdigest()
+    (media / f"{good}.png").write_bytes(b"image")
+    (media / f"{'0' * 64}.png").write_bytes(b"image")
     (cache.folder / "ab").mkdir(exist_ok=True)
     (cache.folder / "ab" / f".{good}.x1.json").write_text("{")
     assert run(cache, "verify") == 1

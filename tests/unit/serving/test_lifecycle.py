@@ -99,7 +99,7 @@ def test_a_question_goes_all_the_way_to_the_embedded_model_and_back(run):
     assert Path(state["logs"]["replica-0"]).exists()
 
 
-def test_pictures_reach_the_embedded_model(run, demo_v3):
+def test_images_reach_the_embedded_model(run, demo_v3):
     import cv2
     import numpy as np
 

@@ -156,7 +156,7 @@ def test_a_command_of_ones_own_is_filled_in_and_its_key_is_not_logged():
         ({"limit_mm_per_prompt": {"image": -1}}, "0 or more"),
     ],
 )
-def test_a_mistake_in_the_settings_is_said(changes, said):
+def test_a_user_error_in_the_settings_is_reported(changes, said):
     with pytest.raises(ValueError, match=said.replace("{", r"\{")):
         settings(**changes)
 

@@ -106,8 +106,8 @@ def test_what_was_there_before_the_run_does_not_make_it_look_fast(tmp_path):
 
 def test_how_often_is_up_to_the_user(tmp_path, monkeypatch):
     progress = Progress(tmp_path, TOTALS, stats, io.StringIO())
-    for wish, seconds in {"off": None, "0.5": 0.5, "": 15.0, "nonsense": 15.0}.items():
-        monkeypatch.setenv("CUESHEET_PROGRESS", wish)
+    for setting, seconds in {"off": None, "0.5": 0.5, "": 15.0, "nonsense": 15.0}.items():
+        monkeypatch.setenv("CUESHEET_PROGRESS", setting)
         assert progress.every_s() == seconds
 
 

@@ -43,7 +43,7 @@ def request(**changes):
     [
         {"model": "other"},
         {"text": "And now?"},
-        {"image": b"another picture"},
+        {"image": b"another image"},
         {"temperature": 0.3},
         {"top_p": 0.9},
         {"max_tokens": 65},

@@ -62,8 +62,8 @@ def test_a_gripper_that_only_new_episodes_show_is_reported(
     settings = SignalsConfig()
     dataset = start(demo_v3, tmp_path, settings)
     path = dataset.layout.signals_layout
-    unseen = read_layout(path).model_copy(update={"grippers": []})
-    write_json(path, unseen.model_dump())
+    without_grippers = read_layout(path).model_copy(update={"grippers": []})
+    write_json(path, without_grippers.model_dump())
     dataset.refresh_signals_layout(settings, source_changed=True)
     assert [one.name for one in read_layout(path).grippers] == ["gripper"]
     assert "The next run measures all episodes again" in capsys.readouterr().err

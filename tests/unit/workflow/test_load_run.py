@@ -8,7 +8,7 @@ from cuesheet.errors import CuesheetError
 from cuesheet.workflow.load import load_run
 
 
-def test_mistakes_of_several_settings_are_reported_together(repository: Path, demo_v3: Path):
+def test_errors_of_several_settings_are_reported_together(repository: Path, demo_v3: Path):
     raw = {
         "dataset": {
             "first": {"path": str(demo_v3), "default_camera": "observation.images.top"},

@@ -16,7 +16,7 @@
   app.toCorrection = function (dataset, episode, edits) {
     const vqa = Object.values(edits.vqa);
     const file = {};
-    if (edits.subtasks) file.subtasks = app.cover.rows(episode, edits.subtasks);
+    if (edits.subtasks) file.subtasks = app.segmentation.rows(episode, edits.subtasks);
     if (edits.rephrasings) file.rephrasings = edits.rephrasings;
     if (edits.talks) file.interjections = edits.talks.map(({ frame, interjection, speech }) => ({ time_s: episode.timestamps[frame], interjection, speech }));
     if (vqa.length) file.vqa = vqa.sort((a, b) => a.frame_index - b.frame_index || (a.camera < b.camera ? -1 : 1));
@@ -32,7 +32,7 @@
     const fits = file && (file.length === undefined || file.length === episode.length);
     const { subtasks, rephrasings, interjections, vqa, verdict, note, done, reviewer } = fits ? file : {};
     return {
-      subtasks: subtasks ? app.cover.of(episode, subtasks) : null,
+      subtasks: subtasks ? app.segmentation.of(episode, subtasks) : null,
       rephrasings: rephrasings ?? null,
       talks: interjections?.map((one) => ({ frame: app.frameAt(episode, one.time_s), interjection: one.interjection ?? null, speech: one.speech })) ?? null,
       vqa: Object.fromEntries((vqa ?? []).map((entry) => [pairKey(entry), entry])),

@@ -2,7 +2,7 @@
 "use strict";
 
 (function (app) {
-  const { cover } = app;
+  const { segmentation } = app;
 
   app.Edits = class {
     /** `changed()` is called after every change; `reviewer()` returns the reviewer's name or "". */
@@ -18,7 +18,7 @@
     open(episode, file) {
       this.episode = episode;
       this.annotated = {
-        subtasks: cover.of(episode, episode.subtasks),
+        subtasks: segmentation.of(episode, episode.subtasks),
         talks: app.annotatedTalks(episode),
         rephrasings: app.annotatedRephrasings(episode),
       };
@@ -27,7 +27,7 @@
       this.future = [];
     }
 
-    get cover() {
+    get segmentation() {
       return this.now.subtasks ?? this.annotated.subtasks;
     }
 
@@ -44,13 +44,13 @@
     }
 
     /** Whether `subtasks` have other boundaries or labels than the annotations. */
-    isRecut(subtasks = this.cover) {
-      return !cover.sameSubtasks(subtasks, this.annotated.subtasks);
+    isRecut(subtasks = this.segmentation) {
+      return !segmentation.sameSubtasks(subtasks, this.annotated.subtasks);
     }
 
     /** Agreement of the samples on an annotated subtask; null if there is none or it was changed. */
-    agreement(part) {
-      return this.episode.subtasks[this.annotated.subtasks.findIndex((one) => cover.same(one, part))]?.agreement ?? null;
+    agreement(subtask) {
+      return this.episode.subtasks[this.annotated.subtasks.findIndex((one) => segmentation.same(one, subtask))]?.agreement ?? null;
     }
 
     file(changes = {}) {
@@ -65,8 +65,8 @@
     }
 
     /** Change the subtasks, unless `changed` equals them. */
-    changeCover(changed) {
-      if (!cover.same(changed, this.cover)) this.change({ subtasks: changed });
+    changeSegmentation(changed) {
+      if (!segmentation.same(changed, this.segmentation)) this.change({ subtasks: changed });
       else this.changed();
     }
 
@@ -81,7 +81,7 @@
     }
 
     apply(edits) {
-      const back = edits.subtasks && cover.same(edits.subtasks, this.annotated.subtasks);
+      const back = edits.subtasks && segmentation.same(edits.subtasks, this.annotated.subtasks);
       this.now = back && !this.episode.correction?.subtasks ? { ...edits, subtasks: null } : edits;
       this.changed();
       this.keeper.keep(this.episode.index, this.file());

@@ -48,32 +48,32 @@
   app.annotatedRephrasings = (episode) => taskRows(episode, episode.timestamps[0]).slice(1);
 
   /**
-   * Memories at the starts of a cover's parts: [{index, frame, time, content, own}]. `own`: a reviewer
-   * wrote it. The annotations' memory belongs to a part if it is at the part's first frame.
+   * Memories at the starts of the subtasks of a segmentation: [{index, frame, time, content, own}]. `own`: a reviewer
+   * wrote it. The annotations' memory belongs to a subtask if it is at the subtask's first frame.
    */
-  app.memories = function (episode, cover) {
+  app.memories = function (episode, segmentation) {
     const rows = new Map(episode.persistent.filter((row) => row.style === "memory").map((row) => [row.timestamp, row.content]));
-    return cover.flatMap((part, index) => {
-      const time = app.timeOf(episode, part.start);
-      const own = part.memory !== undefined;
-      const content = own ? part.memory : rows.get(time);
-      return content ? [{ index, frame: part.start, time, content, own }] : [];
+    return segmentation.flatMap((subtask, index) => {
+      const time = app.timeOf(episode, subtask.start);
+      const own = subtask.memory !== undefined;
+      const content = own ? subtask.memory : rows.get(time);
+      return content ? [{ index, frame: subtask.start, time, content, own }] : [];
     });
   };
 
   /**
    * The rows that hold at a frame: persistent rows from their time on, events on their frame alone.
    *
-   * `edits` has the corrected cover, talks and rephrasings. If the cover differs from the
+   * `edits` has the corrected segmentation, talks and rephrasings. If the segmentation differs from the
    * annotations' (`recut`), subtask and plan are those that the next run will write, and
    * `memoryIsOld` says that the next run will write another memory.
    */
-  app.stateAt = function (episode, frame, { cover, talks, rephrasings, recut }) {
+  app.stateAt = function (episode, frame, { segmentation, talks, rephrasings, recut }) {
     const time = episode.timestamps[frame];
     const latest = (style) => episode.persistent.findLast((row) => row.style === style && row.timestamp <= time)?.content;
-    const position = cover.findIndex((part) => part.start <= frame && frame < part.end);
-    const plan = recut ? cover.slice(position).map((part, i) => `${i + 1}. ${part.label}`).join("\n") : latest("plan");
-    const known = app.memories(episode, cover).findLast((memory) => memory.frame <= frame);
+    const position = segmentation.findIndex((subtask) => subtask.start <= frame && frame < subtask.end);
+    const plan = recut ? segmentation.slice(position).map((subtask, i) => `${i + 1}. ${subtask.label}`).join("\n") : latest("plan");
+    const known = app.memories(episode, segmentation).findLast((memory) => memory.frame <= frame);
     const current = known?.index === position;
     const isFirstTask = !episode.persistent.some((row) => row.style === "task_aug" && row.timestamp > episode.timestamps[0] && row.timestamp <= time);
     const [task = episode.task, ...others] = taskRows(episode, time);
@@ -83,7 +83,7 @@
       time,
       task,
       rephrasings: isFirstTask ? rephrasings : others,
-      subtask: recut ? cover[position]?.label : latest("subtask"),
+      subtask: recut ? segmentation[position]?.label : latest("subtask"),
       plan,
       memory: recut && !current ? latest("memory") ?? known?.content : known?.content,
       memoryIsOld: recut && !(current && known.own),

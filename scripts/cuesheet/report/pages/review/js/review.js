@@ -2,7 +2,7 @@
 "use strict";
 
 (function (app) {
-  const { byId, make, cover } = app;
+  const { byId, make, segmentation } = app;
   const WRITE_ADDRESS_MS = 400;
   const view = { episode: null, wanted: null, chosen: null, frame: 0, state: null, dragging: null };
   let site;
@@ -11,8 +11,8 @@
 
   app.colorOf = (label) => site.colors[label.trim().split(/\s+/)[0]?.toLowerCase().replace(/[.,;:!?]+$/, "")] ?? 7;
 
-  const agreement = (part) => edits.agreement(part);
-  const shownCover = () => view.dragging ?? edits.cover;
+  const agreement = (subtask) => edits.agreement(subtask);
+  const shownSegmentation = () => view.dragging ?? edits.segmentation;
   const pairsAt = (frame) => edits.pairs.filter((pair) => pair.frame_index === frame);
 
   const list = new app.List((index) => open(index));
@@ -25,11 +25,11 @@
     rename: (index) => table.focus(index),
     moveBoundary(index, frame, last) {
       player.pause();
-      const moved = cover.moveBoundary(edits.cover, index, frame);
+      const moved = segmentation.moveBoundary(edits.segmentation, index, frame);
       view.dragging = last ? null : moved;
-      if (last) edits.changeCover(moved);
+      if (last) edits.changeSegmentation(moved);
       else {
-        drawCover();
+        drawSegmentation();
         table.drawTimes(moved);
       }
       player.seek(moved[index].start);
@@ -40,20 +40,20 @@
     choose(index) {
       if (index === view.chosen) return;
       player.pause();
-      player.seek(edits.cover[index].start);
+      player.seek(edits.segmentation[index].start);
     },
-    typing: (index, text) => edits.typing({ subtasks: cover.rename(edits.cover, index, text) }),
-    rename: (index, text) => (text.trim() ? edits.changeCover(cover.rename(edits.cover, index, text)) : redraw()),
+    typing: (index, text) => edits.typing({ subtasks: segmentation.rename(edits.segmentation, index, text) }),
+    rename: (index, text) => (text.trim() ? edits.changeSegmentation(segmentation.rename(edits.segmentation, index, text)) : redraw()),
     cancel: () => edits.cancel(),
-    merge: (index) => edits.changeCover(cover.mergeWithNext(edits.cover, index)),
-    remove: (index) => edits.changeCover(cover.remove(edits.cover, index)),
+    merge: (index) => edits.changeSegmentation(segmentation.mergeWithNext(edits.segmentation, index)),
+    remove: (index) => edits.changeSegmentation(segmentation.remove(edits.segmentation, index)),
     retime(index, seconds) {
       if (seconds === null) {
         redraw();
         return;
       }
-      const moved = cover.moveBoundary(edits.cover, index, app.frameAt(view.episode, seconds));
-      edits.changeCover(moved);
+      const moved = segmentation.moveBoundary(edits.segmentation, index, app.frameAt(view.episode, seconds));
+      edits.changeSegmentation(moved);
       player.pause();
       player.seek(moved[index].start);
     },
@@ -73,8 +73,8 @@
   });
   const texts = new app.Texts({
     rephrasings: (rephrasings) => edits.change({ rephrasings }),
-    memory: (index, text) => edits.changeCover(cover.setMemory(edits.cover, index, text)),
-    typeMemory: (index, text) => edits.typing({ subtasks: cover.setMemory(edits.cover, index, text) }),
+    memory: (index, text) => edits.changeSegmentation(segmentation.setMemory(edits.segmentation, index, text)),
+    typeMemory: (index, text) => edits.typing({ subtasks: segmentation.setMemory(edits.segmentation, index, text) }),
     talk: (frame, talk) => edits.setTalk(frame, talk),
     resetTalks: () => edits.change({ talks: null }),
     cancel: () => edits.cancel(),
@@ -193,11 +193,11 @@
   function redraw() {
     const { now } = edits;
     view.chosen = null;
-    drawCover();
+    drawSegmentation();
     timeline.drawPairs(edits.pairs);
     timeline.drawTalks(edits.talks);
-    timeline.drawMemory(app.memories(view.episode, edits.cover));
-    table.draw(edits.cover, agreement);
+    timeline.drawMemory(app.memories(view.episode, edits.segmentation));
+    table.draw(edits.segmentation, agreement);
     for (const verdict of ["good", "bad"]) byId(verdict).setAttribute("aria-pressed", String(now.verdict === verdict));
     byId("done").setAttribute("aria-pressed", String(now.done));
     byId("by").textContent = now.reviewer ? `reviewed by ${now.reviewer}` : "";
@@ -211,8 +211,8 @@
     showFrame(view.frame);
   }
 
-  function drawCover() {
-    timeline.drawSubtasks(shownCover(), view.chosen, agreement);
+  function drawSegmentation() {
+    timeline.drawSubtasks(shownSegmentation(), view.chosen, agreement);
   }
 
   /** Boxes and points are drawn at the frame that they belong to, while the clip is paused. */
@@ -226,9 +226,9 @@
     view.frame = frame;
     const { episode } = view;
     if (!episode) return;
-    const current = shownCover();
+    const current = shownSegmentation();
     const recut = edits.isRecut(current);
-    const state = app.stateAt(episode, frame, { cover: current, talks: edits.talks, rephrasings: edits.rephrasings, recut });
+    const state = app.stateAt(episode, frame, { segmentation: current, talks: edits.talks, rephrasings: edits.rephrasings, recut });
     timeline.showFrame(frame, state.subtask);
     byId("clock").textContent = `${state.time.toFixed(2)} / ${episode.end_s.toFixed(2)} s  frame ${frame}`;
     byId("now-time").textContent = app.seconds(state.time);
@@ -275,7 +275,7 @@
   function choose(index) {
     if (index === view.chosen) return;
     view.chosen = index;
-    drawCover();
+    drawSegmentation();
     table.choose(index);
   }
 
@@ -349,12 +349,12 @@
     firstFrame: () => step(-view.episode.length),
     lastFrame: () => step(view.episode.length),
     jumpToQuestion: (direction) => jump(edits.pairs.map((pair) => pair.frame_index), direction),
-    jumpToSubtask: (direction) => jump(edits.cover.map((part) => part.start), direction),
-    split: () => edits.changeCover(cover.split(edits.cover, view.frame)),
-    merge: () => edits.changeCover(cover.mergeWithNext(edits.cover, view.chosen)),
+    jumpToSubtask: (direction) => jump(edits.segmentation.map((subtask) => subtask.start), direction),
+    split: () => edits.changeSegmentation(segmentation.split(edits.segmentation, view.frame)),
+    merge: () => edits.changeSegmentation(segmentation.mergeWithNext(edits.segmentation, view.chosen)),
     edgeHere(side) {
       const index = side === "start" ? view.chosen : view.chosen + 1; // of the boundary
-      if (index > 0 && index < edits.cover.length) edits.changeCover(cover.moveBoundary(edits.cover, index, view.frame));
+      if (index > 0 && index < edits.segmentation.length) edits.changeSegmentation(segmentation.moveBoundary(edits.segmentation, index, view.frame));
     },
     addQuestion() {
       const pair = questions.form ? null : questions.blank(edits.pairs, view.frame);

@@ -31,10 +31,10 @@
       this.body.replaceChildren();
     }
 
-    /** `agreement(part)`: of the samples of which the model's subtask was merged, or null. */
-    draw(cover, agreement) {
-      if (this.body.rows.length !== cover.length) this.body.replaceChildren(...cover.map((_, index) => this.row(index, cover.length)));
-      cover.forEach((part, index) => this.fill(this.body.rows[index], part, agreement(part)));
+    /** `agreement(subtask)`: of the samples of which the model's subtask was merged, or null. */
+    draw(segmentation, agreement) {
+      if (this.body.rows.length !== segmentation.length) this.body.replaceChildren(...segmentation.map((_, index) => this.row(index, segmentation.length)));
+      segmentation.forEach((subtask, index) => this.fill(this.body.rows[index], subtask, agreement(subtask)));
     }
 
     row(index, count) {
@@ -79,10 +79,10 @@
       });
     }
 
-    fill(row, part, agreement) {
-      row.querySelector(".swatch").style.background = `var(--c${app.colorOf(part.label)})`;
-      this.fillTimes(row, part);
-      row.querySelector(".label input").value = part.label;
+    fill(row, subtask, agreement) {
+      row.querySelector(".swatch").style.background = `var(--c${app.colorOf(subtask.label)})`;
+      this.fillTimes(row, subtask);
+      row.querySelector(".label input").value = subtask.label;
       const cell = row.querySelector(".agreed");
       if (!cell) return;
       cell.textContent = agreement === null ? "–" : `≈ ${agreement.toFixed(2)}`;
@@ -90,14 +90,14 @@
       cell.classList.toggle("low", agreement !== null && app.isLow(agreement));
     }
 
-    fillTimes(row, part) {
-      row.querySelector(".start input").value = app.timeOf(this.episode, part.start).toFixed(2);
-      row.querySelector(".end input").value = app.timeOf(this.episode, part.end).toFixed(2);
+    fillTimes(row, subtask) {
+      row.querySelector(".start input").value = app.timeOf(this.episode, subtask.start).toFixed(2);
+      row.querySelector(".end input").value = app.timeOf(this.episode, subtask.end).toFixed(2);
     }
 
     /** Show the times of a boundary that is being dragged. */
-    drawTimes(cover) {
-      cover.forEach((part, index) => this.fillTimes(this.body.rows[index], part));
+    drawTimes(segmentation) {
+      segmentation.forEach((subtask, index) => this.fillTimes(this.body.rows[index], subtask));
     }
 
     choose(index) {

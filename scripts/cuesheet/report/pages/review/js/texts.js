@@ -91,9 +91,9 @@
     }
 
     drawMemory(index) {
-      const { cover } = this.edits;
-      const memory = app.memories(this.episode, cover).find((one) => one.index === index);
-      const own = cover[index]?.memory !== undefined;
+      const { segmentation } = this.edits;
+      const memory = app.memories(this.episode, segmentation).find((one) => one.index === index);
+      const own = segmentation[index]?.memory !== undefined;
       if (!this.isNew("memory", [index, memory, own])) return;
       const box = byId("memory");
       if (index < 1) {

@@ -112,33 +112,33 @@
       );
     }
 
-    /** `agreement(part)`: of the samples of which the model's subtask was merged, or null. */
-    drawSubtasks(cover, chosen, agreement) {
-      this.subtasks = [cover, chosen, agreement];
+    /** `agreement(subtask)`: of the samples of which the model's subtask was merged, or null. */
+    drawSubtasks(segmentation, chosen, agreement) {
+      this.subtasks = [segmentation, chosen, agreement];
       this.drawnAt = this.view.pxPerSecond;
-      const wide = cover.map((part) => (this.time(part.end) - this.time(part.start)) * this.view.pxPerSecond > NARROW_PX);
-      const parts = cover.map((part, index) => {
-        const agreed = agreement(part);
+      const wide = segmentation.map((subtask) => (this.time(subtask.end) - this.time(subtask.start)) * this.view.pxPerSecond > NARROW_PX);
+      const parts = segmentation.map((subtask, index) => {
+        const agreed = agreement(subtask);
         const known = agreed === null ? "" : `\nagreement of ${this.episode.samples} samples: ${agreed.toFixed(2)}`;
         return make(
           "div",
           {
             class: `span part${index === chosen ? " chosen" : ""}`,
             "data-part": index,
-            title: `${app.seconds(this.time(part.start))} to ${app.seconds(this.time(part.end))}: ${part.label}${known}`,
-            style: { ...this.span(this.time(part.start), this.time(part.end)), background: `var(--c${app.colorOf(part.label)})` },
+            title: `${app.seconds(this.time(subtask.start))} to ${app.seconds(this.time(subtask.end))}: ${subtask.label}${known}`,
+            style: { ...this.span(this.time(subtask.start), this.time(subtask.end)), background: `var(--c${app.colorOf(subtask.label)})` },
             ondblclick: () => this.on.rename(index),
           },
-          wide[index] ? make("span", { class: "text" }, part.label) : null,
+          wide[index] ? make("span", { class: "text" }, subtask.label) : null,
           agreed === null ? null : make("i", { class: `agreed${app.isLow(agreed) ? " low" : ""}`, style: { width: `${100 * agreed}%` } })
         );
       });
       const hint = this.episode.signals ? "Drag to move the boundary. It snaps to gripper strokes unless Alt is pressed." : "Drag to move the boundary";
-      const edges = cover.flatMap((part, index) =>
-        index && (wide[index - 1] || wide[index]) ? [make("div", { class: "edge", "data-edge": index, title: hint, style: { left: this.left(this.time(part.start)) } })] : []
+      const edges = segmentation.flatMap((subtask, index) =>
+        index && (wide[index - 1] || wide[index]) ? [make("div", { class: "edge", "data-edge": index, title: hint, style: { left: this.left(this.time(subtask.start)) } })] : []
       );
       this.tracks.subtask.replaceChildren(...parts, ...edges);
-      this.view.drawMap(cover);
+      this.view.drawMap(segmentation);
     }
 
     drawPairs(pairs) {

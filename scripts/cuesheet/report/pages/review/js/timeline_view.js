@@ -131,12 +131,12 @@
       this.changed();
     }
 
-    drawMap(cover) {
+    drawMap(segmentation) {
       const { episode } = this;
       this.parts.replaceChildren(
-        ...cover.map((part) => {
-          const [start, end] = [app.timeOf(episode, part.start), app.timeOf(episode, part.end)];
-          return make("i", { style: { left: app.left(episode, start), width: app.left(episode, end - start), background: `var(--c${app.colorOf(part.label)})` } });
+        ...segmentation.map((subtask) => {
+          const [start, end] = [app.timeOf(episode, subtask.start), app.timeOf(episode, subtask.end)];
+          return make("i", { style: { left: app.left(episode, start), width: app.left(episode, end - start), background: `var(--c${app.colorOf(subtask.label)})` } });
         })
       );
     }
