@@ -5,6 +5,7 @@
 # rules/server.smk       the run's model server           rules/cluster.smk    shards of episodes
 # rules/dataset.smk      index of the episodes            rules/report.smk     summary, report, review, scores
 # rules/media.smk        clips and keyframes              rules/signals.smk    what the robot recorded
+# rules/vocabulary.smk   labels that the model drafts per task
 
 from os.path import exists
 
@@ -28,6 +29,7 @@ wildcard_constraints:
     episode=r"\d{6}",
     camera=r"[^/]+",
     shard=r"\d{5}",
+    task=r"[a-z0-9-]+",
 
 
 include: "rules/server.smk"
@@ -47,6 +49,12 @@ rule all:
 rule media:
     input:
         lambda _: targets().media,
+    localrule: True
+
+
+rule vocabularies:
+    input:
+        lambda _: targets().vocabularies,
     localrule: True
 
 
@@ -83,6 +91,7 @@ rule evaluate:
 include: "rules/dataset.smk"
 include: "rules/media.smk"
 include: "rules/signals.smk"
+include: "rules/vocabulary.smk"
 include: "rules/annotate.smk"
 include: "rules/assemble.smk"
 include: "rules/cluster.smk"

@@ -8,8 +8,6 @@
 # neither. Priorities rise from stage to stage, so that the model receives its first requests as soon
 # as one episode is decoded. `update` keeps the file of an earlier run if a job fails.
 
-STAGE_THREADS = stage_threads()
-
 
 rule annotate_plan:
     input:
@@ -19,6 +17,9 @@ rule annotate_plan:
             dataset_of(wildcards), CONFIG, int(wildcards.episode)
         ),
         references=lambda wildcards: reference_files(
+            dataset_of(wildcards), CONFIG, int(wildcards.episode)
+        ),
+        vocabulary=lambda wildcards: vocabulary_of(
             dataset_of(wildcards), CONFIG, int(wildcards.episode)
         ),
         prompts=prompts_of(*prompt_files.PLAN),
@@ -41,7 +42,7 @@ rule annotate_plan:
         references=lambda wildcards: references_of(
             dataset_of(wildcards), CONFIG, int(wildcards.episode)
         ),
-        plan=RUN.plan.model_dump(exclude={"vocabulary"}),
+        plan=RUN.plan.model_dump(exclude={"vocabulary", "vocabulary_episodes"}),
         vocabulary=lambda wildcards: RUN.labels_for(dataset_of(wildcards), int(wildcards.episode)),
         camera=lambda wildcards: dataset_of(wildcards).default_camera_of(int(wildcards.episode)),
         # A function of the input: a dataset that moved is not a reason to run again.

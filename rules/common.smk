@@ -30,6 +30,7 @@ from cuesheet.errors import CuesheetError
 from cuesheet.config import prompt_files
 from cuesheet.vlm import run_environment
 from cuesheet.workflow.load import bundled_files, load_run
+from cuesheet.workflow.vocabulary import drafts_of, task_called, vocabularies, vocabulary_of
 from cuesheet.workflow.propagation import (
     recording_of,
     reference_files,
@@ -72,6 +73,7 @@ RUN = as_workflow_error(load_run)(
 )
 CONFIG = RUN.config
 SHARD_PLANS = ShardPlans.of(RUN)
+STAGE_THREADS = stage_threads()
 if IS_MODULE:
     run_environment.publish(
         run_environment.MODULE_VARIABLE, RUN.results_root, workflow.modifier.namespace

@@ -17,6 +17,7 @@ from cuesheet.annotate.stage import Stage, open_stage
 from cuesheet.artifacts.apply_corrections import ExternalSubtasks, subtasks_from_spans
 from cuesheet.artifacts.episode import Episode
 from cuesheet.artifacts.signals_file import SignalsFile, read_signals
+from cuesheet.artifacts.vocabulary import read_vocabulary
 from cuesheet.config.stages import PlanConfig, SignalsConfig
 
 
@@ -33,16 +34,18 @@ async def annotate(
     signals: SignalsConfig | None = None,
     references: Sequence[tuple[str, Mapping[str, Any]]] = (),
     vocabulary: Sequence[str] = (),
+    drafted_vocabulary: str | None = None,
     rephrasings: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Return the content of the plan file.
 
-    The model is not asked for `given` subtasks, nor for `rephrasings` that a person wrote.
+    The model is not asked for `given` subtasks, nor for `rephrasings` that a person wrote. Labels
+    are taken from `vocabulary`, or from the file `drafted_vocabulary`, if there are any.
     """
     async with open_stage(
         "plan", keyframes=keyframes, prompts=prompts, model_settings=model_settings
     ) as stage:
-        stage.vocabulary = tuple(vocabulary)
+        used = _vocabulary(stage, vocabulary, drafted_vocabulary)
         cut = _cutter(clip, stage.episode) if clip else None
         recorded = read_signals(recording) if recording else None
         parts = await plan.annotate(
@@ -56,7 +59,25 @@ async def annotate(
             propagated=_propagated(stage.episode, recorded, camera, references),
             rephrasings=rephrasings,
         )
-        return stage.result(**parts)
+        return stage.result(**parts, **used)
+
+
+def _vocabulary(stage: Stage, given: Sequence[str], drafted: str | None) -> dict[str, Any]:
+    """Limit the labels of the stage. Return what the plan file records of it."""
+    task, labels = stage.episode.task, list(given)
+    if drafted is not None:
+        labels = read_vocabulary(drafted).labels
+        if not labels:
+            stage.warn(
+                f"the task {task!r} has no drafted labels (vocabulary/{Path(drafted).name} says "
+                "why); its labels are not limited"
+            )
+        stage.own_words = True
+    stage.vocabulary = tuple(labels)
+    if not labels:
+        return {}
+    record = {"task": task, "labels": labels, "is_drafted": drafted is not None}
+    return {"vocabulary": record}
 
 
 def _propagated(
@@ -137,6 +158,7 @@ def main(snakemake) -> None:
                     )
                 ),
                 snakemake.params.vocabulary,
+                next(iter(snakemake.input.get("vocabulary", [])), None),
                 snakemake.params.rephrasings,
             )
         )

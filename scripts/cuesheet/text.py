@@ -6,6 +6,13 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
 _ARTICLES = frozenset(("a", "an", "the"))
+# Texts that people leave in the task field while they try something out.
+_PLACEHOLDERS = {"debug", "test", "tbd", "todo", "n/a", "na", "untitled", "default"}
+
+
+def is_placeholder(task: str) -> bool:
+    """Return whether a task is empty or a placeholder such as "test" or "todo"."""
+    return task.strip().strip(".").casefold() in {"", *_PLACEHOLDERS}
 
 
 def did_you_mean(wrong: str, names: Iterable[str], cutoff: float = 0.6) -> str | None:

@@ -147,10 +147,15 @@ def _segmentation(facts: Facts) -> dict[str, Any]:
     edges = [start, *(time for time in cuts if start < time < end), end]
     names = phrases.labels(asked.task, len(edges) - 1)
     parts = zip(edges[:-1], edges[1:], names, strict=True)
-    changed = "The motion slows down."
     return {
         "subtasks": [
-            {"what_changed": changed, "start_s": round(a, 3), "end_s": round(b, 3), "label": name}
+            {
+                "what_changed": "The motion slows down.",
+                "start_s": round(a, 3),
+                "end_s": round(b, 3),
+                "own_words": name,
+                "label": name,
+            }
             for a, b, name in parts
         ]
     }
@@ -169,22 +174,54 @@ def _events(facts: Facts) -> dict[str, Any]:
     events = zip([*cuts, end], names, strict=True)
     return {
         "events": [
-            {"what_changed": "The motion slows down.", "at_s": round(time, 3), "label": name}
+            {
+                "what_changed": "The motion slows down.",
+                "at_s": round(time, 3),
+                "own_words": name,
+                "label": name,
+            }
             for time, name in events
         ]
     }
 
 
+def _drafted_steps(facts: Facts) -> dict[str, Any]:
+    start, end = facts.window_s
+    cuts = [
+        time
+        for time in vision.boundaries(facts.seen, DEFAULT_MIN_S, DEFAULT_MOST)
+        if start < time < end
+    ]
+    names = phrases.labels(facts.asked.task, len(cuts) + 1)
+    if round(10 * end) % 2:  # in other words, as people who watch apart would use
+        names = phrases.reworded(names)
+    steps = [
+        {"what_changed": "The motion slows down.", "at_s": round(time, 3), "label": name}
+        for time, name in zip([*cuts, end], names, strict=True)
+    ]
+    return {"steps": steps}
+
+
+def _merged_steps(facts: Facts) -> dict[str, Any]:
+    groups = phrases.merged(facts.asked.steps)
+    return {"steps": [{"numbers": found, "label": label} for label, found in groups.items()]}
+
+
+def _steps(facts: Facts) -> dict[str, Any]:
+    """Return the steps of a recording, or those that several recordings have."""
+    return _merged_steps(facts) if facts.asked.steps else _drafted_steps(facts)
+
+
 def _labels(facts: Facts) -> dict[str, Any]:
     first = _label(facts)["label"]
     other = phrases.labels(facts.asked.task, 1)[0]
-    return {"what_changed": "The image changes.", "labels": [first, other]}
+    return {"what_changed": "The image changes.", "own_words": first, "labels": [first, other]}
 
 
 def _label(facts: Facts) -> dict[str, Any]:
     label = phrases.imperative(facts.asked.first_label)
     label = label or phrases.labels(facts.asked.task, 1)[0]
-    return {"what_changed": "The image changes.", "label": label}
+    return {"what_changed": "The image changes.", "own_words": label, "label": label}
 
 
 def _rephrasings(facts: Facts) -> dict[str, Any]:
@@ -240,6 +277,7 @@ _KINDS = (
     ({"subtasks"}, _segmentation),
     ({"scene", "events"}, _description),
     ({"events"}, _events),
+    ({"steps"}, _steps),
     ({"labels"}, _labels),
     ({"number"}, lambda f: {"why": "It is the first one.", "number": 1}),
     ({"memory"}, lambda f: {"memory": phrases.memory(f.asked.memory, f.asked.finished)}),

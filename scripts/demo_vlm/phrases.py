@@ -1,10 +1,14 @@
 """The handful of sentences that the demo model can say, made of the words of the request."""
 
 import re
+from collections.abc import Mapping, Sequence
 
 _STOP = {"and", "then", "into", "onto", "on", "in", "to", "from", "with", "by", "at", "off", "of"}
 _PARTICLES = {"up", "down", "out", "away", "back"}
 _POLITE = re.compile(r"^(please|robot,|now)\s+", re.IGNORECASE)
+
+# Starts of labels that mean the same.
+_SAME = {"reach for": "move to", "let go of": "release"}
 
 REPHRASINGS = (
     "Please {task}.",
@@ -81,6 +85,26 @@ def labels(task: str, count: int) -> list[str]:
     inner = [middle[min(position, 1)] for position in range(count - 2)]
     last = f"let go of {thing}" if inner else f"{verb} {thing}"
     return [f"reach for {thing}", *inner, last]
+
+
+def reworded(names: Sequence[str]) -> list[str]:
+    """Return labels that mean the same in other words."""
+    found = []
+    for name in names:
+        start = next((one for one in _SAME if name.startswith(f"{one} ")), None)
+        found.append(_SAME[start] + name[len(start) :] if start else name)
+    return found
+
+
+def merged(labels: Mapping[int, str]) -> dict[str, list[int]]:
+    """Return the numbers of the labels that mean the same, by the label that is used for them."""
+    found: dict[str, list[int]] = {}
+    first = {other: one for one, other in _SAME.items()}
+    for number, label in labels.items():
+        start = next((one for one in first if label.startswith(f"{one} ")), None)
+        name = first[start] + label[len(start) :] if start else label
+        found.setdefault(name, []).append(number)
+    return found
 
 
 def rephrasings(task: str, count: int) -> list[str]:

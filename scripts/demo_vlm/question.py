@@ -40,6 +40,7 @@ class Question:
     coordinates: tuple[float, float] | None = None
     rephrasings: int | None = None
     axes: dict[str, int] = field(default_factory=dict)
+    steps: dict[int, str] = field(default_factory=dict)
 
 
 def parse(text: str) -> Question:
@@ -71,6 +72,10 @@ def parse(text: str) -> Question:
         axes={
             name: int(count)
             for name, count in re.findall(r"(?m)^[ \t]*Axis ([a-z_]+):\s*(\d+)", text)
+        },
+        steps={
+            int(number): label.strip()
+            for number, label in re.findall(r"(?m)^[ \t]*Step (\d+):[ \t]*(.+)$", text)
         },
     )
 

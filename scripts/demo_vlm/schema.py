@@ -86,6 +86,9 @@ def resolve(schema: Any, root: dict) -> dict:
 def _text(value: str, schema: dict) -> str:
     if schema.get("enum") and value not in schema["enum"]:
         words = set(value.lower().split())
+        shared = words & {word for one in schema["enum"] for word in str(one).lower().split()}
+        if not shared and "other" in schema["enum"]:
+            return "other"
         return max(schema["enum"], key=lambda one: len(words & set(str(one).lower().split())))
     limit = schema.get("maxLength")
     if limit is None or len(value) <= limit:

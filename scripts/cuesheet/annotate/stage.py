@@ -27,9 +27,9 @@ from cuesheet.vlm.run_environment import (
     explain_missing_server,
     find,
 )
-from cuesheet.vlm.vocabulary import with_vocabulary
+from cuesheet.vlm.vocabulary import DraftedSteps, use_own_words, with_vocabulary
 
-StageName = Literal["plan", "interjections", "vqa", "inspection"]
+StageName = Literal["plan", "interjections", "vqa", "inspection", "vocabulary"]
 Reply = TypeVar("Reply", bound=BaseModel)
 
 
@@ -46,6 +46,7 @@ class Stage:
     serve: str
     shared_folder: Path | None = None  # for media sent as file URLs; None: sent as data URLs
     vocabulary: tuple[str, ...] = ()  # the labels that the plan may use; () for any
+    own_words: bool = False  # whether the plan may use other labels than those of the vocabulary
     warnings: list[str] = field(default_factory=list)
     persistent: list[dict[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -120,8 +121,10 @@ class Stage:
             text: sent instead of the prompt filled in with `values`.
         """
         if prompt in VOCABULARY_PROMPTS:
-            values = {**(values or {}), "vocabulary": list(self.vocabulary)}
-            reply = with_vocabulary(reply, self.vocabulary)
+            own_words = self.own_words and bool(self.vocabulary)
+            more = {"vocabulary": list(self.vocabulary), "own_words": own_words}
+            values = {**(values or {}), **more}
+            reply = with_vocabulary(reply, self.vocabulary, own_words)
         answer = await self.vlm.ask(
             name=name,
             prompt=prompt,
@@ -132,6 +135,7 @@ class Stage:
             needs_media=media is not None,
             sampling=sampling,
         )
+        use_own_words(answer.value)
         self._shorten_labels(name, answer.value)
         return answer
 
@@ -142,6 +146,8 @@ class Stage:
             parts = value.subtasks
         elif isinstance(value, CompletedEvents):
             parts = value.events
+        elif isinstance(value, DraftedSteps):
+            parts = value.steps
         elif isinstance(value, Relabel):
             parts = [value]
         for part in parts:

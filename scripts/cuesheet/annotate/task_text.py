@@ -7,10 +7,9 @@ from cuesheet.annotate.frame_selection import sample_evenly
 from cuesheet.annotate.stage import Stage
 from cuesheet.artifacts.episode import Keyframe
 from cuesheet.config.stages import PlanConfig
+from cuesheet.text import is_placeholder
 from cuesheet.vlm.replies import AxisRephrasings, Rephrasings, TaskFromVideo
 
-# Texts that people leave in the task field while they try something out.
-_PLACEHOLDERS = {"debug", "test", "tbd", "todo", "n/a", "na", "untitled", "default"}
 # Scripts that are written without spaces: Thai, Lao, Tibetan, Burmese, Khmer, kana, Han (with its
 # extensions), half-width kana.
 _UNSPACED_SCRIPTS = re.compile(
@@ -20,11 +19,6 @@ _UNSPACED_SCRIPTS = re.compile(
 _FEWEST_WORDS = 3
 _FEWEST_CHARACTERS = 4  # for scripts without spaces
 _AXES = ("synonym", "omit_arm", "omit_orientation", "omit_grasp", "combined")
-
-
-def is_placeholder(task: str) -> bool:
-    """Return whether a task is empty or a placeholder such as "test" or "todo"."""
-    return task.strip().strip(".").casefold() in {"", *_PLACEHOLDERS}
 
 
 def is_short(task: str) -> bool:

@@ -10,11 +10,11 @@ from pydantic import BaseModel
 
 from cuesheet.annotate.object_names import objects_in
 from cuesheet.annotate.stage import Stage, row
-from cuesheet.annotate.task_text import is_placeholder
 from cuesheet.annotate.vqa_topics import PLACE_TYPES, Topic, draw_topics, group_frames
 from cuesheet.artifacts.apply_corrections import apply_vqa, check_decoded
 from cuesheet.artifacts.episode import Keyframe
 from cuesheet.config.stages import VqaConfig
+from cuesheet.text import is_placeholder
 from cuesheet.vlm.coordinates import (
     Convention,
     CoordinateCheck,

@@ -8,6 +8,7 @@ Invariants:
 - The rules (rules/*.smk) write the same paths as patterns; a test compares them with this module.
 """
 
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,13 @@ def episode_name(episode: int | str) -> str:
 
 def is_episode_name(name: str) -> bool:
     return _EPISODE_NAME.fullmatch(name) is not None
+
+
+def task_id(task: str) -> str:
+    """Return the name of a task in paths: its first words and the start of its sha256."""
+    words = re.findall(r"[a-z0-9]+", task.lower())
+    name = "-".join(words)[:40].rstrip("-")
+    return "-".join(filter(None, [name, hashlib.sha256(task.encode()).hexdigest()[:8]]))
 
 
 def shard_name(number: int) -> str:
@@ -179,6 +187,20 @@ class Layout:
     def validation_text(self, episode: int | str) -> Path:
         return self.validation(episode).with_suffix(".txt")
 
+    # Per task
+
+    def vocabulary(self, task_id: str) -> Path:
+        """Labels of a task; `task_id`: see `task_id`."""
+        return self.folder / "vocabulary" / f"{task_id}.json"
+
+    def vocabulary_requests(self, task_id: str) -> Path:
+        """Record of the request that made the labels of a task."""
+        return self.folder / "vocabulary" / "requests" / f"{task_id}.json"
+
+    def vocabulary_draft(self, episode: int | str) -> Path:
+        """Steps that were seen in an episode, of which the labels of its task are made."""
+        return self.folder / "vocabulary" / "drafts" / f"{episode_name(episode)}.json"
+
     # Jobs
 
     @property
@@ -226,6 +248,11 @@ class Layout:
 
     def shard_media_marker(self, shard: str) -> Path:
         return self.shards / f"{shard}.media.json"
+
+    @property
+    def shards_vocabulary(self) -> Path:
+        """Marker of the labels of all tasks, which are made before the shards start."""
+        return self.shards / "vocabulary.json"
 
     def shard_state(self, shard: str) -> Path:
         return self.shards / f"{shard}.state.json"

@@ -119,6 +119,14 @@ class MotionSpan(File):
     text: str
 
 
+class VocabularyUsed(File):
+    """The labels that the plan might use; `is_drafted` if the model drafted them for the task."""
+
+    task: str
+    labels: list[str]
+    is_drafted: bool = False
+
+
 class StageFile(File):
     """An annotation file. Only the plan sets `task` and `subtasks`, only VQA sets `pairs`."""
 
@@ -136,10 +144,19 @@ class StageFile(File):
     samples: list[Sample] = Field(default_factory=list)
     propagation: PropagationUsed | None = None
     signals: SignalsUsed | None = None
+    vocabulary: VocabularyUsed | None = None
     motion: list[MotionSpan] = Field(default_factory=list)
     pairs: list[VqaPair] = Field(default_factory=list)
     corrected: list[dict[str, Any]] = Field(default_factory=list)
     provenance: Provenance = Field(default_factory=Provenance)
+
+    @property
+    def own_labels(self) -> list[str]:
+        """The labels of the model that its drafted list does not have."""
+        if self.vocabulary is None or self.subtasks_from != "model":
+            return []
+        known = set(self.vocabulary.labels)
+        return [part.label for part in self.subtasks if part.label not in known]
 
     @property
     def is_corrected(self) -> bool:

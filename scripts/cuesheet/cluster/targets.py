@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from cuesheet.cluster.plan import ShardPlan
 from cuesheet.workflow.run import Run
 from cuesheet.workflow.run_dataset import RunDataset
+from cuesheet.workflow.vocabulary import vocabularies
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,16 @@ class Targets:
             return [*self.clips, *self.keyframes]
         plans = self.shard_plans.values()
         return [plan.media_marker(shard) for plan in plans for shard in plan.shards]
+
+    @property
+    def vocabularies(self) -> list[str]:
+        """The drafted labels of all tasks; with shards, a marker of them per dataset."""
+        found = {one.name: vocabularies(one, self.run.config) for one in self._datasets}
+        if self.is_sharded:
+            return [
+                str(one.layout.shards_vocabulary) for one in self._datasets if found[one.name]
+            ]
+        return [file for files in found.values() for file in files]
 
     @functools.cached_property
     def annotations(self) -> list[str]:

@@ -29,7 +29,10 @@ _WINDOW = {
     "suggested": "Segments from a corrected episode (`plan.propagate`); may be empty.",
     "granularity": "`events` or `phases` (setting `plan.granularity`).",
 }
-_VOCABULARY = {"vocabulary": "Labels that may be used (setting `plan.vocabulary`); empty for any."}
+_VOCABULARY = {
+    "vocabulary": "Labels that may be used (setting `plan.vocabulary`); empty for any.",
+    "own_words": "True if the reply may have another label (`plan.vocabulary: auto`).",
+}
 # Their replies have labels.
 VOCABULARY_PROMPTS = frozenset({"plan_segment", "plan_second_look", "plan_relabel"})
 _NEIGHBORS = {
@@ -108,6 +111,22 @@ PROMPT_FILES = {
             "finished": "Label of the subtask that has just ended.",
             "starting": "Label of the subtask that starts.",
             "remaining": "Labels of the subtasks that come after it, in order.",
+        },
+    ),
+    "vocabulary_draft": PromptFile(
+        "Lists the steps of an episode for the labels of its task (`plan.vocabulary: auto`).",
+        {
+            **_FRAMES,
+            **_TASK,
+            "end_s": "Length of the episode.",
+            "granularity": "`events` or `phases` (setting `plan.granularity`).",
+        },
+    ),
+    "vocabulary_build": PromptFile(
+        "Makes the labels of a task from the steps of a few episodes (`plan.vocabulary: auto`).",
+        {
+            **_TASK,
+            "drafts": "The steps of each episode, a list with `number` and `label` of each step.",
         },
     ),
     "interjections_acknowledge": PromptFile(
@@ -189,9 +208,16 @@ def _names(prefix: str) -> tuple[str, ...]:
 # The prompts that each stage reads.
 PLAN, INTERJECTIONS, VQA = _names("plan_"), _names("interjections_"), _names("vqa_")
 INSPECT = _names("inspect_")
+DRAFT, BUILD = ("system", "vocabulary_draft"), ("system", "vocabulary_build")
 # Read only if labels are judged (evaluate.judge).
 JUDGE = _names("evaluate_")
-_OF_STAGE = {"plan": PLAN, "interjections": INTERJECTIONS, "vqa": VQA, "inspection": INSPECT}
+_OF_STAGE = {
+    "plan": PLAN,
+    "interjections": INTERJECTIONS,
+    "vqa": VQA,
+    "inspection": INSPECT,
+    "vocabulary": _names("vocabulary_"),
+}
 
 
 def of_stages(stages: Iterable[str]) -> list[str]:

@@ -5,8 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from cuesheet.config.types import Expected, PositiveFloat, Section
-
-MAX_LABEL_WORDS = 8
+from cuesheet.config.vocabulary import check_vocabulary
 
 
 class KeyframesConfig(Section):
@@ -193,14 +192,27 @@ class PlanConfig(Section):
         ),
     )
     vocabulary: Annotated[
-        Literal["off"] | list[str] | dict[str, list[str]],
-        Expected("`off`, a list of labels, or tasks with lists of labels `{task: [label, ...]}`"),
+        Literal["off", "auto"] | list[str] | dict[str, list[str]],
+        Expected(
+            "`off`, `auto`, a list of labels, or tasks with lists of labels "
+            "`{task: [label, ...]}`"
+        ),
     ] = Field(
         default="off",
         description=(
             "Labels that the plan may use; the model cannot write others. Either one list for all "
             "episodes, or one per task (`{task: [label, ...]}`); episodes of other tasks are "
-            "labeled freely. `off`: any labels."
+            "labeled freely. `auto`: the model drafts a list per task from a few of its episodes; a "
+            "step that the list does not have keeps the model's own words. `off`: any labels."
+        ),
+    )
+    vocabulary_episodes: int = Field(
+        default=3,
+        ge=1,
+        le=20,
+        description=(
+            "Episodes per task, those with the lowest numbers, from which `vocabulary: auto` drafts "
+            "the list."
         ),
     )
     plans: bool = Field(default=True, description="Write `plan` rows.")
@@ -216,34 +228,29 @@ class PlanConfig(Section):
     @field_validator("vocabulary")
     @classmethod
     def _labels_are_usable(cls, value: Any) -> Any:
-        lists = value if isinstance(value, dict) else {"": [] if value == "off" else value}
-        for task, labels in lists.items():
-            place = f"task {task!r}: " if task else ""
-            if not labels and value != "off":
-                raise ValueError(f"{place}the list is empty; write `off` for any labels")
-            seen: set[str] = set()
-            for label in labels:
-                words = label.split()
-                if not words:
-                    raise ValueError(f"{place}a label is empty; remove it")
-                if len(words) > MAX_LABEL_WORDS:
-                    raise ValueError(
-                        f"{place}the label {label!r} has {len(words)} words; a label has at most "
-                        f"{MAX_LABEL_WORDS}"
-                    )
-                key = " ".join(words).casefold()
-                if key in seen:
-                    raise ValueError(f"{place}the label {label!r} is there twice; remove one")
-                seen.add(key)
-        return value
+        return check_vocabulary(value)
+
+    @property
+    def drafts_vocabulary(self) -> bool:
+        """Whether the model drafts a list of labels for each task."""
+        return self.enabled and self.vocabulary == "auto"
 
     def labels_of(self, task: str) -> tuple[str, ...]:
-        """Return the labels that episodes of a task may use; an empty tuple for any."""
-        if self.vocabulary == "off":
+        """Return the given labels of a task; an empty tuple for any, or if they are drafted."""
+        if isinstance(self.vocabulary, str):
             return ()
         if isinstance(self.vocabulary, dict):
             return tuple(self.vocabulary.get(task, ()))
         return tuple(self.vocabulary)
+
+    @model_validator(mode="after")
+    def _one_source_of_labels(self) -> "PlanConfig":
+        if self.drafts_vocabulary and self.subtasks_from == "dataset":
+            raise ValueError(
+                "vocabulary is auto but subtasks_from is dataset, whose labels would not be in the "
+                "drafted list; give plan.vocabulary the labels of the dataset, or set it to off"
+            )
+        return self
 
     @model_validator(mode="after")
     def _candidates_need_relabel(self) -> "PlanConfig":

@@ -22,7 +22,7 @@ from pydantic import (
     field_validator,
 )
 
-from cuesheet.config.stages import MAX_LABEL_WORDS
+from cuesheet.config.vocabulary import MAX_LABEL_WORDS
 
 # Control, private and unassigned characters, lone surrogates, and line separators: useless in a
 # sentence, and harmful in a list with one subtask per line.
@@ -108,7 +108,7 @@ class Segmentation(Reply):
     subtasks: list[Span] = Field(min_length=1, max_length=64)
 
     def complaint(self) -> str:
-        return _long_labels([span.label for span in self.subtasks])
+        return long_labels([span.label for span in self.subtasks])
 
 
 class Relabel(Reply):
@@ -116,7 +116,7 @@ class Relabel(Reply):
     label: StepLabel
 
     def complaint(self) -> str:
-        return _long_labels([self.label])
+        return long_labels([self.label])
 
 
 class LabelCandidates(Reply):
@@ -126,7 +126,7 @@ class LabelCandidates(Reply):
     labels: list[StepLabel] = Field(min_length=1, max_length=8)
 
     def complaint(self) -> str:
-        return _long_labels(self.labels)
+        return long_labels(self.labels)
 
 
 class LabelChoice(Reply):
@@ -148,7 +148,7 @@ class CompletedEvents(Reply):
     events: list[CompletedEvent] = Field(max_length=32)
 
     def complaint(self) -> str:
-        return _long_labels([event.label for event in self.events])
+        return long_labels([event.label for event in self.events])
 
 
 class Memory(Reply):
@@ -301,7 +301,8 @@ def visual_questions(types: tuple[str, ...]) -> type[Reply]:
     return create_model("VisualQuestions", __base__=Reply, **fields)
 
 
-def _long_labels(labels: Sequence[str]) -> str:
+def long_labels(labels: Sequence[str]) -> str:
+    """Return the complaint about labels with too many words; "" if there are none."""
     long = [label for label in labels if len(label.split()) > MAX_LABEL_WORDS]
     if not long:
         return ""

@@ -298,6 +298,8 @@ def _check_prompts(folder: Path, config: Config, *, parse: bool) -> None:
     """Check that the prompt files exist; with `parse`, also that their templates are valid."""
     names = prompt_files.of_stages(stage for stage in STAGES if getattr(config, stage).enabled)
     names += [name for name in prompt_files.INSPECT if config.inspect.enabled]
+    if config.plan.drafts_vocabulary:
+        names += prompt_files.of_stages(["vocabulary"])
     if config.evaluate.judge and config.evaluate.reference is not None:
         names += [name for name in prompt_files.JUDGE if name not in names]
     paths = {name: folder / f"{name}.md" for name in names}

@@ -75,6 +75,11 @@ class RunDataset:
         cameras = self.cameras_of(episode_index)
         return [camera for camera in self.vqa_cameras if camera in cameras]
 
+    @functools.cached_property
+    def tasks(self) -> list[str]:
+        """The distinct tasks of all episodes of the dataset."""
+        return list(dict.fromkeys(episode.task for episode in self.source.episodes))
+
     # Selected episodes
 
     @property

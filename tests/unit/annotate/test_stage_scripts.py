@@ -12,10 +12,11 @@ from cuesheet.annotate.interjections import (
 )
 from cuesheet.annotate.object_names import objects_in
 from cuesheet.annotate.segmentation import split_windows
-from cuesheet.annotate.task_text import is_placeholder, is_short
+from cuesheet.annotate.task_text import is_short
 from cuesheet.annotate.vqa_topics import draw_topics, group_frames
 from cuesheet.artifacts.episode import Keyframe
 from cuesheet.artifacts.subtasks import Window
+from cuesheet.text import is_placeholder
 
 TYPES = ["bbox", "keypoint", "count", "attribute", "spatial"]
 
