@@ -74,7 +74,7 @@ def _vocabulary(stage: Stage, given: Sequence[str], drafted: str | None) -> dict
             )
         stage.own_words = True
     stage.vocabulary = tuple(labels)
-    if not labels:
+    if not labels and drafted is None:
         return {}
     record = {"task": task, "labels": labels, "is_drafted": drafted is not None}
     return {"vocabulary": record}

@@ -53,7 +53,8 @@ async def annotate(
 
 
 def _facts(plan: StageFile) -> vqa.PlanFacts:
-    return vqa.PlanFacts(plan.task.text, [part.label for part in plan.subtasks])
+    used = plan.vocabulary.labels if plan.vocabulary else []
+    return vqa.PlanFacts(plan.task.text, [part.label for part in plan.subtasks], used)
 
 
 def main(snakemake) -> None:

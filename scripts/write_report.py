@@ -36,6 +36,7 @@ def main(snakemake) -> None:
             prompt_texts(results, data),
             scores,
             evidence_entries(summary),
+            summary["vocabulary"],
         )
         files.write_text(snakemake.output.html, page)
 

@@ -101,6 +101,7 @@ async def asking(
         "interjections": prompt_files.INTERJECTIONS,
         "vqa": prompt_files.VQA,
         "inspection": prompt_files.INSPECT,
+        "vocabulary": prompt_files.of_stages(["vocabulary"]),
     }
     async with (
         serving(behave) as server,

@@ -14,6 +14,8 @@ HEAVY = {"pandas", "torch", "openai", "cv2", "aiohttp"}
     [
         "extract_clip",
         "decode_keyframes",
+        "draft_vocabulary",
+        "build_vocabulary",
         "annotate_plan",
         "annotate_interjections",
         "annotate_vqa",

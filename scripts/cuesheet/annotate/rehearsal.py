@@ -17,6 +17,7 @@ from cuesheet.annotate.stage import Stage, StageName
 from cuesheet.artifacts.episode import Keyframe
 from cuesheet.vlm.client import Answer
 from cuesheet.vlm.replies import Description, Segmentation
+from cuesheet.vlm.vocabulary import DraftedSteps, MergedSteps
 
 _numbers = itertools.count(1)
 
@@ -77,7 +78,9 @@ class _NoModel:
         return Answer(value, written, {"name": name, "outcome": "ok", "key": "0" * 64})
 
     def _typical(self, reply: type[BaseModel]) -> BaseModel:
-        if reply not in (Segmentation, Description):
+        if issubclass(reply, DraftedSteps | MergedSteps):
+            return self._typical_steps(reply)
+        if not issubclass(reply, Segmentation | Description):
             schema = reply.model_json_schema()
             counts = {
                 "rephrasings": self.values.get("count"),
@@ -102,6 +105,21 @@ class _NoModel:
         ]
         return Segmentation(subtasks=spans)
 
+    def _typical_steps(self, reply: type[BaseModel]) -> BaseModel:
+        """Return the steps of an episode, or those of a task."""
+        end_s = float(self.values["end_s"])
+        count = max(1, min(40, round(end_s / self._subtask_s)))
+        steps = [
+            {
+                "what_changed": _words(),
+                "at_s": round(end_s * (number + 1) / count, 2),
+                "numbers": [number + 1],
+                "label": f"pick up block {number}",
+            }
+            for number in range(count)
+        ]
+        return reply.model_validate({"steps": steps})
+
 
 @dataclass
 class Rehearsal(Stage):
@@ -125,6 +143,11 @@ class Rehearsal(Stage):
     def warn(self, message: str) -> None:
         self.warnings.append(message)
 
+    def expect(self, values: Mapping[str, object]) -> None:
+        """Tell the model that is not asked the values of the prompt of the next request."""
+        # Nothing else runs before it reads them.
+        self.vlm.values, self.vlm.stage = values, self.name
+
     async def ask(
         self,
         name: str,
@@ -135,8 +158,7 @@ class Rehearsal(Stage):
         *arguments: Any,
         **named: Any,
     ) -> Answer[BaseModel]:
-        # Nothing else runs before the model that is not asked reads them.
-        self.vlm.values, self.vlm.stage = values or {}, self.name
+        self.expect(values or {})
         return await super().ask(name, prompt, reply, media, values, *arguments, **named)
 
 

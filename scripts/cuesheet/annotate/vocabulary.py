@@ -125,8 +125,8 @@ def clean_labels(labels: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the distinct labels with at most eight words, and a warning for each that was cut."""
     found: dict[str, str] = {}
     warnings = []
-    for label in labels:
-        short = shorten_label(" ".join(label.split()))
+    for label in (" ".join(one.split()) for one in labels):
+        short = shorten_label(label)
         if short != label:
             warnings.append(f"the label {label!r} is too long; it was shortened to {short!r}")
         if short.casefold() != OTHER:

@@ -39,10 +39,14 @@ _MAX_LISTED = 40
 
 @dataclass(frozen=True)
 class PlanFacts:
-    """What the plan tells about the whole episode: its task and the labels of its subtasks."""
+    """What the plan tells about the whole episode: its task and the labels of its subtasks.
+
+    `vocabulary`: the labels that it might use.
+    """
 
     task: str
     labels: Sequence[str] = ()
+    vocabulary: Sequence[str] = ()
 
 
 async def annotate(
@@ -72,7 +76,7 @@ async def annotate(
     check_decoded(corrections, stage.episode)
     asking = _Asking(stage, settings, convention, _task(stage, plan))
     plan = plan or PlanFacts(asking.task)
-    objects = objects_in([*plan.labels, asking.task])
+    objects = objects_in([*plan.labels, *plan.vocabulary, asking.task])
     by_camera = []
     for camera in cameras:
         groups = _groups(stage, settings, camera)

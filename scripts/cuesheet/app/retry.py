@@ -14,7 +14,8 @@ from typing import Any
 
 from cuesheet.artifacts.failures import ANNOTATION_RULES
 from cuesheet.artifacts.layout import RESULTS, Layout, is_episode_name
-from cuesheet.artifacts.stage_files import STAGES, Call, read_stage_file
+from cuesheet.artifacts.stage_files import STAGES, Call, Provenance, read_stage_file
+from cuesheet.artifacts.vocabulary import read_draft, read_requests, read_vocabulary
 from cuesheet.config.types import parse_episodes
 from cuesheet.errors import CuesheetError
 from cuesheet.files import read_json
@@ -31,6 +32,7 @@ class Retried:
 
     episodes: dict[str, set[int]] = field(default_factory=dict)
     keys: list[str] = field(default_factory=list)
+    tasks: list[str] = field(default_factory=list)  # whose labels are made again
     missing: int = 0  # responses that are not in the cache
 
     def add(self, stage: str, episode: int) -> None:
@@ -68,6 +70,8 @@ def retry(layout: Layout, cache: ResponseCache, episodes: Collection[int] | None
         retried.add(_stage_of(path, layout), int(path.stem))
     if episodes is not None:
         _check_episodes(layout, episodes, retried)
+    else:
+        chosen += _unusable_vocabulary(layout, retried)
     # The responses first: a command that is interrupted is repeated, and finds the files again.
     for _, calls in chosen:
         for key in (key for call in calls for key in (call.key, call.correction_key) if key):
@@ -76,6 +80,24 @@ def retry(layout: Layout, cache: ResponseCache, episodes: Collection[int] | None
     for path, _ in chosen:
         path.unlink(missing_ok=True)
     return retried
+
+
+def _unusable_vocabulary(layout: Layout, retried: Retried) -> list[tuple[Path, list[Call]]]:
+    """Return the files of drafted labels whose request has no usable reply, with its calls."""
+    found: list[tuple[Path, list[Call]]] = []
+    for path in sorted(layout.vocabulary_draft("").parent.glob("*.json")):
+        if calls := _unusable(read_draft(path).provenance):
+            found.append((path, calls))
+            retried.add("draft", int(path.stem))
+    for path in sorted(layout.vocabulary_requests("").parent.glob("*.json")):
+        if calls := _unusable(read_requests(path).provenance):
+            found += [(path, calls), (layout.vocabulary(path.stem), [])]
+            retried.tasks.append(read_vocabulary(layout.vocabulary(path.stem)).task)
+    return found
+
+
+def _unusable(provenance: Provenance) -> list[Call]:
+    return [call for call in provenance.calls if call.outcome in ("invalid", "failed")]
 
 
 def _stage_files(layout: Layout, stage: str, episodes: Collection[int] | None) -> list[Path]:
@@ -144,12 +166,15 @@ def cache_of(dataset: str, runs: Path = RUNS) -> Path:
 
 def describe(retried: Retried, cache: Path) -> str:
     """Return what the next run will do, for the terminal."""
-    if not retried.episodes:
+    if not retried.episodes and not retried.tasks:
         return "No invalid replies and no failed stages: there is nothing to request again."
     stages = "; ".join(
         f"{stage} of {'episodes' if len(found) > 1 else 'episode'} {as_ranges(sorted(found))}"
         for stage, found in retried.episodes.items()
     )
+    if retried.tasks:
+        labels = f"labels of {len(retried.tasks)} {'tasks' if len(retried.tasks) > 1 else 'task'}"
+        stages = "; ".join(filter(None, [stages, labels]))
     text = f"The next run re-creates: {stages}. "
     text += f"{len(retried.keys) - retried.missing} cached responses will be requested again."
     if retried.missing:

@@ -153,9 +153,9 @@ class StageFile(File):
     @property
     def own_labels(self) -> list[str]:
         """The labels of the model that its drafted list does not have."""
-        if self.vocabulary is None or self.subtasks_from != "model":
+        known = set(self.vocabulary.labels) if self.vocabulary else set()
+        if not known or self.subtasks_from != "model":
             return []
-        known = set(self.vocabulary.labels)
         return [part.label for part in self.subtasks if part.label not in known]
 
     @property

@@ -1,9 +1,9 @@
 """Files of the drafted labels of tasks (`plan.vocabulary: auto`).
 
 - `vocabulary/drafts/{episode}.json`: the steps that the model saw in one episode.
-- `vocabulary/{task}.json`: the labels of a task, made of the drafts of a few of its episodes. It has
-  no times and no record of requests: two runs with the same replies write the same bytes, and the
-  plans are made again only if a label changes.
+- `vocabulary/{task}.json`: the labels of a task, made of the drafts of a few of its episodes. It
+  has no times and no record of requests: two runs with the same replies write the same bytes, and
+  the plans are made again only if a label changes.
 - `vocabulary/requests/{task}.json`: the record of the request that made it.
 """
 

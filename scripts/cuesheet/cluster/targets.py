@@ -51,9 +51,7 @@ class Targets:
         """The drafted labels of all tasks; with shards, a marker of them per dataset."""
         found = {one.name: vocabularies(one, self.run.config) for one in self._datasets}
         if self.is_sharded:
-            return [
-                str(one.layout.shards_vocabulary) for one in self._datasets if found[one.name]
-            ]
+            return [str(one.layout.shards_vocabulary) for one in self._datasets if found[one.name]]
         return [file for files in found.values() for file in files]
 
     @functools.cached_property

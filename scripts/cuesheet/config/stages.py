@@ -194,16 +194,15 @@ class PlanConfig(Section):
     vocabulary: Annotated[
         Literal["off", "auto"] | list[str] | dict[str, list[str]],
         Expected(
-            "`off`, `auto`, a list of labels, or tasks with lists of labels "
-            "`{task: [label, ...]}`"
+            "`off`, `auto`, a list of labels, or tasks with lists of labels `{task: [label, ...]}`"
         ),
     ] = Field(
         default="off",
         description=(
             "Labels that the plan may use; the model cannot write others. Either one list for all "
             "episodes, or one per task (`{task: [label, ...]}`); episodes of other tasks are "
-            "labeled freely. `auto`: the model drafts a list per task from a few of its episodes; a "
-            "step that the list does not have keeps the model's own words. `off`: any labels."
+            "labeled freely. `auto`: the model drafts a list per task from a few episodes; a step "
+            "that the list does not have keeps the model's own words. `off`: any labels."
         ),
     )
     vocabulary_episodes: int = Field(
@@ -211,8 +210,8 @@ class PlanConfig(Section):
         ge=1,
         le=20,
         description=(
-            "Episodes per task, those with the lowest numbers, from which `vocabulary: auto` drafts "
-            "the list."
+            "Episodes per task, those with the lowest numbers, from which `vocabulary: auto` "
+            "drafts the list."
         ),
     )
     plans: bool = Field(default=True, description="Write `plan` rows.")

@@ -36,6 +36,7 @@ def render(
     prompts: Mapping[str, Mapping[str, str | None]],
     scores: Mapping[str, Any] | None = None,
     evidence: Sequence[tuple[str, str]] = (),
+    vocabulary: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """Return the page as text.
 
@@ -45,6 +46,7 @@ def render(
         prompts: the result of `prompt_texts`.
         scores: the result of `cuesheet.evaluation.scores.evaluate`.
         evidence: names and texts about recorded signals and corrections.
+        vocabulary: the drafted labels of each task, see `report.vocabulary`.
     """
     environment = Environment(
         loader=FileSystemLoader(PAGES),
@@ -67,6 +69,7 @@ def render(
         color_of=lambda label: colors.get(first_verb(label), COLORS - 1),
         changed=describe,
         evidence=evidence,
+        vocabulary=vocabulary,
         cameras=sorted({camera for counts in data.questions.values() for camera in counts}),
         samples=_samples(data),
         boxes_of=_boxes,

@@ -17,6 +17,7 @@ from cuesheet.artifacts.stage_files import (
     read_validation_file,
 )
 from cuesheet.report.evidence import EvidenceSummary, evidence_entries
+from cuesheet.report.vocabulary import VocabularySummary, vocabulary_entries
 from cuesheet.report.wording import Wording
 from cuesheet.report.wording import as_text as wording_text
 from cuesheet.text import as_ranges
@@ -49,6 +50,7 @@ class _Totals:
     not_cached: int = 0
     evidence: EvidenceSummary = field(default_factory=EvidenceSummary)
     wording: Wording = field(default_factory=Wording)
+    vocabulary: VocabularySummary = field(default_factory=VocabularySummary)
 
     def add_episode(self, layout: Layout, index: int) -> None:
         """Add the files of one episode. Raises CuesheetError if one of them is broken."""
@@ -72,15 +74,22 @@ class _Totals:
                 self.corrected.append(index)
             if stage == "plan":
                 self.evidence.add(data)
+                self.vocabulary.add(data)
             self.wording.add(data)
             self._add_calls(data.provenance, index)
 
-    def _add_calls(self, provenance: Provenance, index: int) -> None:
+    def add_vocabulary(self, layout: Layout) -> None:
+        """Add the requests behind the drafted labels. All episodes must be added before."""
+        for index, provenance in self.vocabulary.provenances(layout):
+            self._add_calls(provenance, index)
+
+    def _add_calls(self, provenance: Provenance, index: int | None) -> None:
+        """Add the calls of one file. `index`: its episode; None if it is about several."""
         if provenance.model and provenance.calls:
             self.models[provenance.model] = provenance.served_by or ""
         for call in provenance.calls:
             self.calls.update(_call_counts(call.cache_hit, call.outcome))
-            if call.outcome == "invalid":
+            if call.outcome == "invalid" and index is not None:
                 self.invalid.add(index)
             self.not_cached += not call.stored
             source = "_from_cache" if call.cache_hit else ""
@@ -115,6 +124,7 @@ def summarize(
     totals = _Totals()
     for index in progress(annotated):
         totals.add_episode(layout, index)
+    totals.add_vocabulary(layout)
     return {
         "format": 1,
         "dataset": results.name,
@@ -131,6 +141,7 @@ def summarize(
         "people": {**totals.verdicts, "corrected": totals.corrected},
         "inspection": {**totals.inspected, "left_out": totals.without_rows},
         "wording": totals.wording.as_json(),
+        "vocabulary": totals.vocabulary.as_json(layout),
         "rows": _in_order(totals.rows),
         "calls": {k: totals.calls[k] for k in ("total", "cache_hits", "retried", "invalid")},
         "invalid_replies_in": sorted(totals.invalid),
@@ -194,6 +205,7 @@ def as_text(summary: Mapping[str, Any]) -> str:
         *([("Checked by people", ", ".join(said))] if said else []),
         *evidence_entries(summary),
         *([("Inspection", _inspection_text(summary["inspection"]))] if inspected else []),
+        *vocabulary_entries(summary["vocabulary"]),
         ("Rows", rows),
         *([("Wording", wording)] if (wording := wording_text(summary["wording"])) else []),
         (

@@ -27,6 +27,8 @@ from cuesheet.vlm.prompts import Prompts
 from cuesheet.vlm.token_counts import TokenCounter, token_counter
 from cuesheet.workflow.run import Run
 from cuesheet.workflow.run_dataset import RunDataset
+from cuesheet.workflow.vocabulary import vocabulary_of
+from cuesheet.workflow.vocabulary_estimate import rehearse_vocabulary
 
 # Episodes that are rehearsed; the others are interpolated by their length.
 SAMPLED_EPISODES = 8
@@ -44,6 +46,8 @@ _KEYFRAME_BYTES = 1.4
 _CLIP_BYTES = 0.045
 _CPU_S_PER_EPISODE = 1.0
 _CPU_S_PER_MEGAPIXEL = 0.012
+# Labels of a task that is not drafted yet.
+_ASSUMED_LABELS = tuple(f"pick up block {number}" for number in range(4))
 _ASSUMED_SIZE = (640, 480)
 
 
@@ -141,6 +145,9 @@ def _estimate(run: Run, dataset: RunDataset, counter: TokenCounter) -> Estimate:
         ]
         stages[stage] = _range([sum(found.values(), Amount()) for found in amounts])
         by_prompt |= amounts[0]
+    if run.config.plan.drafts_vocabulary:
+        stages["vocabulary"], found = _vocabulary(run, dataset, counter, lengths[0])
+        by_prompt |= found
     return Estimate(
         dataset.name,
         len(needed),
@@ -150,6 +157,21 @@ def _estimate(run: Run, dataset: RunDataset, counter: TokenCounter) -> Estimate:
         notices=tuple(notices),
         **_media(run, dataset, needed),
     )
+
+
+def _vocabulary(
+    run: Run, dataset: RunDataset, counter: TokenCounter, subtask_s: float
+) -> tuple[Range, dict[str, Amount]]:
+    """Return what the labels of the tasks cost, in total and by prompt file."""
+    found = {}
+    rehearsed = rehearse_vocabulary(
+        run, dataset, lambda index: _episode(run, dataset, index), subtask_s
+    )
+    for requests, factor in rehearsed:
+        for (_, prompt), one in _by_prompt(requests, counter).items():
+            values = (getattr(one.amount, each.name) * factor for each in fields(Amount))
+            found[prompt] = Amount(*values)
+    return _range([sum(found.values(), Amount())]), found
 
 
 def _unfinished(run: Run, dataset: RunDataset, stage: str) -> list[int]:
@@ -215,6 +237,9 @@ def _rehearse(
     async def rehearse() -> None:
         done: dict[str, Any] = {"task": {"text": episode.task}, "subtasks": [], "persistent": []}
         if "plan" in made:
+            made["plan"].vocabulary = tuple(run.labels_for(dataset, index))
+            if vocabulary_of(dataset, config, index):
+                made["plan"].vocabulary, made["plan"].own_words = _ASSUMED_LABELS, True
             given = dataset.given_subtasks(index)
             spans = given.get("spans") if given else None
             done |= await plan.annotate(

@@ -38,6 +38,7 @@ from cuesheet.workflow.checks import (
 )
 from cuesheet.workflow.run import Run
 from cuesheet.workflow.run_dataset import RunDataset
+from cuesheet.workflow.vocabulary import notice_of
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,7 @@ def _load_dataset(
         results_root=results_root,
     )
     found.check_files()
+    notices += [notice] if online and (notice := notice_of(found, config)) else []
     for notice in (*notices, *dataset.notices):
         print(f"Cuesheet: {name}: {notice}", file=sys.stderr)
     return found

@@ -44,6 +44,9 @@ def _counts(config: Config, grid_frames: float) -> Iterator[ImageCount]:
         return math.ceil(min(count, grid_frames) / frames.per_sheet)
 
     yield ImageCount(1, "vqa.frames", 1)  # also the sheet from which a task is derived
+    if plan.drafts_vocabulary:
+        images = sheets(frames.max_frames_per_call)
+        yield ImageCount(images, "plan.frames.max_frames_per_call", frames.per_sheet)
     asks_for_segments = plan.enabled and plan.subtasks_from == "model"
     if asks_for_segments and frames.mode == "single_frames":
         images = int(min(frames.max_frames_per_call, grid_frames))

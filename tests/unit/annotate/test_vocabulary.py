@@ -94,8 +94,8 @@ def test_labels_are_chosen_by_task():
         ([], "the list is empty; write `off` for any labels"),
         (
             "always",
-            "found 'always', expected off, a list of labels, or tasks with lists of labels {task: "
-            "[label, ...]}; for one write [always]",
+            "found 'always', expected off, auto, a list of labels, or tasks with lists of labels "
+            "{task: [label, ...]}; for one write [always]",
         ),
     ],
 )

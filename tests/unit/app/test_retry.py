@@ -67,6 +67,27 @@ def test_invalid_replies_and_failed_stages_are_requested_again(keys, capsys):
     assert "nothing to request again" in capsys.readouterr().out
 
 
+def test_drafts_and_lists_of_labels_without_a_usable_reply_are_requested_again(keys, capsys):
+    invalid = {"key": keys["plan 1"], "outcome": "invalid"}
+    folder = Path("results/demo/vocabulary")
+    for number, call in enumerate([{"key": keys["plan 0"]}, invalid]):
+        path = folder / f"drafts/{number:06d}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = {"format": 1, "stage": "vocabulary", "dataset": "demo", "episode_index": number}
+        path.write_text(json.dumps({**draft, "steps": [], "provenance": {"calls": [call]}}))
+    labels = {"format": 1, "dataset": "demo", "task": "wave", "labels": [], "drafts": {}}
+    (folder / "wave-0.json").write_text(json.dumps(labels))
+    (folder / "requests").mkdir()
+    requests = {"format": 1, "provenance": {"calls": [{**invalid, "key": keys["vqa 0"]}]}}
+    (folder / "requests/wave-0.json").write_text(json.dumps(requests))
+    assert main(["demo"]) == 0
+    assert {"plan 1", "vqa 0"} < invalidated(keys)
+    assert {name for name in files() if name.startswith("vocabulary")} == {
+        "vocabulary/drafts/000000.json"
+    }
+    assert "draft of episode 1; labels of 1 task. 5 cached" in capsys.readouterr().out
+
+
 def test_everything_of_given_episodes_is_requested_again(keys, capsys):
     assert main(["results/demo", "0", "2"]) == 0
     assert invalidated(keys) == {"plan 0", "vqa 0", "failed"}

@@ -25,6 +25,8 @@ OUTPUTS = {
     "annotate_interjections": [PATTERNS.interjections(EPISODE)],
     "annotate_vqa": [PATTERNS.vqa(EPISODE)],
     "inspect_episode": [PATTERNS.inspection(EPISODE)],
+    "draft_vocabulary": [PATTERNS.vocabulary_draft(EPISODE)],
+    "build_vocabulary": [PATTERNS.vocabulary("{task}"), PATTERNS.vocabulary_requests("{task}")],
     "validate_episode": [PATTERNS.validation(EPISODE), PATTERNS.validation_text(EPISODE)],
     "number_subtasks": [PATTERNS.subtasks],
     "merge_language": [PATTERNS.folder / "{tree}" / "{data_file}.parquet"],
@@ -82,6 +84,13 @@ def test_failure_record_takes_the_place_of_the_log() -> None:
         "results/demo/failed/extract_clip/front/000003.json"
     )
     assert failure_record(files.log("merge_language", "annotated", "data", "file-000")) is None
+
+
+def test_a_task_has_a_readable_and_unambiguous_name() -> None:
+    assert layout.task_id("Open a drawer").startswith("open-a-drawer-")
+    assert layout.task_id("Open a drawer") != layout.task_id("open a drawer!")
+    assert re.fullmatch(r"[0-9a-f]{8}", layout.task_id("打开抽屉"))
+    assert len(layout.task_id("put " * 100)) < 60
 
 
 def _names() -> set[str]:

@@ -53,6 +53,21 @@ def test_shorter_subtasks_mean_more_requests(demo_v3, repository, tmp_path):
     assert plan.low.prompt_tokens < plan.high.prompt_tokens
 
 
+def test_labels_are_drafted_per_episode_and_made_once_per_task(demo_v3, repository, tmp_path):
+    _, without = estimate(demo_v3, repository, tmp_path)
+    _, found = estimate(demo_v3, repository, tmp_path, plan={"vocabulary": "auto"})
+    # The four episodes have three tasks.
+    assert found.prompts["vocabulary_draft"].requests == 4
+    assert found.prompts["vocabulary_build"].requests == 3
+    assert found.prompts["vocabulary_draft"].image_tokens > 1000
+    assert found.stages["vocabulary"].likely.requests == 7
+    assert found.total.likely.requests == without.total.likely.requests + 7
+    _, fewer = estimate(
+        demo_v3, repository, tmp_path, plan={"vocabulary": "auto", "vocabulary_episodes": 1}
+    )
+    assert fewer.prompts["vocabulary_draft"].requests == 3
+
+
 def test_an_inspection_is_one_request_per_subtask_and_one_per_episode(
     demo_v3, repository, tmp_path
 ):
