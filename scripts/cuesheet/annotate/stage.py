@@ -14,8 +14,9 @@ from cuesheet.annotate import contact_sheet
 from cuesheet.artifacts.episode import Episode, Keyframe, read_episode
 from cuesheet.artifacts.language import say
 from cuesheet.config.prompt_files import VOCABULARY_PROMPTS
-from cuesheet.config.stages import MAX_LABEL_WORDS, FramesConfig
+from cuesheet.config.stages import FramesConfig
 from cuesheet.config.vlm import ImagesConfig
+from cuesheet.config.vocabulary import MAX_LABEL_WORDS
 from cuesheet.errors import SurroundingsError
 from cuesheet.files import atomic_path
 from cuesheet.vlm.client import Answer, Clip, Image, Media, Vlm
