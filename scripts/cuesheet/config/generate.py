@@ -131,9 +131,9 @@ def reference_text() -> str:
         "",
         "<!-- Generated from scripts/cuesheet/config by `cuesheet config`; do not edit. -->",
         "",
-        "Every setting, what it accepts, its default and its meaning. How to go about it, with "
-        "examples: [config/README.md](../config/README.md). Times are in seconds (`_s`). Unknown "
-        "keys are errors.",
+        "All settings with their accepted values, defaults and meanings. "
+        "[config/README.md](../config/README.md) shows how to use them. Times are in seconds "
+        "(`_s`). Unknown keys are errors.",
         "",
         "## Top level",
         "",

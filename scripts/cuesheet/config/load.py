@@ -1,4 +1,4 @@
-"""Reads the configuration, and reports every mistake in one line."""
+"""Reads the configuration, and reports every error in one line."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -129,7 +129,7 @@ def _nested(path: str) -> str:
 
 
 def _read_dataset(value: Any, problems: list[str]) -> Any:
-    """Check the form of `dataset`, so that a mistake gives one line; return it for validation."""
+    """Check the form of `dataset`, so that an error gives one line; return it for validation."""
     if isinstance(value, Mapping):
         if "path" in value and set(value) <= set(DatasetEntry.model_fields):
             problems.append(

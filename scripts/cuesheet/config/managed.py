@@ -53,7 +53,7 @@ class ManagedConfig(Section):
     )
     limit_mm_per_prompt: Mapping = Field(
         default=None,
-        description="Most images and clips per request, e.g. `{image: 16, video: 1}`.",
+        description="Maximum number of images and clips per request, e.g. `{image: 16, video: 1}`.",
     )
     env: Mapping = Field(
         default=None,

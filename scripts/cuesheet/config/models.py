@@ -94,8 +94,8 @@ class OutputConfig(Section):
     videos: Literal["hardlink", "symlink", "copy"] = Field(
         default="hardlink",
         description=(
-            "How videos get into the annotated dataset. If links are not possible, files are "
-            "copied."
+            "How videos are added to the annotated dataset. If links are not possible, files "
+            "are copied."
         ),
     )
     extra_files: list[str] = Field(

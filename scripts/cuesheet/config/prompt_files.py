@@ -61,7 +61,7 @@ PROMPT_FILES = {
             **_WINDOW,
             "description": "Reply to `plan_describe` as text; empty without it.",
             "under_way": "Last label of the window before; empty for the first window.",
-            "max_subtasks": "Most subtasks per window (setting `plan.max_subtasks`).",
+            "max_subtasks": "Maximum number of subtasks per window (setting `plan.max_subtasks`).",
             **_VOCABULARY,
             "min_subtask_s": "Shortest subtask (setting `plan.min_subtask_s`).",
         },

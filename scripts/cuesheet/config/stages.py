@@ -65,8 +65,8 @@ class FramesConfig(Section):
         default=60,
         ge=2,
         description=(
-            "Most frames per request. Longer episodes are split into consecutive windows of "
-            "equal density."
+            "Maximum number of frames per request. Longer episodes are split into consecutive "
+            "windows of equal density."
         ),
     )
     clip_fps: PositiveFloat = Field(
@@ -143,14 +143,17 @@ class PlanConfig(Section):
         ),
     )
     max_subtasks: int | None = Field(
-        default=None, ge=1, le=64, description="Most subtasks per window; null: no limit."
+        default=None,
+        ge=1,
+        le=64,
+        description="Maximum number of subtasks per window; null: no limit.",
     )
     propagate: Literal["off", "suggest", "apply"] = Field(
         default="off",
         description=(
-            "Carry corrected episodes over to the others of their task by aligning the recorded "
-            "states. `suggest`: show the result to the model. `apply`: use it without a "
-            "segmentation request if its confidence is at least `propagate_above`."
+            "Transfer the subtasks of corrected episodes to the other episodes of their task by "
+            "aligning the recorded states. `suggest`: show the result to the model. `apply`: use "
+            "it without a segmentation request if its confidence is at least `propagate_above`."
         ),
     )
     propagate_above: float = Field(
@@ -165,8 +168,8 @@ class PlanConfig(Section):
     second_look: bool | None = Field(
         default=None,
         description=(
-            "Look again into each segment that is longer than 2 s, at 4 frames per second, and "
-            "divide it at every completed event. Keyframes are decoded at 4 per second then. "
+            "Examine each segment that is longer than 2 s again, at 4 frames per second, and "
+            "divide it at every completed event. Keyframes are then decoded at 4 per second. "
             "null: yes, except with the demo model."
         ),
     )
@@ -319,7 +322,7 @@ class InterjectionsConfig(Section):
 
     enabled: bool = Field(default=True, description="Run the stage.")
     max_per_episode: int = Field(
-        default=3, ge=0, le=100, description="Most interjections per episode."
+        default=3, ge=0, le=100, description="Maximum number of interjections per episode."
     )
     not_before_s: float = Field(
         default=2.0,
@@ -356,9 +359,9 @@ class VqaConfig(Section):
         ge=1,
         le=5,
         description=(
-            "Questions per request, each of another type. The request shows the first of as many "
-            "consecutive frames (`frames`), and each of them gets one question, so the tokens of "
-            "the image are paid once."
+            "Questions per request, each of a different type. The request shows the first of as "
+            "many consecutive frames (`frames`), and each of them gets one question, so the image "
+            "is sent only once."
         ),
     )
     max_invalid: float = Field(
@@ -366,7 +369,7 @@ class VqaConfig(Section):
         ge=0,
         le=1,
         description=(
-            "Largest share of invalid replies per episode; with more of them the episode fails, "
+            "Maximum share of invalid replies per episode. If there are more, the episode fails, "
             "and the next run requests them again."
         ),
     )

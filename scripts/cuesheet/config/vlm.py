@@ -16,7 +16,10 @@ class SamplingConfig(Section):
     """Sampling parameters. Changing one changes the cache key of every request."""
 
     temperature: Annotated[float | None, BeforeValidator(null_is_none)] = Field(
-        default=0.2, ge=0, le=2, description="0 is greedy decoding; null: not sent."
+        default=0.2,
+        ge=0,
+        le=2,
+        description="Sampling temperature; 0 is greedy decoding. null: not sent.",
     )
     top_p: Annotated[float | None, BeforeValidator(null_is_none)] = Field(
         default=1.0, gt=0, le=1, description="Nucleus sampling; null: not sent."
@@ -24,19 +27,24 @@ class SamplingConfig(Section):
     max_tokens: Annotated[int | None, BeforeValidator(null_is_none)] = Field(
         default=1024,
         ge=1,
-        description="Most tokens per reply; doubled once if a reply is cut off. null: not sent.",
+        description=(
+            "Maximum number of tokens per reply; doubled once if a reply is cut off. null: not "
+            "sent."
+        ),
     )
     seed: Annotated[int | None, BeforeValidator(null_is_none)] = Field(
         default=0, ge=0, description="Random seed sent with every request; null: not sent."
     )
     reasoning_effort: Text = Field(
-        default=None, description="Sent if set (`low`, `medium`, `high`)."
+        default=None, description="Reasoning effort (`low`, `medium` or `high`); sent if set."
     )
     chat_template_kwargs: Mapping = Field(
-        default=None, description="Sent if set, e.g. `{enable_thinking: false}`."
+        default=None,
+        description="Arguments of the chat template, e.g. `{enable_thinking: false}`; sent if set.",
     )
     mm_processor_kwargs: Mapping = Field(
-        default=None, description="Sent if set, e.g. `{max_pixels: 401408}`."
+        default=None,
+        description="Arguments of the image processor, e.g. `{max_pixels: 401408}`; sent if set.",
     )
 
 
@@ -54,7 +62,7 @@ class ImagesConfig(Section):
 
 
 class PriceConfig(Section):
-    """What the model costs, in any currency. Only for the estimate and the budget."""
+    """Prices of the model, in any currency. Used only for the estimate and the budget."""
 
     input: float = Field(default=0.0, ge=0, description="Price of a million prompt tokens.")
     output: float = Field(default=0.0, ge=0, description="Price of a million reply tokens.")
@@ -64,23 +72,25 @@ class PriceConfig(Section):
 
 
 class ThroughputConfig(Section):
-    """Tokens per second of all servers together. Only for the estimate."""
+    """Tokens per second of all servers together. Used only for the estimate."""
 
     input: float | None = Field(default=None, gt=0, description="Prompt tokens per second.")
     output: float | None = Field(default=None, gt=0, description="Reply tokens per second.")
 
 
 class BudgetConfig(Section):
-    """Limits of one run. A run that reaches one stops sending requests and keeps what it has."""
+    """Limits of one run. A run that reaches a limit sends no more requests; its files are kept."""
 
-    requests: int | None = Field(default=None, ge=1, description="Most requests; null: no limit.")
+    requests: int | None = Field(
+        default=None, ge=1, description="Maximum number of requests; null: no limit."
+    )
     tokens: int | None = Field(
-        default=None, ge=1, description="Most prompt and reply tokens; null: no limit."
+        default=None, ge=1, description="Maximum number of prompt and reply tokens; null: no limit."
     )
     cost: float | None = Field(
         default=None,
         gt=0,
-        description="Highest cost by `vlm.price.input` and `output`; null: no limit.",
+        description="Maximum cost by `vlm.price.input` and `output`; null: no limit.",
     )
 
 
@@ -131,8 +141,8 @@ class VlmConfig(Section):
         ge=1,
         le=4096,
         description=(
-            "Most requests in flight over the whole run. About 1.5 times what the servers "
-            "process at once keeps them busy."
+            "Maximum number of requests in flight over the whole run. About 1.5 times the number "
+            "that the servers process at once keeps them busy."
         ),
     )
     timeout_s: PositiveFloat = Field(default=300.0, description="Timeout per reply.")
