@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -331,25 +331,57 @@ def test_cameras_are_enlarged_and_hidden(page, work):
     playwright.expect(wrist).to_be_visible()
 
 
-def test_labels_of_boxes_stay_inside_the_image(page, work, tmp_path):
-    copy = work.copy_to(tmp_path / "labels")
+def edited_review(work: Workdir, folder: Path, edit: Callable[[dict], None]) -> Workdir:
+    """Return a copy whose review page shows an episode as `edit` changes it."""
+    copy = work.copy_to(folder)
     path = copy.path / f"results/demo_v3/review/data/episodes/{EPISODE:06d}.js"
     text = path.read_text()
     episode = json.loads(text[text.index("{") : text.rindex(")")])
-    camera = episode["cameras"][0]
-    width, height = camera["width"], camera["height"]
-    corners = [
-        [width - 9, 0, width, 8, "a label much longer than the box is wide"],
-        [0, height - 5, 9, height, "small"],
-        [width / 2, height / 2, width, height, "word " * 40],
-    ]
-    pair = {"frame_index": 0, "camera": camera["name"], "type": "bbox", "question": "Where?"}
-    detections = [{"label": label, "bbox_format": "xyxy", "bbox": box} for *box, label in corners]
-    episode["pairs"] = [{**pair, "answer": {"detections": detections}}]
+    edit(episode)
     name = json.dumps(f"episodes/{EPISODE:06d}")
     path.write_text(f"Cuesheet.deliver({name},{json.dumps(episode)});")
-    opened(page, as_file(copy))
-    image = page.locator(f'figure[data-camera="{camera["name"]}"] .overlay').bounding_box()
+    return copy
+
+
+def test_task_and_rephrasings_are_those_of_the_frame(page, work, tmp_path):
+    first = ["pick up the puck", "lift the puck"]
+    second = ["place the puck", "put the puck down", "set the puck on the goal"]
+
+    def give_two_tasks(episode: dict) -> None:
+        rows = [row for row in episode["persistent"] if row["style"] != "task_aug"]
+        like = {"style": "task_aug", "role": "user"}
+        for frame, texts in ((0, first), (20, second)):
+            time = episode["timestamps"][frame]
+            rows += [{**like, "timestamp": time, "content": text} for text in texts]
+        episode["persistent"] = sorted(rows, key=lambda row: row["timestamp"])
+
+    opened(page, as_file(edited_review(work, tmp_path / "tasks", give_two_tasks)))
+    frames = len(frames_of(work, EPISODE))
+    for index, texts in ((0, first), (19, first), (20, second), (frames - 1, second)):
+        seek(page, (index + 0.5) / frames)
+        while shown_frame(page) != index:
+            page.keyboard.press("ArrowRight" if shown_frame(page) < index else "ArrowLeft")
+        (shown,) = state(page, "task")
+        assert shown.startswith(texts[0]), index
+        others = page.locator('#state dd[data-style="task"] [title]').get_attribute("title")
+        assert others.splitlines() == texts[1:], index
+
+
+def test_labels_of_boxes_stay_inside_the_image(page, work, tmp_path):
+    def give_long_labels(episode: dict) -> None:
+        camera = episode["cameras"][0]
+        width, height = camera["width"], camera["height"]
+        corners = [
+            [width - 9, 0, width, 8, "a label much longer than the box is wide"],
+            [0, height - 5, 9, height, "small"],
+            [width / 2, height / 2, width, height, "word " * 40],
+        ]
+        pair = {"frame_index": 0, "camera": camera["name"], "type": "bbox", "question": "Where?"}
+        detections = [{"label": one, "bbox_format": "xyxy", "bbox": box} for *box, one in corners]
+        episode["pairs"] = [{**pair, "answer": {"detections": detections}}]
+
+    opened(page, as_file(edited_review(work, tmp_path / "labels", give_long_labels)))
+    image = page.locator(".overlay").first.bounding_box()
     labels = page.locator(".overlay text")
     assert labels.count() == 3
     for label in labels.all():
