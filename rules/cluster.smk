@@ -1,5 +1,6 @@
 # Inputs:  the prompt files, the index; the source and the settings through params
-# Outputs: shards/{shard}.json, shards/{shard}.media.json: markers of finished shards
+# Outputs: shards/{shard}.json, shards/{shard}.media.json: markers of finished shards;
+#          shards/vocabulary.json: marker of the labels that are drafted before the shards start
 # Steps:   run this same workflow for the shard's episodes, inside one job, with its own model server
 #
 # The episodes' files are not outputs of these rules, so they survive if a shard's job is killed. If
@@ -35,8 +36,51 @@ rule prepare_shard:
         "../scripts/prepare_shard.py"
 
 
+rule prepare_vocabulary:
+    input:
+        prompts=prompts_of(*prompt_files.of_stages(["vocabulary"])),
+        index=ancient("<results>/{dataset}/episodes.parquet"),
+        media=drafted_media,
+        # No other job decodes keyframes while this one does.
+        shared=lambda wildcards: shared_files(
+            dataset_of(wildcards), CONFIG, dataset_of(wildcards).worked_on
+        ),
+    output:
+        marker="<results>/{dataset}/shards/vocabulary.json",
+    log:
+        "<results>/{dataset}/logs/prepare_vocabulary.log",
+    benchmark:
+        "<results>/{dataset}/benchmarks/prepare_vocabulary.tsv"
+    conda:
+        "../envs/shard.yaml"
+    threads: shard_threads
+    resources:
+        mem_mb=lambda wildcards, attempt: (32000 if RUN.gpus else 8000) * attempt,
+        # Minutes: loading the model, and a few seconds per draft.
+        runtime=lambda wildcards, attempt: round(
+            (30 + len(drafted_in(dataset_of(wildcards), CONFIG)) / 4) * attempt
+        ),
+        gpu=RUN.gpus,
+    params:
+        tasks=lambda wildcards: drafted_episodes(dataset_of(wildcards), CONFIG),
+        sources=lambda wildcards: SHARD_PLANS[wildcards.dataset].media_hash(
+            drafted_in(dataset_of(wildcards), CONFIG)
+        ),
+        media=RUN.media_settings,
+        model_settings=RUN.model_settings,
+        plan=RUN.plan.model_dump(include={"frames", "granularity"}),
+        work=lambda wildcards, input: vocabulary_params(wildcards),
+    script:
+        "../scripts/prepare_vocabulary.py"
+
+
 rule annotate_shard:
     input:
+        vocabulary=lambda wildcards: (
+            str(dataset_of(wildcards).layout.shards_vocabulary)
+            if drafted_episodes(dataset_of(wildcards), CONFIG)
+            else []
+        ),
         prompts=prompts_of(*prompt_files.of_stages(RUN.asking_stages)),
         index=ancient("<results>/{dataset}/episodes.parquet"),
         media=lambda wildcards: (

@@ -30,7 +30,14 @@ from cuesheet.errors import CuesheetError
 from cuesheet.config import prompt_files
 from cuesheet.vlm import run_environment
 from cuesheet.workflow.load import bundled_files, load_run
-from cuesheet.workflow.vocabulary import drafts_of, task_called, vocabularies, vocabulary_of
+from cuesheet.workflow.vocabulary import (
+    drafted_episodes,
+    drafted_in,
+    drafts_of,
+    task_called,
+    vocabularies,
+    vocabulary_of,
+)
 from cuesheet.workflow.propagation import (
     recording_of,
     reference_files,
@@ -178,7 +185,26 @@ def shard_plan(wildcards):
 
 def shard_params(wildcards, targets):
     """Return what a shard's job needs besides what determines its output."""
-    episodes = shard_plan(wildcards).worked_on(wildcards.shard)
+    return inner_run_params(wildcards, shard_plan(wildcards).worked_on(wildcards.shard), targets)
+
+
+def vocabulary_params(wildcards):
+    """Return what the job that drafts labels needs besides what determines them."""
+    episodes = drafted_in(dataset_of(wildcards), CONFIG)
+    files = vocabularies(dataset_of(wildcards), CONFIG)
+    return {**inner_run_params(wildcards, episodes, ["vocabularies"]), "files": files}
+
+
+def drafted_media(wildcards):
+    """Return the markers of the shards that decode the drafted episodes, if media are separate."""
+    if CONFIG.cluster.media != "separate":
+        return []
+    dataset, plan = dataset_of(wildcards), SHARD_PLANS[wildcards.dataset]
+    return plan.media_markers_of(drafted_in(dataset, CONFIG))
+
+
+def inner_run_params(wildcards, episodes, targets):
+    """Return what a job that runs this workflow for some episodes needs."""
     return {
         "episodes": episodes,
         "share": len(episodes) / max(1, sum(len(d.worked_on) for d in RUN.datasets.values())),

@@ -141,3 +141,18 @@ def test_without_usable_drafts_the_plans_are_labeled_freely(tmp_path, demo_v3, c
     assert summary["invalid_replies_in"] == [1]
     line = "no draft of the task 'Open a drawer' has steps; its plans may have any labels"
     assert line in (work.path / "results/demo_v3/summary.txt").read_text()
+
+
+def test_shards_use_the_lists_of_one_job_that_runs_before_them(drafted, tmp_path, demo_v3):
+    work = Workdir(tmp_path / "work")
+    # The second shard has an episode of a task that is drafted in the first one.
+    cluster = {"shards": "always", "episodes_per_shard": 2}
+    configure(work, demo_v3, cluster=cluster)
+    jobs = work.run().jobs
+    assert (jobs["prepare_vocabulary"], jobs["annotate_shard"]) == (1, 2)
+    assert lists_of(work) == lists_of(drafted)
+    assert subtasks_of(work) == subtasks_of(drafted)
+    assert (
+        work.json("results/demo_v3/shards/vocabulary.json")["lists"].keys() == lists_of(work).keys()
+    )
+    assert "Nothing to be done" in work.run("--dry-run").output

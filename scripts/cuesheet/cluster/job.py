@@ -43,6 +43,9 @@ OUTER_RUN_VARIABLE = "CUESHEET_OUTER_RUN"
 # Line of an inner run that ends before its first job, before the cause.
 NOT_STARTED = "Cuesheet: the jobs of the shard were not started: "
 
+# Name of the job that drafts labels before the shards start; it takes the place of a shard's name.
+VOCABULARY = "vocabulary"
+
 POLL_S = 0.25
 CHECK_RUN_EVERY_S = 2.0
 END_TIMEOUT_S = 15.0
@@ -52,6 +55,8 @@ INNER_RULES = (
     "extract_clip",
     *ANNOTATION_RULES,
 )
+# The lists of labels belong to all shards, so no shard makes them.
+VOCABULARY_RULES = ("vocabularies", "draft_vocabulary", "build_vocabulary")
 
 
 def inner_environment(
@@ -115,6 +120,8 @@ class ShardJob:
 
     @property
     def name(self) -> str:
+        if self.shard == VOCABULARY:
+            return f"the labels of {self.dataset}"
         return f"shard {self.shard} of {self.dataset}"
 
     def run(self, snakefile: str, config: Mapping[str, Any], options: Sequence[str]) -> None:
@@ -192,6 +199,7 @@ class ShardJob:
             *("--nolock", "--keep-going", "--rerun-incomplete", "--show-failed-logs"),
             *("--quiet", "rules", "reason", "host"),
             *("--allowed-rules", *INNER_RULES),
+            *(VOCABULARY_RULES if self.shard == VOCABULARY else ()),
             *options,
         ]
 

@@ -30,6 +30,13 @@ def drafted_episodes(dataset: RunDataset, config: Config) -> dict[str, list[int]
     return found
 
 
+def drafted_in(dataset: RunDataset, config: Config) -> list[int]:
+    """Return the episodes of a dataset that are drafted for any task."""
+    return sorted(
+        index for episodes in drafted_episodes(dataset, config).values() for index in episodes
+    )
+
+
 def vocabulary_of(dataset: RunDataset, config: Config, episode: int) -> list[str]:
     """Return the file with the drafted labels of an episode's task; none if it needs none."""
     task = dataset.episode(episode).task

@@ -37,6 +37,7 @@ OUTPUTS = {
         PATTERNS.export("jsonl"),
     ],
     "prepare_shard": [PATTERNS.shard_media_marker("{shard}")],
+    "prepare_vocabulary": [PATTERNS.shards_vocabulary],
     "annotate_shard": [PATTERNS.shard_marker("{shard}")],
     "summarize_dataset": [PATTERNS.summary, PATTERNS.summary_text],
     "write_report": [PATTERNS.report],
