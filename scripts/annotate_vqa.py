@@ -31,7 +31,7 @@ async def annotate(
     plan: StageFile | None = None,
     corrections: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """The content of the VQA file."""
+    """Return the content of the VQA file."""
     async with open_stage(
         "vqa", keyframes=keyframes, prompts=prompts, model_settings=model_settings
     ) as stage:

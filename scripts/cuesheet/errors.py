@@ -6,7 +6,7 @@ class CuesheetError(Exception):
 
 
 class SurroundingsError(CuesheetError):
-    """The run's surroundings failed (server, key, settings); it says nothing of the episode."""
+    """The run's surroundings failed (server, key, settings); the episode is not the cause."""
 
 
 class DiskFullError(SurroundingsError, OSError):

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writes, temporary files, and JSON files."""
 
 import errno
 import hashlib
@@ -16,7 +16,8 @@ from typing import Any
 
 from cuesheet.errors import DiskFullError
 
-# Temporary files carry the computer and process that write them: see `remove_leftovers`.
+# Names of temporary files contain the machine and the process that writes them: see
+# `remove_leftovers`.
 _OWNER = re.sub(r"[^A-Za-z0-9_]", "_", socket.gethostname())
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _OWNER_HASH = hashlib.sha256(_OWNER.encode()).hexdigest()[:8]
@@ -28,7 +29,7 @@ _TEMPORARY = re.compile(r"\..+\.(?P<owner>[A-Za-z0-9_]+)-(?P<pid>\d+)\.[a-z0-9_]
 def atomic_path(path: Path | str, mode: int = 0o644, *, sync: bool = True) -> Iterator[Path]:
     """Yield a temporary path next to `path`; on success it is synced and renamed onto `path`.
 
-    On an exception the temporary file is removed and `path` stays as it was. Without `sync`, a file
+    On an exception the temporary file is removed and `path` is not changed. Without `sync`, a file
     may be empty after a power failure; use it only for files that are re-created then.
     """
     with _replacing(Path(path)) as (handle, temporary):
@@ -42,9 +43,9 @@ def atomic_path(path: Path | str, mode: int = 0o644, *, sync: bool = True) -> It
 
 @contextmanager
 def _replacing(target: Path) -> Iterator[tuple[int, Path]]:
-    """Yield a new file next to `target`, open, and its path; in the end it takes that one's place.
+    """Yield an open new file next to `target`, and its path; afterwards it replaces `target`.
 
-    On an exception it is removed. The folder is made if it is not there.
+    On an exception it is removed. The folder is created if it does not exist.
     """
     handle, name = _make_temporary(target)
     try:
@@ -68,7 +69,7 @@ def _make_temporary(target: Path) -> tuple[int, str]:
 
 @contextmanager
 def temporary_file(target: Path) -> Iterator[tuple[int, Path]]:
-    """Yield an open new file next to `target`, and its path; it is removed in the end."""
+    """Yield an open new file next to `target`, and its path; it is removed afterwards."""
     handle, name = _make_temporary(target)
     try:
         yield handle, Path(name)
@@ -86,7 +87,7 @@ def private_path(target: Path) -> Path:
 def declare(written: Path | str, output: Path | str) -> None:
     """Make `written` the declared output `output`.
 
-    They are one file, unless the run has a storage provider: that takes a copy from elsewhere.
+    They are the same file, unless the run has a storage provider: then `output` is a copy.
     """
     if Path(written).absolute() != Path(output).absolute():
         with atomic_path(output) as copy:
@@ -95,7 +96,7 @@ def declare(written: Path | str, output: Path | str) -> None:
 
 def write_text(path: Path | str, text: str, mode: int = 0o644) -> None:
     """Write `text` (UTF-8) atomically."""
-    # Not by `atomic_path`, which opens the file twice more: the cache writes one for every reply.
+    # `atomic_path` would open the file two more times, and the cache writes one file per reply.
     with _replacing(Path(path)) as (handle, _), open(handle, "wb") as file:
         file.write(text.encode())
         file.flush()
@@ -124,8 +125,8 @@ def naming_full_disk(path: Path | str) -> Iterator[None]:
 def remove_leftovers(folder: Path) -> int:
     """Remove temporary files of `atomic_path` whose process has ended; return their number.
 
-    A killed process leaves them behind. Files of other computers stay, since their processes cannot
-    be seen from here; so do files whose process number is in use again.
+    A killed process leaves them behind. Files of other machines are not removed, because their
+    processes cannot be seen from here, and neither are files whose process id is in use again.
     """
     import psutil  # here, because every job imports this module
 
@@ -143,8 +144,8 @@ def remove_leftovers(folder: Path) -> int:
 def make_temporary_folder(parent: Path | None = None, *, hidden: bool = False) -> Path:
     """Create a folder that `remove_temporary_folders` removes if this process is killed.
 
-    `parent`: default: the system's folder for temporary files. The name is short, because the path
-    of a socket has at most 107 bytes.
+    The default of `parent` is the system's folder for temporary files. The name is short, because
+    the path of a socket has at most 107 bytes.
     """
     prefix = f"{'.' * hidden}cuesheet-{_OWNER_HASH}-{os.getpid()}-"
     return Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
@@ -152,7 +153,7 @@ def make_temporary_folder(parent: Path | None = None, *, hidden: bool = False) -
 
 @contextmanager
 def temporary_folder(parent: Path | None = None, *, hidden: bool = False) -> Iterator[Path]:
-    """Yield a new folder (see `make_temporary_folder`), which is removed in the end."""
+    """Yield a new folder (see `make_temporary_folder`), which is removed afterwards."""
     folder = make_temporary_folder(parent, hidden=hidden)
     try:
         yield folder
@@ -176,7 +177,7 @@ def remove_temporary_folders(parent: Path | None = None) -> int:
             continue
         if path.is_symlink():
             continue
-        shutil.rmtree(path, ignore_errors=True)  # another user's folder stays
+        shutil.rmtree(path, ignore_errors=True)  # does not remove another user's folder
         removed += not path.exists()
     return removed
 
@@ -197,8 +198,8 @@ def is_inside(root: Path, path: Path) -> bool:
 def read_json(path: Path | str) -> dict[str, Any]:
     """Return the JSON object in a file; {} if the file is missing, damaged or not an object.
 
-    For files that can be re-created or that only inform. A file that the result depends on is read
-    through its pydantic model instead.
+    Use it for files that can be re-created or are only informative. A file on which the result
+    depends is read through its pydantic model instead.
     """
     try:
         content = json.loads(Path(path).read_bytes())
@@ -208,7 +209,7 @@ def read_json(path: Path | str) -> dict[str, Any]:
 
 
 def write_json(path: Path | str, value: Any, mode: int = 0o644) -> None:
-    """Write `value` as indented JSON atomically. NaN and infinity are refused (ValueError).
+    """Write `value` as indented JSON atomically. Raises ValueError for NaN and infinity.
 
     Text with lone surrogates, which UTF-8 cannot encode, makes the file plain ASCII.
     """

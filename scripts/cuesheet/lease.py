@@ -38,7 +38,7 @@ class LeaseLostError(Exception):
 
 
 class Lease:
-    """The right to do what `path` stands for."""
+    """The exclusive right to the work that the file `path` represents."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Lease:
         self._renewed_at = 0.0
 
     def try_acquire(self) -> dict[str, Any] | None:
-        """Take the lease if it is free. Return None, or what its living holder wrote."""
+        """Take the lease if it is free. Return None, or the content of the current holder."""
         if self._create():
             return None
         holder = self._read()
@@ -91,7 +91,7 @@ class Lease:
             removal.release()
 
     def renew(self) -> None:
-        """Show that the holder lives, at most every RENEW_EVERY_S. Raises LeaseLostError."""
+        """Renew the lease, at most every RENEW_EVERY_S. Raises LeaseLostError."""
         if time.monotonic() - self._renewed_at < RENEW_EVERY_S:
             return
         holder = self._read()

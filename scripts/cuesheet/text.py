@@ -16,7 +16,7 @@ def is_placeholder(task: str) -> bool:
 
 
 def did_you_mean(wrong: str, names: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The name in `names` that was most likely meant, or None.
+    """Return the name in `names` that was most likely meant, or None.
 
     Case and dashes do not count, and `front` finds `observation.images.front`.
     """
@@ -54,7 +54,7 @@ def as_ranges(episodes: Collection[int]) -> str:
 
 
 def describe_range(episode_indices: Iterable[int]) -> str:
-    """Episode numbers in words: "episodes 0 to 11", or with gaps "episodes 0-3, 5, 7-9"."""
+    """Return episode numbers in words: "episodes 0 to 11", or with gaps "episodes 0-3, 5, 7-9"."""
     numbers = sorted(episode_indices)
     if not numbers:
         return "no episodes"
@@ -64,7 +64,7 @@ def describe_range(episode_indices: Iterable[int]) -> str:
 
 
 def to_ranges(episodes: Iterable[int]) -> list[list[int]]:
-    """[[0, 3], [7, 7]] for 0, 1, 2, 3, 7."""
+    """Return [[0, 3], [7, 7]] for 0, 1, 2, 3, 7."""
     ranges: list[list[int]] = []
     for index in sorted(episodes):
         if ranges and index == ranges[-1][1] + 1:
@@ -75,17 +75,17 @@ def to_ranges(episodes: Iterable[int]) -> list[list[int]]:
 
 
 def from_ranges(ranges: Iterable[Sequence[int]]) -> list[int]:
-    """The opposite of `to_ranges`."""
+    """Return the numbers in the ranges of `to_ranges`."""
     return [index for first, last in ranges for index in range(first, last + 1)]
 
 
 def normalized(text: str) -> str:
-    """Lower case, words and numbers only, without articles, one space between them."""
+    """Return the words and numbers of a text in lower case, without articles and punctuation."""
     return " ".join(word for word in re.findall(r"\w+", text.casefold()) if word not in _ARTICLES)
 
 
 def is_exact(first: str, second: str) -> bool:
-    """Whether two labels are the same once normalized; two empty ones are not."""
+    """Tell whether two labels are equal after normalization; two empty ones are not."""
     return normalized(first) == normalized(second) != ""
 
 

@@ -10,7 +10,7 @@ from demo_vlm import MODEL_ID
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line, parsed."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m demo_vlm",
         description=(

@@ -10,7 +10,7 @@ NAMES = (
 
 
 def to_lab(image: np.ndarray) -> np.ndarray:
-    """H x W x 3 uint8 RGB to float32 CIE Lab (L 0 to 100, a and b about -100 to 100)."""
+    """Convert H x W x 3 uint8 RGB to float32 CIE Lab (L 0 to 100, a and b about -100 to 100)."""
     return cv2.cvtColor(image.astype(np.float32) / 255.0, cv2.COLOR_RGB2LAB)
 
 
@@ -20,7 +20,7 @@ def chroma(lab: np.ndarray) -> np.ndarray:
 
 
 def name_of(rgb: np.ndarray) -> str:
-    """The plain name of one color (3 values, 0 to 255), one of NAMES.
+    """Return the plain name of one color (3 values, 0 to 255), one of NAMES.
 
     Grays are told by their chroma in Lab, brown is a dark or dull orange, the rest goes by the hue.
     """

@@ -41,7 +41,7 @@ class Media:
 
 
 def load_bytes(url: str) -> bytes:
-    """The bytes behind a `data:` or `file:` URL. Raises MediaError."""
+    """Return the bytes of a `data:` or `file:` URL. Raises MediaError."""
     if url.startswith("data:"):
         head, comma, payload = url.partition(",")
         if not comma:
@@ -66,7 +66,7 @@ def load_bytes(url: str) -> bytes:
 
 
 def decode_image(data: bytes) -> np.ndarray:
-    """A JPEG or PNG as H x W x 3 uint8 RGB. Raises MediaError."""
+    """Return a JPEG or PNG as H x W x 3 uint8 RGB. Raises MediaError."""
     if not data:
         raise MediaError("a image is empty (0 bytes)")
     try:
@@ -81,7 +81,7 @@ def decode_image(data: bytes) -> np.ndarray:
 
 
 def decode_clip(data: bytes) -> Clip:
-    """A clip (H.264 or what else PyAV reads), at most MAX_CLIP_FRAMES frames. Raises MediaError."""
+    """Return at most MAX_CLIP_FRAMES frames of a clip that PyAV can read. Raises MediaError."""
     # Imported here: most requests hold no clip, and the import costs as much as answering one.
     import av
 

@@ -1,4 +1,4 @@
-"""The handful of sentences that the demo model can say, made of the words of the request."""
+"""The sentences of the demo model, built from the words of the request."""
 
 import re
 from collections.abc import Mapping, Sequence

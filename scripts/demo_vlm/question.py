@@ -1,4 +1,4 @@
-"""The lines of a question that code puts there, whatever the prompt around them says."""
+"""Parses the lines of a question that do not depend on the wording of the prompt."""
 
 import re
 from dataclasses import dataclass, field
@@ -135,7 +135,7 @@ def _sheets(text: str) -> SheetLayout | None:
 
 
 def _coordinates(text: str) -> tuple[float, float] | None:
-    """The numbers that stand for the right and the lower edge of the image."""
+    """Return the coordinates of the right and the lower edge of the image."""
     line = _line(text, "Coordinates")
     size = re.search(rf"({NUMBER})\s*x\s*({NUMBER})\s*$", line)
     if size:

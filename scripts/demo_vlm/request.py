@@ -21,7 +21,7 @@ class ApiError(Exception):
         self.code = code
 
     def body(self) -> dict:
-        """The JSON body of the response."""
+        """Return the JSON body of the response."""
         kind = {401: "authentication_error", 404: "not_found_error", 500: "server_error"}.get(
             self.status, "invalid_request_error"
         )
@@ -36,7 +36,7 @@ class ApiError(Exception):
 
     @classmethod
     def unknown_model(cls, name: object) -> "ApiError":
-        """The answer to a model that is not served here."""
+        """Return the error for a model that is not served here."""
         return cls(
             404,
             f"the model {name!r} is not served here; the only one is {MODEL_ID!r}",
@@ -108,7 +108,7 @@ def read_media(parts: tuple[MediaPart, ...]) -> Media:
 
 
 def schema_in_text(text: str) -> tuple[str, dict | None]:
-    """The last JSON schema of an object that stands in `text`, and its title."""
+    """Return the last JSON schema of an object in `text`, and its title."""
     decoder = json.JSONDecoder()
     found: tuple[str, dict | None] = ("", None)
     position = text.find("{")

@@ -1,10 +1,10 @@
-"""Replies kept within the JSON schema of the request."""
+"""Fits replies to the JSON schema of the request."""
 
 from typing import Any
 
 
 def conform(value: Any, schema: dict, root: dict | None = None) -> Any:
-    """`value` cut to the bounds of `schema`: texts, lists, numbers, keys that are not asked for."""
+    """Cut `value` to the bounds of `schema`: texts, lists, numbers, unknown keys."""
     root = schema if root is None else root
     schema = resolve(schema, root)
     for branch in schema.get("anyOf", schema.get("oneOf", [])):

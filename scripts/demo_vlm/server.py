@@ -55,7 +55,7 @@ def complete(body: Any) -> dict:
 
 
 def _digest(request: ChatRequest) -> str:
-    """A short name of what was asked: equal requests get equal ids."""
+    """Return the id of a request; equal requests have equal ids."""
     digest = hashlib.sha256()
     for text in request.texts:
         digest.update(text.encode("utf-8", "replace"))
@@ -65,7 +65,7 @@ def _digest(request: ChatRequest) -> str:
 
 
 def application(api_key: str | None, pool: ThreadPoolExecutor) -> web.Application:
-    """The aiohttp application; images are worked on in `pool`, so `/health` stays alive."""
+    """Return the aiohttp application. Images are processed in `pool`, so `/health` can answer."""
 
     async def health(_: web.Request) -> web.Response:
         return web.json_response({"status": "ok", "model": MODEL_ID, "language_model": False})

@@ -36,7 +36,7 @@ def _patches(height: int, width: int) -> int:
 
 
 def cut(text: str, max_tokens: int | None) -> tuple[str, int, str]:
-    """The text within `max_tokens`, its tokens, and the finish reason "stop" or "length"."""
+    """Return the text cut to `max_tokens`, its tokens, and the finish reason, stop or length."""
     ends = [match.end() for match in _TOKEN.finditer(text)]
     if max_tokens is None or len(ends) <= max_tokens:
         return text, len(ends), "stop"

@@ -19,7 +19,7 @@ from cuesheet.signals.record import read_record
 
 
 def describe_gripper(layout: SignalsLayout, one: GripperLayout, strokes: Sequence[int]) -> str:
-    """One line about a gripper; `strokes`: the number of strokes of every sampled episode."""
+    """Return one line about a gripper; `strokes`: their number in each sampled episode."""
     places = []
     if one.state is not None:
         places.append(f"state {layout.state_names[one.state]}")
@@ -33,7 +33,7 @@ def describe_gripper(layout: SignalsLayout, one: GripperLayout, strokes: Sequenc
 
 
 def report(root: Path, state: Sequence[str], action: Sequence[str], gripper: list[str]) -> str:
-    """What was found in a dataset, as text.
+    """Return the findings about a dataset as text.
 
     Raises:
         CuesheetError: the dataset cannot be read, or a named gripper is not in it.

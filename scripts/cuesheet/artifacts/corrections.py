@@ -276,7 +276,7 @@ def _check_times(spans: Sequence[Span], length: int, fps: float) -> None:
 def _check_interjections(
     entries: Sequence[InterjectionCorrection], length: int, fps: float
 ) -> None:
-    """Check the times of interjections. The last frame is the last that may have one."""
+    """Check the times of interjections, which may not be after the last frame."""
     half_s, end_s = 0.5 / fps + 1e-6, length / fps
     for number, entry in enumerate(entries):
         if entry.time_s >= max(1.01 * end_s, end_s + half_s):
@@ -294,8 +294,8 @@ def _check_interjections(
 def _check_frames(correction: Correction, length: int, cameras: Collection[str]) -> None:
     if correction.length not in (None, length):
         raise CuesheetError(
-            f"it was made for {correction.length} frames; the episode now has {length}. If the "
-            "episode was recorded again, correct it again; otherwise remove the key `length`"
+            f"the correction was made for {correction.length} frames; the episode now has "
+            f"{length}. If it was recorded again, correct it again; otherwise remove the key `length`"
         )
     for number, entry in enumerate(correction.vqa or ()):
         if entry.frame_index >= length:

@@ -93,7 +93,7 @@ class IndexedEpisode:
 
     @property
     def task_text(self) -> str:
-        """The task for prompts: all tasks of the episode, in order of their frames."""
+        """Return the task for prompts: all tasks of the episode, in order of their frames."""
         tasks = list(dict.fromkeys(task for _, task in self.task_starts))
         return ". Then: ".join(task.rstrip(".") for task in tasks) if tasks else self.task
 

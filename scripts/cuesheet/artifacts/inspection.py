@@ -38,7 +38,7 @@ class CameraDefect(File):
 
 
 class InspectionFile(File):
-    """Everything that was found about one episode."""
+    """All findings about one episode."""
 
     format: Literal[1]
     stage: Literal["inspection"]
@@ -102,6 +102,6 @@ def read_inspection(path: Path | str) -> InspectionFile:
     """Read inspection/{episode}.json.
 
     Raises:
-        CuesheetError: the file is missing, truncated or of another form.
+        CuesheetError: the file is missing, truncated or not valid.
     """
     return read_model(Path(path), InspectionFile, "Delete it and run again.")

@@ -16,7 +16,7 @@ PERSISTENT_COLUMN: Final = "language_persistent"
 EVENTS_COLUMN: Final = "language_events"
 LANGUAGE_COLUMNS = (PERSISTENT_COLUMN, EVENTS_COLUMN)
 
-# The active subtask of each frame as a number, for LeRobot 0.4. Only written if it is wanted.
+# The active subtask of each frame as a number, for LeRobot 0.4. Written only if it is enabled.
 SUBTASK_COLUMN = "subtask_index"
 
 # Columns that earlier annotation tools left in data files; the merge drops them.

@@ -155,11 +155,11 @@ class Layout:
 
     @property
     def signals_layout(self) -> Path:
-        """Which dimensions of state and action are arms and grippers."""
+        """Assignment of the dimensions of state and action to arms and grippers."""
         return self.folder / "signals" / "layout.json"
 
     def signals(self, episode: int | str) -> Path:
-        """What the robot recorded of an episode: gripper strokes, rests, curves."""
+        """Recorded signals of an episode: gripper strokes, rests and curves."""
         return self.folder / "signals" / f"{episode_name(episode)}.json"
 
     def stage_folder(self, stage: str) -> Path:

@@ -1,4 +1,4 @@
-"""Selects the frames of an episode that are decoded, and those that each stage shows the model.
+"""Selects the frames of an episode that are decoded and that each stage shows to the model.
 
 All functions take `timestamps_s`, one increasing time per frame (s, from the episode's start), and
 return frame indices. The selection is made once, when keyframes are decoded, and stored in
@@ -57,7 +57,7 @@ class KeyframeSelection:
 
     @property
     def frame_indices(self) -> list[int]:
-        """Every frame that any stage needs, sorted."""
+        """All frames that the stages need, sorted."""
         return sorted({*self.grid, *self.vqa, *self.fine})
 
 

@@ -152,7 +152,7 @@ class StageFile(File):
 
     @property
     def own_labels(self) -> list[str]:
-        """The labels of the model that its drafted list does not have."""
+        """Return the model's labels that are not in its drafted list."""
         known = set(self.vocabulary.labels) if self.vocabulary else set()
         if not known or self.subtasks_from != "model":
             return []
@@ -160,7 +160,7 @@ class StageFile(File):
 
     @property
     def is_corrected(self) -> bool:
-        """Whether the file contains a person's correction."""
+        """Tell whether the file contains a person's correction."""
         return self.subtasks_from == "correction" or bool(self.corrected)
 
 

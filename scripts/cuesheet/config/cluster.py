@@ -63,7 +63,7 @@ class ClusterConfig(Section):
     def _images_stay_on_their_node(self) -> Self:
         if self.scratch is not None and self.media == "separate":
             raise ValueError(
-                "scratch is a folder of one node, and media: separate makes the keyframes on "
+                "scratch is a folder of one node, and media: separate decodes keyframes on "
                 "another; leave one of them out"
             )
         return self

@@ -78,7 +78,7 @@ def type_name(kind: Any) -> str:
         if NoneType in inner:
             words.append("null")
         return " or ".join(words)
-    raise TypeError(f"no words for the type {kind!r}; add them to config_fields.py")
+    raise TypeError(f"no words for the type {kind!r}; add them to config/describe.py")
 
 
 def _limits(field: FieldInfo) -> str:

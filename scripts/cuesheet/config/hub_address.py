@@ -10,7 +10,7 @@ _URI = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+)(?:@([^@\s]+))?")
 
 @dataclass(frozen=True)
 class HubDataset:
-    """A dataset's place on the hub; `revision` is a branch, a tag or a commit."""
+    """The address of a dataset on the hub; `revision` is a branch, a tag or a commit."""
 
     repo_id: str
     revision: str
@@ -24,16 +24,16 @@ class HubDataset:
 
 
 def parse_hub_address(path: str) -> HubDataset | None:
-    """The place that a `dataset` setting names; None for a folder.
+    """Return the hub dataset that a `dataset` setting names; None for a folder.
 
-    Raises ValueError for what begins like a place on the hub and is none.
+    Raises ValueError if the setting starts like a hub address but is not a valid one.
     """
     if not path.startswith(PREFIX):
         return None
     found = _URI.fullmatch(path)
     if found is None:
         raise ValueError(
-            f"{path!r} is no dataset on a hub; expected hf://datasets/user/name or "
+            f"{path!r} is not a dataset on a hub; expected hf://datasets/user/name or "
             "hf://datasets/user/name@revision"
         )
     return HubDataset(found[1], found[2] or "main")

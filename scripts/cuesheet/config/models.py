@@ -225,7 +225,7 @@ class Config(Section):
         return self
 
     def dataset_entries(self) -> dict[str, DatasetEntry]:
-        """Name -> entry of every dataset, with the top-level settings filled in.
+        """Return name -> entry of every dataset, with the top-level settings filled in.
 
         Raises ValueError if two datasets would share a name.
         """

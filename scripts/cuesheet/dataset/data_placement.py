@@ -1,4 +1,4 @@
-"""Which data file holds which episode, if meta/episodes names the wrong one.
+"""Finds the data file of each episode if meta/episodes names the wrong one.
 
 Metadata that was edited or merged by hand can point to the previous or the next file. The
 files' own rows decide. Footers are read first, and columns only if the numbers of rows disagree.
@@ -19,7 +19,7 @@ from cuesheet.text import describe_range
 def resolve_data_files(root: Path, episodes: Sequence[Episode]) -> tuple[list[Episode], str | None]:
     """Return the episodes with the data files that hold their rows, and a notice if any moved.
 
-    Files that are missing or unreadable change nothing: the index reports them.
+    Missing and unreadable files are ignored here: the index reports them.
     """
     expected: dict[str, int] = {}
     for episode in episodes:

@@ -60,7 +60,7 @@ def _digest(head: str, layout: str, values: bytes) -> str:
 
 
 def _as_vector(value: Any) -> np.ndarray | None:
-    """All numbers of a nested list, in order; a missing number as NaN, a missing list as None."""
+    """Return all numbers of a nested list in order: NaN for a missing number, None for no list."""
     if value is None:
         return None
     return np.array([np.nan if leaf is None else leaf for leaf in leaves(value)], dtype="<f8")

@@ -25,7 +25,7 @@ from cuesheet.text import describe_range
 _COLUMNS = ("episode_index", "frame_index", "timestamp")
 _BATCH_ROWS = 65_536
 FPS_TOLERANCE = 0.02
-# Part of a frame by which float32 may change a timestamp. Language rows store times as float32.
+# Fraction of a frame by which float32 may change a timestamp. Language rows store times as float32.
 _MAX_ROUNDING = 0.1
 
 

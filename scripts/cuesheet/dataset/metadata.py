@@ -41,7 +41,7 @@ class Dataset:
     cameras: Mapping[str, Camera]
     episodes: tuple[Episode, ...]  # by ascending episode_index
     notices: tuple[str, ...]
-    excluded_cameras: Mapping[str, Camera] = field(default_factory=dict)  # carried over, not used
+    excluded_cameras: Mapping[str, Camera] = field(default_factory=dict)  # copied, not used
 
     @functools.cached_property
     def data_files(self) -> dict[str, list[Episode]]:

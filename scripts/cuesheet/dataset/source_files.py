@@ -1,8 +1,7 @@
-"""The files of a source dataset, other than data files, that the annotated dataset takes over.
+"""The files of a source dataset, other than data files, that the annotated dataset contains too.
 
 A dataset is not trusted, and the annotated dataset may be uploaded: only files that the LeRobot
-format defines and files that the user names are taken over, and no link may lead out of the
-dataset.
+format defines and files that the user names are copied, and no link may lead out of the dataset.
 """
 
 import fnmatch
@@ -35,7 +34,7 @@ class SourceFiles:
 
 
 def find_source_files(root: Path, extra_files: Sequence[str] = ()) -> SourceFiles:
-    """Find the files of a dataset that are taken over.
+    """Find the files of a dataset that the annotated dataset contains too.
 
     Args:
         root: the dataset's folder.

@@ -152,7 +152,7 @@ def _by_pyav(episode: EpisodeFrames, wanted: dict[int, int]) -> Iterator[RgbFram
                     current, position = position, position + 1
                     if current >= begin:
                         if source.codec in _SKIPPING:
-                            # No other frame depends on what this leaves out: the rest is the same.
+                            # No other frame depends on the skipped frames.
                             codec.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
                         for pts, frame in order.ready(codec.decode(packet)):
                             yield to_rgb(frame, wanted[pts])
@@ -166,9 +166,9 @@ def _by_pyav(episode: EpisodeFrames, wanted: dict[int, int]) -> Iterator[RgbFram
 
 
 class _PtsOrder:
-    """Puts decoded frames in the order of their pts and leaves out those that nobody wants.
+    """Sorts decoded frames by pts and drops those that were not requested.
 
-    Decoders give frames in that order as a rule, so hardly any wait here.
+    Decoders usually return frames in that order, so few frames wait here.
     """
 
     def __init__(self, wanted: Iterable[int]) -> None:
@@ -177,7 +177,7 @@ class _PtsOrder:
         self._waiting: dict[int, av.VideoFrame] = {}
 
     def ready(self, frames: Sequence[av.VideoFrame]) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Those of `frames`, and of earlier ones, that no frame to come can precede, by pts."""
+        """Return the frames so far that no later frame can precede, sorted by pts."""
         for frame in frames:
             if frame.pts is not None and frame.pts in self._missing:
                 self._missing.remove(frame.pts)
@@ -187,7 +187,7 @@ class _PtsOrder:
                 yield pts, self._waiting.pop(pts)
 
     def rest(self, frames: Sequence[av.VideoFrame]) -> Iterator[tuple[int, av.VideoFrame]]:
-        """The last frames and all that waited for a frame that never came."""
+        """Return the remaining frames at the end of the stream."""
         yield from self.ready(frames)
         for pts in sorted(self._waiting):
             yield pts, self._waiting.pop(pts)
@@ -207,7 +207,7 @@ class _RgbConverter:
             self._graph = self._set_up(frame)
         self._graph.push(frame)
         rgb = self._graph.pull()
-        assert isinstance(rgb, av.VideoFrame)  # a graph of sound gives other frames
+        assert isinstance(rgb, av.VideoFrame)  # a filter graph for audio returns other frames
         return RgbFrame(frame_index, rgb.width, rgb.height, _tight_bytes(rgb))
 
     def _set_up(self, frame: av.VideoFrame) -> av.filter.Graph:

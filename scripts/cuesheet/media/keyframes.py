@@ -68,7 +68,7 @@ def write_keyframes(
     selection: KeyframeSelection,
     decoder: str,
 ) -> dict[str, Any]:
-    """Write `{camera}/{frame_index:06d}.png` and keyframes.json; return what the JSON says.
+    """Write `{camera}/{frame_index:06d}.png` and keyframes.json; return the content of the JSON.
 
     The folder is written under another name and renamed, so it is either complete or absent.
 

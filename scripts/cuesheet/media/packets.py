@@ -54,7 +54,7 @@ class PacketRange:
 
     @property
     def starts_file(self) -> bool:
-        """Whether the range starts at the file's first packet."""
+        """Tell whether the range starts at the file's first packet."""
         return self.packets[0].dts <= self.first_dts
 
     def seconds(self, pts: int) -> float:
@@ -192,7 +192,7 @@ def open_video(path: Path | str, label: str) -> av.container.InputContainer:
     """Open a video file of a dataset, which is not trusted.
 
     Only container formats that hold the frames themselves are opened, and only local files. A
-    playlist (HLS, DASH, ffconcat, SDP) could make FFmpeg read any file of this computer or network.
+    playlist (HLS, DASH, ffconcat, SDP) could make FFmpeg read any file of this machine or network.
 
     Raises:
         CuesheetError: the file is a playlist.

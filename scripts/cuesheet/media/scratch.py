@@ -18,7 +18,7 @@ SCRATCH_VARIABLE = "CUESHEET_SCRATCH"
 
 
 def resolve(setting: str) -> Path:
-    """Return the folder that the setting names on this node; raise SurroundingsError if missing."""
+    """Return the folder of the setting on this node; raise SurroundingsError if it is missing."""
     named = os.path.expanduser(os.path.expandvars(setting))
     if not os.path.isdir(named):
         raise SurroundingsError(

@@ -13,7 +13,7 @@ from typing import Any
 
 from cuesheet.serving.server_errors import STRUCTURED_OUTPUT, ServerError
 
-# Fields that a chat request cannot do without.
+# Required fields of a chat request.
 _REQUIRED = frozenset({"model", "messages", "response_format"})
 _LEARNED_STATUSES = frozenset({400, 403, 404, 405, 415, 422, 500, 501})
 _REJECTED = re.compile(
@@ -29,7 +29,7 @@ _NOT_SUPPORTED = re.compile(r"unsupported|not (?:currently )?support|unknown|max
 
 @dataclass(frozen=True)
 class Adjustments:
-    """How the requests to one server differ from those that jobs make."""
+    """The differences between requests to one server and those that jobs send."""
 
     omitted: frozenset[str] = frozenset()
     max_completion_tokens: bool = False  # sent in place of max_tokens
@@ -43,7 +43,7 @@ class Adjustments:
         )
 
     def apply(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the request as this server takes it."""
+        """Return the request in the form that this server accepts."""
         if self.schema_in_prompt and body.get("response_format") is not None:
             body = with_schema_in_prompt(body)
         if self.max_completion_tokens and "max_tokens" in body:
@@ -84,7 +84,7 @@ class Adjustments:
         }
 
     def describe(self, body: Mapping[str, Any] | None = None) -> list[str]:
-        """Name the changes, only those that concern `body` if it is given."""
+        """Describe the changes; with `body`, only those that concern it."""
         changes = [
             f"{name} is omitted"
             for name in sorted(self.omitted)

@@ -16,10 +16,10 @@ class BackendFailedError(Exception):
 
 
 class Backend(Protocol):
-    """What the gateway needs of the model servers behind it."""
+    """The model servers behind the gateway."""
 
     async def pick(self, group: str) -> Upstream:
-        """Return a living upstream for the group, waiting for one. Raises BackendFailedError."""
+        """Wait for an available upstream for the group and return it. Raises BackendFailedError."""
 
     async def default_model(self) -> str:
         """Return the model for requests that name none."""
@@ -75,7 +75,7 @@ class ExternalBackend:
         timeout_s: float,
         structured: bool = True,
     ) -> None:
-        """`keys`: the API key of every base URL, None if it needs none."""
+        """Take the API key of every base URL (`keys`), None for a URL that needs none."""
         self.upstreams = [Upstream(url, key, timeout_s, structured) for url, key in keys.items()]
         self._affinity = Affinity()
         self._model = model

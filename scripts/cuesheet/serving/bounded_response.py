@@ -50,5 +50,5 @@ def encoding_of(response: httpx2.Response) -> str:
 
 
 def unpacker_of(encoding: str) -> "zlib._Decompress | None":
-    """Return a decompressor for a content encoding; None for bytes that are taken as they are."""
+    """Return a decompressor for a content encoding; None if the bytes are not compressed."""
     return zlib.decompressobj(zlib.MAX_WBITS | 32) if encoding in ("gzip", "deflate") else None

@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Budget:
-    """Most requests, tokens and cost of a run; None: no limit. Prices are per million tokens."""
+    """Maximum requests, tokens and cost of a run; None: no limit. Prices are per million tokens."""
 
     requests: int | None = None
     tokens: int | None = None

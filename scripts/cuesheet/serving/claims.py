@@ -1,4 +1,4 @@
-"""Claims on requests: gateways that share a response cache send a request once among them.
+"""Claims on requests, so that gateways that share a response cache send each request only once.
 
 `<cache>/claims/<key>` is the lease of the gateway that is requesting the response of that key. All
 claims of a gateway are links to one file, which it renews every few seconds. If the disk fails,
@@ -32,7 +32,7 @@ class Claims:
         self._clock_offset_s = 0.0  # of the disk's clock to this machine's
 
     def acquire(self, key: str) -> dict[str, Any] | None:
-        """Claim a request; return None, or what its living holder wrote."""
+        """Claim a request; return None, or the content that its current holder wrote."""
         try:
             if not self._open():
                 return None
@@ -55,7 +55,7 @@ class Claims:
             self._lease(key).release()
 
     def renew(self) -> None:
-        """Show that this gateway lives. To be called every RENEW_EVERY_S."""
+        """Renew the claims of this gateway. It must be called every RENEW_EVERY_S."""
         source = self._source
         if source is None:
             return

@@ -32,7 +32,7 @@ MOST_TOKENS = 10**9
 
 @dataclass
 class Counters:
-    """What the gateway did since it started; times in seconds."""
+    """Counts since the gateway started; times in seconds."""
 
     calls: int = 0
     completed: int = 0
@@ -268,7 +268,7 @@ class Dispatcher:
                 try:
                     return await self._send(upstream, body, tally)
                 except TransientError as error:
-                    # A rate limit is no failure as long as the server serves other requests.
+                    # A rate limit is not a failure as long as the server serves other requests.
                     made_progress = upstream.successes > successes
                     tally.failures = (
                         1 if error.rate_limited and made_progress else (tally.failures + 1)
@@ -285,7 +285,7 @@ class Dispatcher:
     async def _send(
         self, upstream: Upstream, body: Mapping[str, Any], tally: _Tally
     ) -> dict[str, Any]:
-        """Send a request as the server takes it, which is learned from its rejections.
+        """Send a request in the form that the server accepts, which is learned from its rejections.
 
         An adjustment is kept for later requests once a request with it has succeeded.
         """

@@ -43,7 +43,7 @@ WRITERS = 8
 LARGEST_READ_AT_ONCE = 1024 * 1024
 # Responses in a row that could not be cached, after which no further requests are sent.
 MAX_CACHE_FAILURES = 10
-# How often a response that another run is requesting is looked for.
+# Interval at which the response to another run's request is looked up.
 FIRST_POLL_S, LONGEST_POLL_S = 0.1, 3.0
 OPEN_PATHS = frozenset({"/health", "/metrics"})
 
@@ -137,7 +137,7 @@ class Gateway:
         await asyncio.to_thread(self._claims.close)
 
     def _remove_leftovers(self) -> None:
-        """Remove what killed runs left in the cache: half-written responses and claims."""
+        """Remove incomplete responses and claims that killed runs left in the cache."""
         self._claims.remove_stale()
         with contextlib.suppress(OSError):
             files.remove_leftovers(self.cache.folder)

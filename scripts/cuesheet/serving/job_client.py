@@ -1,4 +1,4 @@
-"""Have a script run by the run's job server, and exit as the script does.
+"""Run a script in the run's job server, and exit with the status of the script.
 
     python -I -S job_client.py SOCKET PYTHON SCRIPT [ARGUMENT ...]
 

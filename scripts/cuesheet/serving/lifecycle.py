@@ -109,7 +109,7 @@ def _delete_old_runs(run_root: Path) -> None:
 
 
 def _has_ended(state: dict[str, Any]) -> bool:
-    """Return whether the supervisor of a server.json has ended, if need be by being killed."""
+    """Return whether the supervisor of a server.json has ended or was killed."""
     if state.get("state") in ("stopped", "failed"):
         return True
     is_here = state.get("host") == socket.gethostname()

@@ -1,4 +1,4 @@
-"""Reads the log of a model server: its progress, and the cause of its end, in one line each."""
+"""Finds the progress of a model server and the cause of its end in its log, in one line each."""
 
 import re
 from dataclasses import dataclass

@@ -72,7 +72,7 @@ class Progress:
         clock: Callable[[], float] = time.monotonic,
         file: Path | None = None,
     ) -> None:
-        """`file`: write the line there for Snakemake's logger plugin, instead of printing it."""
+        """Write the line to `file`, if given, for Snakemake's logger plugin; else print it."""
         self._results = results
         self._totals = totals
         self._stats = stats

@@ -1,4 +1,4 @@
-"""What the robot itself recorded: gripper strokes, motion, alignment of episodes of one task.
+"""Signals that the robot recorded: gripper strokes, motion, alignment of episodes of one task.
 
 May import `dataset` and what that may import.
 """

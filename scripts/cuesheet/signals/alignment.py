@@ -68,7 +68,7 @@ def _mean_distance(first: np.ndarray, second: np.ndarray, path: Sequence[tuple[i
 
 
 def shuffled(target: Trajectory, pieces: int = 4) -> Trajectory:
-    """Return the same episode with its pieces in another, fixed order."""
+    """Return the episode with its pieces in a different, fixed order."""
     parts = np.array_split(target.values, min(pieces, len(target.values)))
     order = [*range(1, len(parts), 2), *range(0, len(parts), 2)]
     return Trajectory(target.times_s, np.concatenate([parts[number] for number in order]))

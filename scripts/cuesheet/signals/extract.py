@@ -18,7 +18,7 @@ from cuesheet.signals.motion import arm_speed, primitives, step_of, still_spans,
 from cuesheet.signals.record import Record
 from cuesheet.signals.series import fill_gaps, without_jumps
 
-# Curves and trajectory have at most so many values per second, and at most so many in all.
+# Maximum number of values of curves and trajectory, per second and in all.
 CURVES_PER_SECOND = 10
 MAX_CURVE_STEPS = 2000
 
@@ -75,7 +75,7 @@ def measure(layout: SignalsLayout, record: Record, dataset: str, episode_index: 
 
 
 def curve_frames(times_s: np.ndarray) -> np.ndarray:
-    """Frames of the curves: first and last frame, evenly spread."""
+    """Return the frames of the curves, evenly spaced from the first to the last frame."""
     duration_s = float(times_s[-1] - times_s[0])
     count = min(len(times_s), int(duration_s * CURVES_PER_SECOND) + 2, MAX_CURVE_STEPS)
     return np.unique(np.linspace(0, len(times_s) - 1, max(count, 1)).round().astype(int))
@@ -106,7 +106,7 @@ def _strokes(one: GripperLayout, times_s: np.ndarray, values: np.ndarray) -> lis
 
 
 def _time(times_s: np.ndarray, frame: int) -> float:
-    """The time of a frame; one period after the last one for the end of the episode."""
+    """Return the time of a frame; for the end of the episode, one period after the last frame."""
     if frame < len(times_s):
         return float(times_s[frame])
     return round(float(times_s[-1]) + (step_of(times_s) if len(times_s) > 1 else 0.0), 6)
@@ -130,7 +130,7 @@ def _arm(
 def _strokes_alone(
     layout: SignalsLayout, grippers: dict[str, list[Stroke]], length: int
 ) -> list[MotionSpan]:
-    """Motion of a robot whose arm is not recorded: between strokes nothing is known."""
+    """Return the motion of a robot whose arm is not recorded: only the strokes are known."""
     found = []
     for one in layout.grippers:
         for stroke in grippers.get(one.name, ()):
@@ -149,13 +149,13 @@ def _strokes_alone(
 def _trajectory(
     layout: SignalsLayout, state: np.ndarray, action: np.ndarray, steps: np.ndarray
 ) -> list[list[float]]:
-    """The moving dimensions of the state, scaled, with the openings of the grippers beside them."""
+    """Return the moving dimensions of the state, scaled, and the openings of the grippers."""
     scale, center = np.array(layout.scale), np.array(layout.center)
     width = min(state.shape[1], len(scale))
     grippers = {one.state for one in layout.grippers}
     free = [d for d in range(width) if scale[d] > 0 and d not in grippers]
     parts = [(without_jumps(state)[:, free] - center[free]) / scale[free]]
-    # A gripper says more about the phase than one joint does: the openings count twice.
+    # A gripper tells more about the phase than a joint, so the openings count twice.
     parts += [
         4.0 * _opening(one, values)[:, None]
         for one in layout.grippers

@@ -1,4 +1,4 @@
-"""Grippers: which dimensions they are, and when they close and open.
+"""Finds the dimensions of grippers, and when grippers close and open.
 
 A gripper is found by its name if the dataset names its dimensions, otherwise by how it behaves: it
 rests at two levels, switches between them rarely, and moves independently of the joints, which move
@@ -28,7 +28,7 @@ _GRIPPER_WORDS = re.compile(r"gripper|finger|claw|jaw", re.IGNORECASE)
 _HAND_WORDS = re.compile(
     r"hand(_?(open|close|closure|closed|grip|grasp|width)\w*|[._]pos)?$", re.IGNORECASE
 )
-# Other quantities of a gripper: where it is, how it is turned, how fast it moves.
+# Other quantities of a gripper: position, orientation, speed.
 _NOT_OPENING = re.compile(
     r"(?:^|[_.\s])(?:x|y|z|rx|ry|rz|roll|pitch|yaw|q[wxyz]|quat\w*|vel|velocity|effort|torque"
     r"|force|current)(?:$|[_.\s\d])",
@@ -68,14 +68,14 @@ class Traits:
 
 
 def named_grippers(names: Sequence[str]) -> list[int]:
-    """Dimensions whose names say that they are the opening of a gripper."""
+    """Return the dimensions whose names say that they are the opening of a gripper."""
     usable = [index for index, name in enumerate(names) if not _NOT_OPENING.search(name)]
     found = [index for index in usable if _GRIPPER_WORDS.search(names[index])]
     return found or [index for index in usable if _HAND_WORDS.search(names[index])]
 
 
 def side_of(name: str) -> str | None:
-    """ "left" or "right" if a name says so."""
+    """Return "left" or "right" if a name contains it."""
     words = re.split(r"[^a-z]+", name.lower())
     for side in ("left", "right"):
         if side in words or any(word.startswith(side) for word in words):
@@ -86,7 +86,7 @@ def side_of(name: str) -> str | None:
 
 
 def scaled(sample: Sample) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    """The sample with every dimension's robust range as 0 to 1, and the ranges."""
+    """Return the sample with every dimension's robust range scaled to 0 to 1, and the ranges."""
     pooled = np.concatenate(sample.values)
     low, high = robust_range(pooled)
     span = high - low
@@ -100,7 +100,7 @@ def scaled(sample: Sample) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
 
 
 def traits(sample: Sample) -> list[Traits | None]:
-    """The traits of every dimension; None for one that hardly moves."""
+    """Return the traits of every dimension; None for one that hardly moves."""
     units, low, high = scaled(sample)
     if not units:
         return []
@@ -134,7 +134,7 @@ def traits(sample: Sample) -> list[Traits | None]:
 
 
 def _separation(series: np.ndarray) -> float:
-    """Otsu's criterion: the share of the variance that the best split in two levels explains."""
+    """Return Otsu's criterion: the share of variance that the best split in two levels explains."""
     counts, edges = np.histogram(series, bins=64)
     centers = (edges[:-1] + edges[1:]) / 2
     total = counts.sum()
@@ -150,7 +150,7 @@ def _separation(series: np.ndarray) -> float:
 
 
 def _togetherness(speed: np.ndarray, moving: np.ndarray) -> np.ndarray:
-    """Mean correlation of a dimension's speed with the three that move most alike."""
+    """Return the mean correlation of a dimension's speed with the three most similar ones."""
     count = speed.shape[1]
     result = np.zeros(count)
     active = np.flatnonzero(moving)
@@ -167,7 +167,7 @@ def _togetherness(speed: np.ndarray, moving: np.ndarray) -> np.ndarray:
 
 
 def _sparseness(speed: np.ndarray) -> float:
-    """1 if nearly all of the travel happens in a small share of the time, as in switches."""
+    """Return 1 if nearly all of the travel happens in a small share of the time, as in switches."""
     total = speed.sum()
     if total <= 0:
         return 0.0
@@ -185,10 +185,10 @@ def _frames_in(times_s: np.ndarray, seconds: float) -> int:
 def find_strokes(
     times_s: np.ndarray, values: np.ndarray, *, low: float, high: float
 ) -> list[tuple[int, int, int]]:
-    """Strokes as (first frame, frame after the last, direction: 1 up, -1 down).
+    """Return strokes as (first frame, frame after the last, direction: 1 up, -1 down).
 
     A stroke leads from one turning point of the smoothed series to the next and covers at least
-    MIN_STROKE of the range. It is trimmed to where the gripper really moves; a stroke that rests
+    MIN_STROKE of the range. It is trimmed to the frames in which the gripper moves; one that rests
     half-way for 0.5 s or more is two.
     """
     span = high - low
@@ -208,7 +208,7 @@ def find_strokes(
 def _trimmed(
     series: np.ndarray, first: int, last: int, step_s: float
 ) -> list[tuple[int, int, int]]:
-    """The moving parts of a monotone leg between two turning points."""
+    """Return the moving parts of a monotone leg between two turning points."""
     leg = series[first : last + 1]
     change = leg[-1] - leg[0]
     direction = 1 if change > 0 else -1
@@ -238,7 +238,7 @@ def _trimmed(
 
 
 def correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Pearson's correlation, 0 for a constant series."""
+    """Return Pearson's correlation, 0 for a constant series."""
     if len(first) < 3 or first.std() <= 0 or second.std() <= 0:
         return 0.0
     return float(np.corrcoef(first, second)[0, 1])
@@ -247,7 +247,7 @@ def correlation(first: np.ndarray, second: np.ndarray) -> float:
 def lagged_agreement(
     times_s: Sequence[np.ndarray], action: Sequence[np.ndarray], state: Sequence[np.ndarray]
 ) -> float:
-    """The largest correlation of state with an earlier action, up to 0.6 s; signed."""
+    """Return the largest correlation (signed) of the state with the action up to 0.6 s earlier."""
     steps_s = [np.diff(t) for t in times_s if len(t) > 1] or [np.ones(1)]
     step_s = float(np.median(np.concatenate(steps_s)))
     best = 0.0

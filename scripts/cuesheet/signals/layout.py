@@ -55,7 +55,7 @@ def make_layout(
     names: Names,
     wanted: str | Sequence[str],
 ) -> SignalsLayout:
-    """The layout of a dataset. `wanted`: `auto`, `none`, or the names of the grippers.
+    """Return the layout of a dataset. `wanted`: `auto`, `none`, or the names of the grippers.
 
     Raises:
         CuesheetError: a wanted gripper is not a dimension of the state or the action.
@@ -109,7 +109,7 @@ def _find(
 
 
 def _configured(names: Names, wanted: str | Sequence[str]) -> tuple[list[int], list[int]]:
-    """Dimensions of state and action with the configured names."""
+    """Return the dimensions of state and action with the configured names."""
     both: tuple[list[int], list[int]] = ([], [])
     for name in [wanted] if isinstance(wanted, str) else wanted:
         places = [
@@ -137,7 +137,7 @@ def _pair(
     of_action: Sequence[int],
     found_by: FoundBy,
 ) -> list[_Found]:
-    """One gripper per state dimension with the action that it follows; two fingers are one."""
+    """Return one gripper per state dimension, with its action; two fingers are one gripper."""
     kept: list[int] = []
     for dimension in of_state:
         mirrored = any(
@@ -181,7 +181,7 @@ def _agreement(state: Sample, action: Sample, of_state: int, of_action: int) -> 
 def _is_plausible(
     one: _Found, state: Sample, action: Sample, names: Names, notices: list[str]
 ) -> bool:
-    """Whether a named gripper moves, and not all the time; a notice if it does not."""
+    """Tell whether a named gripper moves, and not all the time; add a notice if it does not."""
     measured_in, dimension = one.measured_in()
     sample, label = (state, names.state) if measured_in == "state" else (action, names.action)
     series = [values[:, dimension] for values in sample.values]
@@ -205,7 +205,7 @@ def _is_plausible(
 
 
 def _by_behavior(state: Sample, action: Sample, names: Names, notices: list[str]) -> list[_Found]:
-    """Dimensions that behave like a gripper, in the state (else the action) of the sample."""
+    """Return the dimensions that behave like a gripper, of the state or else of the action."""
     rated_state, rated_action = gripper.traits(state), gripper.traits(action)
     found: list[_Found] = []
     used: set[int] = set()
@@ -255,7 +255,7 @@ def _score(one: Traits | None) -> float:
 
 
 def _without_mirrors(state: Sample, found: Sequence[_Found]) -> list[_Found]:
-    """Two neighboring dimensions that always move alike are the fingers of one gripper."""
+    """Keep one of two neighboring dimensions that always move alike: fingers of one gripper."""
     kept: list[_Found] = []
     for one in found:
         before = kept[-1].state if kept else None
@@ -268,7 +268,7 @@ def _without_mirrors(state: Sample, found: Sequence[_Found]) -> list[_Found]:
 def _arms(
     state: Sample, found: Sequence[_Found], names: Names, scale: np.ndarray
 ) -> list[ArmLayout]:
-    """The moving dimensions of the state by arm: by side in the names, else by the grippers."""
+    """Return the moving state dimensions by arm: by side in the names, else by the grippers."""
     taken = {one.state for one in found} | set(gripper.named_grippers(names.state))
     free = [d for d in range(state.width) if d not in taken and scale[d] > 0]
     if not free:
@@ -377,7 +377,7 @@ def _labels(found: Sequence[_Found], names: Names) -> list[str]:
 def _open_is_high(
     name: str, measured: str, series: Sequence[np.ndarray], low: float, high: float
 ) -> bool:
-    """Which end of the range is open: by name, else by where it varies and where episodes begin.
+    """Tell whether the high end of the range is open: by name, else by variation and episode start.
 
     A gripper that closes on an object stops short of its end, so the closed levels vary more; most
     episodes begin with an open gripper. A state usually counts the opening up.

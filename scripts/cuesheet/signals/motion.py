@@ -1,4 +1,4 @@
-"""How the arms move: speed, where they stand still, and primitives of motion in words."""
+"""Motion of the arms: speed, standing still, and primitives of motion in words."""
 
 import re
 from collections.abc import Sequence
@@ -23,17 +23,17 @@ _AXIS = re.compile(r"(?:^|[_.\s])(?:pos(?:ition)?[_.\s]?)?([xyz])$", re.IGNORECA
 
 
 def with_article(name: str) -> str:
-    """ "the left arm", but "arm 1"."""
+    """Return "the left arm" for "left arm", but "arm 1" for "arm 1"."""
     return name if name[-1].isdigit() else f"the {name}"
 
 
 def step_of(times_s: np.ndarray) -> float:
-    """The median time between two frames (s); 1 for a single frame."""
+    """Return the median time between two frames (s); 1 for a single frame."""
     return max(float(np.median(np.diff(times_s))), 1e-6) if len(times_s) > 1 else 1.0
 
 
 def arm_speed(times_s: np.ndarray, values: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Speed at every frame in scaled units per second, root mean square over the dimensions."""
+    """Return the speed (scaled units/s) at every frame, as root mean square over dimensions."""
     if not values.shape[1] or len(values) < 2:
         return np.zeros(len(values))
     units = without_jumps(values) / np.where(scale > 0, scale, 1.0)
@@ -43,7 +43,7 @@ def arm_speed(times_s: np.ndarray, values: np.ndarray, scale: np.ndarray) -> np.
 
 
 def still_spans(times_s: np.ndarray, speed: np.ndarray, arm: ArmLayout) -> list[tuple[int, int]]:
-    """Half-open frame ranges in which the arm stands still, of at least MIN_STILL_S.
+    """Return half-open frame ranges of at least MIN_STILL_S in which the arm stands still.
 
     Tremor and sensor noise raise the thresholds, at most to a third of the usual fast speed.
     """
@@ -62,7 +62,7 @@ def still_spans(times_s: np.ndarray, speed: np.ndarray, arm: ArmLayout) -> list[
 
 
 def position_dimensions(dimensions: Sequence[int], names: Sequence[str]) -> list[int] | None:
-    """The dimensions named as x, y and z of a hand, if there is exactly one of each."""
+    """Return the dimensions named as x, y and z of a hand, if there is exactly one of each."""
     axes: dict[str, list[int]] = {"x": [], "y": [], "z": []}
     for dimension in dimensions:
         match = _AXIS.search(names[dimension])
@@ -81,10 +81,10 @@ def primitives(
     strokes: Sequence[tuple[GripperLayout, Stroke]],
     still: Sequence[tuple[int, int]],
 ) -> list[MotionSpan]:
-    """What one arm does, without gaps: strokes of its gripper, standing still, and movement.
+    """Return the motion of one arm without gaps: gripper strokes, standing still, movement.
 
-    A stroke has precedence over the movement during it. The direction of a movement is said if the
-    state has the position of the hand.
+    A stroke has precedence over the movement during it. The direction of a movement is included if
+    the state has the position of the hand.
     """
     length = len(times_s)
     codes = np.zeros(length, dtype=np.int64)
@@ -120,7 +120,7 @@ def primitives(
 def _without_flicker(
     spans: list[list[int]], protected: set[int], min_frames: float
 ) -> list[list[int]]:
-    """Spans shorter than the minimum go to the span before them; equal neighbors become one."""
+    """Merge spans shorter than the minimum into the span before them; join equal neighbors."""
     merged: list[list[int]] = []
     for begin, end, code in spans:
         short = end - begin < min_frames and code not in protected
@@ -143,7 +143,7 @@ def _without_flicker(
 def _directions(
     times_s: np.ndarray, position: np.ndarray, arm: ArmLayout
 ) -> list[tuple[int, int, str]]:
-    """Runs of one direction in the robot's frame: x forward, y left, z up."""
+    """Return the runs of one direction in the robot's frame: x forward, y left, z up."""
     window = max(1, round(0.3 / step_of(times_s)))
     velocity = smooth(derivative(smooth(position, window), times_s), window)
     fastest = np.maximum(np.abs(velocity).max(axis=1), 1e-12)

@@ -16,7 +16,7 @@ from cuesheet.errors import CuesheetError
 
 @dataclass(frozen=True)
 class Record:
-    """What the robot recorded of one episode; a value that is missing in the file is NaN."""
+    """State and action of one episode; a value that is missing in the file is NaN."""
 
     timestamps_s: np.ndarray  # [frames]
     state: np.ndarray  # [frames, dimensions of the state], 0 of them if the dataset has none
@@ -55,7 +55,7 @@ def read_record(
 def _read_rows(
     file: pq.ParquetFile, columns: Sequence[str], row: IndexedEpisode
 ) -> dict[str, np.ndarray]:
-    """The columns of rows [row_from, row_to), from the row groups that hold them."""
+    """Return columns of the rows [row_from, row_to), from the row groups that contain them."""
     wanted = [name for name in (*columns, "episode_index") if name in file.schema_arrow.names]
     missing = set(columns) - set(wanted)
     if missing:
@@ -76,7 +76,7 @@ def _read_rows(
 
 
 def _as_array(column: pa.ChunkedArray) -> np.ndarray:
-    """Numbers or lists of numbers (also nested) as float64 [frames, dimensions]; null as NaN."""
+    """Return numbers or (nested) lists of numbers as float64 [frames, dimensions]; null as NaN."""
     rows = len(column)
     values = column.combine_chunks()
     if isinstance(values, pa.ChunkedArray):
@@ -133,7 +133,7 @@ def _join(arrays: Mapping[str, np.ndarray], columns: Sequence[str], length: int)
 
 
 def dimension_names(features: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
-    """A name per dimension of the joined columns; `column[3]` if the dataset has no names."""
+    """Return the name of each dimension of the joined columns; `column[3]` if it has none."""
     names: list[str] = []
     for column in columns:
         feature = features[column]
@@ -149,7 +149,7 @@ def dimension_names(features: Mapping[str, Any], columns: Sequence[str]) -> list
 
 
 def _flat_names(names: Any) -> list[str]:
-    """The names of a feature, which writers store as a list or as `{"motors": [...]}`."""
+    """Return the names of a feature, which are stored as a list or as `{"motors": [...]}`."""
     if isinstance(names, Mapping):
         return [name for part in names.values() for name in _flat_names(part)]
     if isinstance(names, list):
@@ -158,7 +158,7 @@ def _flat_names(names: Any) -> list[str]:
 
 
 def columns_of(features: Mapping[str, Any], wanted: Sequence[str]) -> list[str]:
-    """Those of `wanted` that are numeric columns of the dataset."""
+    """Return those of `wanted` that are numeric columns of the dataset."""
     return [
         name for name in wanted if name in features and str(features[name].get("dtype")) in _NUMERIC
     ]

@@ -8,7 +8,7 @@ import numpy as np
 def fill_gaps(values: np.ndarray) -> np.ndarray:
     """Interpolate NaN and infinity in `values` [frames, dimensions]; 0 if no value is left.
 
-    Ends without a value take the nearest one.
+    Missing values at the ends become the nearest value.
     """
     finite = np.isfinite(values)
     if finite.all():
@@ -24,7 +24,7 @@ def fill_gaps(values: np.ndarray) -> np.ndarray:
 
 
 def robust_range(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The 1st and 99th percentile of every dimension, which single outliers do not move."""
+    """Return the 1st and 99th percentile of every dimension, which outliers do not change."""
     if not len(values):
         return np.zeros(values.shape[1]), np.zeros(values.shape[1])
     low, high = np.percentile(values, (1, 99), axis=0)
@@ -36,7 +36,7 @@ def robust_range(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def smooth(values: np.ndarray, frames: int) -> np.ndarray:
-    """Centered moving average over `frames` (made odd) along time; the ends use what is there."""
+    """Return the centered moving average over `frames` (made odd); the ends use fewer frames."""
     half = max(0, int(frames) // 2)
     if half == 0 or len(values) < 2:
         return values
@@ -48,7 +48,7 @@ def smooth(values: np.ndarray, frames: int) -> np.ndarray:
 
 
 def derivative(values: np.ndarray, times_s: np.ndarray) -> np.ndarray:
-    """Change per second at every frame by central differences; 0 for a single frame."""
+    """Return the change per second by central differences; 0 for a single frame."""
     if len(values) < 2:
         return np.zeros_like(values)
     steps = np.maximum(np.diff(times_s), 1e-6)
@@ -57,7 +57,7 @@ def derivative(values: np.ndarray, times_s: np.ndarray) -> np.ndarray:
 
 
 def without_jumps(values: np.ndarray) -> np.ndarray:
-    """Unwrap angles: a step of more than half of the range in one frame is taken out."""
+    """Unwrap angles: remove steps of more than half of the range in one frame."""
     if len(values) < 3:
         return values
     span = values.max(axis=0) - values.min(axis=0)
@@ -67,13 +67,13 @@ def without_jumps(values: np.ndarray) -> np.ndarray:
 
 
 def runs(mask: np.ndarray) -> list[tuple[int, int]]:
-    """Half-open ranges in which `mask` is true."""
+    """Return the half-open ranges in which `mask` is true."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(np.int8), [0]])))
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
 def hysteresis(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """True from where `values` fall below `low` until they rise above `high`."""
+    """Return a mask that is true from a fall below `low` to a rise above `high`."""
     state = np.zeros(len(values), dtype=np.int8)
     state[values < low] = 1
     state[values > high] = -1
@@ -85,7 +85,7 @@ def hysteresis(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def turning_points(values: np.ndarray, amplitude: float) -> list[int]:
-    """Indices of alternating extremes that differ by at least `amplitude`; first and last included.
+    """Return the first and last index, and alternating extremes that differ by `amplitude`.
 
     Smaller wiggles (noise, tremor) do not count.
     """

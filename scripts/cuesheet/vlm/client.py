@@ -75,7 +75,7 @@ Media = Image | Clip
 
 @dataclass(frozen=True)
 class VlmSettings:
-    """What determines a response besides the messages.
+    """The settings that determine a response together with the messages.
 
     `model` None means the served one. Any other parameter that is None is not sent.
     """

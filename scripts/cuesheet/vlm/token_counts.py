@@ -45,7 +45,7 @@ def _gpt(width: int, height: int) -> int:
 
 
 def _gemini(width: int, height: int) -> int:
-    """258 tokens for a small image, and for each tile of a larger one (768 px at most)."""
+    """Return 258 tokens for a small image, and for each tile of a larger one (up to 768 px)."""
     if max(width, height) <= 384:
         return 258
     edge = min(768, max(256, math.floor(min(width, height) / 1.5)))
@@ -53,13 +53,13 @@ def _gemini(width: int, height: int) -> int:
 
 
 def _claude(width: int, height: int) -> int:
-    """A token per 750 px, of an image within 1568 px and about 1,600 tokens."""
+    """Return one token per 750 px of an image within 1568 px and about 1,600 tokens."""
     scale = min(1.0, 1568 / max(width, height))
     return min(1600, math.ceil(width * scale * height * scale / 750))
 
 
 def _internvl(width: int, height: int) -> int:
-    """256 tokens per 448 px tile: the grid of at most 12 with the nearest aspect ratio, and one."""
+    """Return 256 tokens per tile of 448 px: at most 12 in the nearest aspect ratio, plus one."""
     grids = [(columns, rows) for columns in range(1, 13) for rows in range(1, 12 // columns + 1)]
     aspect = width / height
     nearest = min(abs(aspect - columns / rows) for columns, rows in grids)

@@ -271,7 +271,7 @@ def test_nearest_ignores_case_dashes_and_leading_parts(wrong, right):
 
 def test_images_on_a_node_are_not_made_on_another():
     said = message_of("cluster: {scratch: $TMPDIR, media: separate}")
-    assert "media: separate makes the keyframes on another" in said
+    assert "media: separate decodes keyframes on another" in said
     assert load_config({"cluster": {"scratch": "$TMPDIR"}}).cluster.scratch == "$TMPDIR"
 
 
