@@ -295,7 +295,8 @@ def _check_frames(correction: Correction, length: int, cameras: Collection[str])
     if correction.length not in (None, length):
         raise CuesheetError(
             f"the correction was made for {correction.length} frames; the episode now has "
-            f"{length}. If it was recorded again, correct it again; otherwise remove the key `length`"
+            f"{length}. If it was recorded again, correct it again; otherwise remove the key "
+            "`length`"
         )
     for number, entry in enumerate(correction.vqa or ()):
         if entry.frame_index >= length:
