@@ -356,7 +356,7 @@ def test_task_and_rephrasings_are_those_of_the_frame(page, work, tmp_path):
         episode["persistent"] = sorted(rows, key=lambda row: row["timestamp"])
 
     opened(page, as_file(edited_review(work, tmp_path / "tasks", give_two_tasks)))
-    frames = len(frames_of(work, EPISODE))
+    frames = len(frame_rows(work, EPISODE))
     for index, texts in ((0, first), (19, first), (20, second), (frames - 1, second)):
         seek(page, (index + 0.5) / frames)
         while shown_frame(page) != index:

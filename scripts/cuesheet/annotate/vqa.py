@@ -238,10 +238,10 @@ async def _ask_all(
 
 
 async def _replace_repeated(asking: _Asking, pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Request another question for each one that repeats one of its camera and type.
+    """Request another question for each one that repeats an earlier one of its camera.
 
-    Questions of different types have answers of different forms. A question that is repeated again
-    is left out, with one warning per episode.
+    A question that is repeated again is left out, with one warning per episode. It stays if all
+    others with the same words are of other types, because their answers have another form.
     """
     stage = asking.stage
     by_camera: dict[str, list[dict[str, Any]]] = {}
@@ -249,21 +249,29 @@ async def _replace_repeated(asking: _Asking, pairs: list[dict[str, Any]]) -> lis
         by_camera.setdefault(pair["camera"], []).append(pair)
 
     async def distinct(camera: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        kept = {}
+        kept: dict[str, list[dict[str, Any]]] = {}  # by their words
         repeated = []
         for pair in found:
-            if _key(pair) in kept:
+            words = normalized(pair["question"])
+            if words in kept:
                 repeated.append(pair)
             else:
-                kept[_key(pair)] = pair
+                kept[words] = [pair]
         frames = {frame.frame_index: frame for frame in stage.episode.keyframes[camera]}
         for pair in repeated:
-            topic = Topic(pair["type"])
-            asked = [other["question"] for other in kept.values() if other["type"] == pair["type"]]
+            kind = pair["type"]
+            asked = [
+                alike[0]["question"]
+                for words, alike in kept.items()
+                if words == normalized(pair["question"]) or any(o["type"] == kind for o in alike)
+            ]
             frame = frames[pair["frame_index"]]
-            for new in await asking.ask([frame], [topic], asked[-_MAX_LISTED:]):
-                kept.setdefault(_key(new), new)
-        return list(kept.values())
+            new = await asking.ask([frame], [Topic(kind)], asked[-_MAX_LISTED:])
+            one = new[0] if new else pair
+            alike = kept.setdefault(normalized(one["question"]), [])
+            if not any(other["type"] == kind for other in alike):
+                alike.append(one)
+        return [pair for alike in kept.values() for pair in alike]
 
     found = await asyncio.gather(*(distinct(*item) for item in by_camera.items()))
     result = [pair for camera in found for pair in camera]

@@ -134,17 +134,43 @@ async def test_a_question_that_is_repeated_twice_is_left_out(tmp_path, monkeypat
     assert len(stage.events) == 2
 
 
-async def test_questions_of_different_types_may_have_the_same_words(tmp_path, monkeypatch):
+async def annotate_boxes_and_counts(stage):
+    settings = VqaConfig(types=["bbox", "count"], max_invalid=1)
+    found = await vqa.annotate(stage, settings, cameras=[CAMERA], convention="pixels", seed=0)
+    return found["pairs"]
+
+
+async def test_questions_of_different_types_are_repeated_only_if_the_model_insists(
+    tmp_path, monkeypatch
+):
     async with asking(tmp_path, monkeypatch, reply, name="vqa", seconds=4, size=(640, 480)) as (
+        stage,
+        server,
+    ):
+        pairs = await annotate_boxes_and_counts(stage)
+    assert sorted(pair["type"] for pair in pairs) == ["bbox", "count"]
+    assert {pair["question"] for pair in pairs} == {"Which?"}
+    assert "2 of 4 questions repeated" in stage.warnings[0]
+    assert [asked_for(words_of(body)) for body in server.bodies[4:]] == [["Which?"]] * 3
+
+
+async def test_a_question_of_another_type_is_replaced_too(tmp_path, monkeypatch):
+    def ask(kind, question):
+        times = len(asked_for(question))
+        return {
+            **reply(kind, question),
+            "question": f"Which {kind} {times}?" if times else "Which?",
+        }
+
+    async with asking(tmp_path, monkeypatch, ask, name="vqa", seconds=2, size=(640, 480)) as (
         stage,
         _,
     ):
-        settings = VqaConfig(types=["bbox", "count"], max_invalid=1)
-        pairs = (
-            await vqa.annotate(stage, settings, cameras=[CAMERA], convention="pixels", seed=0)
-        )["pairs"]
-    assert sorted(pair["type"] for pair in pairs) == ["bbox", "count"]
-    assert "2 of 4 questions repeated" in stage.warnings[0]
+        one, other = await annotate_boxes_and_counts(stage)
+    assert {one["type"], other["type"]} == {"bbox", "count"}
+    assert one["question"] == "Which?"
+    assert other["question"] in ("Which BboxQA 1?", "Which CountQA 1?")
+    assert stage.warnings == []
 
 
 async def test_several_questions_share_one_image(tmp_path, monkeypatch):
