@@ -54,7 +54,7 @@ def test_every_way_to_show_frames_gives_a_valid_episode(workdir, demo_v3, frames
     plan = workdir.json("results/demo_v3/plan/000000.json")
     assert workdir.json("results/demo_v3/validation/000000.json")["errors"] == []
     described = [c for c in plan["provenance"]["calls"] if c["prompt"] == "plan_describe"]
-    # 7.5 s at 2 frames a second are 16 frames: one window of 60, or three of 6.
+    # 7.5 s at 2 frames per second are 16 frames: one window of 60, or three of 6.
     assert len(described) == (3 if "max_frames_per_call" in frames else 1)
     assert plan["subtasks"][0]["start_frame"] == 0
     assert plan["subtasks"][-1]["end_frame"] == 75
@@ -136,7 +136,7 @@ def test_stages_can_be_switched_off(workdir, demo_v3):
     pairs = workdir.json("results/demo_v3/vqa/000001.json")["pairs"]
     assert {pair["type"] for pair in pairs} == {"bbox"}
     assert {pair["camera"] for pair in pairs} == {"observation.images.front"}
-    # 4.6 s at 10 frames a second: ticks at 0, 0.5, ... 4.5, two frames each, the last has one.
+    # 4.6 s at 10 frames per second: ticks at 0, 0.5, ... 4.5, two frames each, the last has one.
     assert len(pairs) == 19
     table = pq.read_table(results / "annotated/data/chunk-000/file-000.parquet")
     assert not any(table["language_persistent"].to_pylist()[0])

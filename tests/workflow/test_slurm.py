@@ -1,4 +1,4 @@
-"""The workflow on a real SLURM of this machine (tests/slurm_cluster.py), one job a shard."""
+"""The workflow on a real SLURM of this machine (tests/slurm_cluster.py), one job per shard."""
 
 import json
 import os

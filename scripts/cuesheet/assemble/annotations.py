@@ -28,7 +28,7 @@ STATE_STYLES = ("subtask", "plan", "memory")
 
 
 class State(TypedDict):
-    """What a policy is told at a time; None if there is nothing."""
+    """The language for a policy at one time; None for what does not exist."""
 
     task: str | None  # the dataset's own
     subtask: str | None
@@ -121,7 +121,7 @@ class Annotations:
         return frames
 
     def state_at(self, episode_index: int, time_s: float) -> State:
-        """Return what a policy is told at a time of an episode.
+        """Return the language for a policy at a time of an episode.
 
         It is the state of the frame that is shown at that time. Before the first frame and after
         the last one there is none: every value but the task is None.

@@ -240,7 +240,7 @@ class ShardJob:
             self.stopped_by = str(error)
         finally:
             if self.stopped_by is not None:
-                # First of all: whoever ends the job may not wait until the inner run has ended.
+                # Before anything else, because the job may be killed before the inner run ends.
                 self._write_state("ending", error=f"{self.name} was ended: {self.stopped_by}")
             _end(inner)
         if self.stopped_by is not None:

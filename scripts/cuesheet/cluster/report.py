@@ -107,7 +107,7 @@ def place(dataset: str, shard: str, state: Mapping[str, Any]) -> str:
 
 
 def slurm_cause(job: str | None) -> str | None:
-    """Return why SLURM ended a job; None if it did not, or if it cannot be asked."""
+    """Return why SLURM ended a job; None if it did not, or if SLURM does not answer."""
     if job is None or shutil.which("scontrol") is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Files that the targets of the workflow name, and the inputs of rules that need many episodes.
+"""The files of the workflow's targets, and the inputs of rules that need many episodes.
 
 With shards, the outer run knows the markers of shards instead of the files of episodes.
 """

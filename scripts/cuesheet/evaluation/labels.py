@@ -33,7 +33,7 @@ _SUBJECT = re.compile(r"^(?:the |a )?(?:robot|arm|gripper|robot arm|robot grippe
 
 @dataclass(frozen=True)
 class LabelParts:
-    """What a label says is done, and to what.
+    """The actions and the objects that a label names.
 
     Attributes:
         verbs: one per clause, in lower case, with its particle: `pick up`.

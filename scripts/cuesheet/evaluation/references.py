@@ -40,7 +40,7 @@ _LAYOUT = (
 class Reference:
     """Segments by episode, and named boxes by episode, camera and frame.
 
-    `granularity`: the changes that the file asks for before its segments are used.
+    `granularity`: changes of the segments that the file specifies.
     """
 
     segments: Mapping[int, Sequence[Segment]]

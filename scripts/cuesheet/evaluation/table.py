@@ -67,7 +67,7 @@ def _interval(interval: list[float] | None, decimals: int, sign: str = "") -> st
 
 
 def interval_note(report: Mapping[str, Any]) -> str:
-    """Return a sentence that says what the intervals are."""
+    """Return a sentence that explains the intervals."""
     count, bootstrap = len(report["episodes"]), report["bootstrap"]
     if count < 2:
         return "No confidence intervals: they need at least two episodes."

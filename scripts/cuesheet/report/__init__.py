@@ -1,4 +1,4 @@
-"""What people look at and correct: summary, report, review page, comparison, dataset card.
+"""Output for people: summary, report, review page, corrections, comparison, dataset card.
 
 May import `evaluation` and what that may import.
 """

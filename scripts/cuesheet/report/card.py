@@ -59,10 +59,10 @@ def make_card(
         "`language_persistent` and `language_events`, written by Cuesheet.",
         "## Annotations",
         f"{episodes['annotated']} of {episodes['total']} episodes of format {dataset.version}, "
-        f"{dataset.fps:g} frames a second.",
+        f"{dataset.fps:g} frames per second.",
         _table(("rows", "count"), rows.items()),
         *_people(summary["people"]),
-        "## How they were made",
+        "## How the annotations were created",
         *_models(summary),
         *_prompts(results),
         *_scores(results),

@@ -68,7 +68,7 @@ class CallTally:
 
 @dataclass
 class ReportData:
-    """Everything that the report shows."""
+    """The content of the report."""
 
     dataset: str
     annotated: int = 0

@@ -59,7 +59,7 @@ def push(
         repo_id: user/name of the repository.
         private: whether a new repository is private; an existing one is not changed.
         overwrite: also write into an existing repository, even that of the source.
-        tag: additional tag besides the version of the format.
+        tag: tag in addition to the version of the format.
         extra_files: also upload files that the LeRobot format does not define.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How varied the questions and the speech of a dataset are."""
+"""Measures the variety of the questions and the speech of a dataset."""
 
 from collections import Counter
 from dataclasses import dataclass, field

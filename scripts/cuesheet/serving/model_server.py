@@ -46,7 +46,7 @@ class ServerFailedError(CuesheetError):
 
 
 class Replica:
-    """One model server process, in a process group of its own."""
+    """One model server process, in its own process group."""
 
     def __init__(
         self,
@@ -180,7 +180,7 @@ class Replica:
         )
 
     async def _missing(self, http: aiohttp.ClientSession, root: str, lists_model: bool) -> str:
-        """Return what keeps the server from being ready; empty if it is."""
+        """Return why the server is not ready; empty if it is ready."""
         try:
             async with http.get(f"{root}/health") as health:
                 if health.status != 200:

@@ -45,7 +45,7 @@ OPERATIONAL = frozenset(
 )
 # The model behind each served name.
 ROOTS_FILE = "models.json"
-# Entries that are looked at to find out whether a model has any.
+# Maximum number of entries that are searched for one of a model.
 MAX_SEARCHED = 2000
 _KEY = re.compile("[0-9a-f]{64}")
 MEDIA_PARTS = ("image_url", "video_url", "audio_url")

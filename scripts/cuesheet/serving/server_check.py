@@ -95,7 +95,7 @@ class CheckRequest:
 
 @dataclass
 class ServerReport:
-    """What the check found. `root`: the model behind the served name, or empty."""
+    """The findings of the check. `root`: the model behind the served name, or empty."""
 
     server: str
     models: list[str]
@@ -107,7 +107,7 @@ class ServerReport:
 
     @property
     def notices(self) -> list[str]:
-        """What a person should know although the run can start."""
+        """Notices for the user that do not prevent the run."""
         if not self.reply_error:
             return []
         return [
@@ -129,7 +129,7 @@ def red_square() -> bytes:
 async def check_upstream(
     upstream: Upstream, request: CheckRequest, notify: Callable[[str], None]
 ) -> ServerReport:
-    """Check one server and return what was found.
+    """Check one server and return the findings.
 
     Parameters that the server rejects are recorded in `upstream.adjustments`. `notify` shows a line
     on the terminal. Raises CheckFailedError.
@@ -298,7 +298,7 @@ def is_listed_as(model: str, listed: str) -> bool:
 def _explain(
     upstream: Upstream, request: CheckRequest, has_list: bool, error: CallFailedError
 ) -> CheckFailedError:
-    """Return what a person can do about the request that the server rejected."""
+    """Return the error for a rejected request, with what the user can do about it."""
     said = f"{error.status} {error.message}"
     found = error.error
     if found is not None and found.kind == "too_many_images":

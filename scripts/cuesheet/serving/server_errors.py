@@ -134,7 +134,7 @@ class ServerError:
 
     @property
     def advice(self) -> str:
-        """What to do about it; empty if there is nothing to add to the server's message."""
+        """Advice for the user; empty if there is nothing to add to the server's message."""
         return _ADVICE.get(self.kind, "")
 
     @property

@@ -1,6 +1,6 @@
 """The process that serves a run: gateway, model servers and progress line.
 
-It runs in a session of its own and ends with the run: on SIGTERM or SIGINT, or when the process
+It runs in its own session and ends with the run: on SIGTERM or SIGINT, or when the process
 that started it has ended. The processes that it started end with it.
 """
 
@@ -84,7 +84,7 @@ class ServerFile:
         files.write_json(self._path, self._content, mode=0o600)
 
     def write_failure(self, cause: str) -> None:
-        """Record that the model server failed, and say so on the terminal."""
+        """Record that the model server failed, and print the cause on the terminal."""
         self.write(state="failed", error=cause)
         _say(f"{SERVER_FAILED}{cause}")
 
@@ -163,7 +163,7 @@ def _logs(config: dict[str, Any], run_dir: Path) -> dict[str, Path]:
 
 
 def _say(text: str) -> None:
-    """Show a line on the terminal, if there still is one."""
+    """Show a line on the terminal, if it still exists."""
     with contextlib.suppress(OSError, ValueError):
         # Snakemake's logger plugin may show its progress line there.
         erase = "\r\x1b[K" if sys.stderr.isatty() else ""

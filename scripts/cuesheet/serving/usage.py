@@ -1,4 +1,4 @@
-"""How the model servers of a run spent their time: `usage.json` in the run's folder.
+"""The time of the model servers of a run by state: `usage.json` in the run's folder.
 
 The file is written every few seconds, so a killed run leaves it too. It has seconds of wall time
 in five parts: before the first request that needs a server, loading, busy (by stage, in proportion

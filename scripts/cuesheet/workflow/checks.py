@@ -51,7 +51,7 @@ def check_cameras(
         if camera in excluded:
             lines.append(
                 f"config: {setting}: {camera} is left out: it records depth, or the setting "
-                f"`cameras` does not name it; looked at: {', '.join(known) or 'none'}"
+                f"`cameras` does not name it; in use: {', '.join(known) or 'none'}"
             )
             continue
         line = f"config: {setting}: the dataset has no camera {camera}"

@@ -242,7 +242,7 @@ def _exclude_episodes(
         if kept and len(kept) == len(selected) and is_main_run:
             print(
                 f"Cuesheet: {name}: existing is keep and every selected episode has language rows "
-                "already: the model is not asked",
+                "already, so the model is not used",
                 file=sys.stderr,
             )
     if config.output.on_missing == "leave_unannotated":

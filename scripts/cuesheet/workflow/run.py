@@ -40,7 +40,7 @@ class Run:
     results_root: Path = RESULTS
 
     def is_sharded(self, remote: bool) -> bool:
-        """Whether there is one job per shard. `remote`: jobs run on a cluster."""
+        """Tell whether there is one job per shard. `remote`: jobs run on a cluster."""
         if self.shard is not None or self.config.cluster.shards == "never":
             return False
         if remote or self.config.cluster.shards == "always":
@@ -55,12 +55,12 @@ class Run:
                 "config: evaluate.judge: found true in a run with one job per shard, whose model "
                 "servers end with their shards; set it to false here. When the shards are done, "
                 "run once more on one machine that has the model, with evaluate.judge: true and "
-                "cluster.shards: never; only the judge is asked then"
+                "cluster.shards: never; only the judge then sends requests"
             )
 
     @property
     def gpus(self) -> int:
-        """GPUs that the run's model servers need."""
+        """Number of GPUs that the run's model servers need."""
         vlm = self.config.vlm
         if vlm.serve != "managed":
             return 0
@@ -122,7 +122,7 @@ class Run:
 
     @property
     def media_settings(self) -> dict[str, Any]:
-        """Everything that determines the clips and keyframes of an episode, besides its source."""
+        """Everything but the source that determines the clips and keyframes of an episode."""
         config = self.config
         return {
             "clips": config.media.model_dump(),
@@ -133,7 +133,7 @@ class Run:
 
     @property
     def annotation_settings(self) -> dict[str, Any]:
-        """Everything that determines the annotations of an episode, besides its media."""
+        """Everything but the media that determines the annotations of an episode."""
         config = self.config
         return {
             "model_settings": self.model_settings,

@@ -16,7 +16,7 @@ from cuesheet.artifacts.subtasks import Subtask
 from cuesheet.config.stages import PlanConfig
 from cuesheet.errors import CuesheetError
 
-# 6 s at 10 frames a second.
+# 6 s at 10 frames per second.
 EPISODE = Episode("made", 0, "", 10.0, [i / 10 for i in range(60)], {})
 
 

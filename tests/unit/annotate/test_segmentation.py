@@ -208,7 +208,7 @@ async def test_the_demo_model_reads_what_windows_say(tmp_path, monkeypatch, mode
         await annotate(stage, settings(mode), lambda start, end: b"%d %d" % (start, end))
     last = next(body for body in reversed(server.bodies) if kind_of(body) == "Segmentation")
     asked = parse(words_of(last))
-    # 9 s at 2 frames a second and the last frame are 19 frames: 9 and 10.
+    # 9 s at 2 frames per second and the last frame are 19 frames: 9 and 10.
     assert asked.window_s == (4.5, 9.0)
     assert asked.task == "put the red block into the bowl"
     assert (asked.max_subtasks, asked.min_subtask_s) == (None, 0.5)

@@ -231,7 +231,7 @@ def test_the_error_says_that_a_dataset_has_no_cameras():
 
 
 def test_the_error_says_that_a_camera_is_left_out():
-    with pytest.raises(CuesheetError, match=r"wrist is left out: .* looked at: front"):
+    with pytest.raises(CuesheetError, match=r"wrist is left out: .* in use: front"):
         check_cameras("default_camera", ["wrist"], ["front"], ["wrist"])
 
 

@@ -20,7 +20,7 @@ def write(path: Path, data: dict) -> None:
 
 
 def run(folder: Path, cuts: dict[int, float], tokens: int) -> Path:
-    """A run of 10 s episodes with one boundary each; a call of `tokens` tokens an episode."""
+    """A run of 10 s episodes with one boundary each; a call of `tokens` tokens per episode."""
     for index, cut in cuts.items():
         head = {"format": 1, "dataset": folder.name, "episode_index": index}
         name = f"{index:06d}"
