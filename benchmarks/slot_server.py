@@ -5,7 +5,9 @@
 At most `--slots` requests are processed at once, `--reply-s` seconds each; the others wait. The
 reply is `{"label": "cup"}`. With `--upstream URL`, it is the reply of that server, which is
 requested once and then takes `--reply-s`. `GET /stats` returns the utilization of the slots since
-the last `POST /reset`, and `first_at`, the time of the first request on the monotonic clock.
+the last `POST /reset`, and `first_at`, the time of the first request on the monotonic clock. With
+an upstream it also returns the size of all distinct requests, which is counted while they are
+recorded.
 """
 
 import argparse
@@ -18,10 +20,13 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import request_size
 
 REPLY = {
     "id": "1",
@@ -78,6 +83,7 @@ class SlotServer:
         self.reply_s, self.slots, self._upstream = reply_s, slots, upstream
         self._free = asyncio.Semaphore(slots)
         self._known: dict[str, bytes] = {}
+        self._sizes: Counter[str] = Counter()
         self.reset()
 
     def reset(self) -> None:
@@ -96,6 +102,7 @@ class SlotServer:
             key = hashlib.sha256(body).hexdigest()
             if key not in self._known:
                 self.recorded += 1
+                self._sizes.update(request_size.size_of(body))
                 self._known[key] = await self._ask(body)
                 return self._known[key]
             answer = self._known[key]
@@ -123,6 +130,7 @@ class SlotServer:
 
     def stats(self) -> dict[str, Any]:
         found: dict[str, Any] = {"calls": self.calls, "recorded": self.recorded}
+        found["sizes"] = {"requests": len(self._known), **self._sizes}
         if len(self.changes) < 2:
             return found
         return found | {"first_at": self.changes[0][0]} | shares(self.changes, self.slots)

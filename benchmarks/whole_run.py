@@ -1,6 +1,7 @@
 """Measures what only a whole run shows, Snakemake included.
 
     python benchmarks/whole_run.py --dataset FOLDER [--slots 16] [--reply-s 2] [--cores 2]
+    python benchmarks/whole_run.py --dataset FOLDER --lerobot PYTHON --packages FOLDER[:FOLDER]
 
 - The share of the server's slots in use from the first request to the last.
 - The seconds from the start of `snakemake` to the first request.
@@ -10,7 +11,12 @@ The server takes `--reply-s` per request and processes `--slots` requests at onc
 records the replies of the demo model, and the second, with an empty cache and no results, is
 measured. Requests that occur twice are sent once, so only distinct requests are counted.
 
-It does not compare with LeRobot's annotator, which needs LeRobot's own environment.
+With `--lerobot`, the workflow is compared with `lerobot-annotate` (LeRobot 0.6.1) instead: both
+annotate the dataset against a server that takes 0.5 s per request, and their cost and their
+requests are printed side by side. Both have their default settings, except that the workflow's
+features that LeRobot lacks are off. PYTHON is the Python of an environment with LeRobot's
+dependencies (.venv-lerobot/bin/python); `--packages` are folders with LeRobot 0.6.1
+(.venv-lerobot/v061) and with the package openai, if the environment lacks it.
 """
 
 import argparse
@@ -21,6 +27,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import lerobot_annotator
 import slot_server
 import workflow_cost
 from measuring import REPOSITORY, Target, publish
@@ -63,6 +70,33 @@ def measure(
     }
 
 
+def compare(options: argparse.Namespace) -> None:
+    """Print the cost and the requests of both annotators."""
+    with tempfile.TemporaryDirectory(prefix="whole_run.") as name:
+        found = lerobot_annotator.compare(
+            options.dataset.resolve(),
+            Path(name),
+            python=options.lerobot,
+            packages=options.packages,
+            cores=options.cores,
+        )
+    ours, theirs = found["cuesheet"], found["lerobot"]
+    print(f"{'':<16}{'cuesheet':>12}{'lerobot':>12}{'ratio':>8}")
+    for key, value in ours.items():
+        ratio = theirs[key] / value if value else float("nan")
+        print(f"{key:<16}{value:>12,.1f}{theirs[key]:>12,.1f}{ratio:>8.2f}")
+
+    def gain(*keys: str) -> float:
+        return sum(theirs[key] for key in keys) / sum(ours[key] for key in keys)
+
+    targets = [
+        Target("wall time, compared with lerobot-annotate (ratio)", gain("wall_s"), 1.4),
+        Target("CPU time, compared with lerobot-annotate (ratio)", gain("cpu_s"), 1.1),
+        Target("tokens, compared (ratio)", gain("image_tokens", "text_tokens"), 1.25),
+    ]
+    publish("whole_run_lerobot", targets, found, options.json)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -71,8 +105,13 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=16)
     parser.add_argument("--reply-s", type=float, default=2.0)
     parser.add_argument("--cores", type=int, default=os.cpu_count() or 2)
+    parser.add_argument("--lerobot", type=Path, help="compare with LeRobot, which this Python runs")
+    parser.add_argument("--packages", default=".venv-lerobot/v061", help="folders of its packages")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     options = parser.parse_args()
+    if options.lerobot:
+        compare(options)
+        return
     with tempfile.TemporaryDirectory(prefix="whole_run.") as name:
         found = measure(
             options.dataset.resolve(),
