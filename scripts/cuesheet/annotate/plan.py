@@ -4,6 +4,7 @@ import asyncio
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from cuesheet.annotate.consensus import episode_agreement, with_agreement
@@ -12,13 +13,12 @@ from cuesheet.annotate.frame_selection import sample_frames_in_subtask
 from cuesheet.annotate.relabel import relabel
 from cuesheet.annotate.second_look import look_again
 from cuesheet.annotate.segmentation import (
-    CutClip,
     WindowSource,
     sample_settings,
     segment_windows,
     split_windows,
 )
-from cuesheet.annotate.stage import Stage
+from cuesheet.annotate.stage import CutClip, Stage
 from cuesheet.annotate.task_text import choose_task, write_task_rows
 from cuesheet.artifacts.apply_corrections import ExternalSubtasks
 from cuesheet.artifacts.episode import Keyframe
@@ -49,7 +49,8 @@ async def annotate(
     """
     episode = stage.episode
     evidence = Evidence(recording, signals or SignalsConfig(), propagated)
-    if given is None and settings.propagate == "apply" and evidence.is_confident(settings):
+    applies = settings.propagate == "apply" and evidence.is_confident(settings)
+    if given is None and propagated is not None and applies:
         given = ExternalSubtasks("propagation", propagated.subtasks)
     motion = _write_motion(stage, evidence)
     if camera is None:
@@ -97,9 +98,9 @@ def _corrected(
 ) -> list[dict[str, Any]]:
     """Return what a person wrote besides the subtasks: the style, and the time of a memory."""
     found: list[dict[str, Any]] = [{"style": "task_aug"}] if rephrasings is not None else []
-    for position in given.memories if given else ():
-        start_s = given.subtasks[position].start_s(stage.episode)
-        found.append({"style": "memory", "timestamp": start_s})
+    if given is not None:
+        starts = [given.subtasks[place].start_s(stage.episode) for place in given.memories]
+        found += [{"style": "memory", "timestamp": start_s} for start_s in starts]
     return found
 
 
@@ -174,11 +175,11 @@ async def _find_subtasks(
         recording=evidence.recording,
         suggested=evidence.propagated.subtasks if evidence.propagated else (),
     )
-    limits = {"episode": stage.episode, "min_subtask_s": settings.shortest_s}
-    subtasks = join_windows([one.subtasks for one in found], **limits)
+    join = partial(join_windows, episode=stage.episode, min_subtask_s=settings.shortest_s)
+    subtasks = join([one.subtasks for one in found])
     if settings.second_look and stage.episode.fine:
         fine = stage.episode.frames_at(grid[0].camera, stage.episode.fine)
-        subtasks = await look_again(stage, settings, fine, subtasks, task, limits["min_subtask_s"])
+        subtasks = await look_again(stage, settings, fine, subtasks, task, settings.shortest_s)
     record: dict[str, Any] = {}
     changed: list[int] = []
     refined = None
@@ -194,7 +195,7 @@ async def _find_subtasks(
         subtasks, changed = refined.subtasks, refined.changed
     if settings.samples > 1:
         of_windows = zip(*(one.samples for one in found), strict=True)
-        samples = [join_windows(windows, **limits) for windows in of_windows]
+        samples = [join(windows) for windows in of_windows]
         subtasks = with_agreement(subtasks, samples)
         record |= {
             "agreement": episode_agreement(subtasks),

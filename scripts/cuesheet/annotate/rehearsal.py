@@ -13,9 +13,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from cuesheet.annotate import contact_sheet
-from cuesheet.annotate.stage import Stage, StageName
+from cuesheet.annotate.stage import CutClip, Reply, Stage
 from cuesheet.artifacts.episode import Keyframe
-from cuesheet.vlm.client import Answer
+from cuesheet.artifacts.stage_files import StageName
+from cuesheet.vlm.client import Answer, Clip, Image, Media
 from cuesheet.vlm.replies import Description, Segmentation
 from cuesheet.vlm.vocabulary import DraftedSteps, MergedSteps
 
@@ -28,11 +29,21 @@ def _words() -> str:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """An image that would be sent, by its size (px), or the sampled frames of a clip."""
+class UnsentImage(Image):
+    """An image that would be sent, by its size (px)."""
 
-    width: int
-    height: int
+    data: bytes = b""
+    width: int = 0
+    height: int = 0
+
+
+@dataclass(frozen=True)
+class UnsentClip(Clip):
+    """A clip that would be sent, by the size (px) and number of its sampled frames."""
+
+    data: bytes = b""
+    width: int = 0
+    height: int = 0
     count: int = 1
 
 
@@ -50,13 +61,13 @@ class Request:
 class _NoModel:
     """Takes the place of the connection to the model: records requests, returns typical replies."""
 
-    model = None
+    model: str | None = None
 
     def __init__(self, hashes: Mapping[str, str], subtask_s: float) -> None:
         self.prompts = hashes
         self.calls: list[dict[str, Any]] = []
         self.requests: list[Request] = []
-        self.values: Mapping[str, object] = {}  # of the prompt of the next request
+        self.values: Mapping[str, Any] = {}  # of the prompt of the next request
         self.stage = ""
         self._subtask_s = subtask_s
 
@@ -65,19 +76,21 @@ class _NoModel:
         *,
         name: str,
         prompt: str,
-        reply: type[BaseModel],
+        reply: type[Reply],
         system: str,
-        media: Sequence[Picture],
+        media: Sequence[Media],
         text: str,
-        **_: Any,
-    ) -> Answer[BaseModel]:
+        needs_media: bool = True,
+        sampling: Mapping[str, Any] | None = None,
+    ) -> Answer[Reply]:
         value = self._typical(reply)
-        images = tuple((one.width, one.height) for one in media for _ in range(one.count))
+        images = tuple(size for one in media for size in _sizes(one))
         written = value.model_dump_json()
         self.requests.append(Request(self.stage, prompt, images, (system, text), written))
         return Answer(value, written, {"name": name, "outcome": "ok", "key": "0" * 64})
 
-    def _typical(self, reply: type[BaseModel]) -> BaseModel:
+    def _typical(self, reply: type[BaseModel]) -> Any:
+        """Return a typical reply; a `Segmentation` may have labels that `reply` does not allow."""
         if issubclass(reply, DraftedSteps | MergedSteps):
             return self._typical_steps(reply)
         if not issubclass(reply, Segmentation | Description):
@@ -93,7 +106,8 @@ class _NoModel:
         times = [start_s + step_s * number for number in range(count)]
         if reply is Description:
             events = [{"at_s": round(time_s, 2), "what": _words()} for time_s in times]
-            return Description(scene=". ".join(_words() for _ in range(3)), events=events)
+            scene = ". ".join(_words() for _ in range(3))
+            return reply.model_validate({"scene": scene, "events": events})
         spans = [
             {
                 "what_changed": _words(),
@@ -103,9 +117,9 @@ class _NoModel:
             }
             for number, time_s in enumerate(times)
         ]
-        return Segmentation(subtasks=spans)
+        return Segmentation.model_validate({"subtasks": spans})
 
-    def _typical_steps(self, reply: type[BaseModel]) -> BaseModel:
+    def _typical_steps(self, reply: type[Reply]) -> Reply:
         """Return the steps of an episode, or those of a task."""
         end_s = float(self.values["end_s"])
         count = max(1, min(40, round(end_s / self._subtask_s)))
@@ -125,20 +139,25 @@ class _NoModel:
 class Rehearsal(Stage):
     """A stage whose requests are recorded instead of sent."""
 
+    vlm: _NoModel
+
     @property
     def requests(self) -> list[Request]:
         return self.vlm.requests
 
-    def encode_keyframe(self, frame: Keyframe) -> Picture:
-        return Picture(frame.width, frame.height)
+    def encode_keyframe(self, frame: Keyframe) -> UnsentImage:
+        return UnsentImage(width=frame.width, height=frame.height)
 
-    def encode_sheet(self, sheet: contact_sheet.Sheet) -> Picture:
-        return Picture(*sheet.size)
+    def encode_sheet(self, sheet: contact_sheet.Sheet) -> UnsentImage:
+        width, height = sheet.size
+        return UnsentImage(width=width, height=height)
 
-    def clip(self, seconds: float, fps: float) -> Picture:
-        """Return a clip of `seconds`; models merge two sampled frames into one."""
+    def clip(self, cut: CutClip, start_frame: int, end_frame: int, fps: float) -> UnsentClip:
+        """Return a clip without cutting it; models merge two sampled frames into one."""
         frame = next(iter(self.episode.cameras.values()))
-        return Picture(frame.width, frame.height, max(1, round(seconds * fps / 2)))
+        seconds = (end_frame - start_frame) / self.episode.fps
+        count = max(1, round(seconds * fps / 2))
+        return UnsentClip(width=frame.width, height=frame.height, count=count)
 
     def warn(self, message: str) -> None:
         self.warnings.append(message)
@@ -152,14 +171,27 @@ class Rehearsal(Stage):
         self,
         name: str,
         prompt: str,
-        reply: type[BaseModel],
-        media: Sequence[Picture] | None,
+        reply: type[Reply],
+        media: Sequence[Media] | None,
         values: Mapping[str, object] | None = None,
-        *arguments: Any,
-        **named: Any,
-    ) -> Answer[BaseModel]:
+        sampling: Mapping[str, Any] | None = None,
+        text: str | None = None,
+    ) -> Answer[Reply]:
         self.expect(values or {})
-        return await super().ask(name, prompt, reply, media, values, *arguments, **named)
+        return await super().ask(name, prompt, reply, media, values, sampling, text)
+
+
+def unread_clip(start_frame: int, end_frame: int) -> bytes:
+    """Take the place of the function that cuts a clip: a rehearsal reads no frames."""
+    return b""
+
+
+def _sizes(media: Media) -> list[tuple[int, int]]:
+    """Return the size of each image that `media` is sampled to."""
+    if isinstance(media, UnsentClip):
+        return [(media.width, media.height)] * media.count
+    assert isinstance(media, UnsentImage)
+    return [(media.width, media.height)]
 
 
 def _instance(schema: Mapping[str, Any], root: Mapping[str, Any], counts: Mapping[str, Any]) -> Any:
@@ -182,7 +214,7 @@ def _instance(schema: Mapping[str, Any], root: Mapping[str, Any], counts: Mappin
         return [_instance(schema["items"], root, counts)] * max(1, schema.get("minItems", 1))
     if kind == "string":
         return _words()[-schema.get("maxLength", 200) :].strip()
-    return {"integer": 1, "number": 120.5, "boolean": True}.get(kind)
+    return {"integer": 1, "number": 120.5, "boolean": True}.get(str(kind))
 
 
 def make_rehearsal(

@@ -9,13 +9,13 @@ each gets the last label of the window before.
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cuesheet.annotate.consensus import consensus
 from cuesheet.annotate.evidence import table
-from cuesheet.annotate.stage import Stage
+from cuesheet.annotate.stage import CutClip, Stage
 from cuesheet.artifacts.episode import Keyframe
 from cuesheet.artifacts.signals_file import SignalsFile
 from cuesheet.artifacts.subtasks import Subtask, Window, clean_spans, enforce_limits
@@ -31,7 +31,6 @@ WINDOWS_AT_ONCE = 8
 _CLOCK_SLACK_S = 1.0
 
 # Returns the H.264 clip of the frames [start_frame, end_frame) of the episode.
-CutClip = Callable[[int, int], bytes]
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class WindowSource:
             raise CuesheetError(
                 f"episode {stage.episode.name}: plan.frames.mode is clip but there is no clip"
             )
-        clip = stage.clip(self.cut_clip(window.start_frame, window.end_frame), self.layout.clip_fps)
+        clip = stage.clip(self.cut_clip, window.start_frame, window.end_frame, self.layout.clip_fps)
         return [clip], _clip_words(*_times(stage, window))
 
 

@@ -2,17 +2,18 @@
 
 import hashlib
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel
 
 from cuesheet.annotate import contact_sheet
 from cuesheet.artifacts.episode import Episode, Keyframe, read_episode
 from cuesheet.artifacts.language import say
+from cuesheet.artifacts.stage_files import StageName
 from cuesheet.config.prompt_files import VOCABULARY_PROMPTS
 from cuesheet.config.stages import FramesConfig
 from cuesheet.config.vlm import ImagesConfig
@@ -30,8 +31,31 @@ from cuesheet.vlm.run_environment import (
 )
 from cuesheet.vlm.vocabulary import DraftedSteps, use_own_words, with_vocabulary
 
-StageName = Literal["plan", "interjections", "vqa", "inspection", "vocabulary"]
 Reply = TypeVar("Reply", bound=BaseModel)
+CutClip = Callable[[int, int], bytes]  # returns the frames [start, end) as an H.264 clip
+
+
+class Model(Protocol):
+    """What answers the requests of a stage: a connection to the model (`Vlm`), or a rehearsal."""
+
+    model: str | None
+    prompts: Mapping[str, str]
+
+    @property
+    def calls(self) -> list[dict[str, Any]]: ...
+
+    async def ask(
+        self,
+        *,
+        name: str,
+        prompt: str,
+        reply: type[Reply],
+        system: str,
+        media: Sequence[Media],
+        text: str,
+        needs_media: bool = True,
+        sampling: Mapping[str, Any] | None = None,
+    ) -> Answer[Reply]: ...
 
 
 @dataclass
@@ -41,7 +65,7 @@ class Stage:
     name: StageName
     episode: Episode
     prompts: Prompts
-    vlm: Vlm
+    vlm: Model
     images: ImagesConfig
     sampling: Mapping[str, Any]
     serve: str
@@ -82,8 +106,9 @@ class Stage:
             *contact_sheet.encode(sheet.image, self.images.format, self.images.jpeg_quality)
         )
 
-    def clip(self, data: bytes, fps: float) -> Clip:
+    def clip(self, cut: CutClip, start_frame: int, end_frame: int, fps: float) -> Clip:
         """Return an H.264 clip from which the server samples `fps` frames per second."""
+        data = cut(start_frame, end_frame)
         return Clip(data, url=self._file_url(data, "mp4"), fps=fps)
 
     def _image(self, data: bytes, mime: str) -> Image:

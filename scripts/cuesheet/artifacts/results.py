@@ -96,7 +96,7 @@ def read_view(results: Path, episode_index: int) -> EpisodeView:
         part: [] for part in ("subtasks", "samples", "persistent", "events", "motion", "pairs")
     }
     agreement = None
-    made_by = {}
+    made_by: dict[str, Provenance] = {}
     for stage in STAGES:
         path = layout.stage_file(stage, episode_index)
         if not path.is_file():

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from cuesheet.artifacts.language import LanguageRow
 from cuesheet.errors import CuesheetError
 
-STAGES = ("plan", "interjections", "vqa")
+StageName = Literal["plan", "interjections", "vqa", "inspection", "vocabulary"]
+STAGES: tuple[StageName, ...] = ("plan", "interjections", "vqa")  # those that write rows
 
 Model = TypeVar("Model", bound=BaseModel)
 

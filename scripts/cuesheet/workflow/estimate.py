@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from cuesheet.annotate import inspection, interjections, plan, vqa
-from cuesheet.annotate.rehearsal import Rehearsal, Request, make_rehearsal
+from cuesheet.annotate.rehearsal import Rehearsal, Request, make_rehearsal, unread_clip
 from cuesheet.artifacts.apply_corrections import ExternalSubtasks, subtasks_from_spans
 from cuesheet.artifacts.episode import Episode, Keyframe
 from cuesheet.artifacts.sampling import KeyframeSelection, select_keyframes
-from cuesheet.artifacts.stage_files import StageFile, read_stage_file
+from cuesheet.artifacts.stage_files import StageFile, StageName, read_stage_file
 from cuesheet.config import prompt_files
 from cuesheet.errors import CuesheetError
 from cuesheet.vlm.coordinates import convention_of
@@ -124,7 +124,7 @@ def _estimate(run: Run, dataset: RunDataset, counter: TokenCounter) -> Estimate:
         dataset.prompts_dir / f"{name}.md" for name in prompt_files.of_stages(run.asking_stages)
     )
     # Questions about single frames do not depend on the subtasks.
-    dependent = [stage for stage in run.asking_stages if stage != "vqa"]
+    dependent: list[StageName] = [stage for stage in run.asking_stages if stage != "vqa"]
     rehearsed = [
         {
             index: _by_prompt(_rehearse(run, dataset, index, prompts, length_s, stages), counter)
@@ -132,7 +132,8 @@ def _estimate(run: Run, dataset: RunDataset, counter: TokenCounter) -> Estimate:
         }
         for length_s, stages in zip(lengths, (run.asking_stages, dependent, dependent), strict=True)
     ]
-    stages, by_prompt = {}, {}
+    stages: dict[str, Range] = {}
+    by_prompt: dict[str, Amount] = {}
     for stage, episodes in remaining.items():
         keys = {key for made in rehearsed for found in made.values() for key in found}
         amounts = [
@@ -217,7 +218,7 @@ def _rehearse(
     index: int,
     prompts: Prompts,
     subtask_s: float,
-    stages: Collection[str],
+    stages: Collection[StageName],
 ) -> list[Request]:
     """Return the requests of some stages for one episode."""
     config = run.config
@@ -246,7 +247,7 @@ def _rehearse(
                 made["plan"],
                 run.plan,
                 camera=camera,
-                cut_clip=lambda start, end: (end - start) / episode.fps,
+                cut_clip=unread_clip,
                 given=ExternalSubtasks("correction", subtasks_from_spans(spans, episode))
                 if spans
                 else None,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cuesheet.artifacts.layout import RESULTS, episode_name
-from cuesheet.artifacts.stage_files import STAGES
+from cuesheet.artifacts.stage_files import STAGES, StageName
 from cuesheet.config.models import Config
 from cuesheet.config.stages import PlanConfig
 from cuesheet.errors import CuesheetError
@@ -67,7 +67,7 @@ class Run:
         return vlm.replicas * (vlm.managed.gpus_per_replica or vlm.managed.tensor_parallel_size)
 
     @property
-    def stages(self) -> list[str]:
+    def stages(self) -> list[StageName]:
         """The annotation stages that are enabled."""
         return [stage for stage in STAGES if getattr(self.config, stage).enabled]
 
@@ -88,9 +88,10 @@ class Run:
         return max(SECOND_LOOK_PER_SECOND, self.config.keyframes.per_second)
 
     @property
-    def asking_stages(self) -> list[str]:
+    def asking_stages(self) -> list[StageName]:
         """The enabled stages that ask the model about each episode; `inspection` writes no rows."""
-        return [*self.stages, *(["inspection"] if self.config.inspect.enabled else [])]
+        inspected: list[StageName] = ["inspection"] if self.config.inspect.enabled else []
+        return [*self.stages, *inspected]
 
     @property
     def model(self) -> str:
