@@ -18,7 +18,8 @@ from cuesheet.artifacts.apply_corrections import ExternalSubtasks, subtasks_from
 from cuesheet.artifacts.episode import Episode
 from cuesheet.artifacts.signals_file import SignalsFile, read_signals
 from cuesheet.artifacts.vocabulary import read_vocabulary
-from cuesheet.config.stages import PlanConfig, SignalsConfig
+from cuesheet.config.signals import SignalsConfig
+from cuesheet.config.stages import PlanConfig
 
 
 async def annotate(

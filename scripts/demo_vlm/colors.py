@@ -14,11 +14,6 @@ def to_lab(image: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(image.astype(np.float32) / 255.0, cv2.COLOR_RGB2LAB)
 
 
-def chroma(lab: np.ndarray) -> np.ndarray:
-    """Distance from gray in the a-b plane."""
-    return np.hypot(lab[..., 1], lab[..., 2])
-
-
 def name_of(rgb: np.ndarray) -> str:
     """Return the plain name of one color (3 values, 0 to 255), one of NAMES.
 

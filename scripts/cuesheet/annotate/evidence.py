@@ -14,7 +14,8 @@ from typing import Any
 from cuesheet.artifacts.episode import Episode
 from cuesheet.artifacts.signals_file import SignalsFile, Stroke
 from cuesheet.artifacts.subtasks import Subtask, enforce_limits
-from cuesheet.config.stages import PlanConfig, SignalsConfig
+from cuesheet.config.signals import SignalsConfig
+from cuesheet.config.stages import PlanConfig
 
 # Rows of the table of events in a prompt; a longer one keeps the strokes and drops the rests.
 MAX_TABLE_ROWS = 60

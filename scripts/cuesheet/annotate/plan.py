@@ -24,7 +24,8 @@ from cuesheet.artifacts.apply_corrections import ExternalSubtasks
 from cuesheet.artifacts.episode import Keyframe
 from cuesheet.artifacts.signals_file import SignalsFile
 from cuesheet.artifacts.subtasks import Subtask, join_windows, remaining_plan
-from cuesheet.config.stages import FramesConfig, PlanConfig, SignalsConfig
+from cuesheet.config.signals import SignalsConfig
+from cuesheet.config.stages import FramesConfig, PlanConfig
 from cuesheet.vlm.replies import MAX_MEMORY_SENTENCES, Memory, first_sentences
 
 

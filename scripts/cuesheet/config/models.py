@@ -14,12 +14,12 @@ from pydantic import Field, model_validator
 from cuesheet.config.cluster import ClusterConfig
 from cuesheet.config.hub_address import parse_hub_address
 from cuesheet.config.report import EvaluateConfig, ReportConfig
+from cuesheet.config.signals import SignalsConfig
 from cuesheet.config.stages import (
     InspectConfig,
     InterjectionsConfig,
     KeyframesConfig,
     PlanConfig,
-    SignalsConfig,
     VqaConfig,
 )
 from cuesheet.config.types import Episodes, Expected, Section, Text

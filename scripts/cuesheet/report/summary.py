@@ -83,6 +83,14 @@ class _Totals:
         for index, provenance in self.vocabulary.provenances(layout):
             self._add_calls(provenance, index)
 
+    def warnings_summary(self) -> dict[str, Any]:
+        """Return the number of warnings, in total and by code, and the first of them."""
+        return {
+            "total": len(self.warnings),
+            "by_code": dict(Counter(w["code"] for w in self.warnings).most_common()),
+            "first": self.warnings[:_SHOWN_WARNINGS],
+        }
+
     def _add_calls(self, provenance: Provenance, index: int | None) -> None:
         """Add the calls of one file. `index`: its episode; None if it is about several."""
         if provenance.model and provenance.calls:
@@ -152,11 +160,7 @@ def summarize(
         },
         "models": [{"name": m, "served_by": s} for m, s in sorted(totals.models.items())],
         "notices": list(notices),
-        "warnings": {
-            "total": len(totals.warnings),
-            "by_code": dict(Counter(w["code"] for w in totals.warnings).most_common()),
-            "first": totals.warnings[:_SHOWN_WARNINGS],
-        },
+        "warnings": totals.warnings_summary(),
     }
 
 

@@ -128,7 +128,6 @@ class Upstream:
         self.groups = 0
         self.adjustments = Adjustments(schema_in_prompt=not structured)
         self.successes = 0
-        self.paused_until = 0.0
         self._failures_in_row = 0
         self._cooling_down_until = 0.0
         self._base_url = base_url.rstrip("/")

@@ -15,7 +15,7 @@ from cuesheet.artifacts.corrections import Correction
 from cuesheet.artifacts.failures import failed_episodes
 from cuesheet.artifacts.layout import RESULTS, Layout
 from cuesheet.artifacts.signals_file import read_layout
-from cuesheet.config.stages import SignalsConfig
+from cuesheet.config.signals import SignalsConfig
 from cuesheet.dataset.index_state import file_state, is_current
 from cuesheet.dataset.metadata import Dataset, Episode
 from cuesheet.dataset.subtask_labels import labels_file

@@ -15,7 +15,8 @@ from cuesheet.annotate.segmentation import split_windows
 from cuesheet.artifacts.episode import Episode
 from cuesheet.artifacts.signals_file import Arm, Gripper, SignalsFile, Still, Stroke
 from cuesheet.artifacts.subtasks import Subtask, Window, join_windows
-from cuesheet.config.stages import PlanConfig, SignalsConfig
+from cuesheet.config.signals import SignalsConfig
+from cuesheet.config.stages import PlanConfig
 
 EPISODE = Episode("made", 0, "", 10.0, [n / 10 for n in range(100)], {})
 

@@ -7,7 +7,7 @@ from dataset_variants import copy, edit_info, keep_episodes
 
 from cuesheet.app import signals_cli
 from cuesheet.artifacts.signals_file import read_layout
-from cuesheet.config.stages import SignalsConfig
+from cuesheet.config.signals import SignalsConfig
 from cuesheet.dataset.index import make_index
 from cuesheet.dataset.metadata import read_dataset
 from cuesheet.errors import CuesheetError
