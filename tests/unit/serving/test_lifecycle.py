@@ -337,7 +337,7 @@ async def test_restarts_are_bounded(tmp_path):
         return Launch(argv, {}, "key", port_file=port_file)
 
     failed = []
-    replica = Replica("replica-0", launch, tmp_path / "log", "m", 30.0, 5.0)
+    replica = Replica("replica-0", launch, tmp_path / "log", "m", 300.0, 60.0)
     backend = ManagedBackend([replica], "m", 2, failed.append)
     try:
 

@@ -56,9 +56,9 @@ def fake(folder: Path, code: str = FAKE, **changes) -> dict:
     return settings(command=[sys.executable, str(script), "{model}", "{port}"], **changes)
 
 
-def replica_of(folder: Path, managed: dict, ready_timeout_s: float = 30.0) -> Replica:
+def replica_of(folder: Path, managed: dict, ready_timeout_s: float = 300.0) -> Replica:
     launch = managed_launch(managed, "tiny", None, None)
-    return Replica("replica-0", launch, folder / "replica-0.log", "tiny", ready_timeout_s, 5.0)
+    return Replica("replica-0", launch, folder / "replica-0.log", "tiny", ready_timeout_s, 60.0)
 
 
 def gone(processes: list[psutil.Process]) -> bool:
@@ -283,7 +283,7 @@ async def test_why_a_server_cannot_start_is_said_within_seconds(tmp_path, said, 
     begun = time.monotonic()
     with pytest.raises(BackendFailedError, match=meant) as caught:
         await backend.pick("d/0")
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 60  # of 300 s until a server has to be ready
     assert said in str(caught.value)
     assert failed == [str(caught.value)]
     await backend.close()
@@ -329,7 +329,7 @@ async def test_what_does_not_end_by_itself_is_killed_to_the_last_grandchild(tmp_
         process.stdin.close()
     else:
         process.terminate()
-    assert await asyncio.to_thread(process.wait, 20) == -signal.SIGKILL
+    assert await asyncio.to_thread(process.wait, 120) == -signal.SIGKILL
     assert gone(processes)
 
 
@@ -342,7 +342,7 @@ async def test_a_command_that_ends_takes_what_it_left_behind_with_it(tmp_path):
     await eventually(lambda: len(descendants(process.pid)) == 3)
     processes = descendants(process.pid)
     (tmp_path / "end").touch()
-    assert await asyncio.to_thread(process.wait, 20) == 3
+    assert await asyncio.to_thread(process.wait, 120) == 3
     assert gone(processes)
 
 
@@ -356,7 +356,7 @@ async def test_a_command_has_time_to_terminate(tmp_path):
     process = start_guard(tmp_path, code)
     await eventually((tmp_path / "up").exists)
     process.stdin.close()
-    assert await asyncio.to_thread(process.wait, 20) == 9
+    assert await asyncio.to_thread(process.wait, 120) == 9
 
 
 # The log

@@ -29,7 +29,7 @@ def free_url() -> str:
 
 
 async def failure(*urls: str, key: str | None = KEY, request: CheckRequest = REQUEST):
-    backend = ExternalBackend(dict.fromkeys(urls, key), request.model, 5.0)
+    backend = ExternalBackend(dict.fromkeys(urls, key), request.model, 60.0)
     try:
         with pytest.raises(CheckFailedError) as caught:
             await check_external(backend.upstreams, request, lambda text: None)
@@ -40,7 +40,7 @@ async def failure(*urls: str, key: str | None = KEY, request: CheckRequest = REQ
 
 async def test_one_request_with_images_a_schema_and_the_sampling_of_the_run_is_sent():
     async with serving(lambda body, n: plain(body)) as server:
-        backend = ExternalBackend({server.url: KEY}, "test-model", 5.0)
+        backend = ExternalBackend({server.url: KEY}, "test-model", 60.0)
         sampling = {"seed": 7, "top_p": None}
         request = CheckRequest("test-model", [(3, "plan.relabel", 0)], sampling)
         (report,) = await check_external(backend.upstreams, request, lambda text: None)
@@ -146,7 +146,7 @@ async def test_an_exhausted_quota_is_temporary_and_is_not_retried():
 async def test_one_of_two_servers_that_is_dead_is_a_notice():
     shown: list[str] = []
     async with serving(lambda body, n: plain(body)) as server:
-        backend = ExternalBackend({free_url(): KEY, server.url: KEY}, "test-model", 5.0)
+        backend = ExternalBackend({free_url(): KEY, server.url: KEY}, "test-model", 60.0)
         reports = await check_external(backend.upstreams, REQUEST, shown.append)
         await backend.close()
     assert len(reports) == 1
@@ -158,7 +158,7 @@ async def test_one_of_two_servers_that_is_dead_is_a_notice():
 async def test_a_reply_of_another_form_is_a_notice_and_no_error():
     shown: list[str] = []
     async with serving(lambda body, n: completion("A red square.")) as server:
-        backend = ExternalBackend({server.url: KEY}, "test-model", 5.0)
+        backend = ExternalBackend({server.url: KEY}, "test-model", 60.0)
         await check_external(backend.upstreams, REQUEST, shown.append)
         assert not backend.upstreams[0].adjustments.schema_in_prompt
         await backend.close()
