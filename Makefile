@@ -6,6 +6,7 @@
 # FILE, CONFIG  file of the benchmark and settings of the model for `make wgobench`
 # PYTEST   further options of pytest, for example PYTEST="-k keyframes -x"
 # ATTACK_* how much `make attack` does, for example ATTACK_KILLS=20
+# COVERAGE COVERAGE=1 makes `make unit` fail if its tests run less than the required share of the library
 # BENCH    further options of `make bench`, for example BENCH="--dataset /data/dev_v3"
 
 SHELL := bash
@@ -18,6 +19,7 @@ PYTHON ?= python3.11 python3.12 python3.13 python3.14 python3 python
 CORES ?= all
 DATASET ?= demo_v3
 PYTEST ?=
+COVERAGE ?=
 BENCH ?=
 ATTACK_KILLS ?= 60
 ATTACK_MUTATIONS ?= 300
@@ -90,7 +92,7 @@ suite: $(VENV)/.test-installed  ## Run the tests that need no additional large e
 
 .PHONY: unit
 unit: $(VENV)/.test-installed  ## Run the unit tests and the small form of the attacks
-	@$(BIN)/python -m pytest tests/unit tests/attack $(SMALL) $(PYTEST)
+	@$(BIN)/python -m pytest tests/unit tests/attack $(SMALL) $(if $(COVERAGE),--cov --cov-report=term) $(PYTEST)
 
 .PHONY: workflow
 workflow: $(VENV)/.test-installed  ## Run the tests of the suite that run workflows
@@ -133,7 +135,7 @@ lint: $(VENV)/.test-installed  ## Check style, the rules, and that generated fil
 	$(BIN)/cuesheet config --check
 
 .PHONY: coverage
-coverage: $(VENV)/.test-installed  ## Print how much of the library `make suite` runs
+coverage: $(VENV)/.test-installed  ## Run `make suite` and check how much of the library it runs
 	@$(BIN)/python -m pytest $(SMALL) --quiet --cov --cov-report=term $(PYTEST)
 
 .PHONY: sizes

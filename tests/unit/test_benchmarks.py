@@ -62,6 +62,49 @@ def test_a_server_repeats_what_another_one_answered():
         assert server.stats()["recorded"] == 2
 
 
+def test_the_size_of_a_request_by_hand():
+    import base64
+    import io
+    import json
+
+    from PIL import Image
+    from request_size import size_of
+
+    file = io.BytesIO()
+    Image.new("RGB", (280, 56)).save(file, "PNG")
+    data = base64.b64encode(file.getvalue()).decode()
+    image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
+    content = [image, {"type": "text", "text": "x" * 44}]
+    messages = [{"role": "system", "content": "y" * 40}, {"role": "user", "content": content}]
+    assert size_of(json.dumps({"messages": messages}).encode()) == {
+        "images": 1,
+        "image_bytes": len(file.getvalue()),
+        "image_tokens": 10 * 2,
+        "text_tokens": 10 + 11,
+    }
+
+
+@pytest.mark.parametrize(
+    ("prompt", "key"),
+    [
+        ('within [0.0, 6.0]\n  seconds\n{"subtasks": [...]}', "subtasks"),
+        ('Generate exactly 3 alternatives\n{"rephrasings": []}', "rephrasings"),
+        ('a question of type "bbox".\n{"question": "", "answer": {}}', "question"),
+        ('{ "memory": "<sentences>" }', "memory"),
+        ('{ "text": "<the spoken acknowledgement>" }', "text"),
+    ],
+)
+def test_every_prompt_of_the_other_annotator_gets_a_reply_of_its_form(prompt, key):
+    from lerobot_replies import reply_to
+
+    reply = reply_to(prompt, subtask_s=2.0)
+    assert key in reply
+    if key == "subtasks":
+        assert [part["start"] for part in reply[key]] == [0.0, 2.0, 4.0]
+    with pytest.raises(ValueError, match="unknown prompt"):
+        reply_to("Hello", subtask_s=2.0)
+
+
 def test_a_target_is_reached_at_its_bound():
     from measuring import Target
 

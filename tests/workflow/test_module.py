@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -88,6 +89,27 @@ def test_without_the_hooks_the_error_says_which_lines_are_missing(tmp_path: Path
     assert "does not forward its hooks" in log
     for hook in ("onstart", "onsuccess", "onerror"):
         assert f"`{hook}: other.{hook}()`" in log
+
+
+def test_what_snakedeploy_writes_can_be_planned(tmp_path: Path, demo_v3: Path):
+    """`snakedeploy deploy-workflow` copies config/ and profiles/ and writes such a Snakefile."""
+    for folder in ("config", "profiles"):
+        shutil.copytree(REPOSITORY / folder, tmp_path / folder)
+    snakefile = tmp_path / "workflow" / "Snakefile"
+    snakefile.parent.mkdir()
+    snakefile.write_text(
+        "from snakemake.utils import min_version\n"
+        'min_version("6.10.0")\n'
+        'configfile: "config/config.yaml"\n'
+        "module cuesheet:\n"
+        f'    snakefile: "{REPOSITORY / "Snakefile"}"\n'
+        "    config: config\n"
+        "use rule * from cuesheet\n"
+    )
+    done = run(tmp_path, "--dry-run", "--config", f"dataset={demo_v3}", snakefile=snakefile)
+    assert done.returncode == 0, done.output[-6000:]
+    assert "annotate_plan                 4" in done.output
+    assert "write_report                  1" in done.output
 
 
 def test_the_module_can_come_from_a_git_host(tmp_path: Path, demo_v3: Path):

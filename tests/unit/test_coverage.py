@@ -1,0 +1,26 @@
+"""CI requires a share of the library that the small suite runs, without running it twice."""
+
+import subprocess
+import tomllib
+from pathlib import Path
+
+
+def test_less_than_nine_tenths_is_a_failure(repository: Path):
+    settings = tomllib.loads((repository / "pyproject.toml").read_text())["tool"]["coverage"]
+    assert settings["report"]["fail_under"] >= 90
+    # Most of the library runs in the processes of a run.
+    assert "subprocess" in settings["run"]["patch"]
+
+
+def test_the_tests_that_ci_runs_measure_the_coverage(repository: Path):
+    def commands(*arguments: str) -> str:
+        command = ["make", "--dry-run", "--always-make", *arguments]
+        return subprocess.run(command, cwd=repository, capture_output=True, text=True).stdout
+
+    assert "COVERAGE=1 test" in (repository / ".ci/run").read_text()
+    assert "tests/unit tests/attack" in commands("unit")
+    assert "--cov" not in commands("unit")
+    assert "--cov" in commands("unit", "COVERAGE=1")
+    workflow = (repository / ".github/workflows/ci.yml").read_text()
+    assert "make coverage" in workflow
+    assert "make suite\n" not in workflow
