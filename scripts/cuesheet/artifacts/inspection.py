@@ -63,8 +63,10 @@ class InspectionFile(File):
         """Return how doubtful the episode is: 0 if nothing is wrong."""
         weights = {"yes": 0.0, "cannot_tell": 0.5, "no": 1.0}
         doubt = 2 * weights[self.episode.achieved] if self.episode else 1.0
-        if any(part.complete == "no" for part in self.subtasks):
-            doubt += sum(weights[part.complete] for part in self.subtasks) / len(self.subtasks)
+        if any(subtask.complete == "no" for subtask in self.subtasks):
+            doubt += sum(weights[subtask.complete] for subtask in self.subtasks) / len(
+                self.subtasks
+            )
         return doubt + len(self.cameras) + 0.5 * len(self.missing_acts)
 
     def findings(self) -> list[tuple[str, str, str]]:
@@ -81,11 +83,11 @@ class InspectionFile(File):
         found += [
             (
                 "subtask_incomplete",
-                f"subtask at {part.start_s:.2f} s",
-                f"{part.label!r} is not complete at {part.end_s:.2f} s: {part.why}",
+                f"subtask at {subtask.start_s:.2f} s",
+                f"{subtask.label!r} is not complete at {subtask.end_s:.2f} s: {subtask.why}",
             )
-            for part in self.subtasks
-            if part.complete == "no"
+            for subtask in self.subtasks
+            if subtask.complete == "no"
         ]
         found += [
             ("act_without_subtask", "task", f"the task says {act!r}, but no subtask does.")

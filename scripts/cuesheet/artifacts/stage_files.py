@@ -157,7 +157,7 @@ class StageFile(File):
         known = set(self.vocabulary.labels) if self.vocabulary else set()
         if not known or self.subtasks_from != "model":
             return []
-        return [part.label for part in self.subtasks if part.label not in known]
+        return [subtask.label for subtask in self.subtasks if subtask.label not in known]
 
     @property
     def is_corrected(self) -> bool:

@@ -155,15 +155,15 @@ def _join(left: list[Subtask], right: list[Subtask], episode: Episode) -> list[S
     best = min(pairs, default=None)
     if best is not None and best[0] <= SAME_BOUNDARY_S:
         cut = best[1]
-        kept = [part for part in left if part.start_frame < cut]
-        rest = [part for part in right if part.start_frame >= best[2]]
-        return [*kept, replace(rest[0], start_frame=cut), *rest[1:]]
+        earlier = [subtask for subtask in left if subtask.start_frame < cut]
+        later = [subtask for subtask in right if subtask.start_frame >= best[2]]
+        return [*earlier, replace(later[0], start_frame=cut), *later[1:]]
     middle = (begin + end) // 2
-    kept = [part for part in left if part.start_frame <= middle]
-    rest = [part for part in right if part.end_frame > middle]
-    longer = max(kept[-1], rest[0], key=lambda part: part.length)
-    bridge = Subtask(kept[-1].start_frame, rest[0].end_frame, longer.label)
-    return [*kept[:-1], bridge, *rest[1:]]
+    earlier = [subtask for subtask in left if subtask.start_frame <= middle]
+    later = [subtask for subtask in right if subtask.end_frame > middle]
+    longer = max(earlier[-1], later[0], key=lambda subtask: subtask.length)
+    bridge = Subtask(earlier[-1].start_frame, later[0].end_frame, longer.label)
+    return [*earlier[:-1], bridge, *later[1:]]
 
 
 def remaining_plan(labels: Sequence[str]) -> str:

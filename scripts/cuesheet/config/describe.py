@@ -15,8 +15,10 @@ _PLAIN = {bool: "true or false", int: "whole number", float: "number", str: "tex
 
 def section_of(field: FieldInfo) -> type[BaseModel] | None:
     """Return the model of a field that is a section; None for a single setting."""
-    kind = field.annotation
-    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+    annotation = field.annotation
+    return (
+        annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+    )
 
 
 def settings(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -33,38 +35,38 @@ def choices(field: FieldInfo) -> list[str]:
     found: list[str] = []
     open_kinds = [field.annotation]
     while open_kinds:
-        kind = open_kinds.pop(0)
-        if get_origin(kind) is Literal:
-            found.extend(get_args(kind))
+        annotation = open_kinds.pop(0)
+        if get_origin(annotation) is Literal:
+            found.extend(get_args(annotation))
         else:
-            open_kinds.extend(get_args(kind))
+            open_kinds.extend(get_args(annotation))
     return found
 
 
 def takes_list(field: FieldInfo) -> bool:
     """Return whether a field accepts a list."""
     kinds = [field.annotation, *get_args(field.annotation)]
-    return any(get_origin(kind) is list for kind in kinds)
+    return any(get_origin(annotation) is list for annotation in kinds)
 
 
 def describe_expected(field: FieldInfo, item: bool = False) -> str:
     """Describe what a field accepts, e.g. `whole number, 1 to 64`; with `item`, a list's items."""
-    kind = field.annotation
+    annotation = field.annotation
     if item:
-        lists = [k for k in (kind, *get_args(kind)) if get_origin(k) is list]
-        return type_name(get_args(lists[0])[0]) if lists else type_name(kind)
+        lists = [k for k in (annotation, *get_args(annotation)) if get_origin(k) is list]
+        return type_name(get_args(lists[0])[0]) if lists else type_name(annotation)
     for mark in field.metadata:
         if isinstance(mark, Expected):
             return mark.words
-    words = type_name(kind)
+    words = type_name(annotation)
     limits = _limits(field)
     return f"{words}, {limits}" if limits else words
 
 
-def type_name(kind: Any) -> str:
-    if kind in _PLAIN:
-        return _PLAIN[kind]
-    origin, inner = get_origin(kind), get_args(kind)
+def type_name(annotation: Any) -> str:
+    if annotation in _PLAIN:
+        return _PLAIN[annotation]
+    origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return "one of " + ", ".join(f"`{value}`" for value in inner)
     if origin is list:
@@ -78,7 +80,7 @@ def type_name(kind: Any) -> str:
         if NoneType in inner:
             words.append("null")
         return " or ".join(words)
-    raise TypeError(f"no words for the type {kind!r}; add them to config/describe.py")
+    raise TypeError(f"no words for the type {annotation!r}; add them to config/describe.py")
 
 
 def _limits(field: FieldInfo) -> str:

@@ -270,8 +270,8 @@ def _cameras(
                 f"meta/info.json: the feature {key!r} is {feature!r}; expected an object with "
                 "dtype and shape."
             )
-        kind = feature.get("dtype") if isinstance(feature, dict) else None
-        if kind not in ("video", "image"):
+        dtype = feature.get("dtype") if isinstance(feature, dict) else None
+        if dtype not in ("video", "image"):
             continue
         if not _CAMERA_KEY.fullmatch(key):
             raise CuesheetError(
@@ -280,8 +280,8 @@ def _cameras(
             )
         details = _video_details(feature)
         width, height = _frame_size(key, feature, details)
-        codec = str(details.get("video.codec") or "") if kind == "video" else ""
-        camera = Camera(key=key, kind=kind, width=width, height=height, codec=codec)
+        codec = str(details.get("video.codec") or "") if dtype == "video" else ""
+        camera = Camera(key=key, kind=dtype, width=width, height=height, codec=codec)
         if _is_depth(key, feature, details):
             notices.append(f"Camera {key} records depth, not color, and is not used.")
             excluded[key] = camera

@@ -138,5 +138,5 @@ def _named(values: Sequence[Any], root: Path, column: str, source: str) -> list[
     return [labels.get(number) for number in numbers]
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+def _is_text(data_type: pa.DataType) -> bool:
+    return pa.types.is_string(data_type) or pa.types.is_large_string(data_type)

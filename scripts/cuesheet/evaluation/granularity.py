@@ -34,7 +34,7 @@ class Granularity:
 
         Segments of an episode in which every label is folded stay as they are.
         """
-        ordered = sorted(segments, key=lambda part: (part.start_s, part.end_s))
+        ordered = sorted(segments, key=lambda segment: (segment.start_s, segment.end_s))
         return self._rename(self._fold(ordered))
 
     def combined(self, other: "Granularity") -> "Granularity":
@@ -43,33 +43,33 @@ class Granularity:
 
     def _fold(self, segments: list[Segment]) -> list[Segment]:
         sides = {normalized(label): side for label, side in self.fold.items()}
-        kept: list[Segment] = []
+        folded: list[Segment] = []
         pending_s: float | None = None  # start of folded segments that wait for the next one
-        for part in segments:
-            side = sides.get(normalized(part.text))
-            start_s = part.start_s if pending_s is None else pending_s
+        for segment in segments:
+            side = sides.get(normalized(segment.text))
+            start_s = segment.start_s if pending_s is None else pending_s
             if side is None:
-                kept.append(replace(part, start_s=start_s))
+                folded.append(replace(segment, start_s=start_s))
                 pending_s = None
-            elif side == "previous" and kept and pending_s is None:
-                kept[-1] = replace(kept[-1], end_s=max(kept[-1].end_s, part.end_s))
+            elif side == "previous" and folded and pending_s is None:
+                folded[-1] = replace(folded[-1], end_s=max(folded[-1].end_s, segment.end_s))
             else:
                 pending_s = start_s
-        if not kept:
+        if not folded:
             return segments
         if pending_s is not None:
-            kept[-1] = replace(kept[-1], end_s=max(part.end_s for part in segments))
-        return kept
+            folded[-1] = replace(folded[-1], end_s=max(segment.end_s for segment in segments))
+        return folded
 
     def _rename(self, segments: list[Segment]) -> list[Segment]:
         names = {normalized(label): name for label, name in self.mapping.items()}
         renamed: list[Segment] = []
         mergeable = False  # whether the last segment got a new name
-        for part in segments:
-            name = names.get(normalized(part.text))
+        for segment in segments:
+            name = names.get(normalized(segment.text))
             if name is not None and mergeable and renamed[-1].text == name:
-                renamed[-1] = replace(renamed[-1], end_s=part.end_s)
+                renamed[-1] = replace(renamed[-1], end_s=segment.end_s)
             else:
-                renamed.append(part if name is None else replace(part, text=name))
+                renamed.append(segment if name is None else replace(segment, text=name))
             mergeable = name is not None
         return renamed

@@ -26,11 +26,11 @@ def questions(
     """Return the label pairs to judge: different words, and segments that could be matched."""
     found: dict[Question, None] = {}
     for episode in sorted(predicted.segments.keys() & reference.segments.keys()):
-        for part in predicted.segments[episode]:
+        for segment in predicted.segments[episode]:
             for true in reference.segments[episode]:
-                near = interval_iou(part, true) >= min(IOU_THRESHOLDS)
-                if near and part.text and true.text and not is_exact(part.text, true.text):
-                    found[tasks.get(episode, ""), part.text, true.text] = None
+                near = interval_iou(segment, true) >= min(IOU_THRESHOLDS)
+                if near and segment.text and true.text and not is_exact(segment.text, true.text):
+                    found[tasks.get(episode, ""), segment.text, true.text] = None
     return list(found)
 
 

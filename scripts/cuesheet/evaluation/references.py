@@ -167,7 +167,7 @@ def read_results(folder: Path, episodes: Collection[int] | None = None) -> Refer
             continue
         plan = read_stage_file(path, "plan")
         segments[plan.episode_index] = [
-            Segment(part.start_s, part.end_s, part.label) for part in plan.subtasks
+            Segment(subtask.start_s, subtask.end_s, subtask.label) for subtask in plan.subtasks
         ]
     return Reference(segments)
 
@@ -229,8 +229,8 @@ def _read_json(path: Path) -> Reference:
             ) from None
         segments[episode.episode] = [
             row.segment()
-            for part in episode.segments
-            for row in (part.phases if isinstance(part, _Phases) else [part])
+            for segment in episode.segments
+            for row in (segment.phases if isinstance(segment, _Phases) else [segment])
         ]
         found = _boxes(episode)
         if found:

@@ -89,7 +89,7 @@ def match_segments(
 
 def boundaries(segments: Sequence[Segment]) -> list[float]:
     """Return the starts and ends inside the episode: all but the first start and the last end."""
-    times = sorted({time for part in segments for time in (part.start_s, part.end_s)})
+    times = sorted({time for segment in segments for time in (segment.start_s, segment.end_s)})
     distinct = times[:1] + [
         time for before, time in pairwise(times) if time - before > _SAME_TIME_S
     ]
@@ -111,15 +111,15 @@ def edit_score(predicted: Sequence[str], reference: Sequence[str], same: SameLab
     return 1 - before[-1] / longest
 
 
-def count_superfluous(parts: Sequence[Segment], wholes: Sequence[Segment]) -> int:
-    """Return how many of `parts` are not the first one in their segment of `wholes`.
+def count_superfluous(segments: Sequence[Segment], wholes: Sequence[Segment]) -> int:
+    """Return how many of `segments` are not the first one in their segment of `wholes`.
 
-    Each part belongs to the whole that it overlaps most. With predicted parts and reference wholes,
-    this counts the splits that the reference does not have; the other way round, the merges.
+    Each segment belongs to the whole that it overlaps most. With predicted segments and reference
+    wholes, this counts the splits that the reference does not have; vice versa, the merges.
     """
     owners: Counter[int] = Counter()
-    for part in parts:
-        shares = [overlap_s(part, whole) for whole in wholes]
+    for segment in segments:
+        shares = [overlap_s(segment, whole) for whole in wholes]
         if shares and max(shares) > 0:
             owners[shares.index(max(shares))] += 1
     return sum(count - 1 for count in owners.values())
@@ -144,8 +144,8 @@ def episode_sums(
     predicted: Sequence[Segment], reference: Sequence[Segment], same: SameLabel
 ) -> dict[str, float]:
     """Return all counts and sums that are added up over episodes."""
-    predicted = sorted(predicted, key=lambda part: (part.start_s, part.end_s))
-    reference = sorted(reference, key=lambda part: (part.start_s, part.end_s))
+    predicted = sorted(predicted, key=lambda segment: (segment.start_s, segment.end_s))
+    reference = sorted(reference, key=lambda segment: (segment.start_s, segment.end_s))
     sums: dict[str, float] = {
         **{"episodes": 1, "predicted": len(predicted), "reference": len(reference)},
         "found": int(bool(predicted)),
@@ -159,7 +159,7 @@ def episode_sums(
         pair = _label_sums(predicted[row].text, reference[column].text, same)
         sums |= {name: sums.get(name, 0) + value for name, value in pair.items()}
     sums |= _boundary_sums(boundaries(predicted), boundaries(reference))
-    texts = [[part.text for part in parts] for parts in (predicted, reference)]
+    texts = [[segment.text for segment in segments] for segments in (predicted, reference)]
     sums["edit"] = edit_score(texts[0], texts[1], same)
     sums["splits"] = count_superfluous(predicted, reference)
     sums["merges"] = count_superfluous(reference, predicted)
@@ -230,7 +230,7 @@ def _time_sums(
         if shared[row][column] and same(p.text, r.text)
     )
     return {
-        "reference_s": sum(part.end_s - part.start_s for part in reference),
+        "reference_s": sum(segment.end_s - segment.start_s for segment in reference),
         "matched_s": sum(shared[row][column] for row, column in pairs),
         "right_s": right,
     }

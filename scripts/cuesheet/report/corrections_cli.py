@@ -84,8 +84,8 @@ def export(
 def _write(plan: StageFile, length: int, folder: Path, existing: Path | None, as_csv: bool) -> None:
     target = folder / f"{episode_name(plan.episode_index)}{'.csv' if as_csv else '.json'}"
     spans = [
-        {"start_s": part.start_s, "end_s": part.end_s, "label": part.label}
-        for part in plan.subtasks
+        {"start_s": subtask.start_s, "end_s": subtask.end_s, "label": subtask.label}
+        for subtask in plan.subtasks
     ]
     unchanged = {}
     if existing is not None and existing.suffix == ".json":

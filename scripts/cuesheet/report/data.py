@@ -149,7 +149,7 @@ def _add(data: ReportData, view: EpisodeView) -> None:
         )
     )
     if view.agreement is not None:
-        least = min(view.subtasks, key=lambda part: part.agreement or 0.0)
+        least = min(view.subtasks, key=lambda subtask: subtask.agreement or 0.0)
         data.agreements.append(
             Agreement(view.episode_index, view.task, view.agreement, len(view.samples), least)
         )

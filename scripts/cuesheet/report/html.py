@@ -185,8 +185,10 @@ def _plots(data: ReportData) -> list[tuple[str, str]]:
 def _samples(data: ReportData) -> dict[str, list[tuple[Sample, str]]]:
     """Return samples by question type, each with its image as a data URL."""
     shown: dict[str, list[tuple[Sample, str]]] = {}
-    for (kind, _), samples in sorted(data.samples.items()):
-        shown.setdefault(kind, []).extend((sample, _data_url(sample.image)) for sample in samples)
+    for (question_type, _), samples in sorted(data.samples.items()):
+        shown.setdefault(question_type, []).extend(
+            (sample, _data_url(sample.image)) for sample in samples
+        )
     return shown
 
 

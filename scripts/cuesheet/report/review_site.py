@@ -64,7 +64,7 @@ def build_site(
         thumb = _write_strip(view, default_camera, site / "data" / "thumbs" / f"{name}.jpg")
         _deliver(site, f"episodes/{name}", episode_data(view, saved))
         entries.append(_entry(view, saved, thumb))
-        verbs.update(_first_word(part.label) for part in view.subtasks)
+        verbs.update(_first_word(subtask.label) for subtask in view.subtasks)
         models |= {(m.model or "", m.served_by or "") for m in view.made_by.values() if m.calls}
     for chunk, start in enumerate(range(0, len(entries), CHUNK)):
         _deliver(site, f"list/{chunk:04d}", entries[start : start + CHUNK])
@@ -124,7 +124,7 @@ def episode_data(view: EpisodeView, correction: dict[str, Any] | None) -> dict[s
             }
             for name, size in view.keyframes.cameras.items()
         ],
-        "subtasks": [part.model_dump() for part in view.subtasks],
+        "subtasks": [subtask.model_dump() for subtask in view.subtasks],
         "samples": len(view.samples),
         "persistent": sorted(plan, key=lambda row: row["timestamp"]),
         "events": events,
@@ -165,7 +165,7 @@ def _entry(view: EpisodeView, correction: dict[str, Any] | None, thumb: bool) ->
     return {
         "index": view.episode_index,
         "task": view.task,
-        "labels": [part.label for part in view.subtasks],
+        "labels": [subtask.label for subtask in view.subtasks],
         "subtasks": len(view.subtasks),
         "warnings": len(view.validation.warnings),
         "agreement": view.agreement,

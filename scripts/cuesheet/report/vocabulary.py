@@ -33,7 +33,7 @@ class VocabularySummary:
             return
         task = self._tasks.setdefault(plan.vocabulary.task, _Task())
         if plan.subtasks_from == "model":
-            task.used.update(part.label for part in plan.subtasks)
+            task.used.update(subtask.label for subtask in plan.subtasks)
             task.own.update(plan.own_labels)
 
     def provenances(self, layout: Layout) -> Iterator[tuple[int | None, Provenance]]:

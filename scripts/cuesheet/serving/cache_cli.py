@@ -103,7 +103,7 @@ def statistics(cache: Path, now: datetime) -> dict[str, Any]:
     by_age = {name: 0 for name, _ in _AGES} | {"older": 0}
     total = {"entries": 0, "bytes": 0}
     unusable = 0
-    asked: list[datetime] = []
+    times: list[datetime] = []
     for entry in entries(cache):
         for counts in (
             total,
@@ -115,7 +115,7 @@ def statistics(cache: Path, now: datetime) -> dict[str, Any]:
         days = (now - entry.asked_at) / timedelta(days=1)
         by_age[next((name for name, limit in _AGES if days < limit), "older")] += 1
         unusable += not entry.usable
-        asked.append(entry.asked_at)
+        times.append(entry.asked_at)
     media = [path.stat().st_size for path in media_files(cache)]
     return {
         **total,
@@ -125,8 +125,8 @@ def statistics(cache: Path, now: datetime) -> dict[str, Any]:
         "by_model": dict(sorted(by_model.items())),
         "by_reply_class": dict(sorted(by_class.items())),
         "by_age": by_age,
-        "oldest": min(asked).isoformat() if asked else None,
-        "newest": max(asked).isoformat() if asked else None,
+        "oldest": min(times).isoformat() if times else None,
+        "newest": max(times).isoformat() if times else None,
     }
 
 

@@ -71,7 +71,7 @@ class _Found:
     """A response, the record of its request, and whether it was cached."""
 
     reply: dict[str, Any]
-    asked: dict[str, Any]
+    record: dict[str, Any]
     hit: bool
 
 
@@ -197,13 +197,13 @@ class Gateway:
         about = {
             "key": key,
             "cache_hit": hit,
-            "attempts": 0 if hit else found.asked["attempts"],
-            "upstream": found.asked.get("upstream"),
+            "attempts": 0 if hit else found.record["attempts"],
+            "upstream": found.record.get("upstream"),
             "model": model if isinstance(model, str) else None,
-            "prompt_tokens": found.asked.get("prompt_tokens", 0),
-            "completion_tokens": found.asked.get("completion_tokens", 0),
-            "adjustments": found.asked.get("adjustments", []),
-            "stored": found.asked.get("stored", True),
+            "prompt_tokens": found.record.get("prompt_tokens", 0),
+            "completion_tokens": found.record.get("completion_tokens", 0),
+            "adjustments": found.record.get("adjustments", []),
+            "stored": found.record.get("stored", True),
         }
         return found.reply, about
 
@@ -272,7 +272,7 @@ class Gateway:
         source = message_text(outcome.reply["choices"][0]["message"])[1]
         if source not in ("", "content"):
             self.dispatcher.notify_once(f"the server returns answers in {source}; they are used")
-        asked = {
+        record = {
             "upstream": outcome.upstream,
             "attempts": outcome.attempts,
             "latency_s": round(time.monotonic() - begun, 4),
@@ -281,20 +281,20 @@ class Gateway:
             **({"adjustments": outcome.adjustments} if outcome.adjustments else {}),
         }
         if outcome.cacheable:
-            kept = await asyncio.get_running_loop().run_in_executor(
-                self._writers, self.cache.put, key, request, outcome.reply, asked
+            is_cached = await asyncio.get_running_loop().run_in_executor(
+                self._writers, self.cache.put, key, request, outcome.reply, record
             )
-            self.dispatcher.counters.cache_write_failures += not kept
-            self._cache_failures = 0 if kept else self._cache_failures + 1
-            if not kept:
-                asked["stored"] = False
+            self.dispatcher.counters.cache_write_failures += not is_cached
+            self._cache_failures = 0 if is_cached else self._cache_failures + 1
+            if not is_cached:
+                record["stored"] = False
                 self.dispatcher.notify_once(
                     f"responses cannot be cached in {self.cache.folder} "
                     f"({self.cache.write_error}); a later run has to request them "
                     f"again. After {MAX_CACHE_FAILURES} of them in a row no further requests "
                     "are sent"
                 )
-        return _Found(outcome.reply, asked, hit=False)
+        return _Found(outcome.reply, record, hit=False)
 
     def _forget(self, key: str, task: "asyncio.Task[_Found]") -> None:
         del self._asking[key]

@@ -126,9 +126,9 @@ class ResponseCache:
         key: str,
         request: Mapping[str, Any],
         reply: Mapping[str, Any],
-        asked: Mapping[str, Any],
+        record: Mapping[str, Any],
     ) -> bool:
-        """Store the response to a described request; `asked`: upstream, attempts, latency, tokens.
+        """Store the response to a described request; `record`: upstream, attempts, latency, tokens.
 
         Returns False, with a warning in the log, if the folder cannot be written. A response
         without text is stored for replays, because the correction that followed depends on it.
@@ -141,7 +141,7 @@ class ResponseCache:
             "format": FORMAT,
             "key": key,
             "asked_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            **asked,
+            **record,
             **({} if usable else {"usable": False}),
             "request": request,
             "reply_sha256": _digest(reply),

@@ -104,12 +104,12 @@ def _is_bool(values: pa.Array) -> bool:
     return pa.types.is_boolean(values.type)
 
 
-def _is_fixed(kind: pa.DataType) -> bool:
-    return pa.types.is_fixed_size_list(kind)
+def _is_fixed(data_type: pa.DataType) -> bool:
+    return pa.types.is_fixed_size_list(data_type)
 
 
-def _is_large(kind: pa.DataType) -> bool:
-    return pa.types.is_large_list(kind)
+def _is_large(data_type: pa.DataType) -> bool:
+    return pa.types.is_large_list(data_type)
 
 
 def _has_null_list(values: pa.Array) -> bool:

@@ -297,7 +297,9 @@ VQA_REPLIES: dict[str, type[QuestionAndAnswer]] = {
 @cache
 def visual_questions(types: tuple[str, ...]) -> type[Reply]:
     """Return the model of a reply with one question and answer per type, named after the types."""
-    fields: dict[str, Any] = {kind: (VQA_REPLIES[kind], ...) for kind in types}
+    fields: dict[str, Any] = {
+        question_type: (VQA_REPLIES[question_type], ...) for question_type in types
+    }
     return create_model("VisualQuestions", __base__=Reply, **fields)
 
 
