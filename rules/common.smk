@@ -48,7 +48,7 @@ from cuesheet.workflow.propagation import (
 
 
 def user_error(error):
-    """Convert an error of the user's into one that Snakemake prints without a traceback."""
+    """Convert a user error into one that Snakemake prints without a traceback."""
     return WorkflowError(str(error))
 
 
@@ -89,7 +89,7 @@ if IS_MODULE:
 
 @functools.cache
 def targets():
-    """The files of this run. Called only after the rules are read (see `to_cluster`)."""
+    """Return the targets of this run. Call it only after the rules are read (see `to_cluster`)."""
     is_sharded = RUN.is_sharded(to_cluster())
     if is_sharded and not HAS_FOLDER:
         raise user_error(
@@ -104,7 +104,7 @@ def targets():
 
 @functools.cache
 def session():
-    """What this run starts before its first job and stops after its last."""
+    """Return the session that starts before the first job of a run and stops after its last."""
     plans = SHARD_PLANS if targets().is_sharded else None
     return Session(RUN, plans, tell, progress_to_file=has_own_logger())
 
@@ -184,12 +184,12 @@ def shard_plan(wildcards):
 
 
 def shard_params(wildcards, targets):
-    """Return what a shard's job needs besides what determines its output."""
+    """Return the params of a shard's job that do not determine its output."""
     return inner_run_params(wildcards, shard_plan(wildcards).worked_on(wildcards.shard), targets)
 
 
 def vocabulary_params(wildcards):
-    """Return what the job that drafts labels needs besides what determines them."""
+    """Return the params of the job that drafts labels that do not determine them."""
     episodes = drafted_in(dataset_of(wildcards), CONFIG)
     files = vocabularies(dataset_of(wildcards), CONFIG)
     return {**inner_run_params(wildcards, episodes, ["vocabularies"]), "files": files}

@@ -35,7 +35,7 @@ def results_root():
 
 
 def to_cluster():
-    """Whether jobs run on a cluster.
+    """Tell whether jobs run on a cluster.
 
     Known only after the rules are read. A dry run replaces the executor; what remains visible is
     whether its jobs would have used threads.
@@ -48,7 +48,7 @@ def to_cluster():
 
 
 def stage_threads():
-    """Threads of a job that waits for the model: 0, so that it never blocks a CPU-bound job.
+    """Return the threads of a job that waits for the model: 0, so it never blocks other jobs.
 
     Snakemake runs at most as many jobs at once as it has cores, plus 5. For local jobs that limit is
     raised here (the cores are not), and the resource `vlm_jobs` limits the waiting jobs. Replays do
@@ -67,12 +67,12 @@ def stage_threads():
 
 
 def shard_threads(wildcards):
-    """Threads of a shard's job. On one machine it uses all cores: its model server uses the GPUs."""
+    """Return the threads of a shard's job: all cores on one machine, because it uses the GPUs."""
     return SHARD_CPUS if to_cluster() else CORES
 
 
 def deployment_options():
-    """Command-line options that give a shard's inner run the same software environments."""
+    """Return the options that give a shard's inner run the same software environments."""
     settings = workflow.deployment_settings
     options = []
     if settings.deployment_method:
@@ -88,7 +88,7 @@ def deployment_options():
 
 
 def has_own_logger():
-    """Whether Cuesheet's logger plugin prints the messages of this run."""
+    """Tell whether Cuesheet's logger plugin prints the messages of this run."""
     handlers = workflow.logger_manager.get_log_handlers()
     return any(type(one).__module__ == "snakemake_logger_plugin_cuesheet" for one in handlers)
 
@@ -123,12 +123,12 @@ def use_job_server(prefix):
 
 
 def is_planning():
-    """Whether files of earlier runs must stay as they are: dry runs, --touch, jobs of a run."""
+    """Tell whether files of earlier runs must not change: dry runs, --touch, jobs of a run."""
     return not workflow.is_main_process or workflow.dryrun or workflow.touch
 
 
 def asks_model():
-    """Whether a planned job asks the model. Known when the first job is about to start."""
+    """Tell whether a planned job sends requests. Known when the first job is about to start."""
     planned = [] if workflow.touch else workflow.dag.needrun_jobs()
     return any(
         "vlm_jobs" in job.rule.resources

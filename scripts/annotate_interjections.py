@@ -1,4 +1,4 @@
-"""Asks for the interjections of one episode.
+"""Requests the interjections of one episode.
 
 In: the keyframes folder, the plan, the prompt files. Out: interjections/{episode}.json with the
 interjections, the robot's speech, and plans if the plan stage wrote none. Times in seconds.

@@ -1,4 +1,4 @@
-"""Asks for the plan of one episode.
+"""Requests the plan of one episode.
 
 In: the keyframes folder, the prompt files, the clip if clips are sent. Out: plan/{episode}.json
 with the subtasks and the rows of styles subtask, plan, memory and task_aug. Times in seconds.
@@ -40,7 +40,7 @@ async def annotate(
 ) -> dict[str, Any]:
     """Return the content of the plan file.
 
-    The model is not asked for `given` subtasks, nor for `rephrasings` that a person wrote. Labels
+    No requests are sent for `given` subtasks and for `rephrasings` that a person wrote. Labels
     are taken from `vocabulary`, or from the file `drafted_vocabulary`, if there are any.
     """
     async with open_stage(
@@ -107,7 +107,7 @@ def _propagated(
 
 
 def _given(given: Mapping[str, Any], root: str, stage: Stage) -> ExternalSubtasks | None:
-    """Subtasks of a correction (`spans`), or those of a column of the dataset if it has any."""
+    """Return the subtasks of a correction (`spans`), or those of a column of the dataset."""
     episode = stage.episode
     if "spans" in given:
         spans = given["spans"]

@@ -1,9 +1,9 @@
-"""Annotates the episodes of one shard, with a model server of its own.
+"""Annotates the episodes of one shard with its own model server.
 
 In: the prompt files; what determines the shard's answers is in the params. Out: the shard's marker,
-with the digest of every episode's validation. The episodes' own files are made by the workflow
-itself, run once more inside this job. An episode that fails is in the marker's list `failed`; the
-job itself fails only if its environment failed: ended, out of time, no model server.
+with the digest of every episode's validation. The workflow, which runs again inside this job,
+creates the files of the episodes. An episode that fails is in the marker's list `failed`; the job
+itself fails only if its environment failed: ended, out of time, no model server.
 """
 
 from cuesheet import files, job_log

@@ -1,4 +1,4 @@
-"""Asks questions about single frames of one episode.
+"""Requests questions and answers about single frames of one episode.
 
 In: the keyframes folder, the plan if there is one, the prompt files. Out: vqa/{episode}.json with
 question and answer events and the same pairs in typed form. Coordinates are pixels of the source

@@ -1,4 +1,4 @@
-"""Makes the labels of one task from the drafts of a few of its episodes.
+"""Requests the labels of one task from the drafts of a few of its episodes.
 
 In: the drafts, the prompt files. Out: vocabulary/{task}.json with the labels, and the record of the
 request.

@@ -1,4 +1,4 @@
-"""Lists the steps of one episode, of which the labels of its task are made.
+"""Requests the steps of one episode, from which the labels of its task are built.
 
 In: the keyframes folder, the prompt files. Out: vocabulary/drafts/{episode}.json. Times in seconds.
 """

@@ -1,7 +1,7 @@
-"""Makes the clips and keyframes of one shard's episodes, in a job without a GPU.
+"""Creates the clips and keyframes of one shard's episodes in a job without a GPU.
 
-In: the index; the sources are in the params. Out: a marker with the shard's episodes. The files
-themselves are made by the workflow, run once more inside this job.
+In: the index; the sources are in the params. Out: a marker with the shard's episodes. The
+workflow, which runs again inside this job, creates the files themselves.
 """
 
 from cuesheet import files, job_log

@@ -1,8 +1,8 @@
-"""Makes the lists of labels of all tasks before the shards start, with a model server of its own.
+"""Makes the lists of labels of all tasks before the shards start, with its own model server.
 
 In: the prompt files; what determines the lists is in the params. Out: a marker with the digest of
-each list, which the shards depend on. The lists are made by the workflow, run once more inside this
-job for the episodes that are drafted.
+each list, on which the shards depend. The workflow, which runs again inside this job for the
+episodes that are drafted, creates the lists.
 """
 
 from pathlib import Path

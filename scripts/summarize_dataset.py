@@ -1,4 +1,4 @@
-"""Counts what was made of one dataset.
+"""Writes the summary of one dataset.
 
 In: the finished dataset and its annotation and validation files. Out: the summary as JSON and as
 text: location of the dataset, episodes, rows by style, calls, tokens, model, warnings.
