@@ -27,7 +27,7 @@ from cuesheet.serving.claims import Claims
 from cuesheet.serving.dispatcher import INDEPENDENT_STAGES, Dispatcher, FairSemaphore
 from cuesheet.serving.response_cache import ResponseCache, describe_request, key_of
 from cuesheet.serving.upstream import CallFailedError, ChatBody
-from cuesheet.vlm.parsing import message_text
+from cuesheet.vlm.parsing import choice_text
 
 log = logging.getLogger(__name__)
 
@@ -269,7 +269,7 @@ class Gateway:
             )
         begun = time.monotonic()
         outcome = await self.dispatcher.complete(body, group, stage)
-        source = message_text(outcome.reply["choices"][0]["message"])[1]
+        source = choice_text(outcome.reply["choices"][0])[1]
         if source not in ("", "content"):
             self.dispatcher.notify_once(f"the server returns answers in {source}; they are used")
         record = {

@@ -25,8 +25,8 @@ from cuesheet.vlm.errors import NoRoomError, VlmError, error_of
 from cuesheet.vlm.gateway_client import GatewayClient, wait_until_ready
 from cuesheet.vlm.parsing import (
     UnusableReplyError,
+    choice_text,
     fields_with_text,
-    message_text,
     parse_reply,
 )
 from cuesheet.vlm.structured_output import response_format
@@ -323,7 +323,7 @@ class Vlm:
         reason = choice.get("finish_reason")
         call["finish_reason"] = reason if isinstance(reason, str) else None
         self.model = about.get("model") or self.model
-        text, source = message_text(choice["message"])
+        text, source = choice_text(choice)
         if source not in ("", "content"):
             call["answer_field"] = source
         refusal = choice["message"].get("refusal")
@@ -372,7 +372,8 @@ def _with_cause(error: str, call: Mapping[str, Any]) -> str:
     if call.get("refusal") and call["finish_reason"] != "content_filter":
         return f"{error} (the model refused: {call['refusal'][:300]})"
     if call.get("empty_reply"):
-        return f"{error} (only these fields had text: {', '.join(call['empty_reply'])})"
+        fields = f"only these fields had text: {', '.join(call['empty_reply'])}"
+        return f"{error} ({finish}; {fields})" if finish else f"{error} ({fields})"
     return f"{error} ({finish})" if finish else error
 
 

@@ -13,6 +13,8 @@ LARGEST_REPLY_CHARS = 1_000_000
 # Fields of a message that servers put the answer into if `content` is empty: reasoning parsers of
 # vLLM and SGLang (reasoning_content), OpenRouter and newer vLLM (reasoning).
 REASONING_FIELDS = ("reasoning_content", "reasoning")
+# Types of content parts that hold thinking: Mistral, Anthropic, and gateways to them.
+_THINKING_PARTS = ("thinking", "reasoning", "redacted_thinking")
 # How model families mark thinking: XML-like tags (DeepSeek, Qwen, GLM, Seed), [THINK] (Magistral),
 # triangles (Kimi), begin/end markers (OpenThinker, Command A), channels (gpt-oss, Gemma).
 _TAG = r"(?:think|thinking|thoughts?|reasoning|reflection|seed:think)"
@@ -51,29 +53,58 @@ class UnusableReplyError(ValueError):
 def message_text(message: Mapping[str, Any]) -> tuple[str, str]:
     """Return the text of a chat completion's message, and the field it was found in.
 
-    The content counts (a string or a list of parts), then the arguments of a tool call, then the
-    reasoning. Both values are empty if none of them has text.
+    The content counts (a string or a list of parts) if it has an object or there is no tool call,
+    then the arguments of a tool call, then the reasoning. Both values are empty if none of them has
+    text.
     """
-    content = message.get("content")
-    if isinstance(content, list):
-        parts = [part.get("text") if isinstance(part, Mapping) else part for part in content]
-        content = "".join(part for part in parts if isinstance(part, str))
-        if content.strip():
-            return content, "content parts"
-    if isinstance(content, str) and content.strip():
-        return content, "content"
-    for call in message.get("tool_calls") or ():
-        function = call.get("function") if isinstance(call, Mapping) else None
-        arguments = function.get("arguments") if isinstance(function, Mapping) else None
-        if isinstance(arguments, Mapping):
-            arguments = json.dumps(arguments)
-        if isinstance(arguments, str) and "{" in arguments:
-            return arguments, "tool_calls"
+    content, field = _content(message.get("content"))
+    arguments = _tool_arguments(message.get("tool_calls"))
+    if content and ("{" in content or not arguments):
+        return content, field
+    if arguments:
+        return arguments, "tool_calls"
     for field in REASONING_FIELDS:
         value = message.get(field)
         if isinstance(value, str) and value.strip():
             return value, field
     return "", ""
+
+
+def choice_text(choice: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the text of a choice's message and its field, as `message_text` does.
+
+    Reasoning that was cut off is not an answer: the objects in it are drafts.
+    """
+    text, field = message_text(choice["message"])
+    if field in REASONING_FIELDS and choice.get("finish_reason") == "length":
+        return "", ""
+    return text, field
+
+
+def _content(content: Any) -> tuple[str, str]:
+    """Return the text of a message's content without parts that hold thinking, and its form."""
+    field = "content"
+    if isinstance(content, list):
+        field = "content parts"
+        texts = [
+            part.get("text") if isinstance(part, Mapping) else part
+            for part in content
+            if not (isinstance(part, Mapping) and part.get("type") in _THINKING_PARTS)
+        ]
+        content = "".join(text for text in texts if isinstance(text, str))
+    return (content, field) if isinstance(content, str) and content.strip() else ("", "")
+
+
+def _tool_arguments(calls: Any) -> str:
+    """Return the arguments of the first tool call that has an object, as text, or ""."""
+    for call in calls if isinstance(calls, list) else ():
+        function = call.get("function") if isinstance(call, Mapping) else None
+        arguments = function.get("arguments") if isinstance(function, Mapping) else None
+        if isinstance(arguments, Mapping):
+            arguments = json.dumps(arguments)
+        if isinstance(arguments, str) and "{" in arguments:
+            return arguments
+    return ""
 
 
 def fields_with_text(message: Mapping[str, Any]) -> list[str]:

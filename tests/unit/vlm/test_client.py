@@ -252,6 +252,20 @@ async def test_refusals_and_content_filters_are_recorded_with_their_text(
     assert ("content filter" in answer.call["error"]) == (finish_reason == "content_filter")
 
 
+async def test_thinking_that_was_cut_off_is_no_answer_even_with_an_object_in_it(tmp_path):
+    def behave(body, number):
+        reply = completion(None, "length")
+        reply["choices"][0]["message"]["reasoning_content"] = f"Perhaps {GOOD}, or"
+        return reply
+
+    async with model(tmp_path, behave) as (_, vlm):
+        answer = await vlm.ask(**question())
+    assert answer.value is None
+    assert answer.call["outcome"] == "invalid"
+    assert "cut off at the token limit, vlm.sampling.max_tokens" in answer.call["error"]
+    assert "only these fields had text: reasoning_content" in answer.call["error"]
+
+
 async def test_a_reply_of_null_is_corrected_too(tmp_path):
     def behave(body, number):
         return completion(None if number == 0 else GOOD)

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import BaseModel
 
-from cuesheet.vlm.parsing import UnusableReplyError, message_text, parse_reply
+from cuesheet.vlm.parsing import UnusableReplyError, choice_text, message_text, parse_reply
 
 
 class Label(BaseModel):
@@ -65,6 +65,19 @@ def test_the_last_matching_object_counts():
             {"tool_calls": [{"function": {"arguments": {"label": "red cube"}}}]},
             "tool_calls",
         ),
+        (
+            {"content": "I answer.", "tool_calls": [{"function": {"arguments": FINAL}}]},
+            "tool_calls",
+        ),
+        (
+            {
+                "content": [
+                    {"type": "text", "text": FINAL},
+                    {"type": "reasoning", "text": DRAFT},
+                ]
+            },
+            "content parts",
+        ),
     ],
 )
 def test_the_answer_is_found_in_every_field_that_servers_use(message, field):
@@ -75,3 +88,12 @@ def test_the_answer_is_found_in_every_field_that_servers_use(message, field):
 
 def test_a_message_without_text_gives_nothing():
     assert message_text({"role": "assistant", "content": None, "refusal": None}) == ("", "")
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+def test_a_draft_in_reasoning_that_was_cut_off_is_never_the_answer(field):
+    message = {"content": None, field: f"Perhaps {DRAFT}, but"}
+    assert choice_text({"message": message, "finish_reason": "length"}) == ("", "")
+    assert choice_text({"message": message, "finish_reason": "stop"})[1] == field
+    both = {"message": {**message, "content": FINAL}, "finish_reason": "length"}
+    assert choice_text(both) == (FINAL, "content")
