@@ -23,6 +23,12 @@ _REJECTED = re.compile(
     r"|ignored|forbidden|trust-request|rejected|refused",
     re.IGNORECASE,
 )
+# A value that is rejected. The token budget keeps its meaning and is never omitted for that.
+_OTHER_VALUE = re.compile(
+    r"must be|may only|can only|should be|or unset|out of range|(?:above|below|greater|less) ",
+    re.IGNORECASE,
+)
+_BUDGETS = frozenset({"max_tokens", "max_completion_tokens"})
 _ONLY_ONE = re.compile(r"\bboth\b|only one|together|either", re.IGNORECASE)
 _NOT_SUPPORTED = re.compile(r"unsupported|not (?:currently )?support|unknown|max_completion_tokens")
 
@@ -67,6 +73,8 @@ class Adjustments:
             return replace(self, omitted=self.omitted | {"top_p"})
         if named and error.status < 500 and _REJECTED.search(f"{error.code} {error.message}"):
             return replace(self, omitted=self.omitted | named)
+        if named - _BUDGETS and error.status < 500 and _OTHER_VALUE.search(error.message):
+            return replace(self, omitted=self.omitted | named - _BUDGETS)
         said = f"{error.param} {error.message}"
         if "response_format" in given and STRUCTURED_OUTPUT.search(said):
             return replace(self, schema_in_prompt=True)
@@ -80,7 +88,8 @@ class Adjustments:
         return {
             name
             for name in names
-            if re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", error.message)
+            # `body.`: FastAPI, which names fields by their place.
+            if re.search(rf"(?:(?<![\w.])|\bbody\.){re.escape(name)}(?!\w)", error.message)
         }
 
     def describe(self, body: Mapping[str, Any] | None = None) -> list[str]:

@@ -39,6 +39,7 @@ _PAYLOAD = re.compile(
 _IMAGE_LIMIT = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
+        r"set image=(\d+)",  # --limit-mm-per-prompt of vLLM until 0.8
         r"at most (\d+|one|a single) (?:images?\b|image\(s\))",
         r"(?:maximum|max|limit|up to|more than|only)\D{0,40}?(\d+) images?\b",
         r"images?\b.{0,60}?(?:maximum|max|limit|at most|up to)\D{0,20}?(\d+)",
@@ -60,7 +61,7 @@ _CONTENT_FILTER = re.compile(
 STRUCTURED_OUTPUT = re.compile(
     r"response_?format|json_?schema|structured.?output|guided|grammar|response_?schema"
     r"|too many states|json schema|schema (?:is |contains |has |exceeds )|unsupported keyword"
-    r"|additionalProperties",
+    r"|additionalProperties|compile the regex",
     re.IGNORECASE,
 )
 _DURATION = (
@@ -72,7 +73,10 @@ _DELAY = re.compile(
     re.IGNORECASE,
 )
 _UNIT = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|milli[a-z]*|h[a-z]*|m[a-z]*|s[a-z]*)", re.IGNORECASE)
-_DELAY_KEYS = frozenset({"retrydelay", "retry_after", "retryafter", "retry_after_seconds"})
+# `estimated_time`: until a model is loaded, of Hugging Face's inference API.
+_DELAY_KEYS = frozenset(
+    {"retrydelay", "retry_after", "retryafter", "retry_after_seconds", "estimated_time"}
+)
 
 _ADVICE = {
     "quota_exhausted": (
@@ -163,7 +167,12 @@ def read_error(status: int, headers: Mapping[str, str], content: bytes) -> Serve
         found = None
     if found is None:
         message = _html_message(text) if "<" in text[:200] else text
-        return ServerError(status, _clean(message), retry_after_s=_header_delay_s(headers))
+        delay_s = _header_delay_s(headers)
+        return ServerError(
+            status,
+            _clean(message),
+            retry_after_s=_said_delay_s(message) if delay_s is None else delay_s,
+        )
     return _from_json(status, found, _header_delay_s(headers))
 
 
@@ -198,9 +207,9 @@ def _from_json(status: int, found: Any, delay_s: float | None) -> ServerError:
     if isinstance(inner, list):
         inner = inner[0] if inner else {}
     if not isinstance(inner, dict):
-        return ServerError(
-            status, _clean(str(inner)), retry_after_s=delay_s or _said_delay_s(inner)
-        )
+        if delay_s is None:
+            delay_s = _delay_in(found, inner) if isinstance(found, dict) else _said_delay_s(inner)
+        return ServerError(status, _clean(str(inner)), retry_after_s=delay_s)
     message = inner.get("message") or inner.get("detail") or inner.get("error") or inner
     if isinstance(message, list):  # FastAPI: one entry per invalid field
         message = "; ".join(_field_error(item) for item in message)
@@ -218,7 +227,7 @@ def _from_json(status: int, found: Any, delay_s: float | None) -> ServerError:
         _clean(message),
         str(code),
         param if isinstance(param, str) else "",
-        delay_s if delay_s is not None else _delay_in(inner),
+        delay_s if delay_s is not None else _delay_in(inner, message),
     )
 
 
@@ -260,7 +269,7 @@ def _header_delay_s(headers: Mapping[str, str]) -> float | None:
         return None
 
 
-def _delay_in(error: dict[str, Any]) -> float | None:
+def _delay_in(error: dict[str, Any], message: Any) -> float | None:
     """Return the delay that the body of an error names, in a field or in its message."""
     for name, value in _fields(error):
         if name.lower() in _DELAY_KEYS:
@@ -268,7 +277,7 @@ def _delay_in(error: dict[str, Any]) -> float | None:
                 return max(0.0, float(value))
             if isinstance(value, str) and (delay := _seconds(value)) is not None:
                 return delay
-    return _said_delay_s(error.get("message"))
+    return _said_delay_s(message)
 
 
 def _fields(value: Any, depth: int = 4) -> Iterator[tuple[str, Any]]:

@@ -45,12 +45,28 @@ def test_fields_that_fastapi_rejects_are_named():
         (read(429, {"error": {"message": "Please retry in 1m30.5s."}}), 90.5),
         (read(429, {"error": {"message": "Please try again in 20ms"}}), 0.02),
         (read(429, [{"error": {"details": [{"retryDelay": "37s"}], "message": "x"}}]), 37),
+        (read(429, {"error": "Please wait 20 seconds"}), 20),
+        (read(429, b"Please retry after 9 seconds."), 9),
+        (read(429, b"Please retry after 9 seconds.", retry_after="0"), 0),
+        (read(503, {"error": "Model is currently loading", "estimated_time": 20.5}), 20.5),
+        (
+            read(
+                429,
+                {
+                    "error": {
+                        "message": "Provider returned error",
+                        "metadata": {"raw": '{"message": "try again in 4 seconds"}'},
+                    }
+                },
+            ),
+            4,
+        ),
         (read(429, {"error": {"message": "slow down"}}), None),
     ],
 )
 def test_the_delay_is_found_in_headers_fields_and_words(error, delay_s):
     assert error.retry_after_s == delay_s
-    assert error.kind == "rate_limited"
+    assert error.kind in ("rate_limited", "temporary")
 
 
 @pytest.mark.parametrize(
@@ -86,6 +102,7 @@ def test_kinds_and_their_advice(status, message, kind):
         ("Model 'x' supports at most 1 image per prompt.", 1),
         ("the number of images must be at most 8", 8),
         ("only one image is supported", 1),
+        ("You set image=2 in `--limit-mm-per-prompt`, but passed 4 image items", 2),
         ("too many images", None),
     ],
 )
@@ -115,6 +132,9 @@ BODY = {"model": "m", "messages": [], "temperature": 0.2, "top_p": 1, "max_token
         ("temperature: only the default value is supported", ["temperature is omitted"]),
         ('Unknown name "seed": Cannot find field.', ["seed is omitted"]),
         ("Unrecognized request arguments supplied: seed, top_p", ["seed is", "top_p is"]),
+        ("`temperature` may only be set to 1 when thinking is enabled", ["temperature is"]),
+        ("`top_p` must be greater than or equal to 0.95 or unset", ["top_p is omitted"]),
+        ("body.seed: extra fields not permitted", ["seed is omitted"]),
         ("max_tokens must be at most 4096", None),
         ("messages: unsupported role", None),
     ],
@@ -130,3 +150,20 @@ def test_what_is_learned_from_a_rejection(message, changes):
     sent = learned.apply(BODY)
     assert sent.get("max_tokens", sent.get("max_completion_tokens")) == 9
     assert not learned.omitted & set(sent)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "This response_format type is unavailable now",
+        "Failed to compile grammar: unsupported keyword minItems",
+        "The specified schema produces a constraint that has too many states for serving.",
+        "The provided JSON schema contains features not supported by xgrammar.",
+        "outlines: cannot compile the regex of the reply",
+    ],
+)
+def test_a_schema_that_the_server_rejects_is_sent_in_the_prompt(message):
+    form = {"type": "json_schema", "json_schema": {"schema": {"type": "object"}}}
+    learned = Adjustments().learn(ServerError(400, message), {**BODY, "response_format": form})
+    assert learned == Adjustments(schema_in_prompt=True)
+    assert Adjustments().learn(ServerError(400, message), BODY) is None
