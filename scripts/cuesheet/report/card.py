@@ -83,11 +83,11 @@ def _table(head: tuple[str, ...], rows: Any) -> str:
 
 def _people(people: Mapping[str, Any]) -> list[str]:
     said = [
-        f"{len(people[key])} episodes {words}"
+        f"{len(people[key])} {'episode was' if len(people[key]) == 1 else 'episodes were'} {words}"
         for key, words in (
-            ("corrected", "were corrected by people"),
-            ("good", "were judged good"),
-            ("bad", "were judged bad and have no rows"),
+            ("corrected", "corrected by people"),
+            ("good", "judged good"),
+            ("bad", "judged bad and got no rows"),
         )
         if people[key]
     ]
