@@ -24,7 +24,7 @@ from cuesheet.serving.dispatcher import Counters, Dispatcher, Outcome
 from cuesheet.serving.server_errors import ServerError
 from cuesheet.serving.upstream import CallFailedError, ListedModel, TransientError, Upstream
 from cuesheet.text import did_you_mean
-from cuesheet.vlm.parsing import UnusableReplyError, message_text, parse_reply
+from cuesheet.vlm.parsing import UnusableReplyError, choice_text, parse_reply
 from cuesheet.vlm.structured_output import response_format
 
 IMAGE_EDGE_PX = 64  # the processors of some models reject smaller images
@@ -222,7 +222,7 @@ async def _send(
 
 def _read_reply(report: ServerReport, outcome: Outcome) -> None:
     report.adjustments = outcome.adjustments
-    text, report.answer_field = message_text(outcome.reply["choices"][0]["message"])
+    text, report.answer_field = choice_text(outcome.reply["choices"][0])
     try:
         parse_reply(text, ServerCheck)
         report.reply_error = ""

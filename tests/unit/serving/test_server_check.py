@@ -206,3 +206,16 @@ async def test_cached_requests_need_no_check_and_others_fail_with_its_cause(tmp_
             assert "does not answer" in reply["error"]["message"]
         assert server.calls == 1
     assert fatal == ["the model server does not answer"]
+
+
+async def test_an_object_in_reasoning_that_was_cut_off_is_no_reply():
+    def behave(body, number):
+        reply = completion(None, "length")
+        reply["choices"][0]["message"]["reasoning"] = 'Maybe {"color": "blue"}? No,'
+        return reply
+
+    async with serving(behave) as server:
+        backend = ExternalBackend({server.url: KEY}, "test-model", 60.0)
+        (report,) = await check_external(backend.upstreams, REQUEST, lambda text: None)
+        await backend.close()
+    assert "not of the requested form" in report.notices[0]
