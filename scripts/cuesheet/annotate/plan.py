@@ -13,6 +13,7 @@ from cuesheet.annotate.frame_selection import sample_frames_in_subtask
 from cuesheet.annotate.relabel import relabel
 from cuesheet.annotate.second_look import look_again
 from cuesheet.annotate.segmentation import (
+    Segmented,
     WindowSource,
     sample_settings,
     segment_windows,
@@ -27,6 +28,15 @@ from cuesheet.artifacts.subtasks import Subtask, join_windows, remaining_plan
 from cuesheet.config.signals import SignalsConfig
 from cuesheet.config.stages import FramesConfig, PlanConfig
 from cuesheet.vlm.replies import MAX_MEMORY_SENTENCES, Memory, first_sentences
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Subtasks, the record of their samples, and how recorded events changed them."""
+
+    subtasks: list[Subtask]
+    samples: dict[str, Any] = field(default_factory=dict)
+    refined: Refined | None = None
 
 
 async def annotate(
@@ -44,9 +54,9 @@ async def annotate(
     """Fill `stage` with the rows of the plan. Return the other parts of its JSON file.
 
     If `given` contains subtasks or memories, or a person wrote the `rephrasings` of the task, these
-    are not requested from the model. Without a camera, no request
-    with frames is sent: only rephrasings of the task and rows that follow from given subtasks are
-    written. Raises CuesheetError if the model gives no usable segmentation.
+    are not requested from the model. Without a camera, no request with frames is sent: only
+    rephrasings of the task and rows that follow from given subtasks are written. Raises
+    CuesheetError if the model gives no usable segmentation.
     """
     episode = stage.episode
     evidence = Evidence(recording, signals or SignalsConfig(), propagated)
@@ -55,49 +65,58 @@ async def annotate(
         given = ExternalSubtasks("propagation", propagated.subtasks)
     motion = _write_motion(stage, evidence)
     if camera is None:
-        what = "subtasks, plans or memory" if given is None else "memory"
-        if given is None or settings.memory:
-            stage.warn(f"episode {episode.name} has no camera: no {what} written")
         task = {"text": episode.task, "source": "dataset"}
-        await write_task_rows(stage, settings, episode.task, rephrasings)
-        if given is None:
-            return {
-                "task": task,
-                "subtasks": [],
-                "skipped": "no camera",
-                "corrected": _corrected(stage, None, rephrasings),
-                **evidence.as_json(settings, None, None),
-                **({"motion": motion} if motion else {}),
-            }
-        _write_subtasks(stage, settings, given.subtasks)
-        subtasks, samples, refined = given.subtasks, {}, None
-        await _write_memory(stage, settings.frames, None, subtasks, task["text"], given.memories)
+        found = await _write_without_camera(stage, settings, given, rephrasings)
     else:
         grid = episode.frames_at(camera, episode.grid)
         task = await choose_task(stage, settings, grid)
-        (subtasks, samples, refined), _ = await asyncio.gather(
+        found, _ = await asyncio.gather(
             _find_subtasks(stage, settings, grid, cut_clip, task["text"], given, evidence),
             write_task_rows(stage, settings, task["text"], rephrasings),
         )
-        _write_subtasks(stage, settings, subtasks)
+        _write_subtasks(stage, settings, found.subtasks)
         written = given.memories if given else {}
-        seen = grid if settings.memory else None
-        await _write_memory(stage, settings.frames, seen, subtasks, task["text"], written)
+        shown = grid if settings.memory else None
+        await _write_memory(stage, settings.frames, shown, found.subtasks, task["text"], written)
+    is_skipped = camera is None and given is None
     return {
         "task": task,
-        "subtasks": [subtask.as_json(episode) for subtask in subtasks],
-        "subtasks_from": given.source if given else "model",
+        "subtasks": [subtask.as_json(episode) for subtask in found.subtasks],
+        **({"skipped": "no camera"} if is_skipped else {"subtasks_from": _source_of(given)}),
         "corrected": _corrected(stage, given, rephrasings),
-        **evidence.as_json(settings, given, refined),
+        **evidence.as_json(settings, given, found.refined),
         **({"motion": motion} if motion else {}),
-        **samples,
+        **found.samples,
     }
+
+
+async def _write_without_camera(
+    stage: Stage,
+    settings: PlanConfig,
+    given: ExternalSubtasks | None,
+    rephrasings: Sequence[str] | None,
+) -> _Found:
+    """Write the rows that need no frames: rephrasings of the task, and those of given subtasks."""
+    task = stage.episode.task
+    if given is None or settings.memory:
+        what = "subtasks, plans or memory" if given is None else "memory"
+        stage.warn(f"episode {stage.episode.name} has no camera: no {what} written")
+    await write_task_rows(stage, settings, task, rephrasings)
+    if given is None:
+        return _Found([])
+    _write_subtasks(stage, settings, given.subtasks)
+    await _write_memory(stage, settings.frames, None, given.subtasks, task, given.memories)
+    return _Found(given.subtasks)
+
+
+def _source_of(given: ExternalSubtasks | None) -> str:
+    return given.source if given else "model"
 
 
 def _corrected(
     stage: Stage, given: ExternalSubtasks | None, rephrasings: Sequence[str] | None
 ) -> list[dict[str, Any]]:
-    """Return what a person wrote besides the subtasks: the style, and the time of a memory."""
+    """Return the style of what a person wrote in addition to subtasks; for a memory, its time."""
     found: list[dict[str, Any]] = [{"style": "task_aug"}] if rephrasings is not None else []
     if given is not None:
         starts = [given.subtasks[place].start_s(stage.episode) for place in given.memories]
@@ -107,14 +126,14 @@ def _corrected(
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of an episode besides its frames."""
+    """The recorded signals and propagated subtasks of an episode."""
 
     recording: SignalsFile | None = None
     signals: SignalsConfig = field(default_factory=SignalsConfig)
     propagated: Propagated | None = None
 
     def is_confident(self, settings: PlanConfig) -> bool:
-        """Whether the propagated subtasks may replace the model's."""
+        """Tell whether the propagated subtasks may replace the model's."""
         return (
             self.propagated is not None and self.propagated.confidence >= settings.propagate_above
         )
@@ -154,34 +173,12 @@ async def _find_subtasks(
     task: str,
     given: ExternalSubtasks | None,
     evidence: Evidence,
-) -> tuple[list[Subtask], dict[str, Any], Refined | None]:
-    """Return the subtasks (given, or found by the model), the record of their samples, and how
-    recorded events changed them.
-    """
+) -> _Found:
+    """Return the given subtasks, or the model's, refined by the recorded events."""
     if given is not None:
-        return given.subtasks, {}, None
-    windows = split_windows(
-        [frame.frame_index for frame in grid],
-        stage.episode.length,
-        settings.frames.max_frames_per_call,
-        settings.frames.per_sheet,
-    )
-    source = WindowSource(grid, settings.frames, cut_clip)
-    found = await segment_windows(
-        stage,
-        settings,
-        source,
-        windows,
-        task,
-        recording=evidence.recording,
-        suggested=evidence.propagated.subtasks if evidence.propagated else (),
-    )
-    join = partial(join_windows, episode=stage.episode, min_subtask_s=settings.shortest_s)
-    subtasks = join([one.subtasks for one in found])
-    if settings.second_look and stage.episode.fine:
-        fine = stage.episode.frames_at(grid[0].camera, stage.episode.fine)
-        subtasks = await look_again(stage, settings, fine, subtasks, task, settings.shortest_s)
-    record: dict[str, Any] = {}
+        return _Found(given.subtasks)
+    segmented = await _segment_episode(stage, settings, grid, cut_clip, task, evidence)
+    subtasks, samples = segmented.subtasks, {}
     changed: list[int] = []
     refined = None
     if evidence.recording is not None:
@@ -195,23 +192,64 @@ async def _find_subtasks(
         )
         subtasks, changed = refined.subtasks, refined.changed
     if settings.samples > 1:
-        of_windows = zip(*(one.samples for one in found), strict=True)
-        samples = [join(windows) for windows in of_windows]
-        subtasks = with_agreement(subtasks, samples)
-        record |= {
-            "agreement": episode_agreement(subtasks),
-            "samples": [
-                {**sampling, "subtasks": [subtask.as_json(stage.episode) for subtask in sample]}
-                for sampling, sample in zip(sample_settings(stage, settings), samples, strict=True)
-            ],
-        }
+        subtasks = with_agreement(subtasks, segmented.samples)
+        samples = _record_of_samples(stage, settings, subtasks, segmented.samples)
     if settings.relabel in ("span", "neighbors"):
         changed = list(range(len(subtasks)))
     elif settings.granularity == "phases" and not stage.vocabulary:
         changed = []  # the strokes name them
     if changed:
         subtasks = await relabel(stage, settings, grid, subtasks, task, changed)
-    return subtasks, record, refined
+    return _Found(subtasks, samples, refined)
+
+
+async def _segment_episode(
+    stage: Stage,
+    settings: PlanConfig,
+    grid: Sequence[Keyframe],
+    cut_clip: CutClip | None,
+    task: str,
+    evidence: Evidence,
+) -> Segmented:
+    """Return the model's subtasks of the episode, and all samples of them."""
+    windows = split_windows(
+        [frame.frame_index for frame in grid],
+        stage.episode.length,
+        settings.frames.max_frames_per_call,
+        settings.frames.per_sheet,
+    )
+    found = await segment_windows(
+        stage,
+        settings,
+        WindowSource(grid, settings.frames, cut_clip),
+        windows,
+        task,
+        recording=evidence.recording,
+        suggested=evidence.propagated.subtasks if evidence.propagated else (),
+    )
+    join = partial(join_windows, episode=stage.episode, min_subtask_s=settings.shortest_s)
+    subtasks = join([window.subtasks for window in found])
+    if settings.second_look and stage.episode.fine:
+        fine = stage.episode.frames_at(grid[0].camera, stage.episode.fine)
+        subtasks = await look_again(stage, settings, fine, subtasks, task, settings.shortest_s)
+    samples = zip(*(window.samples for window in found), strict=True)
+    return Segmented(subtasks, [join(windows) for windows in samples])
+
+
+def _record_of_samples(
+    stage: Stage,
+    settings: PlanConfig,
+    subtasks: Sequence[Subtask],
+    samples: Sequence[Sequence[Subtask]],
+) -> dict[str, Any]:
+    """Return what the plan file records of several segmentation samples."""
+    return {
+        "agreement": episode_agreement(subtasks),
+        "samples": [
+            {**sampling, "subtasks": [subtask.as_json(stage.episode) for subtask in sample]}
+            for sampling, sample in zip(sample_settings(stage, settings), samples, strict=True)
+        ],
+    }
 
 
 def _write_subtasks(stage: Stage, settings: PlanConfig, subtasks: Sequence[Subtask]) -> None:
