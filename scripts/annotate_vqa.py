@@ -54,7 +54,7 @@ async def annotate(
 
 def _facts(plan: StageFile) -> vqa.PlanFacts:
     used = plan.vocabulary.labels if plan.vocabulary else []
-    return vqa.PlanFacts(plan.task.text, [part.label for part in plan.subtasks], used)
+    return vqa.PlanFacts(plan.task.text, [subtask.label for subtask in plan.subtasks], used)
 
 
 def main(snakemake) -> None:

@@ -148,7 +148,7 @@ def refine(
     if not events or not subtasks:
         return Refined(list(subtasks), [], None, False)
     clock = _Clock(episode)
-    own = [part.start_frame for part in subtasks[1:]]
+    own = [subtask.start_frame for subtask in subtasks[1:]]
     near = [clock.nearest(frame, events, settings.snap_s) is not None for frame in own]
     share = sum(near) / len(near) if near else None
     if share is not None and share < settings.min_snapped:
@@ -164,7 +164,9 @@ def refine(
         segmentation, episode, min_subtask_s=plan.shortest_s, max_subtasks=plan.max_subtasks
     )
     changed = [
-        n for n, part in enumerate(segmentation) if not any(_same(part, one) for one in subtasks)
+        n
+        for n, subtask in enumerate(segmentation)
+        if not any(_same(subtask, one) for one in subtasks)
     ]
     return Refined(segmentation, changed, share, True)
 
@@ -209,12 +211,12 @@ def _phase_boundaries(
     """
     moved: set[int] = set()
     others: list[int] = []
-    for before, part in pairwise(subtasks):
-        nearest = clock.nearest(part.start_frame, events, snap_s)
+    for before, subtask in pairwise(subtasks):
+        nearest = clock.nearest(subtask.start_frame, events, snap_s)
         if nearest is not None:
             moved.add(nearest)
-        elif part.label.casefold() != before.label.casefold():
-            others.append(part.start_frame)
+        elif subtask.label.casefold() != before.label.casefold():
+            others.append(subtask.start_frame)
     for one in events:
         known = {*moved, *others}
         if not one.is_stroke or any(
@@ -256,14 +258,14 @@ def _relabeled(
     segmentation = []
     for start, end in pairwise(edges):
         label = max(subtasks, key=lambda one: _shared(one, start, end)).label
-        part = Subtask(start, end, label)
-        known = any(_same(part, one) for one in subtasks)
+        subtask = Subtask(start, end, label)
+        known = any(_same(subtask, one) for one in subtasks)
         if not known:
             for name, stroke in strokes:
                 inside = min(end, stroke.end_frame) - max(start, stroke.start_frame)
                 if inside > 0.6 * (end - start):
-                    part = replace(part, label=stroke_label(stroke, name, label))
-        segmentation.append(part)
+                    subtask = replace(subtask, label=stroke_label(stroke, name, label))
+        segmentation.append(subtask)
     return segmentation
 
 

@@ -26,7 +26,7 @@ async def inspect(
     Without a camera the model is asked nothing.
     """
     episode = stage.episode
-    labels = [part.label for part in plan.subtasks]
+    labels = [subtask.label for subtask in plan.subtasks]
     shown = {name: episode.frames_at(name, episode.grid) for name in episode.keyframes}
     return {
         "cameras": [defect.model_dump() for defect in find_defects(shown)],
@@ -42,7 +42,7 @@ async def request_verdicts(
     if camera is None:
         return {"episode": None, "subtasks": []}
     grid = stage.episode.frames_at(camera, stage.episode.grid)
-    labels = [part.label for part in plan.subtasks]
+    labels = [subtask.label for subtask in plan.subtasks]
     slots = asyncio.Semaphore(_MAX_IN_FLIGHT)
     verdict, *subtasks = await asyncio.gather(
         _inspect_episode(stage, layout, grid, plan.task.text, labels),
@@ -51,7 +51,7 @@ async def request_verdicts(
             for position in range(len(labels))
         ),
     )
-    return {"episode": verdict, "subtasks": [part for part in subtasks if part]}
+    return {"episode": verdict, "subtasks": [subtask for subtask in subtasks if subtask]}
 
 
 async def _inspect_episode(
@@ -81,29 +81,29 @@ async def _inspect_subtask(
     position: int,
     slots: asyncio.Semaphore,
 ) -> dict[str, Any] | None:
-    part = plan.subtasks[position]
-    span = Subtask(part.start_frame, part.end_frame, part.label)
+    subtask = plan.subtasks[position]
+    span = Subtask(subtask.start_frame, subtask.end_frame, subtask.label)
     async with slots:
         media, words = stage.sheets(sample_frames_in_subtask(grid, span, 2), layout)
         reply = await stage.ask_or_warn(
-            f"subtask {part.start_s:.2f}",
+            f"subtask {subtask.start_s:.2f}",
             "inspect_subtask",
             SubtaskVerdict,
             media,
             {
                 "frames": words,
                 "task": plan.task.text,
-                "label": part.label,
-                "start_s": part.start_s,
-                "end_s": part.end_s,
+                "label": subtask.label,
+                "start_s": subtask.start_s,
+                "end_s": subtask.end_s,
             },
-            warning=f"the model gave no usable reply about the subtask at {part.start_s:.2f} s",
+            warning=f"the model gave no usable reply about the subtask at {subtask.start_s:.2f} s",
         )
     if reply is None:
         return None
     return {
-        "label": part.label,
-        "start_s": part.start_s,
-        "end_s": part.end_s,
+        "label": subtask.label,
+        "start_s": subtask.start_s,
+        "end_s": subtask.end_s,
         **reply.model_dump(),
     }

@@ -53,8 +53,8 @@ def choose_subtask_starts(
     """
     candidates = [
         position
-        for position, part in enumerate(subtasks)
-        if part["start_s"] > not_before_s and begins_act(part["label"])
+        for position, subtask in enumerate(subtasks)
+        if subtask["start_s"] > not_before_s and begins_act(subtask["label"])
     ]
     generator = random.Random(f"interjections {seed} {episode_index}")
     return sorted(generator.sample(candidates, min(count, len(candidates))))
@@ -202,7 +202,7 @@ def _complete_plans(stage: Stage, plan: dict[str, Any]) -> None:
     for event in stage.events:
         time_s = event["timestamp"]
         if event["style"] == "interjection" and time_s not in planned:
-            started = sum(part["start_s"] <= time_s for part in plan["subtasks"])
-            left = [part["label"] for part in plan["subtasks"][max(started - 1, 0) :]]
+            started = sum(subtask["start_s"] <= time_s for subtask in plan["subtasks"])
+            left = [subtask["label"] for subtask in plan["subtasks"][max(started - 1, 0) :]]
             left = left or [plan["task"]["text"]]
             stage.add_persistent("plan", "assistant", remaining_plan(left), time_s)

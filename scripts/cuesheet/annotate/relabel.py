@@ -82,7 +82,7 @@ def _values(
     task: str,
     frames: str,
 ) -> dict[str, Any]:
-    part = subtasks[position]
+    subtask = subtasks[position]
     has_neighbors = settings.relabel == "neighbors"
     before = subtasks[position - 1].label if has_neighbors and position else ""
     is_last = position + 1 == len(subtasks)
@@ -90,9 +90,9 @@ def _values(
     return {
         "frames": frames,
         "task": task,
-        "start_s": part.start_s(stage.episode),
-        "end_s": part.end_s(stage.episode),
-        "label": part.label,
+        "start_s": subtask.start_s(stage.episode),
+        "end_s": subtask.end_s(stage.episode),
+        "label": subtask.label,
         "previous_label": before,
         "next_label": after,
     }
@@ -101,21 +101,21 @@ def _values(
 async def _label(
     stage: Stage,
     settings: PlanConfig,
-    part: Subtask,
+    subtask: Subtask,
     position: int,
     media: Sequence[Media],
     values: dict[str, Any],
 ) -> str:
-    warning = f"relabel of {part.label!r} gave no usable reply; the first label stays"
+    warning = f"relabel of {subtask.label!r} gave no usable reply; the first label stays"
     count = settings.label_candidates
     name, prompt = f"relabel {position}", "plan_relabel"
     values = {**values, "count": count}
     if count == 1:
         reply = await stage.ask_or_warn(name, prompt, Relabel, media, values, warning=warning)
-        return part.label if reply is None else " ".join(reply.label.split())
+        return subtask.label if reply is None else " ".join(reply.label.split())
     found = await stage.ask_or_warn(name, prompt, LabelCandidates, media, values, warning=warning)
     if found is None:
-        return part.label
+        return subtask.label
     labels = list(dict.fromkeys(shorten_label(" ".join(one.split())) for one in found.labels))
     if len(labels) == 1:
         return labels[0]

@@ -36,11 +36,11 @@ async def look_again(
     """
     slots = asyncio.Semaphore(_MAX_IN_FLIGHT)
 
-    async def one(part: Subtask) -> list[Subtask]:
-        start_s, end_s = part.start_s(stage.episode), part.end_s(stage.episode)
-        shown = [f for f in frames if part.start_frame <= f.frame_index < part.end_frame]
+    async def one(segment: Subtask) -> list[Subtask]:
+        start_s, end_s = segment.start_s(stage.episode), segment.end_s(stage.episode)
+        shown = [f for f in frames if segment.start_frame <= f.frame_index < segment.end_frame]
         if end_s - start_s <= LONGER_THAN_S or len(shown) < 3:
-            return [part]
+            return [segment]
         async with slots:
             chosen = sample_evenly(shown, settings.frames.max_frames_per_call)
             media, words = stage.sheets(chosen, settings.frames)
@@ -54,19 +54,19 @@ async def look_again(
                     "task": task,
                     "start_s": start_s,
                     "end_s": end_s,
-                    "label": part.label,
+                    "label": segment.label,
                 },
                 warning=f"no usable second look at {start_s:.2f} to {end_s:.2f} s; the segment "
                 "stays as it is",
             )
-        return [part] if reply is None else divide(stage, part, reply, min_subtask_s)
+        return [segment] if reply is None else divide(stage, segment, reply, min_subtask_s)
 
-    found = await asyncio.gather(*(one(part) for part in subtasks))
-    return [part for parts in found for part in parts]
+    found = await asyncio.gather(*(one(segment) for segment in subtasks))
+    return [segment for pieces in found for segment in pieces]
 
 
 def divide(
-    stage: Stage, part: Subtask, reply: CompletedEvents, min_subtask_s: float
+    stage: Stage, segment: Subtask, reply: CompletedEvents, min_subtask_s: float
 ) -> list[Subtask]:
     """Return the parts of a segment: each ends when an event of the reply is complete.
 
@@ -74,19 +74,19 @@ def divide(
     segment with a single event keeps its label.
     """
     episode = stage.episode
-    start_s, end_s = part.start_s(episode), part.end_s(episode)
+    start_s, end_s = segment.start_s(episode), segment.end_s(episode)
     inside = {
         episode.nearest_frame(event.at_s): event.label
         for event in sorted(reply.events, key=lambda event: event.at_s)
         if start_s < event.at_s <= end_s + 1e-3
     }
     if len(inside) < 2:
-        return [part]
-    ends = [*list(inside)[:-1], part.end_frame]
-    starts = [part.start_frame, *ends[:-1]]
-    parts = [
+        return [segment]
+    ends = [*list(inside)[:-1], segment.end_frame]
+    starts = [segment.start_frame, *ends[:-1]]
+    pieces = [
         Subtask(start, end, " ".join(label.split()))
         for start, end, label in zip(starts, ends, inside.values(), strict=True)
         if start < end
     ]
-    return enforce_limits(parts, episode, min_subtask_s=min_subtask_s, max_subtasks=None)
+    return enforce_limits(pieces, episode, min_subtask_s=min_subtask_s, max_subtasks=None)

@@ -101,10 +101,11 @@ def sample_settings(stage: Stage, settings: PlanConfig) -> list[dict[str, Any]]:
 
 def _suggested_in(suggested: Sequence[Subtask], stage: Stage, window: Window) -> str:
     """Return lines about the suggested segments within a window."""
+    episode = stage.episode
     return "\n".join(
-        f"- {part.start_s(stage.episode):.2f} to {part.end_s(stage.episode):.2f} s: {part.label}"
-        for part in suggested
-        if part.start_frame < window.end_frame and part.end_frame > window.start_frame
+        f"- {subtask.start_s(episode):.2f} to {subtask.end_s(episode):.2f} s: {subtask.label}"
+        for subtask in suggested
+        if subtask.start_frame < window.end_frame and subtask.end_frame > window.start_frame
     )
 
 
@@ -157,7 +158,9 @@ def from_episode_start(
 
 def _label_at(subtasks: Sequence[Subtask], frame: int) -> str:
     """Return the label of the subtask at a frame, or of the last subtask."""
-    found = [part.label for part in subtasks if part.start_frame <= frame < part.end_frame]
+    found = [
+        subtask.label for subtask in subtasks if subtask.start_frame <= frame < subtask.end_frame
+    ]
     return found[0] if found else subtasks[-1].label
 
 
@@ -203,8 +206,8 @@ def _clip_words(start_s: float, end_s: float) -> str:
 
 
 def _times(stage: Stage, window: Window) -> tuple[float, float]:
-    part = Subtask(window.start_frame, window.end_frame, "")
-    return part.start_s(stage.episode), part.end_s(stage.episode)
+    subtask = Subtask(window.start_frame, window.end_frame, "")
+    return subtask.start_s(stage.episode), subtask.end_s(stage.episode)
 
 
 async def _describe(stage: Stage, request: _WindowRequest) -> str:

@@ -149,13 +149,15 @@ class _Asking:
         """
         frame = frames[0]
         coordinates = CoordinateFrame(self._convention, frame.width, frame.height, self._limits)
-        kinds = tuple(topic.question_type for topic in topics)
-        name = f"{' '.join(kinds)} {frame.camera} {frame.frame_index}"
-        prompt = f"vqa_{kinds[0]}" if len(kinds) == 1 else "vqa_frame"
+        question_types = tuple(topic.question_type for topic in topics)
+        name = f"{' '.join(question_types)} {frame.camera} {frame.frame_index}"
+        prompt = f"vqa_{question_types[0]}" if len(question_types) == 1 else "vqa_frame"
         answer = await self.stage.ask(
             f"{name} again" if already_asked else name,
             prompt,
-            VQA_REPLIES[kinds[0]] if len(kinds) == 1 else visual_questions(kinds),
+            VQA_REPLIES[question_types[0]]
+            if len(question_types) == 1
+            else visual_questions(question_types),
             [self.stage.encode_keyframe(frame)],
             text=self._text(frame, topics, coordinates, already_asked),
         )
@@ -164,10 +166,14 @@ class _Asking:
                 self.stage.warn(f"vqa: no usable reply for {name}; no pair is written")
             return []
         value: Any = answer.value
-        replies = [value] if len(kinds) == 1 else [getattr(value, kind) for kind in kinds]
+        replies = (
+            [value]
+            if len(question_types) == 1
+            else [getattr(value, question_type) for question_type in question_types]
+        )
         pairs = [
-            self._pair(frame, kind, reply, coordinates)
-            for frame, kind, reply in zip(frames, kinds, replies, strict=True)
+            self._pair(frame, question_type, reply, coordinates)
+            for frame, question_type, reply in zip(frames, question_types, replies, strict=True)
         ]
         return [pair for pair in pairs if pair is not None]
 
@@ -182,9 +188,9 @@ class _Asking:
         questions = []
         for topic in topics:
             about = render("vqa_topic", target=topic.target, names=topic.names)
-            kind = topic.question_type
-            text = render(f"vqa_{kind}", topic=about)
-            questions.append({"type": kind, "text": text})
+            question_type = topic.question_type
+            text = render(f"vqa_{question_type}", topic=about)
+            questions.append({"type": question_type, "text": text})
         has_places = any(topic.question_type in PLACE_TYPES for topic in topics)
         return render(
             "vqa_frame",
@@ -197,21 +203,25 @@ class _Asking:
         )
 
     def _pair(
-        self, frame: Keyframe, kind: str, reply: QuestionAndAnswer, coordinates: CoordinateFrame
+        self,
+        frame: Keyframe,
+        question_type: str,
+        reply: QuestionAndAnswer,
+        coordinates: CoordinateFrame,
     ) -> dict[str, Any] | None:
         for values in _coordinates_in(reply.answer):
             self.check.add(values, coordinates)
-        value = _in_source_pixels(kind, reply.answer, coordinates)
+        value = _in_source_pixels(question_type, reply.answer, coordinates)
         if value is None:
             self.stage.warn(
-                f"vqa: the answer for {kind} {frame.camera} {frame.frame_index} is outside the "
-                "frame; no pair is written"
+                f"vqa: the answer for {question_type} {frame.camera} {frame.frame_index} is "
+                "outside the frame; no pair is written"
             )
             return None
         return {
             "frame_index": frame.frame_index,
             "camera": frame.camera,
-            "type": kind,
+            "type": question_type,
             "question": reply.question,
             "answer": value,
         }
@@ -259,17 +269,18 @@ async def _replace_repeated(asking: _Asking, pairs: list[dict[str, Any]]) -> lis
                 kept[words] = [pair]
         frames = {frame.frame_index: frame for frame in stage.episode.keyframes[camera]}
         for pair in repeated:
-            kind = pair["type"]
+            question_type = pair["type"]
             asked = [
                 alike[0]["question"]
                 for words, alike in kept.items()
-                if words == normalized(pair["question"]) or any(o["type"] == kind for o in alike)
+                if words == normalized(pair["question"])
+                or any(o["type"] == question_type for o in alike)
             ]
             frame = frames[pair["frame_index"]]
-            new = await asking.ask([frame], [Topic(kind)], asked[-_MAX_LISTED:])
+            new = await asking.ask([frame], [Topic(question_type)], asked[-_MAX_LISTED:])
             one = new[0] if new else pair
             alike = kept.setdefault(normalized(one["question"]), [])
-            if not any(other["type"] == kind for other in alike):
+            if not any(other["type"] == question_type for other in alike):
                 alike.append(one)
         return [pair for alike in kept.values() for pair in alike]
 
@@ -313,18 +324,18 @@ def _coordinates_in(answer: BaseModel) -> list[list[float]]:
 
 
 def _in_source_pixels(
-    kind: str, answer: BaseModel, coordinates: CoordinateFrame
+    question_type: str, answer: BaseModel, coordinates: CoordinateFrame
 ) -> dict[str, Any] | None:
     """Return the answer in pixels of the frame; None if all its coordinates are outside of it."""
     value = answer.model_dump(exclude_none=True)
-    if kind == "bbox":
+    if question_type == "bbox":
         boxes = [
             {**detection, "bbox": box}
             for detection in value["detections"]
             if (box := coordinates.box(detection["bbox"])) is not None
         ]
         return {"detections": boxes} if boxes else None
-    if kind == "keypoint":
+    if question_type == "keypoint":
         point = coordinates.point(value["point"])
         return None if point is None else {**value, "point": point}
     return value

@@ -62,19 +62,24 @@ def draw_topics(
     key = f"vqa {seed} {episode_index} {camera}"
     counts = Counter(dict.fromkeys(types, 0))
     generator = random.Random(key)
-    targets = {kind: _targets(kind, objects, f"{key} {kind}") for kind in types}
-    asked: dict[str, list[str]] = {kind: [] for kind in types}
+    targets = {
+        question_type: _targets(question_type, objects, f"{key} {question_type}")
+        for question_type in types
+    }
+    asked: dict[str, list[str]] = {question_type: [] for question_type in types}
     drawn = []
     for frames in groups:
         shuffled = generator.sample(list(counts), len(counts))
         chosen = sorted(shuffled, key=counts.__getitem__)[: len(frames)]
         topics = []
-        for kind in sorted(chosen, key=lambda kind: kind not in PLACE_TYPES):
-            counts[kind] += 1
-            target = targets[kind].pop() if targets[kind] else ""
-            topics.append(Topic(kind, target, tuple(asked[kind][-_MAX_NAMES:])))
+        for question_type in sorted(
+            chosen, key=lambda question_type: question_type not in PLACE_TYPES
+        ):
+            counts[question_type] += 1
+            target = targets[question_type].pop() if targets[question_type] else ""
+            topics.append(Topic(question_type, target, tuple(asked[question_type][-_MAX_NAMES:])))
             if target:
-                asked[kind].append(target)
+                asked[question_type].append(target)
         drawn.append(topics)
     return drawn
 

@@ -133,16 +133,16 @@ def with_vocabulary(
 
 def use_own_words(reply: BaseModel | None) -> None:
     """Replace the label `other` by the model's own words in a reply of `with_vocabulary`."""
-    parts: list[Any] = [reply]
+    labeled_items: list[Any] = [reply]
     if isinstance(reply, Segmentation):
-        parts = list(reply.subtasks)
+        labeled_items = list(reply.subtasks)
     elif isinstance(reply, CompletedEvents):
-        parts = list(reply.events)
-    for part in parts:
-        own = getattr(part, "own_words", None)
+        labeled_items = list(reply.events)
+    for labeled in labeled_items:
+        own = getattr(labeled, "own_words", None)
         if own is None:
             continue
-        if isinstance(part, LabelCandidates):
-            part.labels = [own if label == OTHER else label for label in part.labels]
-        elif part.label == OTHER:
-            part.label = own
+        if isinstance(labeled, LabelCandidates):
+            labeled.labels = [own if label == OTHER else label for label in labeled.labels]
+        elif labeled.label == OTHER:
+            labeled.label = own
