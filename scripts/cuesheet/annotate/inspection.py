@@ -23,7 +23,7 @@ async def inspect(
 ) -> dict[str, Any]:
     """Return the parts of the inspection file: episode, subtasks, cameras, missing_acts.
 
-    Without a camera the model is asked nothing.
+    Without a camera, no request is sent.
     """
     episode = stage.episode
     labels = [subtask.label for subtask in plan.subtasks]

@@ -15,7 +15,7 @@ from cuesheet.config.stages import FramesConfig, InterjectionsConfig
 from cuesheet.vlm.replies import Acknowledgement, Interjection
 
 KINDS = ("reminder", "correction", "preference", "permission", "question")
-# How the robot words what it says. One is drawn per sentence; without it, small models begin nearly
+# Wordings of the robot's speech. One is drawn per sentence; without it, small models begin nearly
 # every sentence with the same words.
 MANNERS = (
     "begin with the object that you handle next",
@@ -81,7 +81,7 @@ async def annotate(
 ) -> dict[str, Any]:
     """Fill `stage` with the events, and with the plans that they need and the plan stage lacks.
 
-    The model is not asked if a person wrote the interjections (`corrections`; see
+    No requests are sent if a person wrote the interjections (`corrections`; see
     `cuesheet.artifacts.apply_corrections`). Without a camera only the task is acknowledged.
 
     Args:

@@ -87,11 +87,13 @@ def propagate(
     return Propagated(
         nearest.episode_index,
         confidence(alignment.cost, stretched, unrelated),
-        _cover(starts, [span["label"] for span in nearest.spans], episode),
+        _segmentation(starts, [span["label"] for span in nearest.spans], episode),
     )
 
 
-def _cover(starts_s: Sequence[float], labels: Sequence[str], episode: Episode) -> list[Subtask]:
+def _segmentation(
+    starts_s: Sequence[float], labels: Sequence[str], episode: Episode
+) -> list[Subtask]:
     """Return subtasks that begin at these times. Of several on one frame, the last one is used."""
     origin = episode.timestamps_s[0]
     by_frame: dict[int, str] = {}

@@ -1,4 +1,4 @@
-"""What the stages of an episode would request: they run, with a model that is not asked.
+"""Rehearses the stages of an episode: they run, but requests are recorded instead of sent.
 
 The stages are the real ones, so the requests are those of a run: same prompts, same images, same
 conditions. No frame is decoded: images are known by their size. Replies are typical ones; how many

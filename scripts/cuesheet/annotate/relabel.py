@@ -1,4 +1,4 @@
-"""Labels of final segments are requested again, with more of the segment in view."""
+"""Requests the labels of final segments again, with more of the segment in view."""
 
 import asyncio
 from collections.abc import Collection, Sequence

@@ -1,4 +1,4 @@
-"""What the annotation stages have in common: settings, images, rows and provenance."""
+"""The common part of the annotation stages: settings, images, rows and provenance."""
 
 import hashlib
 import time
@@ -36,7 +36,7 @@ CutClip = Callable[[int, int], bytes]  # returns the frames [start, end) as an H
 
 
 class Model(Protocol):
-    """What answers the requests of a stage: a connection to the model (`Vlm`), or a rehearsal."""
+    """The receiver of a stage's requests: a connection to the model (`Vlm`), or a rehearsal."""
 
     model: str | None
     prompts: Mapping[str, str]
@@ -275,7 +275,7 @@ async def open_stage(
     episode = read_episode(keyframes)
     texts = Prompts(prompts)
     settings = {"model": model_settings["model"], **model_settings["sampling"]}
-    # How media travel does not change an answer, so it is no param, or it would trigger reruns.
+    # The transport of media does not change a response; as a param, it would trigger reruns.
     shared = find(SHARED_FOLDER_VARIABLE, keyframes)
     async with Vlm.connect(
         server_file, settings, group=episode.name, prompts=texts.hashes, stage=name

@@ -62,7 +62,7 @@ async def write_task_rows(
     """Write `task_aug` rows: the task itself, then its distinct rephrasings.
 
     They are at the first frame. If the episode has several tasks, the rows of each one are at the
-    frame where it begins. The model is asked for the rephrasings, except for those of the first
+    frame where it begins. Rephrasings are requested from the model, except for those of the first
     task if a person wrote them (`rephrasings`).
     """
     if not task:

@@ -24,7 +24,7 @@ from cuesheet.vlm.vocabulary import OTHER, DraftedSteps, MergedSteps
 
 
 class Model(Protocol):
-    """What answers requests: a connection to the model (`Vlm`), or a rehearsal of it."""
+    """The receiver of requests: a connection to the model (`Vlm`), or a rehearsal of it."""
 
     async def ask(
         self,
