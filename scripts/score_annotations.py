@@ -32,11 +32,11 @@ def ask_judge(
         index: read_episode(Layout(results).keyframes(index), needs_images=False).task
         for index in predicted.segments
     }
-    asked = questions(predicted, reference, tasks)
-    with tqdm(total=len(asked), unit="call", mininterval=2, file=sys.stderr) as bar:
+    pending = questions(predicted, reference, tasks)
+    with tqdm(total=len(pending), unit="call", mininterval=2, file=sys.stderr) as bar:
         return asyncio.run(
             judge(
-                asked,
+                pending,
                 prompts=prompts,
                 model_settings=model_settings,
                 results=results,

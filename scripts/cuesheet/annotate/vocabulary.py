@@ -87,14 +87,14 @@ async def build(
     with_steps = {name: one for name, one in drafts.items() if one.steps}
     if not with_steps:
         return [], [f"no draft of the task {task!r} has steps; its plans may have any labels"]
-    asked = [one.labels for one in with_steps.values()]
+    draft_labels = [one.labels for one in with_steps.values()]
     answer = await model.ask(
         name="build",
         prompt="vocabulary_build",
         reply=MergedSteps,
         system=prompts.render("system"),
         media=[],
-        text=prompts.render("vocabulary_build", task=task, drafts=numbered(asked)),
+        text=prompts.render("vocabulary_build", task=task, drafts=numbered(draft_labels)),
         needs_media=False,
     )
     if answer.value is None:

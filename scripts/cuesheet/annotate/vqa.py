@@ -270,14 +270,14 @@ async def _replace_repeated(asking: _Asking, pairs: list[dict[str, Any]]) -> lis
         frames = {frame.frame_index: frame for frame in stage.episode.keyframes[camera]}
         for pair in repeated:
             question_type = pair["type"]
-            asked = [
+            previous = [
                 alike[0]["question"]
                 for words, alike in kept.items()
                 if words == normalized(pair["question"])
                 or any(o["type"] == question_type for o in alike)
             ]
             frame = frames[pair["frame_index"]]
-            new = await asking.ask([frame], [Topic(question_type)], asked[-_MAX_LISTED:])
+            new = await asking.ask([frame], [Topic(question_type)], previous[-_MAX_LISTED:])
             one = new[0] if new else pair
             alike = kept.setdefault(normalized(one["question"]), [])
             if not any(other["type"] == question_type for other in alike):

@@ -66,7 +66,7 @@ def draw_topics(
         question_type: _targets(question_type, objects, f"{key} {question_type}")
         for question_type in types
     }
-    asked: dict[str, list[str]] = {question_type: [] for question_type in types}
+    used_targets: dict[str, list[str]] = {question_type: [] for question_type in types}
     drawn = []
     for frames in groups:
         shuffled = generator.sample(list(counts), len(counts))
@@ -77,9 +77,11 @@ def draw_topics(
         ):
             counts[question_type] += 1
             target = targets[question_type].pop() if targets[question_type] else ""
-            topics.append(Topic(question_type, target, tuple(asked[question_type][-_MAX_NAMES:])))
+            topics.append(
+                Topic(question_type, target, tuple(used_targets[question_type][-_MAX_NAMES:]))
+            )
             if target:
-                asked[question_type].append(target)
+                used_targets[question_type].append(target)
         drawn.append(topics)
     return drawn
 

@@ -91,9 +91,9 @@ class Annotations:
         """
         found = self._table[self._table["style"] == "vqa"]
         keys = ["episode_index", "frame_index", "start_s", "camera"]
-        asked = found.loc[found["role"] == "user", [*keys, "text"]]
+        questions = found.loc[found["role"] == "user", [*keys, "text"]]
         answers = found.loc[found["role"] == "assistant", [*keys, "json"]]
-        pairs = asked.rename(columns={"text": "question"}).merge(
+        pairs = questions.rename(columns={"text": "question"}).merge(
             answers.rename(columns={"json": "answer"}), on=keys
         )
         pairs["answer"] = pairs["answer"].map(json.loads)

@@ -51,10 +51,10 @@ def open_dataset(place: HubDataset, name: str, *, online: bool) -> Path:
     import huggingface_hub
 
     with plain_errors(place):
-        asked = place.revision
-        commit: str | None = asked
-        if not _COMMIT.fullmatch(asked):
-            commit = huggingface_hub.HfApi().dataset_info(place.repo_id, revision=asked).sha
+        revision = place.revision
+        commit: str | None = revision
+        if not _COMMIT.fullmatch(revision):
+            commit = huggingface_hub.HfApi().dataset_info(place.repo_id, revision=revision).sha
         snapshot = huggingface_hub.snapshot_download(
             place.repo_id,
             repo_type="dataset",

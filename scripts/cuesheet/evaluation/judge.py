@@ -35,7 +35,7 @@ def questions(
 
 
 async def judge(
-    asked: Sequence[Question],
+    pending: Sequence[Question],
     *,
     prompts: Sequence[str],
     model_settings: Mapping[str, Any],
@@ -48,7 +48,7 @@ async def judge(
     valid reply gets no verdict; `same_label` then compares the words.
 
     Args:
-        asked: the result of `questions`.
+        pending: the result of `questions`.
         prompts: paths of the prompts `system` and `evaluate_judge`.
         model_settings: model and sampling settings, as for the stages.
         results: results folder of the dataset.
@@ -85,5 +85,5 @@ async def judge(
                 votes.setdefault((predicted, reference), []).append(answer.value.same)
             progress()
 
-        await asyncio.gather(*(ask(number, *one) for number, one in enumerate(asked)))
+        await asyncio.gather(*(ask(number, *one) for number, one in enumerate(pending)))
         return {pair: sum(said) * 2 > len(said) for pair, said in votes.items()}, vlm.calls

@@ -31,10 +31,10 @@ class Wording:
 
     def as_json(self) -> dict[str, Any]:
         """Return the figures of the summary; shares are 0 if there is nothing to count."""
-        speech, asked = self.openings.total(), self.questions.total()
+        speech, questions = self.openings.total(), self.questions.total()
         most = max(self.openings.values(), default=0)
         return {
-            "questions": asked,
+            "questions": questions,
             "distinct_questions": len(self.questions),
             "question_types": dict(sorted(self.question_types.items())),
             "speech": speech,
