@@ -25,6 +25,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "3 label candidates": {
         "plan": {**BASE["plan"], "relabel": "span", "label_candidates": 3},
     },
+    "vocabulary: auto": {"plan": {**BASE["plan"], "vocabulary": "auto"}},
     "inspection": {**BASE, "inspect": {"enabled": True}},
     "3 VQA frames per tick": {**BASE, "vqa": {"frames": 3}},
     "the same, 3 questions per request": {**BASE, "vqa": {"frames": 3, "per_call": 3}},

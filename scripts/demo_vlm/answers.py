@@ -193,7 +193,7 @@ def _drafted_steps(facts: Facts) -> dict[str, Any]:
         if start < time < end
     ]
     names = phrases.labels(facts.asked.task, len(cuts) + 1)
-    if round(10 * end) % 2:  # in other words, as people who watch apart would use
+    if int(10 * end) % 4 == 3:  # as a second person would word the steps of some recordings
         names = phrases.reworded(names)
     steps = [
         {"what_changed": "The motion slows down.", "at_s": round(time, 3), "label": name}

@@ -137,3 +137,11 @@ def test_the_server_says_when_its_first_request_came():
         request = urllib.request.Request(f"{server.base_url}/chat/completions", data=b"{}")
         urllib.request.urlopen(request, timeout=30).close()
         assert before <= server.stats()["first_at"] <= time.monotonic()
+
+
+def test_the_length_of_a_prompt_does_not_count_its_template_tags():
+    from prompt_lengths import prompts_now, tokens
+
+    text = "Pick one of these colors: red, green or blue."
+    assert tokens(f"{{% if task %}}\n{text}{{{{ task }}}}\n{{% endif %}}") == tokens(text) == 11
+    assert {"system", "plan_segment", "vocabulary_draft"} <= prompts_now().keys()

@@ -4,6 +4,7 @@ The model writes random words. So nothing is said here about what they mean: onl
 the form that was asked for, that the rows hold what must always hold, and that no process stays.
 """
 
+import json
 import os
 import re
 import signal
@@ -107,8 +108,50 @@ def is_read_at_once(call: dict) -> bool:
     """Whether the first reply had the form of the schema; a random model writes long texts."""
     if call["outcome"] == "ok" and call["attempts"] == 1:
         return True
-    complaints = ("a label has at most", "memory has at most")
+    complaints = ("a label has at most", "memory has at most", "every label is written once")
     return (call["error"] or "").startswith(complaints)
+
+
+def test_the_schemas_of_all_switches_are_obeyed(work, model, demo_v3):
+    """A second look, candidates of labels from drafted lists, several questions, inspections."""
+    plan = {"second_look": True, "relabel": "neighbors", "label_candidates": 3}
+    plan |= {"vocabulary": "auto", "memory": False, "rephrasings": {"mode": "off"}}
+    plan |= {"samples": 8}  # random times are often outside the window
+    configure(
+        work,
+        model,
+        demo_v3,
+        plan=plan,
+        episodes=[0, 3],  # of one task
+        vqa={"frames": 3, "per_call": 3, "hz": 0.5, "cameras": "default"},
+        interjections={"enabled": False},
+        inspect={"enabled": True},
+    )
+    work.run()
+    assert_complete(work, demo_v3, [0, 3])
+    files = (work.path / "results/demo_v3").glob("*/**/*.json")
+    records = [json.loads(path.read_text()) for path in files]
+    calls = [
+        call
+        for record in records
+        if isinstance(record, dict)
+        for call in record.get("provenance", {}).get("calls", [])
+    ]
+    found = Counter(call["prompt"] for call in calls)
+    at_once = Counter(call["prompt"] for call in calls if is_read_at_once(call))
+    print("\n" + "\n".join(f"{name}: {at_once[name]} of {found[name]}" for name in sorted(found)))
+    assert found.keys() >= {
+        *("vocabulary_draft", "vocabulary_build", "plan_segment", "plan_second_look"),
+        *("plan_relabel", "plan_select_label", "vqa_frame", "inspect_subtask", "inspect_episode"),
+    }
+    assert at_once == found
+    (labels,) = (work.path / "results/demo_v3/vocabulary").glob("*.json")
+    vocabulary = json.loads(labels.read_text())
+    assert vocabulary["labels"]
+    for episode in (0, 3):
+        used = work.json(f"results/demo_v3/plan/{episode:06d}.json")["vocabulary"]
+        assert used["labels"] == vocabulary["labels"]
+    assert processes_in(work.path) == []
 
 
 def estimate_of(work: Workdir) -> Estimate:
