@@ -123,7 +123,7 @@ def test_the_schemas_of_all_switches_are_obeyed(work, model, demo_v3):
         demo_v3,
         plan=plan,
         episodes=[0, 3],  # of one task
-        vqa={"frames": 3, "per_call": 3, "hz": 0.5, "cameras": "default"},
+        vqa={"frames": 3, "per_call": 3, "hz": 0.5, "cameras": "default", "max_invalid": 1},
         interjections={"enabled": False},
         inspect={"enabled": True},
     )
@@ -138,7 +138,8 @@ def test_the_schemas_of_all_switches_are_obeyed(work, model, demo_v3):
         for call in record.get("provenance", {}).get("calls", [])
     ]
     found = Counter(call["prompt"] for call in calls)
-    at_once = Counter(call["prompt"] for call in calls if is_read_at_once(call))
+    at_once = Counter(call["prompt"] for call in calls if is_read_at_once(call) or is_blank(call))
+    print(f"\n{sum(map(is_blank, calls))} replies with a text of spaces alone")
     print("\n" + "\n".join(f"{name}: {at_once[name]} of {found[name]}" for name in sorted(found)))
     assert found.keys() >= {
         *("vocabulary_draft", "vocabulary_build", "plan_segment", "plan_second_look"),
@@ -152,6 +153,11 @@ def test_the_schemas_of_all_switches_are_obeyed(work, model, demo_v3):
         used = work.json(f"results/demo_v3/plan/{episode:06d}.json")["vocabulary"]
         assert used["labels"] == vocabulary["labels"]
     assert processes_in(work.path) == []
+
+
+def is_blank(call: dict) -> bool:
+    """Whether a reply had the form of the schema, which cannot exclude a text of spaces alone."""
+    return "String should have at least 1 character (got ' " in (call["error"] or "")
 
 
 def estimate_of(work: Workdir) -> Estimate:

@@ -249,6 +249,26 @@ async def test_questions_are_about_the_task_and_the_objects_of_the_plan(tmp_path
     assert lines.count("Task: sort the cutlery") == 4
 
 
+async def test_questions_are_also_about_the_objects_of_the_vocabulary(tmp_path, monkeypatch):
+    async with asking(tmp_path, monkeypatch, reply, name="vqa", seconds=5) as (stage, server):
+        await vqa.annotate(
+            stage,
+            VqaConfig(types=["bbox"], max_invalid=1),
+            cameras=[CAMERA],
+            convention="pixels",
+            seed=0,
+            plan=vqa.PlanFacts(
+                "sort the cutlery",
+                ["pick up the fork"],
+                ["pick up the fork", "put it into the tray", "close the drawer"],
+            ),
+        )
+    lines = {line for body in server.bodies for line in words_of(body).splitlines()}
+    assert {line.removeprefix("Ask about: ") for line in lines if line.startswith("Ask about")} == {
+        *("fork", "tray", "drawer", "cutlery", "robot gripper"),
+    }
+
+
 async def test_an_unusable_reply_is_a_warning_and_no_pair(tmp_path, monkeypatch):
     async with asking(
         tmp_path, monkeypatch, lambda kind, question: {"no": "reply"}, name="vqa", seconds=1
