@@ -5,29 +5,28 @@ that still need them; totals are interpolated over the length of the episodes. O
 stage files are read.
 """
 
-import asyncio
 import functools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cuesheet.annotate import inspection, interjections, plan, vqa
-from cuesheet.annotate.rehearsal import Rehearsal, Request, make_rehearsal, unread_clip
-from cuesheet.artifacts.apply_corrections import ExternalSubtasks, subtasks_from_spans
-from cuesheet.artifacts.episode import Episode, Keyframe
-from cuesheet.artifacts.sampling import KeyframeSelection, select_keyframes
-from cuesheet.artifacts.stage_files import StageFile, StageName, read_stage_file
+from cuesheet.annotate.rehearsal import Request
+from cuesheet.artifacts.stage_files import StageName, read_stage_file
 from cuesheet.config import prompt_files
 from cuesheet.errors import CuesheetError
-from cuesheet.vlm.coordinates import convention_of
 from cuesheet.vlm.prompts import Prompts
 from cuesheet.vlm.token_counts import TokenCounter, token_counter
+from cuesheet.workflow.rehearsed_episode import (
+    ASSUMED_SIZE,
+    image_size,
+    rehearse_episode,
+    select_frames,
+    undecoded_episode,
+)
 from cuesheet.workflow.run import Run
 from cuesheet.workflow.run_dataset import RunDataset
-from cuesheet.workflow.vocabulary import vocabulary_of
 from cuesheet.workflow.vocabulary_estimate import rehearse_vocabulary
 
 # Episodes that are rehearsed; the others are interpolated by their length.
@@ -46,9 +45,6 @@ _KEYFRAME_BYTES = 1.4
 _CLIP_BYTES = 0.045
 _CPU_S_PER_EPISODE = 1.0
 _CPU_S_PER_MEGAPIXEL = 0.012
-# Labels of a task that is not drafted yet.
-_ASSUMED_LABELS = tuple(f"pick up block {number}" for number in range(4))
-_ASSUMED_SIZE = (640, 480)
 
 
 @dataclass(frozen=True)
@@ -112,7 +108,7 @@ def _estimate(run: Run, dataset: RunDataset, counter: TokenCounter) -> Estimate:
     needed = sorted(set().union(*remaining.values())) if remaining else []
     notices = list(counter.notices)
     if any(not camera.width for camera in dataset.source.cameras.values()):
-        width, height = _ASSUMED_SIZE
+        width, height = ASSUMED_SIZE
         notices.append(f"the metadata has no image size; {width} x {height} px is assumed")
     lengths, plans = _subtask_lengths(run, dataset)
     if plans:
@@ -127,7 +123,9 @@ def _estimate(run: Run, dataset: RunDataset, counter: TokenCounter) -> Estimate:
     dependent: list[StageName] = [stage for stage in run.asking_stages if stage != "vqa"]
     rehearsed = [
         {
-            index: _by_prompt(_rehearse(run, dataset, index, prompts, length_s, stages), counter)
+            index: _by_prompt(
+                rehearse_episode(run, dataset, index, prompts, length_s, stages), counter
+            )
             for index in sample
         }
         for length_s, stages in zip(lengths, (run.asking_stages, dependent, dependent), strict=True)
@@ -166,7 +164,7 @@ def _vocabulary(
     """Return what the labels of the tasks cost, in total and by prompt file."""
     found = {}
     rehearsed = rehearse_vocabulary(
-        run, dataset, lambda index: _episode(run, dataset, index), subtask_s
+        run, dataset, lambda index: undecoded_episode(run, dataset, index), subtask_s
     )
     for requests, factor in rehearsed:
         for (_, prompt), one in _by_prompt(requests, counter).items():
@@ -210,124 +208,6 @@ def _subtask_lengths(run: Run, dataset: RunDataset) -> tuple[Sequence[float], in
         return _SUBTASK_S, 0
     mean_s = seconds / count
     return (mean_s, mean_s * _PLANS_DIFFER, mean_s / _PLANS_DIFFER), plans
-
-
-def _rehearse(
-    run: Run,
-    dataset: RunDataset,
-    index: int,
-    prompts: Prompts,
-    subtask_s: float,
-    stages: Collection[StageName],
-) -> list[Request]:
-    """Return the requests of some stages for one episode."""
-    config = run.config
-    episode = _episode(run, dataset, index)
-    common = {
-        "episode": episode,
-        "prompts": prompts,
-        "images": config.vlm.images,
-        "sampling": config.vlm.sampling.model_dump(),
-        "serve": config.vlm.serve,
-    }
-    camera = dataset.default_camera_of(index)
-    made: dict[str, Rehearsal] = {
-        name: make_rehearsal(name, stage_of=common, subtask_s=subtask_s) for name in stages
-    }
-
-    async def rehearse() -> None:
-        done: dict[str, Any] = {"task": {"text": episode.task}, "subtasks": [], "persistent": []}
-        if "plan" in made:
-            made["plan"].vocabulary = tuple(run.labels_for(dataset, index))
-            if vocabulary_of(dataset, config, index):
-                made["plan"].vocabulary, made["plan"].own_words = _ASSUMED_LABELS, True
-            given = dataset.given_subtasks(index)
-            spans = given.get("spans") if given else None
-            done |= await plan.annotate(
-                made["plan"],
-                run.plan,
-                camera=camera,
-                cut_clip=unread_clip,
-                given=ExternalSubtasks("correction", subtasks_from_spans(spans, episode))
-                if spans
-                else None,
-            )
-            done["persistent"] = made["plan"].persistent
-        if "interjections" in made:
-            await interjections.annotate(
-                made["interjections"],
-                config.interjections,
-                plan=done,
-                camera=camera,
-                layout=run.plan.frames,
-                seed=config.seed,
-            )
-        if "vqa" in made:
-            await vqa.annotate(
-                made["vqa"],
-                config.vqa,
-                cameras=dataset.vqa_cameras_of(index),
-                convention=convention_of(run.model, config.vlm.coordinates),
-                seed=config.seed,
-                plan=vqa.PlanFacts(
-                    done["task"]["text"], [part["label"] for part in done["subtasks"]]
-                ),
-            )
-        if "inspection" in made and "plan" in made:
-            await inspection.request_verdicts(
-                made["inspection"],
-                plan=StageFile(**made["plan"].result(**done)),
-                camera=camera,
-                layout=config.plan.frames,
-            )
-
-    asyncio.run(rehearse())
-    return [request for stage in made.values() for request in stage.requests]
-
-
-def _episode(run: Run, dataset: RunDataset, index: int) -> Episode:
-    """Return an episode as its keyframes file will describe it; no frame has a file yet."""
-    about, fps = dataset.episode(index), dataset.source.fps
-    times_s = _times_s(about.length, fps)
-    selection = _selection(run, about.length, fps)
-    keyframes = {
-        camera: [
-            Keyframe(camera, number, times_s[number], Path(), *_size(dataset, camera))
-            for number in selection.frame_indices
-        ]
-        for camera in dataset.cameras_of(index)
-    }
-    return Episode(
-        dataset.name,
-        index,
-        about.task,
-        fps,
-        times_s,
-        keyframes,
-        grid=selection.grid,
-        vqa=selection.vqa,
-        fine=selection.fine,
-    )
-
-
-def _times_s(length: int, fps: float) -> list[float]:
-    return [number / fps for number in range(length)]
-
-
-def _selection(run: Run, length: int, fps: float) -> KeyframeSelection:
-    config = run.config
-    return select_keyframes(
-        _times_s(length, fps),
-        config.keyframes.per_second,
-        config.vqa.hz if config.vqa.enabled else None,
-        config.vqa.frames,
-        run.fine_per_second,
-    )
-
-
-def _size(dataset: RunDataset, camera: str) -> tuple[int, int]:
-    about = dataset.source.camera(camera)
-    return (about.width, about.height) if about.width and about.height else _ASSUMED_SIZE
 
 
 @dataclass
@@ -412,14 +292,14 @@ def _media(run: Run, dataset: RunDataset, needed: Collection[int]) -> dict[str, 
 
     @functools.cache
     def decoded(length: int) -> int:
-        return len(_selection(run, length, dataset.source.fps).frame_indices)
+        return len(select_frames(run, length, dataset.source.fps).frame_indices)
 
     for index in dataset.worked_on:
         if dataset.layout.keyframes(index).is_dir():
             continue
         length = dataset.episode(index).length
         for camera in dataset.cameras_of(index):
-            width, height = _size(dataset, camera)
+            width, height = image_size(dataset, camera)
             frames += decoded(length)
             keyframe_bytes += decoded(length) * width * height * _KEYFRAME_BYTES
             clip_bytes += length * width * height * _CLIP_BYTES

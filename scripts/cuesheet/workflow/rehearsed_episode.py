@@ -1,0 +1,157 @@
+"""The requests of one episode, from its metadata alone: no frame is decoded, no model is asked."""
+
+import asyncio
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from cuesheet.annotate import inspection, interjections, plan, vqa
+from cuesheet.annotate.rehearsal import Rehearsal, Request, make_rehearsal, unread_clip
+from cuesheet.artifacts.apply_corrections import ExternalSubtasks, subtasks_from_spans
+from cuesheet.artifacts.episode import Episode, Keyframe
+from cuesheet.artifacts.sampling import KeyframeSelection, select_keyframes
+from cuesheet.artifacts.stage_files import StageFile, StageName
+from cuesheet.vlm.coordinates import convention_of
+from cuesheet.vlm.prompts import Prompts
+from cuesheet.workflow.run import Run
+from cuesheet.workflow.run_dataset import RunDataset
+from cuesheet.workflow.vocabulary import vocabulary_of
+
+# Size of the images (px) if the metadata does not tell it.
+ASSUMED_SIZE = (640, 480)
+# Labels of a task that is not drafted yet.
+_ASSUMED_LABELS = tuple(f"pick up block {number}" for number in range(4))
+
+
+def rehearse_episode(
+    run: Run,
+    dataset: RunDataset,
+    index: int,
+    prompts: Prompts,
+    subtask_s: float,
+    stages: Collection[StageName],
+) -> list[Request]:
+    """Return the requests of some stages for one episode.
+
+    Args:
+        run: the run.
+        dataset: the dataset of the episode.
+        index: the episode.
+        prompts: the prompts of the stages.
+        subtask_s: assumed length of a subtask (s).
+        stages: the stages; those of the later ones depend on the plan if it is one of them.
+    """
+    common = {
+        "episode": undecoded_episode(run, dataset, index),
+        "prompts": prompts,
+        "images": run.config.vlm.images,
+        "sampling": run.config.vlm.sampling.model_dump(),
+        "serve": run.config.vlm.serve,
+    }
+    made: dict[str, Rehearsal] = {
+        name: make_rehearsal(name, stage_of=common, subtask_s=subtask_s) for name in stages
+    }
+    asyncio.run(_rehearse(run, dataset, index, made))
+    return [request for stage in made.values() for request in stage.requests]
+
+
+async def _rehearse(run: Run, dataset: RunDataset, index: int, made: dict[str, Rehearsal]) -> None:
+    config, camera = run.config, dataset.default_camera_of(index)
+    done: dict[str, Any] = {"task": {"text": dataset.episode(index).task}}
+    done |= {"subtasks": [], "persistent": []}
+    if "plan" in made:
+        done |= await _rehearse_plan(run, dataset, index, made["plan"])
+        done["persistent"] = made["plan"].persistent
+    if "interjections" in made:
+        await interjections.annotate(
+            made["interjections"],
+            config.interjections,
+            plan=done,
+            camera=camera,
+            layout=run.plan.frames,
+            seed=config.seed,
+        )
+    if "vqa" in made:
+        labels = [part["label"] for part in done["subtasks"]]
+        await vqa.annotate(
+            made["vqa"],
+            config.vqa,
+            cameras=dataset.vqa_cameras_of(index),
+            convention=convention_of(run.model, config.vlm.coordinates),
+            seed=config.seed,
+            plan=vqa.PlanFacts(done["task"]["text"], labels),
+        )
+    if "inspection" in made and "plan" in made:
+        await inspection.request_verdicts(
+            made["inspection"],
+            plan=StageFile(**made["plan"].result(**done)),
+            camera=camera,
+            layout=config.plan.frames,
+        )
+
+
+async def _rehearse_plan(
+    run: Run, dataset: RunDataset, index: int, stage: Rehearsal
+) -> dict[str, Any]:
+    """Return the parts of the plan file."""
+    stage.vocabulary = tuple(run.labels_for(dataset, index))
+    if vocabulary_of(dataset, run.config, index):
+        stage.vocabulary, stage.own_words = _ASSUMED_LABELS, True
+    spans = (dataset.given_subtasks(index) or {}).get("spans")
+    given = None
+    if spans:
+        given = ExternalSubtasks("correction", subtasks_from_spans(spans, stage.episode))
+    return await plan.annotate(
+        stage,
+        run.plan,
+        camera=dataset.default_camera_of(index),
+        cut_clip=unread_clip,
+        given=given,
+    )
+
+
+def undecoded_episode(run: Run, dataset: RunDataset, index: int) -> Episode:
+    """Return an episode as its keyframes file will describe it; no frame has a file yet."""
+    about, fps = dataset.episode(index), dataset.source.fps
+    times_s = _times_s(about.length, fps)
+    selection = select_frames(run, about.length, fps)
+    keyframes = {
+        camera: [
+            Keyframe(camera, number, times_s[number], Path(), *image_size(dataset, camera))
+            for number in selection.frame_indices
+        ]
+        for camera in dataset.cameras_of(index)
+    }
+    return Episode(
+        dataset.name,
+        index,
+        about.task,
+        fps,
+        times_s,
+        keyframes,
+        grid=selection.grid,
+        vqa=selection.vqa,
+        fine=selection.fine,
+    )
+
+
+def select_frames(run: Run, length: int, fps: float) -> KeyframeSelection:
+    """Return the keyframes that a run decodes of an episode of `length` frames."""
+    config = run.config
+    return select_keyframes(
+        _times_s(length, fps),
+        config.keyframes.per_second,
+        config.vqa.hz if config.vqa.enabled else None,
+        config.vqa.frames,
+        run.fine_per_second,
+    )
+
+
+def image_size(dataset: RunDataset, camera: str) -> tuple[int, int]:
+    """Return width and height of a camera's images (px)."""
+    about = dataset.source.camera(camera)
+    return (about.width, about.height) if about.width and about.height else ASSUMED_SIZE
+
+
+def _times_s(length: int, fps: float) -> Sequence[float]:
+    return [number / fps for number in range(length)]
