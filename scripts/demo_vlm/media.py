@@ -60,7 +60,7 @@ def load_bytes(url: str) -> bytes:
         except OSError as error:
             raise MediaError(f"{path} cannot be read: {error.strerror}") from error
     raise MediaError(
-        f"URLs of the kind {url[:40]!r} are not fetched: send a data: URL, or file:// where the "
+        f"URLs of the kind {url[:40]!r} are not fetched: send a data: URL, or file:// if the "
         "server shares the disk"
     )
 

@@ -95,7 +95,7 @@ class Kind:
     group: bool = False  # the signal goes to the process group of Snakemake
     serve: str = "external"
     sharded: bool = False
-    full_disk: str | None = None  # what lies on a disk that is full: "cache" or "results"
+    full_disk: str | None = None  # what is stored on a full disk: "cache" or "results"
     paid_twice: int = 0
     latest: float = 0.9  # latest moment, as a share of all files
     targets: tuple[str, ...] = ()  # besides those of the harness
