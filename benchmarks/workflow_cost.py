@@ -1,6 +1,5 @@
 """Runs the workflow and measures its cost: CPU seconds by process, wall time, memory."""
 
-import csv
 import json
 import os
 import subprocess
@@ -113,15 +112,15 @@ def run(
 
 def jobs_of(work: Path) -> dict[str, dict[str, float]]:
     """Return number, CPU seconds and peak memory (MB) of the jobs of the last run, by rule."""
-    logs = sorted((work / ".cuesheet" / "runs").glob("*/jobs.tsv"))
+    records = sorted((work / ".cuesheet" / "runs").glob("*/job_usage.jsonl"))
     found: dict[str, dict[str, float]] = defaultdict(
         lambda: {"count": 0, "cpu_s": 0.0, "peak_mb": 0.0}
     )
-    if logs:
-        with logs[-1].open() as file:
-            for row in csv.DictReader(file, delimiter="\t"):
-                found[row["rule"]]["count"] += 1
-                found[row["rule"]]["cpu_s"] += float(row["cpu_s"])
-                held_mb = float(row["max_rss_mb"])
-                found[row["rule"]]["peak_mb"] = max(found[row["rule"]]["peak_mb"], held_mb)
+    for line in records[-1].read_text().splitlines() if records else ():
+        job = json.loads(line)
+        parts = Path(job["benchmark"]).with_suffix("").parts
+        of_rule = found[parts[parts.index("benchmarks") + 1]]
+        of_rule["count"] += 1
+        of_rule["cpu_s"] += job["cpu_s"]
+        of_rule["peak_mb"] = max(of_rule["peak_mb"], job["max_rss_mb"])
     return {rule: {**of, "cpu_s": round(of["cpu_s"], 3)} for rule, of in sorted(found.items())}

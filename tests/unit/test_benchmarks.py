@@ -105,6 +105,32 @@ def test_every_prompt_of_the_other_annotator_gets_a_reply_of_its_form(prompt, ke
         reply_to("Hello", subtask_s=2.0)
 
 
+def test_cost_of_jobs_is_added_up_by_rule_for_the_last_run(tmp_path):
+    import json
+
+    from workflow_cost import jobs_of
+
+    def record(run: str, *jobs: tuple[str, float, float]) -> None:
+        lines = [
+            {"benchmark": f"/w/results/d/benchmarks/{name}.tsv", "cpu_s": cpu_s, "max_rss_mb": mb}
+            for name, cpu_s, mb in jobs
+        ]
+        folder = tmp_path / ".cuesheet" / "runs" / run
+        folder.mkdir(parents=True)
+        (folder / "job_usage.jsonl").write_text("\n".join(map(json.dumps, lines)))
+
+    assert jobs_of(tmp_path) == {}
+    record("1", ("extract_clip/front/000000", 9.0, 1.0))
+    record(
+        *("2", ("extract_clip/front/000000", 1.0, 50.0), ("extract_clip/front/000001", 2.5, 70.0)),
+        ("write_report", 0.5, 90.0),
+    )
+    assert jobs_of(tmp_path) == {
+        "extract_clip": {"count": 2, "cpu_s": 3.5, "peak_mb": 70.0},
+        "write_report": {"count": 1, "cpu_s": 0.5, "peak_mb": 90.0},
+    }
+
+
 def test_a_target_is_reached_at_its_bound():
     from measuring import Target
 
