@@ -17,6 +17,9 @@ class Robot:
     joints: int = 6
     fps: int = 30
     has_gripper: bool = True
+    widths: tuple[float, float] | None = None  # where it stops closing on an object, if it varies
+    begins_closed: bool = False
+    retries: float = 0.3  # share of the objects whose first grasp fails
     closed: float = 0.0  # value of the closed gripper, 1 is open; swapped by `inverted`
     inverted: bool = False
     unit: float = 1.0  # everything is recorded in this unit
@@ -47,17 +50,20 @@ def _ease(frames: int) -> np.ndarray:
     return 10 * t**3 - 15 * t**4 + 6 * t**5
 
 
-def _script(random: np.random.Generator, home: np.ndarray, objects: int) -> list[tuple]:
+def _script(
+    robot: Robot, random: np.random.Generator, home: np.ndarray, objects: int
+) -> list[tuple]:
     """(seconds, joint target or None, opening or None) with retries and pauses."""
-    steps: list[tuple] = []
+    steps: list[tuple] = [(0.5, None, 1.0)] if robot.begins_closed else []
     for _ in range(objects):
         pick = home + random.normal(0, 0.6, len(home))
         place = home + random.normal(0, 0.6, len(home))
         steps.append((random.uniform(0.6, 1.6), pick, None))
-        if random.random() < 0.3:  # a failed grasp
+        if random.random() < robot.retries:  # a failed grasp
             steps += [(0.6, None, 0.0), (0.6, None, 1.0)]
             steps.append((0.5, pick + random.normal(0, 0.05, len(home)), None))
-        steps.append((random.uniform(0.4, 1.2), None, 0.0))
+        width = random.uniform(*robot.widths) if robot.widths else 0.0
+        steps.append((random.uniform(0.4, 1.2), None, width))
         steps.append((random.uniform(0.6, 1.6), place, None))
         if random.random() < 0.4:
             steps.append((random.uniform(0.3, 1.0), None, None))
@@ -67,9 +73,9 @@ def _script(random: np.random.Generator, home: np.ndarray, objects: int) -> list
 
 def _arm(robot: Robot, random: np.random.Generator, home: np.ndarray, objects: int):
     rows, strokes = [], []
-    joints, opening = home.copy(), 1.0
+    joints, opening = home.copy(), 0.0 if robot.begins_closed else 1.0
     rows += [(joints.copy(), opening)] * int(random.uniform(0.2, 1.0) * robot.fps)
-    for seconds, target, wanted in _script(random, home, objects):
+    for seconds, target, wanted in _script(robot, random, home, objects):
         frames = max(2, int(seconds * robot.fps))
         start, before, begin = joints.copy(), opening, len(rows)
         for share in _ease(frames):

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from cuesheet.signals.series import derivative, robust_range, runs, smooth, turning_points
+from cuesheet.signals.series import derivative, noise_of, robust_range, runs, smooth, turning_points
 
 # A dimension with a higher score is a gripper, one between the two is reported as doubtful.
 ACCEPTED = 0.72
@@ -22,7 +22,7 @@ MIN_AGREEMENT = 0.6
 # A stroke covers at least this share of the gripper's range.
 MIN_STROKE = 0.2
 # More strokes per minute than this are not a gripper's.
-MAX_STROKES_PER_MINUTE = 40
+MAX_STROKES_PER_MINUTE = 60
 
 _GRIPPER_WORDS = re.compile(r"gripper|finger|claw|jaw", re.IGNORECASE)
 _HAND_WORDS = re.compile(
@@ -52,7 +52,8 @@ class Sample:
 class Traits:
     """How one dimension behaves in the sample; every trait is 0 to 1, 1 is like a gripper."""
 
-    two_levels: float
+    two_levels: float  # it is at one of two values
+    rests_at_end: float  # it is at one end of its range, or far from it: objects have any width
     independence: float
     sparseness: float
     strokes_per_minute: float
@@ -60,11 +61,12 @@ class Traits:
     @property
     def score(self) -> float:
         """0 to 1; 0 if a necessary trait is missing."""
-        if min(2 * self.two_levels, self.independence) < 0.6:
+        levels = min(self.two_levels + self.rests_at_end, 1.0)
+        if min(2 * levels, self.independence) < 0.6:
             return 0.0
         if not 0 < self.strokes_per_minute <= MAX_STROKES_PER_MINUTE:
             return 0.0
-        return 0.4 * self.two_levels + 0.35 * self.independence + 0.25 * self.sparseness
+        return 0.5 * levels + 0.3 * self.independence**2 + 0.2 * self.sparseness
 
 
 def named_grippers(names: Sequence[str]) -> list[int]:
@@ -104,11 +106,17 @@ def traits(sample: Sample) -> list[Traits | None]:
     units, low, high = scaled(sample)
     if not units:
         return []
-    speeds = []
-    for times, values in zip(sample.times_s, units, strict=True):
-        width = _frames_in(times, 0.15)
-        speeds.append(np.abs(derivative(smooth(values, width), times)))
-    pooled, speed = np.concatenate(units), np.concatenate(speeds)
+    smoothed = [
+        smooth(values, _frames_in(times, 0.15))
+        for times, values in zip(sample.times_s, units, strict=True)
+    ]
+    speed = np.concatenate(
+        [
+            np.abs(derivative(values, times))
+            for times, values in zip(sample.times_s, smoothed, strict=True)
+        ]
+    )
+    pooled, pooled_smoothed = np.concatenate(units), np.concatenate(smoothed)
     moving = high > low
     togetherness = _togetherness(speed, moving)
     minutes = sum(max(times[-1] - times[0], 1e-3) for times in sample.times_s) / 60
@@ -125,6 +133,10 @@ def traits(sample: Sample) -> list[Traits | None]:
         result.append(
             Traits(
                 two_levels=float(np.clip((_separation(series) - 0.75) / 0.2, 0, 1)),
+                rests_at_end=max(
+                    rest_at_low_end(pooled_smoothed[:, dimension]),
+                    rest_at_low_end(1 - pooled_smoothed[:, dimension]),
+                ),
                 independence=float(np.clip((0.65 - togetherness[dimension]) / 0.5, 0, 1)),
                 sparseness=_sparseness(speed[:, dimension]),
                 strokes_per_minute=legs / minutes,
@@ -147,6 +159,27 @@ def _separation(series: np.ndarray) -> float:
     if variance <= 0 or not usable.any():
         return 0.0
     return float(np.nan_to_num(between[usable]).max() / variance)
+
+
+def rest_at_low_end(series: np.ndarray) -> float:
+    """Return 1 if many frames are at the low end of the range and few just above it, else less.
+
+    A gripper returns to the same open (or closed) position, however wide the objects are that it
+    closes on. The limits separate grippers from joints of the public and simulated robots at hand.
+    """
+    counts, edges = np.histogram(series, bins=40, range=(-0.2, 0.2))
+    fullest = int(np.convolve(counts, np.ones(3), "same").argmax())
+    above = series - (edges[fullest] + edges[fullest + 1]) / 2
+    near = float(np.mean(np.abs(above) < 0.05))
+    just_above = float(np.mean((above >= 0.05) & (above < 0.25)))
+    far = float(np.mean(above >= 0.25))
+    if near < 0.2:
+        return 0.0
+    return float(
+        np.clip((near - 0.2) / 0.2, 0, 1)
+        * np.clip(1 - just_above / near / 0.6, 0, 1)
+        * np.clip((far - 0.2) / 0.15, 0, 1)
+    )
 
 
 def _togetherness(speed: np.ndarray, moving: np.ndarray) -> np.ndarray:
@@ -195,18 +228,21 @@ def find_strokes(
     if len(values) < 2 or span <= 0:
         return []
     step_s = max(float(np.median(np.diff(times_s))), 1e-6)
-    series = smooth((values - low) / span, max(1, round(0.06 / step_s)))
+    width = max(1, round(0.06 / step_s))
+    units = (values - low) / span
+    series = smooth(units, width)
+    noise = noise_of(units) / width**0.5
     points = turning_points(series, MIN_STROKE)
     found = []
     for first, last in pairwise(points):
         change = series[last] - series[first]
         if abs(change) >= MIN_STROKE:
-            found += _trimmed(series, first, last, step_s)
+            found += _trimmed(series, first, last, step_s, noise)
     return found
 
 
 def _trimmed(
-    series: np.ndarray, first: int, last: int, step_s: float
+    series: np.ndarray, first: int, last: int, step_s: float, noise: float
 ) -> list[tuple[int, int, int]]:
     """Return the moving parts of a monotone leg between two turning points."""
     leg = series[first : last + 1]
@@ -231,8 +267,13 @@ def _trimmed(
         if amplitude < 0.5 * MIN_STROKE:
             continue
         inner = np.abs(leg[begin : end + 1] - leg[begin]) / amplitude
-        start = begin + int(np.flatnonzero(inner > 0.02)[0])
-        stop = begin + int(np.flatnonzero(inner >= 0.95)[0])
+        # From the middle outwards, to where only noise is left.
+        margin = 3 * noise / amplitude
+        middle = int(np.flatnonzero(inner >= 0.5)[0])
+        before = np.flatnonzero(inner[:middle] <= max(0.02, margin))
+        after = np.flatnonzero(inner[middle:] >= min(0.98, 1 - margin))
+        start = begin + (int(before[-1]) + 1 if len(before) else 0)
+        stop = begin + middle + (int(after[0]) if len(after) else 0)
         strokes.append((first + max(start - 1, begin), first + max(stop, start) + 1, direction))
     return strokes
 

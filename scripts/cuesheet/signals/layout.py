@@ -377,10 +377,11 @@ def _labels(found: Sequence[_Found], names: Names) -> list[str]:
 def _open_is_high(
     name: str, measured: str, series: Sequence[np.ndarray], low: float, high: float
 ) -> bool:
-    """Tell whether the high end of the range is open: by name, else by variation and episode start.
+    """Tell whether the high end of the range is open: by name, else by variation, start and end.
 
-    A gripper that closes on an object stops short of its end, so the closed levels vary more; most
-    episodes begin with an open gripper. A state usually counts the opening up.
+    A gripper that closes on an object stops short of its end, so the closed levels vary more and
+    the open one recurs; most episodes begin and end with an open gripper. A state usually counts
+    the opening up.
     """
     if re.search(r"clos", name, re.IGNORECASE):
         return False
@@ -390,6 +391,8 @@ def _open_is_high(
     units = np.concatenate(series) / span - low / span
     spread_low = float(np.percentile(units[units < 0.5], 75)) if (units < 0.5).any() else 0.0
     spread_high = 1 - float(np.percentile(units[units > 0.5], 25)) if (units > 0.5).any() else 0.0
-    starts = np.array([(values[0] - low) / span for values in series])
-    vote = 2.0 * (spread_low - spread_high) + 0.5 * float(np.mean(np.where(starts > 0.5, 1, -1)))
+    rest_low, rest_high = gripper.rest_at_low_end(units), gripper.rest_at_low_end(1 - units)
+    ends = np.array([values[frame] for values in series for frame in (0, -1)])
+    vote = 2.0 * (spread_low - spread_high) + 0.5 * (rest_high - rest_low)
+    vote += 0.5 * float(np.mean(np.where((ends - low) / span > 0.5, 1, -1)))
     return vote + (0.3 if measured == "state" else 0.0) > 0

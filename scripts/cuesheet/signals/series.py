@@ -47,6 +47,13 @@ def smooth(values: np.ndarray, frames: int) -> np.ndarray:
     return (sums[last] - sums[first]) / counts
 
 
+def noise_of(values: np.ndarray) -> float:
+    """Return the standard deviation of the white noise of a series, by its second differences."""
+    if len(values) < 8:
+        return 0.0
+    return float(1.4826 * np.median(np.abs(np.diff(values, 2))) / 6**0.5)
+
+
 def derivative(values: np.ndarray, times_s: np.ndarray) -> np.ndarray:
     """Return the change per second by central differences; 0 for a single frame."""
     if len(values) < 2:

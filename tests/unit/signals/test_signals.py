@@ -25,6 +25,8 @@ ROBOTS = {
     "tremor": Robot(arms=2, tremor=0.02),
     "drift": Robot(drift=0.1),
     "few joints": Robot(joints=4),
+    "objects of any width": Robot(arms=2, fps=50, widths=(0.25, 0.6), retries=0.7),
+    "begins closed": Robot(arms=2, widths=(0.25, 0.6), begins_closed=True),
 }
 
 
@@ -38,6 +40,22 @@ def test_grippers_without_names_are_found_and_nothing_else_is(name: str) -> None
     assert len(layout.arms) == robot.arms
 
 
+def test_a_joint_that_rests_at_many_places_is_not_a_gripper() -> None:
+    records = []
+    for seed in range(6):
+        random = np.random.default_rng(seed)
+        frames, joints = np.arange(600), np.zeros((600, 6))
+        start, end = 20, 0
+        while end < 560:  # one joint at a time, as with a keyboard
+            end = start + int(random.integers(10, 40))
+            joint, target = random.integers(6), random.uniform(-1, 1)
+            share = np.clip((frames - start) / (end - start), 0, 1)
+            joints[:, joint] += (target - joints[start, joint]) * share
+            start = end + int(random.integers(15))
+        records.append(Record(frames / 30, joints, np.roll(joints, -3, axis=0)))
+    assert layout_of(records).grippers == []
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_robot_without_a_gripper_has_none(seed: int) -> None:
     robot = Robot(joints=7, has_gripper=False)
@@ -45,13 +63,25 @@ def test_a_robot_without_a_gripper_has_none(seed: int) -> None:
     assert layout_of(records).grippers == []
 
 
-def test_which_end_is_open_follows_from_the_start_of_the_episodes() -> None:
+def test_which_end_is_open_is_found_without_names() -> None:
     for inverted in (False, True):
-        layout = layout_of([one.record for one in record_all(Robot(inverted=inverted))])
-        assert layout.grippers[0].open_is_high is not inverted
+        for begins_closed in (False, True):
+            robot = Robot(inverted=inverted, begins_closed=begins_closed, widths=(0.25, 0.6))
+            layout = layout_of([one.record for one in record_all(robot)])
+            assert layout.grippers[0].open_is_high is not inverted
 
 
-@pytest.mark.parametrize("name", ["one arm", "two arms with 14 dimensions", "inverted", "10 Hz"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "one arm",
+        "two arms with 14 dimensions",
+        "inverted",
+        "10 Hz",
+        "noise",
+        "objects of any width",
+    ],
+)
 def test_every_stroke_is_found_within_a_fifth_of_a_second(name: str) -> None:
     robot = ROBOTS[name]
     recorded = record_all(robot)
