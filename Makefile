@@ -131,6 +131,7 @@ lint: $(VENV)/.test-installed  ## Check style, the rules, and that generated fil
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+	$(BIN)/python tests/sizes.py
 	$(RUN) --lint
 	$(BIN)/cuesheet config --check
 
