@@ -322,18 +322,18 @@ def _image_message(upstream: Upstream, request: CheckRequest, found: ServerError
     limit = found.max_images
     if limit is None or limit >= request.images:
         allowed, changes = (
-            "fewer",
+            "fewer images",
             [f"{setting} lower" for _, setting, _ in request.image_counts[:1]],
         )
     else:
-        allowed = f"at most {limit}"
+        allowed = "at most 1 image" if limit == 1 else f"at most {limit} images"
         changes = [
             f"{setting} to {int(limit * units) if units else 'off'}"
             for images, setting, units in request.image_counts
             if images > limit
         ]
     return (
-        f"{upstream.name} accepts {allowed} images per request, but this run sends up to "
+        f"{upstream.name} accepts {allowed} per request, but this run sends up to "
         f"{request.images}. Set {' and '.join(changes)}, or raise the server's limit "
         f"(--limit-mm-per-prompt of vLLM): {found.status} {found.message}"
     )

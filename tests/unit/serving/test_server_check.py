@@ -116,7 +116,7 @@ async def test_an_image_limit_names_the_setting_and_its_value():
             (1, "vqa.frames", 1),
         ]
         found = await failure(server.url, request=CheckRequest("test-model", counts))
-    assert "accepts at most 1 images per request, but this run sends up to 4" in str(found)
+    assert "accepts at most 1 image per request, but this run sends up to 4" in str(found)
     changes = "plan.relabel_frames to 1 and plan.frames.max_frames_per_call to 20 and plan.relabel"
     assert f"Set {changes} to off, or raise" in str(found)
 
