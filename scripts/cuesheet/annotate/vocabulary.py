@@ -7,12 +7,10 @@ are labeled freely.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
-
-from pydantic import BaseModel
+from typing import Any
 
 from cuesheet.annotate.frame_selection import sample_evenly
-from cuesheet.annotate.stage import Stage
+from cuesheet.annotate.stage import Model, Stage
 from cuesheet.artifacts.vocabulary import DraftFile
 from cuesheet.config.stages import PlanConfig
 from cuesheet.errors import SurroundingsError
@@ -21,22 +19,6 @@ from cuesheet.vlm.errors import VlmError
 from cuesheet.vlm.prompts import Prompts
 from cuesheet.vlm.replies import shorten_label
 from cuesheet.vlm.vocabulary import OTHER, DraftedSteps, MergedSteps
-
-
-class Model(Protocol):
-    """The receiver of requests: a connection to the model (`Vlm`), or a rehearsal of it."""
-
-    async def ask(
-        self,
-        *,
-        name: str,
-        prompt: str,
-        reply: type[BaseModel],
-        system: str,
-        media: Sequence[Any],
-        text: str,
-        needs_media: bool,
-    ) -> Any: ...
 
 
 async def draft(stage: Stage, settings: PlanConfig, camera: str | None) -> dict[str, Any]:
