@@ -6,7 +6,7 @@
 # Snakemake does not call the hooks of a module. A workflow that uses this one as a module calls them
 # in its own hooks (docs/module.md).
 #
-# The supervisor is a process of its own. It serves the gateway, starts the model server at the first
+# The supervisor is a separate process. It serves the gateway, starts the model server at the first
 # request that is not cached, and ends by itself if Snakemake dies without reaching these hooks. A
 # process that runs a single job of another run (a remote job) starts nothing.
 
