@@ -69,7 +69,7 @@ class _NoModel:
         self.requests: list[Request] = []
         self.values: Mapping[str, Any] = {}  # of the prompt of the next request
         self.stage = ""
-        self._subtask_s = subtask_s
+        self.subtask_s = subtask_s
 
     async def ask(
         self,
@@ -101,7 +101,7 @@ class _NoModel:
             }
             return reply.model_validate(_instance(schema, schema, counts))
         start_s, end_s = float(self.values["start_s"]), float(self.values["end_s"])
-        count = max(1, min(40, round((end_s - start_s) / self._subtask_s)))
+        count = max(1, min(40, round((end_s - start_s) / self.subtask_s)))
         step_s = (end_s - start_s) / count
         times = [start_s + step_s * number for number in range(count)]
         if reply is Description:
@@ -122,7 +122,7 @@ class _NoModel:
     def _typical_steps(self, reply: type[Reply]) -> Reply:
         """Return the steps of an episode, or those of a task."""
         end_s = float(self.values["end_s"])
-        count = max(1, min(40, round(end_s / self._subtask_s)))
+        count = max(1, min(40, round(end_s / self.subtask_s)))
         steps = [
             {
                 "what_changed": _words(),
@@ -144,6 +144,11 @@ class Rehearsal(Stage):
     @property
     def requests(self) -> list[Request]:
         return self.vlm.requests
+
+    @property
+    def subtask_s(self) -> float:
+        """Assumed length of a subtask (s)."""
+        return self.vlm.subtask_s
 
     def encode_keyframe(self, frame: Keyframe) -> UnsentImage:
         return UnsentImage(width=frame.width, height=frame.height)

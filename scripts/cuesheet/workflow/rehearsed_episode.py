@@ -10,9 +10,13 @@ from cuesheet.annotate.rehearsal import Rehearsal, Request, make_rehearsal, unre
 from cuesheet.artifacts.apply_corrections import ExternalSubtasks, subtasks_from_spans
 from cuesheet.artifacts.episode import Episode, Keyframe
 from cuesheet.artifacts.sampling import KeyframeSelection, select_keyframes
+from cuesheet.artifacts.signals_file import Arm, Gripper, SignalsFile, Still, Stroke, read_signals
 from cuesheet.artifacts.stage_files import StageFile, StageName
+from cuesheet.config.signals import SignalsConfig
+from cuesheet.errors import CuesheetError
 from cuesheet.vlm.coordinates import convention_of
 from cuesheet.vlm.prompts import Prompts
+from cuesheet.workflow.propagation import recording_of
 from cuesheet.workflow.run import Run
 from cuesheet.workflow.run_dataset import RunDataset
 from cuesheet.workflow.vocabulary import vocabulary_of
@@ -21,6 +25,8 @@ from cuesheet.workflow.vocabulary import vocabulary_of
 ASSUMED_SIZE = (640, 480)
 # Labels of a task that is not drafted yet.
 _ASSUMED_LABELS = tuple(f"pick up block {number}" for number in range(4))
+# Duration of an assumed stroke and of an assumed stop (s).
+_STROKE_S = 0.3
 
 
 def rehearse_episode(
@@ -70,6 +76,7 @@ async def _rehearse(run: Run, dataset: RunDataset, index: int, made: dict[str, R
             camera=camera,
             layout=run.plan.frames,
             seed=config.seed,
+            corrections=dataset.corrected_interjections(index),
         )
     if "vqa" in made:
         labels = [part["label"] for part in done["subtasks"]]
@@ -97,16 +104,79 @@ async def _rehearse_plan(
     stage.vocabulary = tuple(run.labels_for(dataset, index))
     if vocabulary_of(dataset, run.config, index):
         stage.vocabulary, stage.own_words = _ASSUMED_LABELS, True
-    spans = (dataset.given_subtasks(index) or {}).get("spans")
-    given = None
-    if spans:
-        given = ExternalSubtasks("correction", subtasks_from_spans(spans, stage.episode))
+    recording, signals = _recording(run, dataset, stage)
     return await plan.annotate(
         stage,
         run.plan,
         camera=dataset.default_camera_of(index),
         cut_clip=unread_clip,
-        given=given,
+        given=_given(dataset, stage.episode),
+        recording=recording,
+        signals=signals,
+        rephrasings=dataset.corrected_rephrasings(index),
+    )
+
+
+def _given(dataset: RunDataset, episode: Episode) -> ExternalSubtasks | None:
+    """Return corrected subtasks. Those of a column of the dataset are not read here."""
+    spans = (dataset.given_subtasks(episode.episode_index) or {}).get("spans")
+    if not spans:
+        return None
+    memories = {
+        position: span["memory"]
+        for position, span in enumerate(spans)
+        if position > 0 and span.get("memory") is not None
+    }
+    return ExternalSubtasks("correction", subtasks_from_spans(spans, episode), memories)
+
+
+def _recording(
+    run: Run, dataset: RunDataset, stage: Rehearsal
+) -> tuple[SignalsFile | None, SignalsConfig]:
+    """Return what the robot recorded, and the settings that apply to it.
+
+    An episode that was not measured yet has assumed events, which do not change its subtasks.
+    """
+    settings = run.config.signals
+    for file in recording_of(dataset, run.config, stage.episode.episode_index):
+        try:
+            return read_signals(file), settings
+        except CuesheetError:  # it does not exist yet
+            # More than all boundaries would have to be near an event: none is moved.
+            unmoved = settings.model_copy(update={"min_snapped": 2.0})
+            return assume_recording(stage.episode, stage.subtask_s), unmoved
+    return None, settings
+
+
+def assume_recording(episode: Episode, subtask_s: float) -> SignalsFile:
+    """Return a stroke of the gripper per subtask boundary, and a stop of the arm at every second."""
+    count = max(1, round(episode.end_s / subtask_s))
+    times_s = [number * episode.end_s / count for number in range(1, count)]
+
+    def span(time_s: float) -> dict[str, Any]:
+        end_s = min(time_s + _STROKE_S, episode.end_s)
+        return {
+            "start_frame": episode.nearest_frame(time_s),
+            "end_frame": episode.nearest_frame(end_s),
+            "start_s": time_s,
+            "end_s": end_s,
+        }
+
+    strokes = [
+        Stroke(kind="open" if number % 2 else "close", **span(time_s))
+        for number, time_s in enumerate(times_s)
+    ]
+    still = [Still(**span(time_s)) for time_s in times_s[1::2]]
+    return SignalsFile(
+        dataset=episode.dataset,
+        episode_index=episode.episode_index,
+        length=episode.length,
+        times_s=[],
+        grippers=[Gripper(name="gripper", strokes=strokes, opening=[])],
+        arms=[Arm(name="arm", still=still, speed=[])],
+        trajectory=[],
+        motion=[],
+        notices=[],
     )
 
 

@@ -77,6 +77,30 @@ def test_an_inspection_is_one_request_per_subtask_and_one_per_episode(
     assert found.stages["inspection"].likely.image_tokens > 0
 
 
+def test_what_a_person_wrote_is_not_requested(demo_v3, repository, tmp_path):
+    folder = tmp_path / "corrections"
+    (folder / "demo_v3").mkdir(parents=True)
+    correction = {"format": 1, "dataset": "demo_v3", "episode_index": 1}
+    correction |= {"rephrasings": ["Move the puck."], "interjections": []}
+    (folder / "demo_v3/000001.json").write_text(json.dumps(correction))
+    settings = {"episodes": [1], "corrections_dir": str(folder)}
+    _, found = estimate(demo_v3, repository, tmp_path, **settings)
+    assert not any("rephrase" in prompt for prompt in found.prompts)
+    assert found.stages["interjections"].high.requests == 0
+    assert found.prompts["plan_segment"].requests == 1
+
+
+def test_the_table_of_recorded_events_is_counted(demo_v3, repository, tmp_path):
+    _, found = estimate(demo_v3, repository, tmp_path)
+    _, without = estimate(demo_v3, repository, tmp_path, signals={"enabled": False})
+    for prompt in ("plan_describe", "plan_segment"):
+        assert found.prompts[prompt].requests == without.prompts[prompt].requests
+        added = found.prompts[prompt].text_tokens - without.prompts[prompt].text_tokens
+        assert 5 < added / found.prompts[prompt].requests < 200
+    changed = {prompt for prompt in found.prompts if "relabel" in prompt}
+    assert not changed, "assumed events changed the subtasks"
+
+
 def test_clips_are_estimated_too(demo_v3, repository, tmp_path):
     frames = {"frames": {"mode": "clip"}}
     _, found = estimate(demo_v3, repository, tmp_path, plan=frames)
