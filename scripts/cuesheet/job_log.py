@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from cuesheet.artifacts.failures import ERROR_PREFIX, INTERRUPTED
 from cuesheet.artifacts.layout import benchmark_of, failure_record
 from cuesheet.errors import CuesheetError, SurroundingsError
 from cuesheet.files import write_json, write_text
@@ -51,13 +52,13 @@ def to_file(path: Path | str) -> Iterator[logging.Logger]:
         if record is not None and record.exists():
             _delete_record(record)
     except KeyboardInterrupt:
-        print("ERROR: interrupted", file=sys.stderr)
+        print(INTERRUPTED, file=sys.stderr)
         sys.exit(INTERRUPTED_STATUS)
     except Exception as error:
         if not isinstance(error, CuesheetError):
             traceback.print_exc()
             error = SurroundingsError(f"{type(error).__name__}: {error}")
-        print(f"ERROR: {error}", file=sys.stderr, flush=True)
+        print(f"{ERROR_PREFIX}{error}", file=sys.stderr, flush=True)
         if record is not None and not isinstance(error, SurroundingsError):
             _write_record(record, error, target)
         sys.exit(1)

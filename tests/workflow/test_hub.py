@@ -258,3 +258,28 @@ def test_part_of_a_dataset_and_an_unfinished_one_are_not_pushed(work, hub, demo_
     (work.path / "results/demo/summary.json").unlink()
     assert "is not finished" in work.push("results/demo", "me/part").stderr
     assert "me/part" not in hub.repositories
+
+
+@pytest.mark.parametrize("offline", [False, True], ids=["no network", "offline mode"])
+def test_without_a_network_hub_datasets_and_push_end_with_one_line(
+    work, hub, demo_v3, monkeypatch, offline
+):
+    hub.add(REPO, demo_v3)
+    work.configure(dataset=f"hf://datasets/{REPO}", **QUICK)
+    work.run()
+    address = hub.url
+    hub.close()
+    if offline:
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    pushed = work.push("results/demo", "me/annotated")
+    assert pushed.returncode == 1
+    assert "Traceback" not in pushed.stderr
+    (line,) = [line for line in pushed.stderr.splitlines() if line.startswith("Cuesheet: ")]
+    assert pushed.stderr.splitlines()[-1] == line
+    assert "me/annotated" in line
+    assert ("HF_HUB_OFFLINE" if offline else address) in line
+    work.configure(dataset="hf://datasets/someone/other", **QUICK)
+    opened = work.run("--quiet", "all", check=False)
+    assert opened.returncode == 1
+    (line,) = [one for one in opened.output.splitlines() if one and "Using profile" not in one]
+    assert "hf://datasets/someone/other" in line

@@ -80,7 +80,7 @@ class Session:
         try:
             prefix = self._start(use_job_server, asks_model)
         except BaseException as error:
-            self._stop_servers()
+            self._stop_servers(finished=False, error=str(error) or type(error).__name__)
             if self._run.shard is not None and isinstance(error, CuesheetError):
                 self._tell(f"{NOT_STARTED}{error}")  # the shard's job reads it from its log
             raise
@@ -151,7 +151,7 @@ class Session:
 
     def stop(self, *, finished: bool) -> None:
         """Stop the servers. If the run is not finished, say how to continue."""
-        self._stop_servers()
+        self._stop_servers(finished=finished)
         if self._estimating is not None:
             self._estimating.join()
         if self._run.shard is not None:
@@ -164,7 +164,7 @@ class Session:
                 "same command again to continue: finished files and cached responses are reused."
             )
 
-    def _stop_servers(self) -> None:
+    def _stop_servers(self, *, finished: bool, error: str | None = None) -> None:
         if self._job_server is not None:
             self._job_server.stop()
             self._job_server = None
@@ -172,6 +172,7 @@ class Session:
         server_file = withdraw(SERVER_FILE_VARIABLE, self._run.results_root)
         if server_file:
             lifecycle.stop(Path(server_file), timeout_s=STOP_TIMEOUT_S)
+            lifecycle.record_outcome(server_file, finished=finished, error=error)
             # Of a supervisor that was killed. A run with nothing left to do starts none.
             claims = Claims(Path(self._run.config.vlm.cache_dir))
             claims.remove_stale()

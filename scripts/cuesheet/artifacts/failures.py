@@ -7,6 +7,9 @@ from typing import Any
 from cuesheet.artifacts.layout import Layout, episode_name
 from cuesheet.files import read_json
 
+# Last line of the log of a failed job, and of one that was interrupted.
+ERROR_PREFIX = "ERROR: "
+INTERRUPTED = f"{ERROR_PREFIX}interrupted"
 # Rules without whose files an episode has no annotations. A failed clip does not count.
 ANNOTATION_RULES = (
     "decode_keyframes",
@@ -54,3 +57,23 @@ def episode_failures(
         if record and path.stat().st_mtime >= since:
             found[index] = {"rule": rule, **record}
     return dict(sorted(found.items()))
+
+
+def job_errors(results: Path, since: float) -> dict[str, str]:
+    """Return the cause of the last failed job of each rule, from the logs.
+
+    Unlike `episode_failures`, this includes jobs that failed because of their surroundings (server,
+    key, disk), and jobs of a whole dataset. Interrupted jobs are not included.
+
+    Args:
+        results: the dataset's result folder.
+        since: Unix time (s); older logs are ignored.
+    """
+    logs = Layout(results).logs
+    recent = ((path.stat().st_mtime, path) for path in logs.rglob("*.log"))
+    found = {}
+    for _, path in sorted(entry for entry in recent if entry[0] >= since):
+        last = path.read_text(encoding="utf-8", errors="replace").rstrip().rpartition("\n")[2]
+        if last.startswith(ERROR_PREFIX) and last != INTERRUPTED:
+            found[path.relative_to(logs).parts[0]] = last.removeprefix(ERROR_PREFIX)
+    return found

@@ -13,13 +13,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cuesheet.artifacts.failures import episode_failures
+from cuesheet.artifacts.failures import episode_failures, job_errors
 from cuesheet.artifacts.finished import complete_episodes
 from cuesheet.artifacts.layout import RESULTS, Layout
 from cuesheet.errors import CuesheetError
 from cuesheet.files import read_json
 from cuesheet.lease import STALE_AFTER_S
 from cuesheet.serving.accounting import account_of, in_words, read_usages
+from cuesheet.serving.lifecycle import OUTCOME_FILE
 from cuesheet.text import as_ranges, from_ranges
 
 _STAGES = ("plan", "interjections", "vqa")
@@ -53,6 +54,7 @@ def status_of(results: Path, runs: Path, now: float) -> dict[str, Any]:
         "dataset": results.name,
         "run": run["run"],
         "started_at": run["started_at"],
+        **_run_state(results, run, shards, now),
         "episodes": {"total": len(chosen), **{state: episodes[state] for state in STATES}},
         "shards": shards if run["sharded"] else None,
         "failed": {str(index): failure["error"] for index, failure in failures.items()},
@@ -79,6 +81,7 @@ def _newest_run(results: Path, runs: Path) -> dict[str, Any]:
                     "shards": {"": [int(name) for name in totals["episodes"]]},
                     "stages": [stage for stage in totals["stages"] if stage in _STAGES],
                     "usage": path.with_name("usage.json"),
+                    "outcome": path.with_name(OUTCOME_FILE),
                     "sharded": False,
                 }
             )
@@ -86,6 +89,33 @@ def _newest_run(results: Path, runs: Path) -> dict[str, Any]:
     if not found:
         raise CuesheetError(f"{results}: no run in this folder contained {results.name}")
     return max(found, key=lambda run: run["started_at"])
+
+
+def _run_state(
+    results: Path, run: Mapping[str, Any], shards: Mapping[str, Mapping[str, Any]], now: float
+) -> dict[str, str]:
+    """Return the state of a run ("running", "finished", "failed", "stopped") and its causes.
+
+    A stopped run was interrupted or killed.
+    """
+    if run["sharded"]:
+        states = {shard["state"] for shard in shards.values()}
+        order = ("running", "failed", "waiting")
+        state = next((one for one in order if one in states), "finished")
+        return {"state": "stopped" if state == "waiting" else state, "error": ""}
+    if not run["outcome"].exists():
+        return {"state": "running" if _is_alive(run, now) else "stopped", "error": ""}
+    outcome = read_json(run["outcome"])
+    if outcome.get("finished"):
+        return {"state": "finished", "error": ""}
+    jobs = job_errors(results, run["started_at"])
+    causes = [outcome.get("error") or "", *(f"{rule}: {cause}" for rule, cause in jobs.items())]
+    error = "; ".join(filter(None, causes))
+    return {"state": "failed" if error else "stopped", "error": error}
+
+
+def _is_alive(run: Mapping[str, Any], now: float) -> bool:
+    return _age_s(run["usage"], now) < STALE_AFTER_S and not _ended(run["usage"])
 
 
 def _shard(
@@ -99,7 +129,7 @@ def _shard(
     done = sum(index in complete for index in episodes)
     shard = {"episodes": as_ranges(episodes), "total": len(episodes), "done": done}
     if not run["sharded"]:
-        alive = _age_s(run["usage"], now) < STALE_AFTER_S and not _ended(run["usage"])
+        alive = _is_alive(run, now)
         state = "done" if done == len(episodes) else "running" if alive else "waiting"
         return {**shard, "state": state}
     layout = Layout(results)
@@ -163,7 +193,8 @@ def _ended(usage: Path) -> bool:
 def as_text(status: Mapping[str, Any], now: float) -> str:
     """Return the status as text."""
     since = time.strftime("%Y-%m-%d %H:%M", time.localtime(status["started_at"]))
-    lines = [f"{status['dataset']}, run of {since}"]
+    error = f": {status['error']}" if status["error"] else ""
+    lines = [f"{status['dataset']}, run of {since}: {status['state']}{error}"]
     lines.append(f"  Episodes: {_counts(status['episodes'])} of {status['episodes']['total']}")
     shards = status["shards"] or {}
     if shards:

@@ -146,13 +146,35 @@ def plain_errors(place: HubDataset) -> Iterator[None]:
         raise CuesheetError(
             f"{place}: the dataset has no branch, tag or commit {place.revision}"
         ) from None
+    except errors.LocalEntryNotFoundError as error:  # a file was neither downloaded nor found here
+        raise _unreachable(place, error.__cause__ or error) from None
     except errors.EntryNotFoundError as error:
         raise CuesheetError(
             f"{place}: a file that the metadata names does not exist on the hub: {error}"
         ) from None
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
-        said = str(error).strip().splitlines()[:1] or [type(error).__name__]
-        raise CuesheetError(
-            f"{place}: the hub cannot be reached: {said[0]}. Downloaded files are kept; run the "
-            "same command again to continue."
-        ) from None
+    except (errors.HfHubHTTPError, OSError) as error:
+        raise _unreachable(place, error) from None
+    except Exception as error:
+        if not _is_network_error(error):
+            raise
+        raise _unreachable(place, error) from None
+
+
+def _is_network_error(error: Exception) -> bool:
+    """Tell whether an error is one of the HTTP library of the hub's client.
+
+    That is httpx2 in version 2 of huggingface_hub, httpx in version 1 and requests before; it is no
+    requirement of ours.
+    """
+    names = {base.__name__ for base in type(error).__mro__}
+    return bool(names & {"TransportError", "RequestException"})
+
+
+def _unreachable(place: HubDataset, error: BaseException) -> CuesheetError:
+    from huggingface_hub import constants
+
+    said = str(error).strip().splitlines()[:1] or [type(error).__name__]
+    return CuesheetError(
+        f"{place}: the hub {constants.ENDPOINT} cannot be reached: {said[0].rstrip('.')}. "
+        "Downloaded files are kept; run the same command again to continue."
+    )

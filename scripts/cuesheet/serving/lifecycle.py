@@ -22,6 +22,8 @@ from cuesheet import files
 from cuesheet.errors import CuesheetError
 from cuesheet.process_status import is_running
 
+# File next to server.json that tells how the run ended; a killed run has none.
+OUTCOME_FILE = "outcome.json"
 _MAX_RUN_FOLDERS = 50
 _POLL_S = 0.02
 # Processes that this one started, by server.json, so that they can be reaped.
@@ -136,6 +138,12 @@ def stop(server_file: Path | str, timeout_s: float = 15.0) -> None:
         _stop_process(state["pid"], state.get("pid_created"), timeout_s)
     if state.get("state") in ("starting", "ready"):
         _mark_stopped(path)
+
+
+def record_outcome(server_file: Path | str, *, finished: bool, error: str | None = None) -> None:
+    """Record how a run ended. `error`: why it did not start."""
+    path = Path(server_file).with_name(OUTCOME_FILE)
+    files.write_json(path, {"finished": finished, "error": error})
 
 
 def _stop_process(pid: int, created: float | None, timeout_s: float) -> None:

@@ -77,6 +77,7 @@ def test_gpu_seconds_are_summed_over_the_runs_of_the_dataset(folder):
 
 def test_the_text_names_shard_job_gpu_and_log(folder):
     text = as_text(status_of(folder / "results/demo", folder / ".cuesheet/runs", NOW), NOW)
+    assert text.splitlines()[0].endswith(": running")
     assert "3 done, 1 running, 1 failed, 3 waiting of 8" in text
     assert "running 00001: 1/2 (episodes 2-3), job 8 on node1, GPU 0,1, 5.0 min; log 1.log" in text
     assert "failed 00002: 0/2 (episodes 4-5), job 9" in text
@@ -89,3 +90,31 @@ def test_a_folder_without_a_run_is_said_in_words(tmp_path, monkeypatch, capsys):
     assert "no folder results here" in capsys.readouterr().err
     assert main(["demo"]) == 1
     assert "no run in this folder contained demo" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("outcome", "usage_age_s", "log", "state"),
+    [
+        (None, 1, "", "running"),
+        (None, 300, "", "stopped"),
+        ({"finished": True, "error": None}, 300, "", "finished"),
+        ({"finished": False, "error": "no server"}, 300, "", "failed: no server"),
+        ({"finished": False, "error": None}, 300, "ERROR: interrupted", "stopped"),
+        ({"finished": False, "error": None}, 300, "ERROR: disk full", "failed: merge: disk full"),
+    ],
+)
+def test_the_state_of_a_run_without_shards(folder, outcome, usage_age_s, log, state):
+    results, runs = folder / "results/demo", folder / ".cuesheet/runs"
+    (results / "shards/run.json").unlink()
+    totals = {"demo": {"episodes": ["000000", "000001"], "stages": ["plan", "vqa"]}}
+    write(runs / RUN / "config.json", {"totals": totals}, age_s=500)
+    usage = {**json.loads((runs / "c/usage.json").read_bytes()), "ended": outcome is not None}
+    write(runs / RUN / "usage.json", usage, age_s=usage_age_s)
+    if outcome is not None:
+        write(runs / RUN / "outcome.json", outcome)
+    for name, age_s, text in (("merge/a.log", 10, log), ("old/b.log", 900, "ERROR: old")):
+        write(results / "logs" / name, None)
+        (results / "logs" / name).write_text(f"line\n{text}\n")
+        os.utime(results / "logs" / name, (NOW - age_s, NOW - age_s))
+    text = as_text(status_of(results, runs, NOW), NOW)
+    assert text.splitlines()[0].partition(": ")[2] == state
