@@ -136,3 +136,21 @@ def asks_model():
         or (CONFIG.evaluate.judge and job.rule.name.endswith("score_annotations"))
         for job in planned
     )
+
+
+def requested_episodes():
+    """Return the episodes of each rule that the targets need: all, and those whose jobs will run.
+
+    Keys are names of datasets, then names of rules (without the prefix of a module).
+    """
+    running = set(workflow.dag.needrun_jobs())
+    prefix = f"{workflow.modifier.namespace}_" if IS_MODULE else ""
+    found = {}
+    for job in workflow.dag.jobs:
+        if {"dataset", "episode"} <= set(job.wildcards.keys()):
+            rules = found.setdefault(job.wildcards.dataset, {})
+            needed, pending = rules.setdefault(job.rule.name.removeprefix(prefix), ([], []))
+            needed.append(job.wildcards.episode)
+            if job in running:
+                pending.append(job.wildcards.episode)
+    return found

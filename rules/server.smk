@@ -14,7 +14,9 @@
 onstart:
     if workflow.is_main_process:
         prefix = as_workflow_error(session().start)(
-            use_job_server=MAY_TUNE_SNAKEMAKE, asks_model=asks_model()
+            use_job_server=MAY_TUNE_SNAKEMAKE,
+            asks_model=asks_model(),
+            requested=requested_episodes(),
         )
         if prefix:
             use_job_server(prefix)

@@ -281,5 +281,6 @@ def test_without_a_network_hub_datasets_and_push_end_with_one_line(
     work.configure(dataset="hf://datasets/someone/other", **QUICK)
     opened = work.run("--quiet", "all", check=False)
     assert opened.returncode == 1
-    (line,) = [one for one in opened.output.splitlines() if one and "Using profile" not in one]
-    assert "hf://datasets/someone/other" in line
+    lines = [line for line in opened.output.splitlines() if line and " profile " not in line]
+    assert len(lines) == 1, lines
+    assert "hf://datasets/someone/other" in lines[0]

@@ -300,3 +300,19 @@ def test_a_remote_job_starts_no_server(external):
     )  # fmt: skip
     assert (external.path / target).exists()
     assert sorted((external.path / ".cuesheet/runs").iterdir()) == runs
+
+
+def test_a_deleted_clip_is_created_again_with_the_review_page(finished_demo, tmp_path):
+    work = finished_demo.copy_to(tmp_path / "copy")
+    page = "results/demo_v3/review/index.html"
+    clip = work.path / "results/demo_v3/clips/observation.images.front/episode_000001.mp4"
+    content, clip_of_other = clip.read_bytes(), clip.with_name("episode_000002.mp4").stat()
+    clip.unlink()
+    (work.path / page).unlink()
+    assert work.run(page).jobs == {"extract_clip": 1, "build_review": 1}
+    assert clip.read_bytes() == content
+    assert clip.with_name("episode_000002.mp4").stat() == clip_of_other
+    assert (work.path / page).is_file()
+    clip.unlink()  # the page exists, but its clip does not
+    assert work.run(page).jobs == {"extract_clip": 1, "build_review": 1}
+    assert clip.is_file()

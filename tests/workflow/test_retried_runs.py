@@ -35,7 +35,7 @@ def test_an_invalid_reply_is_requested_again_after_cuesheet_retry(
         },
     )
     first = workdir.run()
-    assert "invalid replies in episodes 0: run `cuesheet retry demo_v3`" in first.output
+    assert "invalid replies in episode 0: run `cuesheet retry demo_v3`" in first.output
     summary = workdir.json("results/demo_v3/summary.json")
     assert summary["calls"]["invalid"] == 1
     sent = len(counting_server.asked)

@@ -9,7 +9,8 @@ from cuesheet.workflow.run import Run
 def as_table(estimate: Estimate, run: Run) -> str:
     """Return the estimate of one dataset, with its parts."""
     lines = [
-        f"{estimate.dataset}: {estimate.episodes:,} episodes to annotate, "
+        f"{estimate.dataset}: {estimate.episodes:,} "
+        f"{'episode' if estimate.episodes == 1 else 'episodes'} to annotate, "
         f"{in_words(estimate.video_s)} of recording, model {run.model}",
         f"  {'':<28}{'requests':>10}{'image tokens':>14}{'text tokens':>13}{'reply tokens':>14}",
     ]

@@ -27,7 +27,7 @@ from cuesheet.vlm.run_environment import (
 )
 from cuesheet.workflow.estimate import Range, estimate_run
 from cuesheet.workflow.request_images import image_counts, longest_grid
-from cuesheet.workflow.run import Run
+from cuesheet.workflow.run import Requested, Run
 from cuesheet.workflow.run_dataset import RunDataset
 
 RUNS = Path(".cuesheet") / "runs"
@@ -65,20 +65,28 @@ class Session:
         self._estimate: Range | None = None  # of the whole run, before it started
         self._estimating: threading.Thread | None = None
 
-    def start(self, *, use_job_server: bool = True, asks_model: bool = True) -> str | None:
+    def start(
+        self,
+        *,
+        use_job_server: bool = True,
+        asks_model: bool = True,
+        requested: Requested | None = None,
+    ) -> str | None:
         """Check the sources that changed, then start the servers and check the model server.
 
         Args:
             use_job_server: whether to start a job server.
             asks_model: whether a planned job asks the model; if not, its server is not checked.
                 With shards, external servers are checked here and managed ones by the jobs.
+            requested: what the targets of this run need, for the counts of progress; None: all
+                episodes of the run.
 
         Returns the shell prefix that makes jobs use the job server; None if there is none. If
         anything fails, everything that was started is stopped: Snakemake does not call `onerror`
         after an exception in `onstart`.
         """
         try:
-            prefix = self._start(use_job_server, asks_model)
+            prefix = self._start(use_job_server, asks_model, requested)
         except BaseException as error:
             self._stop_servers(finished=False, error=str(error) or type(error).__name__)
             if self._run.shard is not None and isinstance(error, CuesheetError):
@@ -92,7 +100,9 @@ class Session:
             self._estimating.start()
         return prefix
 
-    def _start(self, use_job_server: bool, asks_model: bool) -> str | None:
+    def _start(
+        self, use_job_server: bool, asks_model: bool, requested: Requested | None
+    ) -> str | None:
         remove_temporary_folders()
         if self._run.shard is None:
             # Index and layout belong to the outer run, because shards run at the same time.
@@ -105,6 +115,8 @@ class Session:
             os.environ[OUTER_RUN_VARIABLE] = start_record(self._shard_plans)
             return None
         settings = self._run.server_settings() | {"progress_to_file": self._progress_to_file}
+        if requested is not None:
+            settings["totals"] = self._run.totals(requested)
         settings["check"] = server_check_settings(self._run) if asks_model else None
         server_file = lifecycle.start(settings, RUNS)
         publish(SERVER_FILE_VARIABLE, self._run.results_root, str(server_file.resolve()))
@@ -189,7 +201,7 @@ class Session:
             usages = [use for use in read_usages(RUNS) if use["updated_at"] >= self._created_at]
             self._print_requests(usages)
             account = account_of(usages, self._run.datasets, now)
-            if account.calls:
+            if account.gpu_s:
                 self._tell(f"Cuesheet: {account.short_text()}")
 
     def _print_requests(self, usages: Sequence[Mapping[str, Any]]) -> None:

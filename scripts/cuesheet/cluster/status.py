@@ -23,6 +23,7 @@ from cuesheet.serving.accounting import account_of, in_words, read_usages
 from cuesheet.serving.lifecycle import OUTCOME_FILE
 from cuesheet.text import as_ranges, from_ranges
 
+RUNS = Path(".cuesheet") / "runs"
 _STAGES = ("plan", "interjections", "vqa")
 _SHOWN = 20
 STATES = ("done", "running", "failed", "waiting")
@@ -34,7 +35,7 @@ def status_of(results: Path, runs: Path, now: float) -> dict[str, Any]:
     Raises CuesheetError if no run contained the dataset.
     """
     run = _newest_run(results, runs)
-    complete = complete_episodes(results, run["stages"])
+    complete = complete_episodes(results, run["stages"], validated=run.get("validated", True))
     chosen = [index for episodes in run["shards"].values() for index in episodes]
     failures = episode_failures(results, [index for index in chosen if index not in complete])
     shards = {
@@ -74,12 +75,16 @@ def _newest_run(results: Path, runs: Path) -> dict[str, Any]:
         config = read_json(path)
         if config.get("shard") is None and results.name in config.get("totals", {}):
             totals = config["totals"][results.name]
+            # What the targets of the run needed; everything if that was no episode.
+            jobs = totals.get("jobs") or dict.fromkeys(totals["stages"], totals)
+            episodes = {int(name) for stage in jobs.values() for name in stage["episodes"]}
             found.append(
                 {
                     "run": path.parent.name,
                     "started_at": path.stat().st_mtime,
-                    "shards": {"": [int(name) for name in totals["episodes"]]},
-                    "stages": [stage for stage in totals["stages"] if stage in _STAGES],
+                    "shards": {"": sorted(episodes)},
+                    "stages": [stage for stage in jobs if stage in _STAGES],
+                    "validated": "validation" in jobs,
                     "usage": path.with_name("usage.json"),
                     "outcome": path.with_name(OUTCOME_FILE),
                     "sharded": False,
@@ -236,20 +241,27 @@ def _shard_text(shard: Mapping[str, Any], now: float) -> str:
     return f"{text}; log {shard['log']}"
 
 
+def _datasets_of_runs(runs: Path) -> list[str]:
+    """Return the names of all datasets that a run of this folder contained."""
+    names = {path.parent.parent.name for path in RESULTS.glob("*/shards/run.json")}
+    for path in runs.glob("*/config.json"):
+        names |= (read_json(path).get("totals") or {}).keys()
+    return sorted(names)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="cuesheet status", description=__doc__.split("\n", 1)[0])
-    parser.add_argument("datasets", nargs="*", help="names of datasets; default: all in results/")
+    parser.add_argument("datasets", nargs="*", help="names of datasets; default: all")
     parser.add_argument("--json", action="store_true", help="print all values as JSON")
     options = parser.parse_args(arguments)
-    folders = [RESULTS / name for name in options.datasets]
-    folders = folders or sorted(path for path in RESULTS.glob("*") if path.is_dir())
     now = time.time()
     try:
-        if not folders:
+        names = options.datasets or _datasets_of_runs(RUNS)
+        if not names:
             raise CuesheetError(
-                f"there is no folder {RESULTS} here; change to the working directory of the run"
+                "no run was started in this folder; change to the working directory of the run"
             )
-        found = [status_of(folder, Path(".cuesheet") / "runs", now) for folder in folders]
+        found = [status_of(RESULTS / name, RUNS, now) for name in names]
     except CuesheetError as error:
         print(f"Cuesheet: {error}", file=sys.stderr)
         return 1

@@ -205,7 +205,7 @@ def main(arguments: list[str] | None = None) -> int:
     except CuesheetError as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 2
-    print(f"{count} episodes: {options.target}")
+    print(f"{count} {'episode' if count == 1 else 'episodes'}: {options.target}")
     return 0
 
 

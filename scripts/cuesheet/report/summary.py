@@ -238,14 +238,19 @@ def as_text(summary: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _numbered(episodes: Collection[int]) -> str:
+    """Return episodes by number, such as `episode 3` or `episodes 0-2`."""
+    return f"{'episode' if len(episodes) == 1 else 'episodes'} {as_ranges(episodes)}"
+
+
 def _attention(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the entries about replies that are invalid or missing, and responses not cached."""
     entries = []
     what = []
     if episodes := summary["invalid_replies_in"]:
-        what.append(f"invalid replies in episodes {as_ranges(episodes)}")
+        what.append(f"invalid replies in {_numbered(episodes)}")
     if left_out := summary["episodes"]["left_out"]:
-        what.append(f"failed stages in episodes {as_ranges(left_out)}")
+        what.append(f"failed stages in {_numbered(left_out)}")
     if what:
         command = f"cuesheet retry {summary['dataset']}"
         entries.append(

@@ -61,11 +61,13 @@ class Account:
         return f"{unit} {in_words(total)}" + (f": {shown}" if shown else "")
 
     def short_text(self) -> str:
-        """Return one line for the end of a run: how long the servers were up, and how long idle."""
+        """Return one line for the end of a run with GPUs: what it used, and how much was idle."""
         up_s = self.wall_s - self.parts[STATE_LABELS["unused"]]
         idle_s = self.parts[STATE_LABELS["idle"]]
-        text = f"model server: {in_words(up_s)} up, {in_words(idle_s)} idle"
-        return text + (f", {self.gpu_s / 3600:.2f} GPU hours" if self.gpu_s else "")
+        return (
+            f"the model server used {self.gpu_s / 3600:.2f} GPU hours: it was up for "
+            f"{in_words(up_s)}, {in_words(idle_s)} of them without a request"
+        )
 
 
 def in_words(seconds: float) -> str:

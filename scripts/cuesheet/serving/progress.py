@@ -6,14 +6,14 @@ The environment variable `CUESHEET_PROGRESS` is `off` or the number of seconds b
 import os
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 from cuesheet import files
-from cuesheet.artifacts.finished import finished_episodes
+from cuesheet.artifacts.finished import finished_of_jobs
 
 STAGES = ("keyframes", "plan", "interjections", "vqa", "validation")
 SHOWN = ("keyframes", "plan", "interjections", "vqa")
@@ -26,11 +26,10 @@ RATE_WINDOW_S = 20.0
 
 @dataclass(frozen=True)
 class Done:
-    """How many episodes each stage has finished; `wanted` is the sum over all stages at the end."""
+    """How many episodes each stage has finished, and how many of them were requested."""
 
-    episodes: int
     stages: Mapping[str, int]
-    wanted: int
+    requested: Mapping[str, int]
 
     @property
     def finished(self) -> int:
@@ -38,26 +37,35 @@ class Done:
 
     @property
     def left(self) -> int:
-        return self.wanted - self.finished
+        return sum(self.requested.values()) - self.finished
+
+    def of(self, stage: str) -> str:
+        """Return the count of a stage, such as 3/12."""
+        return f"{self.stages[stage]}/{self.requested[stage]}"
 
 
 def count_done(results: Path, totals: Mapping[str, Mapping[str, Any]]) -> Done:
     """Count finished files below `results` for the episodes of `totals`.
 
     `totals` maps a dataset to {"episodes": ["000003", …]}; files of other episodes do not count.
-    If it also has "stages": ["plan", …], only those stages count.
+    If it also has "stages": ["plan", …], only those stages count. If it has "jobs" (see
+    `cuesheet.artifacts.finished.Jobs`), only what the targets of the run need counts, and files
+    that the run replaces count when they are replaced.
     """
-    counts: dict[str, int] = {}
-    episodes, wanted = 0, 0
+    counts, requested = Counter[str](), Counter[str]()
     for dataset, run in totals.items():
-        indices = {int(name) for name in run["episodes"]}
-        episodes += len(indices)
-        for stage in STAGES:
-            if stage in run.get("stages", STAGES):
-                found = len(indices & finished_episodes(results / dataset, stage))
-                counts[stage] = counts.get(stage, 0) + found
-                wanted += len(indices)
-    return Done(episodes, counts, wanted)
+        jobs = run.get("jobs")
+        if jobs is None:
+            stages = run.get("stages", STAGES)
+            jobs = {stage: {"episodes": run["episodes"], "replaced": {}} for stage in stages}
+        for stage, wanted in jobs.items():
+            counts[stage] += len(finished_of_jobs(results / dataset, stage, wanted))
+            requested[stage] += len(wanted["episodes"])
+    in_order = [stage for stage in STAGES if stage in requested]
+    return Done(
+        {stage: counts[stage] for stage in in_order},
+        {stage: requested[stage] for stage in in_order},
+    )
 
 
 class Progress:
@@ -111,12 +119,10 @@ class Progress:
         ):
             return None
         self._printed = state
-        stages = " ".join(
-            f"{stage} {done.stages[stage]}" for stage in SHOWN if stage in done.stages
-        )
+        stages = " ".join(f"{stage} {done.of(stage)}" for stage in SHOWN if stage in done.stages)
         tokens = stats["prompt_tokens"] + stats["completion_tokens"]
         parts = [
-            f"episodes {done.stages.get('validation', 0)}/{done.episodes}",
+            f"episodes {done.of('validation')}" if "validation" in done.stages else "",
             stages,
             f"{self._calls_per_s():.1f} calls/s, {stats['cache_hits']} cached",
             f"{_short(tokens)} tokens",

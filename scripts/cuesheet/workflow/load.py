@@ -71,13 +71,19 @@ class _Problems:
         try:
             yield
         except CuesheetError as error:
-            if str(error) not in self._lines:  # the same folder of prompts for two datasets
-                self._lines.append(str(error))
+            self.add(error)
+
+    def add(self, error: CuesheetError) -> None:
+        if str(error) not in self._lines:  # the same folder of prompts for two datasets
+            self._lines.append(str(error))
+
+    def as_error(self) -> CuesheetError:
+        return CuesheetError("\n".join(self._lines))
 
     def report(self) -> None:
         """Raise CuesheetError if there are problems."""
         if self._lines:
-            raise CuesheetError("\n".join(self._lines))
+            raise self.as_error()
 
 
 def bundled_files() -> Path:
@@ -110,8 +116,8 @@ def load_run(
         CuesheetError: a setting is wrong; one line per problem.
     """
     check_interpreter()
-    config = load_config(raw)
     problems = _Problems()
+    config = _read_config(raw, problems)
     datasets: dict[str, RunDataset] = {}
     references: dict[str, str] = {}
     for name, entry in config.dataset_entries().items():
@@ -131,6 +137,23 @@ def load_run(
     return run
 
 
+def _read_config(raw: dict[str, Any], problems: _Problems) -> Config:
+    """Return the configuration.
+
+    If only the section `vlm` is wrong, that is a problem, and the other settings are returned, so
+    that datasets are checked in the same run. Raises CuesheetError if another section is wrong.
+    """
+    try:
+        return load_config(raw)
+    except CuesheetError as error:
+        try:
+            config = load_config({key: value for key, value in raw.items() if key != "vlm"})
+        except CuesheetError:
+            raise error from None
+        problems.add(error)
+        return config
+
+
 def _load_dataset(
     name: str,
     entry: DatasetEntry,
@@ -140,16 +163,20 @@ def _load_dataset(
     results_root: Path,
     online: bool,
 ) -> RunDataset:
-    source = _open_source(name, entry, repository, online)
-    notices = check_source(source.dataset, config.output.extra_files) if online else []
     problems = _Problems()
     prompts_dir = _resolve(str(entry.prompts_dir), repository)
+    with problems.collected():
+        _check_prompts(prompts_dir, config, parse=online)
+    try:
+        source = _open_source(name, entry, repository, online)
+        notices = check_source(source.dataset, config.output.extra_files) if online else []
+    except CuesheetError as error:
+        problems.add(error)
+        raise problems.as_error() from None
     with problems.collected():
         source = _select_cameras(source, entry, config)
     with problems.collected():
         selected = _select_episodes(source.dataset, entry)
-    with problems.collected():
-        _check_prompts(prompts_dir, config, parse=online)
     problems.report()
     dataset = source.dataset
     if source.address is not None and online:

@@ -4,11 +4,12 @@ Only metadata is read here, because every job parses the Snakefile.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cuesheet.artifacts.finished import jobs_of
 from cuesheet.artifacts.layout import RESULTS, episode_name
 from cuesheet.artifacts.stage_files import STAGES, StageName
 from cuesheet.config.models import Config
@@ -27,6 +28,10 @@ SECOND_LOOK_PER_SECOND = 4.0
 
 # Larger runs use shards: planning them job by job takes minutes and gigabytes.
 MAX_UNSHARDED_EPISODES = 2000
+
+
+# What targets need: dataset, rule, all episodes and those whose jobs will run.
+Requested = Mapping[str, Mapping[str, tuple[Sequence[str], Sequence[str]]]]
 
 
 @dataclass(frozen=True)
@@ -191,15 +196,21 @@ class Run:
             "ends_run": True,
         }
 
-    def totals(self) -> dict[str, dict[str, list[str]]]:
-        """Return the episodes and stages to finish, by dataset, for the progress line."""
-        return {
-            name: {
+    def totals(self, requested: Requested | None = None) -> dict[str, dict[str, Any]]:
+        """Return the episodes and stages to finish, by dataset, for the counts of progress.
+
+        With `requested`, `jobs` names the episodes of each stage that the targets need, and the
+        files of earlier runs that will be replaced (`cuesheet.artifacts.finished.Jobs`).
+        """
+        totals: dict[str, dict[str, Any]] = {}
+        for name, dataset in self.datasets.items():
+            totals[name] = {
                 "episodes": [episode_name(index) for index in dataset.worked_on],
                 "stages": ["keyframes", *self.asking_stages, "validation"],
             }
-            for name, dataset in self.datasets.items()
-        }
+            if requested is not None:
+                totals[name]["jobs"] = jobs_of(dataset.results, requested.get(name, {}))
+        return totals
 
 
 def resolve_plan(config: Config) -> PlanConfig:

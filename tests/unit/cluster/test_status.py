@@ -87,7 +87,7 @@ def test_the_text_names_shard_job_gpu_and_log(folder):
 def test_a_folder_without_a_run_is_said_in_words(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main([]) == 1
-    assert "no folder results here" in capsys.readouterr().err
+    assert "no run was started in this folder" in capsys.readouterr().err
     assert main(["demo"]) == 1
     assert "no run in this folder contained demo" in capsys.readouterr().err
 
@@ -118,3 +118,13 @@ def test_the_state_of_a_run_without_shards(folder, outcome, usage_age_s, log, st
         os.utime(results / "logs" / name, (NOW - age_s, NOW - age_s))
     text = as_text(status_of(results, runs, NOW), NOW)
     assert text.splitlines()[0].partition(": ")[2] == state
+
+
+def test_a_run_of_a_single_target_counts_its_episode_alone(folder):
+    results, runs = folder / "results/demo", folder / ".cuesheet/runs"
+    (results / "shards/run.json").unlink()
+    jobs = {name: {"episodes": ["000003"], "replaced": {}} for name in ("keyframes", "plan")}
+    totals = {"episodes": ["000000", "000003"], "stages": ["plan", "vqa"], "jobs": jobs}
+    write(runs / RUN / "config.json", {"totals": {"demo": totals}})
+    status = status_of(results, runs, NOW)
+    assert status["episodes"] == {"total": 1, "done": 1, "running": 0, "failed": 0, "waiting": 0}

@@ -123,7 +123,7 @@ def test_invalid_replies_and_failed_stages_are_named_with_the_command_that_retri
     assert summary["invalid_replies_in"] == [0, 1]
     text = as_text(summary)
     assert (
-        "invalid replies in episodes 0-1 and failed stages in episodes 3: run `cuesheet retry demo`"
+        "invalid replies in episodes 0-1 and failed stages in episode 3: run `cuesheet retry demo`"
         in text
     )
     assert "Not cached" not in text

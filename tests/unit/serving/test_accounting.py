@@ -23,8 +23,9 @@ def test_a_run_of_two_datasets_counts_once():
     assert account.wall_s == 30.0
 
 
-def test_the_last_line_of_a_run_says_how_long_the_server_was_up_and_idle():
-    account = account_of([usage("a")], ["a"], now=200.0)
-    assert account.short_text() == "model server: 20 s up, 6 s idle"
+def test_the_last_line_of_a_run_with_gpus_says_what_they_cost_and_how_long_they_were_idle():
     account = account_of([usage("a", gpus=2)] * 60, ["a"], now=200.0)
-    assert account.short_text() == "model server: 20.0 min up, 6.0 min idle, 1.00 GPU hours"
+    assert account.short_text() == (
+        "the model server used 1.00 GPU hours: it was up for 20.0 min, 6.0 min of them without a "
+        "request"
+    )

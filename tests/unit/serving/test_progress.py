@@ -3,11 +3,13 @@
 import asyncio
 import io
 import json
+import os
 import re
 
 from chat_server import completion, serving
 from gateway_setup import chat, gateway_before
 
+from cuesheet.artifacts.finished import jobs_of
 from cuesheet.serving.progress import Progress, count_done
 
 TOTALS = {"a": {"episodes": ["000000", "000001"]}, "b": {"episodes": ["000005"]}}
@@ -46,7 +48,7 @@ def test_only_finished_files_of_wanted_episodes_count(tmp_path):
     (tmp_path / "a" / "keyframes" / "000000").mkdir()
     (tmp_path / "a" / "plan" / ".000001.tmp.json").write_text("")
     done = count_done(tmp_path, TOTALS)
-    assert done.episodes == 3
+    assert set(done.requested.values()) == {3}
     assert done.stages == {
         "keyframes": 1,
         "plan": 2,
@@ -63,7 +65,23 @@ def test_a_stage_that_is_turned_off_is_not_waited_for(tmp_path):
     finish(tmp_path, "a", "vqa", "000000")
     assert count_done(tmp_path, totals).left == 2
     line = Progress(tmp_path, totals, lambda: stats(calls=1), io.StringIO()).line()
-    assert "| keyframes 0 plan 1 |" in line
+    assert "| keyframes 0/1 plan 1/1 |" in line
+
+
+def test_a_single_target_is_counted_alone_and_files_to_be_replaced_when_they_are(tmp_path):
+    for dataset, episode in (("a", "000000"), ("a", "000001"), ("b", "000005")):
+        for stage in ("keyframes", "plan"):
+            finish(tmp_path, dataset, stage, episode)
+    requested = {"decode_keyframes": (["000001"], []), "annotate_plan": (["000001"], ["000001"])}
+    totals = {**TOTALS, "a": {**TOTALS["a"], "jobs": jobs_of(tmp_path / "a", requested)}}
+    totals["b"] = {**TOTALS["b"], "jobs": jobs_of(tmp_path / "b", {})}
+    totals = json.loads(json.dumps(totals))
+    assert count_done(tmp_path, totals).stages == {"keyframes": 1, "plan": 0}
+    line = Progress(tmp_path, totals, lambda: stats(calls=1), io.StringIO()).line()
+    assert line.startswith("cuesheet: keyframes 1/1 plan 0/1 | ")
+    path = tmp_path / "a/plan/000001.json"
+    os.utime(path, (1, path.stat().st_mtime + 1))
+    assert count_done(tmp_path, totals).left == 0
 
 
 def test_the_line_says_what_is_done_how_fast_and_what_is_left(tmp_path):
@@ -87,7 +105,7 @@ def test_the_line_says_what_is_done_how_fast_and_what_is_left(tmp_path):
     now[0] = 110.0
     # 8 files in 10 s; 7 are left.
     assert progress.line() == (
-        "cuesheet: episodes 1/3 | keyframes 2 plan 2 interjections 2 vqa 1 | "
+        "cuesheet: episodes 1/3 | keyframes 2/3 plan 2/3 interjections 2/3 vqa 1/3 | "
         "12.3 calls/s, 20 cached | 45.1k tokens | left 0:00:09"
     )
     assert progress.line() is None

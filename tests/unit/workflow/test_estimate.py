@@ -127,6 +127,11 @@ def test_the_table_and_the_line_show_the_same_figures(demo_v3, repository, tmp_p
     assert all(name in as_table(found, run) for name in found.prompts)
 
 
+def test_one_episode_is_not_called_episodes(demo_v3, repository, tmp_path):
+    run, found = estimate(demo_v3, repository, tmp_path, episodes=[1])
+    assert "demo_v3: 1 episode to annotate" in as_table(found, run)
+
+
 def test_a_dataset_that_needs_nothing_says_so():
     nothing = Estimate("demo", 0, 0.0, {"plan": Range()}, {}, 0, 0.0, 0.0, 0.0)
     assert as_line(nothing, None) == "demo: no requests are estimated"

@@ -13,8 +13,9 @@ def test_errors_of_several_settings_are_reported_together(repository: Path, demo
         "dataset": {
             "first": {"path": str(demo_v3), "default_camera": "observation.images.top"},
             "second": {"path": str(demo_v3), "episodes": [9], "prompts_dir": "/no/prompts"},
-            "third": "/no/such/folder",
+            "third": {"path": "/no/such/folder", "prompts_dir": "/nor/here"},
         },
+        "vlm": {"serve": "managed"},
         "evaluate": {"reference": {"first": "/no/truth.csv"}},
     }
     with pytest.raises(CuesheetError) as caught:
@@ -25,6 +26,8 @@ def test_errors_of_several_settings_are_reported_together(repository: Path, demo
         "second has no episode 9",
         "/no/prompts",
         "there is no folder /no/such/folder",
+        "/nor/here",
+        "serve is managed but model is not set",
         "/no/truth.csv does not exist",
     ):
         assert text.count(part) == 1, text

@@ -1,6 +1,7 @@
 """`cuesheet status` after runs that finished, failed or were interrupted, without a cluster."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -55,3 +56,19 @@ def test_an_interrupted_run_is_stopped(workdir, demo_v3):
     os.killpg(run.pid, signal.SIGINT)
     run.wait(120)
     assert first_line(workdir).endswith(": stopped")
+
+
+def test_progress_counts_what_was_requested(finished_demo, tmp_path, monkeypatch):
+    """One deleted plan as a single target: one of one, not three of four."""
+    work = finished_demo.copy_to(tmp_path / "copy")
+    target = "results/demo_v3/plan/000003.json"
+    (work.path / target).unlink()
+    shutil.rmtree(work.path / ".cache")
+    slow = {**work.environment(), "CUESHEET_PROGRESS": "0.2"}
+    monkeypatch.setattr(work, "environment", lambda: slow)
+    lines = work.run("--quiet", "all", "--", target).output.splitlines()
+    shown = [line for line in lines if line.startswith("cuesheet: ")]
+    assert shown, lines
+    assert all(line.startswith("cuesheet: keyframes 1/1 plan ") for line in shown), shown
+    assert "plan 1/1" in shown[-1]
+    assert first_line(work).endswith(": finished")
