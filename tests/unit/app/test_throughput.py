@@ -117,4 +117,4 @@ async def test_a_server_that_does_not_count_tokens_is_named():
         return {**answer(body), "usage": None}
 
     with pytest.raises(CuesheetError, match="how many tokens"):
-        await measured(behave, [1], total_s=1.0)
+        await measured(behave, [1], total_s=4.0)
