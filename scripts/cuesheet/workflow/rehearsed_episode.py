@@ -149,7 +149,7 @@ def _recording(
 
 
 def assume_recording(episode: Episode, subtask_s: float) -> SignalsFile:
-    """Return a stroke of the gripper per subtask boundary, and a stop of the arm at every second."""
+    """Return a stroke of the gripper at each assumed boundary, and a stop at every second one."""
     count = max(1, round(episode.end_s / subtask_s))
     times_s = [number * episode.end_s / count for number in range(1, count)]
 
