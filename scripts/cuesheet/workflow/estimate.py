@@ -184,7 +184,11 @@ def _unfinished(run: Run, dataset: RunDataset, stage: str) -> list[int]:
             made = read_stage_file(path, stage).provenance if path.is_file() else None
         except CuesheetError:
             made = None
-        if made is None or (made.calls and made.prompts != hashes):
+        if made is None or (
+            made.calls
+            and (made.model, made.prompts, made.sampling)
+            != (run.model, hashes, run.config.vlm.sampling.model_dump())
+        ):
             missing.append(index)
     return missing
 

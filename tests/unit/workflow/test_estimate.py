@@ -8,6 +8,8 @@ import pytest
 from cuesheet.app import estimate_cli
 from cuesheet.app.estimate_text import as_line, as_table, short_text
 from cuesheet.artifacts.layout import Layout
+from cuesheet.config import prompt_files
+from cuesheet.vlm.prompts import Prompts
 from cuesheet.workflow.estimate import Amount, Estimate, Range, estimate_run
 from cuesheet.workflow.load import load_run
 
@@ -182,3 +184,23 @@ def test_an_image_size_that_metadata_does_not_name_is_assumed_with_a_notice(
 def test_the_results_folder_is_not_needed(demo_v3, repository, tmp_path):
     estimate(demo_v3, repository, tmp_path)
     assert not Layout(tmp_path / "results" / "demo_v3").folder.exists()
+
+
+def test_files_of_another_model_are_not_finished(demo_v3, repository, tmp_path):
+    off = {"plan": {"enabled": False}, "interjections": {"enabled": False}, "episodes": [1]}
+    run, found = estimate(demo_v3, repository, tmp_path, **off)
+    assert found.episodes == 1
+    names = prompt_files.of_stages(["vqa"])
+    provenance = {
+        "model": run.model,
+        "prompts": Prompts(repository / f"config/prompts/{name}.md" for name in names).hashes,
+        "sampling": run.config.vlm.sampling.model_dump(),
+        "calls": [{"name": "one"}],
+    }
+    about = {"format": 1, "stage": "vqa", "dataset": "demo_v3", "episode_index": 1}
+    path = run.dataset("demo_v3").layout.stage_file("vqa", 1)
+    path.parent.mkdir(parents=True)
+    for change, episodes in (({}, 0), ({"model": "another"}, 1), ({"sampling": {}}, 1)):
+        content = {**about, "persistent": [], "events": [], "provenance": {**provenance, **change}}
+        path.write_text(json.dumps(content))
+        assert estimate(demo_v3, repository, tmp_path, **off)[1].episodes == episodes, change
