@@ -39,7 +39,14 @@ class Reference:
 
 
 def trajectory_of_signals(signals: SignalsFile) -> Trajectory:
-    return Trajectory(np.array(signals.times_s), np.array(signals.trajectory, dtype=np.float64))
+    events = [
+        (f"{gripper.name} {stroke.kind} {edge}", at_s)
+        for gripper in signals.grippers
+        for stroke in gripper.strokes
+        for edge, at_s in (("begins", stroke.start_s), ("ends", stroke.end_s))
+    ]
+    values = np.array(signals.trajectory, dtype=np.float64)
+    return Trajectory(np.array(signals.times_s), values, events)
 
 
 def trajectory_of_images(episode: Episode, camera: str) -> Trajectory:

@@ -12,14 +12,22 @@ import numpy as np
 
 # A warping path leaves the diagonal by at most this share of the episode's length.
 BAND = 0.25
+# A time of the source is at an event that is at most this far away (s).
+AT_EVENT_S = 0.3
+# The same event of the target is at most this far from where the path expects it (s).
+EVENT_WITHIN_S = 1.0
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """`values` [steps, features] at `times_s` [steps], increasing, from 0."""
+    """`values` [steps, features] at `times_s` [steps], increasing, from 0.
+
+    `events`: moments that the same episode of another length has too, as (name, time in s).
+    """
 
     times_s: np.ndarray
     values: np.ndarray
+    events: Sequence[tuple[str, float]] = ()
 
     @property
     def is_usable(self) -> bool:
@@ -96,4 +104,45 @@ def warp_times(
     sums = np.bincount(pairs[:, 0], weights=target.times_s[pairs[:, 1]], minlength=len(steps))
     counts = np.maximum(np.bincount(pairs[:, 0], minlength=len(steps)), 1)
     mapped = np.maximum.accumulate(sums / counts)
-    return [float(value) for value in np.interp(times_s, source.times_s, mapped)]
+    warped = np.interp(times_s, source.times_s, mapped).tolist()
+    expected = np.interp([at_s for _, at_s in source.events], source.times_s, mapped)
+    return _move_to_events(times_s, warped, source.events, expected.tolist(), target.events)
+
+
+def _move_to_events(
+    times_s: Sequence[float],
+    warped: Sequence[float],
+    source: Sequence[tuple[str, float]],
+    expected: Sequence[float],
+    target: Sequence[tuple[str, float]],
+) -> list[float]:
+    """Move times that are at an event of the source to the same event of the target.
+
+    The path is only as exact as the band and the noise allow; events are exact.
+
+    Args:
+        times_s: times in the source, increasing.
+        warped: the same times in the target by the path.
+        source: events of the source.
+        expected: times in the target of these events by the path.
+        target: events of the target.
+    """
+    moved = list(warped)
+    for number, at_s in enumerate(times_s):
+        near = [
+            (abs(event_s - at_s), name, event_s, path_s)
+            for (name, event_s), path_s in zip(source, expected, strict=True)
+            if abs(event_s - at_s) <= AT_EVENT_S
+        ]
+        if not near:
+            continue
+        _, name, event_s, path_s = min(near)
+        same = [other_s for other, other_s in target if other == name]
+        nearest = min(same, key=lambda other_s: abs(other_s - path_s), default=None)
+        if nearest is None or abs(nearest - path_s) > EVENT_WITHIN_S:
+            continue
+        candidate = nearest + (at_s - event_s)
+        after = warped[number + 1] if number + 1 < len(warped) else np.inf
+        if (number == 0 or candidate > moved[number - 1]) and candidate < after:
+            moved[number] = candidate
+    return moved

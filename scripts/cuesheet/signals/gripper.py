@@ -21,6 +21,8 @@ DOUBTFUL = 0.66
 MIN_AGREEMENT = 0.6
 # A stroke covers at least this share of the gripper's range.
 MIN_STROKE = 0.2
+# Noise that a series may have when strokes are looked for (standard deviation, share of the range).
+MAX_NOISE = 0.02
 # More strokes per minute than this are not a gripper's.
 MAX_STROKES_PER_MINUTE = 60
 
@@ -228,10 +230,13 @@ def find_strokes(
     if len(values) < 2 or span <= 0:
         return []
     step_s = max(float(np.median(np.diff(times_s))), 1e-6)
-    width = max(1, round(0.06 / step_s))
     units = (values - low) / span
+    noise = noise_of(units)
+    # As wide as the noise requires, but no wider than a quick stroke.
+    frames = min(max(0.06 / step_s, (noise / MAX_NOISE) ** 2), 0.3 / step_s)
+    width = max(1, round(frames))
     series = smooth(units, width)
-    noise = noise_of(units) / width**0.5
+    noise /= width**0.5
     points = turning_points(series, MIN_STROKE)
     found = []
     for first, last in pairwise(points):

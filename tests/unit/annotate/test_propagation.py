@@ -48,6 +48,22 @@ def test_a_slower_episode_has_its_boundaries_later() -> None:
     assert np.allclose(starts, [0.0, 2.55, 5.1], atol=0.25)
 
 
+def test_a_boundary_at_a_stroke_is_at_the_same_stroke_of_the_other_episode() -> None:
+    source, target = (measure(LAYOUT, one, "made", 0) for one in (RECORDS[0], slower(RECORDS[0])))
+    ends_s = [stroke.end_s for stroke in source.grippers[0].strokes]
+    between_s = (ends_s[0] + source.grippers[0].strokes[1].start_s) / 2
+    starts_s = sorted([0.0, *ends_s, between_s])
+    spans = [{"start_s": start_s, "label": f"step {start_s}"} for start_s in starts_s]
+    slow = episode(slower(RECORDS[0]))
+    found = propagate(
+        slow, trajectory_of_signals(target), [Reference(7, trajectory_of_signals(source), spans)]
+    )
+    starts = {part.label: part.start_s(slow) for part in found.subtasks}
+    strokes = zip(ends_s, target.grippers[0].strokes, strict=True)
+    assert all(abs(starts[f"step {end_s}"] - stroke.end_s) < 0.04 for end_s, stroke in strokes)
+    assert abs(starts[f"step {between_s}"] - 1.5 * between_s) < 0.25
+
+
 def test_another_task_and_noise_lower_the_confidence() -> None:
     target = trajectory(slower(RECORDS[0]))
     unrelated = [Reference(n, trajectory(RECORDS[n]), []) for n in (1, 2)]
