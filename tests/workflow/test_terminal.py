@@ -23,8 +23,9 @@ def _one_line(work: Workdir, *arguments: str) -> str:
     """Run with --quiet all; return the only line of the failure."""
     done = work.run("--quiet", "all", *arguments, check=False)
     assert done.returncode == 1
-    (line,) = _lines(done.output)
-    return line
+    lines = _lines(done.output)
+    assert len(lines) == 1, done.output
+    return lines[0]
 
 
 @pytest.mark.parametrize(
