@@ -63,6 +63,6 @@ def test_every_page_in_the_navigation_exists(hooks, repository: Path):
 
 def test_every_picture_is_drawn_by_the_script(repository: Path):
     script = (repository / "docs/make_pictures.py").read_text()
-    pictures = [path.stem for path in (repository / "docs/images").iterdir()]
-    assert sorted(pictures) == ["contact_sheet", "review"]
-    assert all(f'("{name}", draw_' in script for name in pictures)
+    images = [path.stem for path in (repository / "docs/images").iterdir()]
+    assert sorted(images) == ["contact_sheet", "review"]
+    assert all(f'("{name}", draw_' in script for name in images)
