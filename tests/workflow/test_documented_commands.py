@@ -94,6 +94,11 @@ NOT_RUN = {
     "docker run --rm --gpus all --ipc host --publish 8000:8000 --volume "
     '"$HOME/.cache/huggingface:/models" cuesheet-vllm --model Qwen/Qwen3-VL-8B-Instruct '
     "--max-model-len 32768": DOCKER,
+    "snakedeploy deploy-workflow https://github.com/OWNER/cuesheet annotations "
+    "--tag v0.2.0": Covered(
+        "needs the network",
+        "tests/workflow/test_module.py::test_what_snakedeploy_writes_can_be_planned",
+    ),
     "python -m pip install --editable /path/to/cuesheet": INSTALL,
     "python -m pip install "
     '"cuesheet-workflow @ git+https://github.com/OWNER/cuesheet@v0.2.0"': INSTALL,
