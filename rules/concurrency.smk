@@ -66,6 +66,17 @@ def stage_threads():
     return 0
 
 
+def lift_job_rate():
+    """Start local jobs without a limit per second. Called when the first job is about to start.
+
+    With a limit, which is Snakemake's default, every job that starts or ends makes the scheduler
+    select jobs again one second later, which makes it do so again another second later, and so on:
+    after 100 jobs it does nothing else.
+    """
+    if MAY_TUNE_SNAKEMAKE and workflow.resource_settings.nodes is None:
+        workflow.scheduler.job_rate_limiter = None
+
+
 def shard_threads(wildcards):
     """Return the threads of a shard's job: all cores on one machine, because it uses the GPUs."""
     return SHARD_CPUS if to_cluster() else CORES

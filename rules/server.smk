@@ -20,6 +20,7 @@ onstart:
         )
         if prefix:
             use_job_server(prefix)
+        lift_job_rate()
 
 
 onsuccess:

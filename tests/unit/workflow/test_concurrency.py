@@ -1,6 +1,8 @@
 """rules/concurrency.smk depends on Snakemake's internals, which may change with its version."""
 
 import re
+import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,3 +26,39 @@ def test_no_other_rules_file_touches_the_settings_of_snakemake() -> None:
     files = [REPOSITORY / "Snakefile", *(REPOSITORY / "rules").glob("*.smk")]
     found = [path.name for path in files if re.search(private, path.read_text())]
     assert found == ["concurrency.smk"]
+
+
+def test_the_scheduler_selects_jobs_only_if_one_starts_or_ends(tmp_path: Path) -> None:
+    rules = f"""
+include: {str(REPOSITORY / "rules" / "concurrency.smk")!r}
+
+onstart:
+    if config.get("lift"):
+        lift_job_rate()
+
+rule all:
+    input:
+        expand("{{number}}.txt", number=range(6)),
+
+rule sleep:
+    output:
+        "{{number}}.txt",
+    shell:
+        "sleep 1.2; touch {{output}}"
+"""
+    (tmp_path / "Snakefile").write_text(rules)
+
+    def selections(*options: str) -> int:
+        command = [sys.executable, "-m", "snakemake", "--cores", "1", "--forceall", "--verbose"]
+        done = subprocess.run(
+            [*command, "--scheduler", "greedy", *options],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return (done.stdout + done.stderr).count("Resources before job selection")
+
+    # Twice per job and once at the start. If that holds without the function too, delete it.
+    lifted, limited = selections("--config", "lift=true"), selections()
+    assert lifted <= 2 * 7 + 1 < limited, (lifted, limited)
