@@ -150,7 +150,7 @@ def asks_model():
 
 
 def requested_episodes():
-    """Return the episodes of each rule that the targets need: all, and those whose jobs will run.
+    """Return the episodes that the targets need: per rule all, and those whose jobs will run.
 
     Keys are names of datasets, then names of rules (without the prefix of a module).
     """
