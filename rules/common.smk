@@ -143,19 +143,6 @@ def prompts_of(*names):
     ]
 
 
-def clips_for_review(wildcards):
-    """Return the clips that the review page shows.
-
-    Snakemake does not create a missing input of a file that exists. If a clip is missing, the page is
-    therefore removed before a run, which then creates both.
-    """
-    dataset = dataset_of(wildcards)
-    clips = targets().clips_of(dataset)
-    if not is_planning() and not all(map(os.path.exists, clips)):
-        dataset.layout.review_page.unlink(missing_ok=True)
-    return clips
-
-
 def clip_for_plan(wildcards):
     """Return the default camera's clip if the plan stage sends clips."""
     dataset = dataset_of(wildcards)

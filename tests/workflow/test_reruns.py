@@ -314,6 +314,6 @@ def test_a_deleted_clip_is_created_again_with_the_review_page(finished_demo, tmp
     assert clip.read_bytes() == content
     assert other.stat().st_mtime_ns == before
     assert (work.path / page).is_file()
-    clip.unlink()  # the page exists, but its clip does not
-    assert work.run(page).jobs == {"extract_clip": 1, "build_review": 1}
+    clip.unlink()  # the page exists, so Snakemake looks for the clip only if it is a target too
+    assert work.run().jobs == {"extract_clip": 1, "build_review": 1}
     assert clip.is_file()
