@@ -66,8 +66,10 @@ def test_every_package_that_is_imported_is_required_and_no_other(repository):
     not_imported = required - imported(repository / "scripts")
     plugins = {name for name in required if name.startswith("snakemake-executor-plugin-")}
     assert not_imported == plugins  # Snakemake itself imports them
-    benchmarks = {plain(path.stem) for path in (repository / "benchmarks").glob("*.py")}
-    of_tests = imported(repository / "tests") - benchmarks - {"snakemake-logger-plugin-cuesheet"}
+    own = {"snakemake-logger-plugin-cuesheet"}
+    for folder in ("benchmarks", "scripts"):
+        own |= {plain(path.stem) for path in (repository / folder).glob("*.py")}
+    of_tests = imported(repository / "tests") - own
     assert of_tests <= required | set(wanted(repository, "test"))
 
 

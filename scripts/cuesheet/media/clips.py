@@ -31,6 +31,7 @@ from cuesheet.media.packets import (
 
 # Keyframes and boxes are in the pixels of the stored frame, so a clip must not be rotated either.
 _NO_ROTATION = "sidedata=mode=delete:type=DISPLAYMATRIX"
+_MP4_OPTIONS = {"movflags": "+faststart"}  # the index precedes the frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +172,7 @@ def _copy(target: Path, episode: EpisodeFrames) -> None:
     first_pts = episode.pts[0]
     with (
         open_video(source.path, episode.label) as container,
-        av.open(str(target), "w", format="mp4", options={"movflags": "+faststart"}) as output,
+        av.open(str(target), "w", format="mp4", options=_MP4_OPTIONS) as output,
     ):
         stream = video_stream(container, episode.label)
         copied = output.add_stream_from_template(stream, opaque=True)  # no encoder is needed
@@ -212,6 +213,27 @@ def _encode(target: Path, episode: EpisodeFrames, settings: ClipSettings) -> Non
         ],
         f"{episode.label}: encoding the clip",
     )
+    _remove_rotation(target, episode.label)
+
+
+def _remove_rotation(clip: Path, label: str) -> None:
+    """Remove the display rotation of a clip: ffmpeg 5 and older copy it past the filters."""
+    with temporary_folder() as folder:
+        upright = folder / "upright.mp4"
+        with open_video(clip, label) as container:
+            stream = video_stream(container, label)
+            first = next(container.decode(stream), None)
+            if first is None or first.rotation == 0:
+                return
+            container.seek(0)
+            with av.open(str(upright), "w", options=_MP4_OPTIONS) as output:
+                copied = output.add_stream_from_template(stream, opaque=True)
+                copied.set_display_rotation(0)
+                for packet in container.demux(stream):
+                    if packet.size:
+                        packet.stream = copied
+                        output.mux(packet)
+        clip.write_bytes(upright.read_bytes())
 
 
 def _encoding(
