@@ -17,7 +17,7 @@ class Robot:
     joints: int = 6
     fps: int = 30
     has_gripper: bool = True
-    widths: tuple[float, float] | None = None  # where it stops closing on an object, if it varies
+    widths: tuple[float, float] | None = None  # levels at which objects stop it, if they vary
     begins_closed: bool = False
     retries: float = 0.3  # share of the objects whose first grasp fails
     closed: float = 0.0  # value of the closed gripper, 1 is open; swapped by `inverted`

@@ -172,8 +172,8 @@ async def measure(
 ) -> list[Rates]:
     """Measure the rates at rising concurrency and show a line for each.
 
-    Stops when the time is over or the server rejects so many requests at once. Raises CuesheetError
-    if there is no rate at all.
+    Stops if the time is over or the server rejects requests at this concurrency. Raises
+    CuesheetError if no concurrency was measured.
     """
     deadline = time.monotonic() + total_s
     found: list[Rates] = []

@@ -8,7 +8,7 @@ is removed.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -31,7 +31,6 @@ from cuesheet.media.packets import (
 
 # Keyframes and boxes are in the pixels of the stored frame, so a clip must not be rotated either.
 _NO_ROTATION = "sidedata=mode=delete:type=DISPLAYMATRIX"
-_MP4_OPTIONS = {"movflags": "+faststart"}  # the index precedes the frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,28 +167,41 @@ def count_frames(clip: Path | str, label: str) -> int:
 
 
 def _copy(target: Path, episode: EpisodeFrames) -> None:
-    source = episode.source
-    first_pts = episode.pts[0]
-    with (
-        open_video(source.path, episode.label) as container,
-        av.open(str(target), "w", format="mp4", options=_MP4_OPTIONS) as output,
-    ):
+    with open_video(episode.source.path, episode.label) as container:
         stream = video_stream(container, episode.label)
+        _write_upright(target, stream, _packets_of(container, stream, episode))
+
+
+def _packets_of(
+    container: av.container.InputContainer, stream: av.VideoStream, episode: EpisodeFrames
+) -> Iterator["av.Packet[Any]"]:
+    """Yield the packets of an episode, with times from 0."""
+    first_pts = episode.pts[0]
+    remaining = len(episode.pts)
+    for packet in demux_from(container, stream, first_pts, episode.source.first_dts):
+        if remaining == len(episode.pts) and packet.pts != first_pts:
+            continue
+        if packet.pts is None or packet.dts is None:
+            raise CuesheetError(f"{episode.label}: a packet has no time")
+        packet.pts -= first_pts
+        packet.dts -= first_pts
+        yield packet
+        remaining -= 1
+        if remaining == 0:
+            break
+
+
+def _write_upright(
+    target: Path, stream: av.VideoStream, packets: Iterable["av.Packet[Any]"]
+) -> None:
+    """Write packets of `stream` as they are, without a display rotation."""
+    options = {"movflags": "+faststart"}  # the index precedes the frames
+    with av.open(str(target), "w", format="mp4", options=options) as output:
         copied = output.add_stream_from_template(stream, opaque=True)  # no encoder is needed
         copied.set_display_rotation(0)
-        remaining = len(episode.pts)
-        for packet in demux_from(container, stream, first_pts, source.first_dts):
-            if remaining == len(episode.pts) and packet.pts != first_pts:
-                continue
-            if packet.pts is None or packet.dts is None:
-                raise CuesheetError(f"{episode.label}: a packet has no time")
-            packet.pts -= first_pts
-            packet.dts -= first_pts
+        for packet in packets:
             packet.stream = copied
             output.mux(packet)
-            remaining -= 1
-            if remaining == 0:
-                break
 
 
 def _encode(target: Path, episode: EpisodeFrames, settings: ClipSettings) -> None:
@@ -218,22 +230,18 @@ def _encode(target: Path, episode: EpisodeFrames, settings: ClipSettings) -> Non
 
 def _remove_rotation(clip: Path, label: str) -> None:
     """Remove the display rotation of a clip: ffmpeg 5 and older copy it past the filters."""
-    with temporary_folder() as folder:
-        upright = folder / "upright.mp4"
-        with open_video(clip, label) as container:
-            stream = video_stream(container, label)
-            first = next(container.decode(stream), None)
-            if first is None or first.rotation == 0:
-                return
-            container.seek(0)
-            with av.open(str(upright), "w", options=_MP4_OPTIONS) as output:
-                copied = output.add_stream_from_template(stream, opaque=True)
-                copied.set_display_rotation(0)
-                for packet in container.demux(stream):
-                    if packet.size:
-                        packet.stream = copied
-                        output.mux(packet)
-        clip.write_bytes(upright.read_bytes())
+    with open_video(clip, label) as container:
+        stream = video_stream(container, label)
+        first = next(container.decode(stream), None)
+        if first is None or first.rotation == 0:
+            return
+        container.seek(0)
+        with temporary_folder() as folder:
+            upright = folder / "upright.mp4"
+            packets = (packet for packet in container.demux(stream) if packet.size)
+            _write_upright(upright, stream, packets)
+            content = upright.read_bytes()
+    clip.write_bytes(content)
 
 
 def _encoding(

@@ -14,7 +14,7 @@ import numpy as np
 BAND = 0.25
 # A time of the source is at an event that is at most this far away (s).
 AT_EVENT_S = 0.3
-# The same event of the target is at most this far from where the path expects it (s).
+# Maximum distance between an event of the target and the time that the path predicts for it (s).
 EVENT_WITHIN_S = 1.0
 
 

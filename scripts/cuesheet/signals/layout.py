@@ -41,7 +41,7 @@ class _Found:
     agreement: float  # signed correlation of action and state; 0 if one is missing
 
     def measured_in(self) -> tuple[Literal["state", "action"], int]:
-        """Return where the gripper is measured, and its dimension there."""
+        """Return the record that measures the gripper, and its dimension."""
         if self.state is not None:
             return "state", self.state
         assert self.action is not None

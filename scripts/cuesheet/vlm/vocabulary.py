@@ -68,7 +68,7 @@ class MergedSteps(Reply):
         return long_labels(labels)
 
 
-# Where the model's own words go in a reply: after what it saw, before the label from the list.
+# Position of the model's own words in a reply: after the evidence, before the label from the list.
 class _OwnLabel(Reply):
     what_changed: Evidence = ""
     own_words: StepLabel
