@@ -19,7 +19,7 @@ import av
 from cuesheet.errors import CuesheetError
 from cuesheet.files import atomic_path, temporary_folder
 from cuesheet.media.decode import RgbFrame, any_pts, ffmpeg_input
-from cuesheet.media.ffmpeg import passthrough_options, run_ffmpeg, write_frames
+from cuesheet.media.ffmpeg import copies_rotation, passthrough_options, run_ffmpeg, write_frames
 from cuesheet.media.packets import (
     EpisodeFrames,
     demux_from,
@@ -225,22 +225,29 @@ def _encode(target: Path, episode: EpisodeFrames, settings: ClipSettings) -> Non
         ],
         f"{episode.label}: encoding the clip",
     )
-    _remove_rotation(target, episode.label)
+    if copies_rotation():
+        _remove_rotation(target, episode.label)
 
 
 def _remove_rotation(clip: Path, label: str) -> None:
-    """Remove the display rotation of a clip: ffmpeg 5 and older copy it past the filters."""
-    with open_video(clip, label) as container:
-        stream = video_stream(container, label)
-        first = next(container.decode(stream), None)
-        if first is None or first.rotation == 0:
-            return
-        container.seek(0)
-        with temporary_folder() as folder:
-            upright = folder / "upright.mp4"
-            packets = (packet for packet in container.demux(stream) if packet.size)
-            _write_upright(upright, stream, packets)
-            content = upright.read_bytes()
+    """Remove the display rotation of a clip.
+
+    It is known only once a frame is decoded. Raises CuesheetError if the clip cannot be read.
+    """
+    try:
+        with open_video(clip, label) as container:
+            stream = video_stream(container, label)
+            first = next(container.decode(stream), None)
+            if first is None or first.rotation == 0:
+                return
+            container.seek(0)
+            with temporary_folder() as folder:
+                upright = folder / "upright.mp4"
+                packets = (packet for packet in container.demux(stream) if packet.size)
+                _write_upright(upright, stream, packets)
+                content = upright.read_bytes()
+    except av.FFmpegError as error:
+        raise unreadable(f"{label}: {clip}", error) from error
     clip.write_bytes(content)
 
 

@@ -7,6 +7,7 @@ program in the package imageio-ffmpeg.
 import contextlib
 import functools
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -55,14 +56,25 @@ def _packaged_ffmpeg() -> str:
 
 
 @functools.cache
+def _known_options() -> frozenset[str]:
+    text = run_ffmpeg(["-h", "long"]).decode(errors="replace")
+    return frozenset(re.findall(r"^-(\w+)", text, re.MULTILINE))
+
+
 def passthrough_options() -> tuple[str, str]:
     """Return the output options that keep every frame with its time: none dropped or repeated.
 
     `-fps_mode` exists since ffmpeg 5.1; later versions have no `-vsync`.
     """
-    text = run_ffmpeg(["-h", "long"]).decode(errors="replace")
-    known = any(line.startswith("-fps_mode") for line in text.splitlines())
-    return ("-fps_mode" if known else "-vsync", "passthrough")
+    return ("-fps_mode" if "fps_mode" in _known_options() else "-vsync", "passthrough")
+
+
+def copies_rotation() -> bool:
+    """Return whether ffmpeg copies the display rotation of its input past the filters.
+
+    Releases before 6.0, which have no `-display_rotation`, do.
+    """
+    return "display_rotation" not in _known_options()
 
 
 def input_options(formats: str) -> list[str]:

@@ -24,6 +24,7 @@ from media_sources import (
 from PIL import Image
 
 from cuesheet.errors import CuesheetError
+from cuesheet.media import clips
 from cuesheet.media.clips import ClipSettings, write_clip, write_clip_of_images
 from cuesheet.media.decode import decode_frames
 from cuesheet.media.ffmpeg import passthrough_options
@@ -83,13 +84,13 @@ def error_by_offset(clip: np.ndarray, whole: np.ndarray, first: int) -> dict[int
 
 @pytest.mark.parametrize("name", ["demo_v3", "dev_v3"])
 def test_clips_have_exactly_the_episodes_frames(request, name, tmp_path, say):  # noqa: F811
-    clips = mismatches = 0
+    counted = mismatches = 0
     for case in sources(request.getfixturevalue(name)):
         clip = tmp_path / f"{case.camera.camera}-{case.episode.episode_index}.mp4"
         assert write_clip(clip, located(case), ClipSettings()) == "encoded"
         width, height = case.camera.width, case.camera.height
         decoded = full_decode(clip, width, height)
-        clips += 1
+        counted += 1
         mismatches += len(decoded) != case.length
         assert_plays_in_a_browser(clip, case.length / case.episode.fps)
         whole = full_decode(case.file, width, height)
@@ -99,7 +100,7 @@ def test_clips_have_exactly_the_episodes_frames(request, name, tmp_path, say):  
         for i in (0, case.length - 1):
             difference = np.abs(decoded[i].astype(np.int16) - whole[case.first_frame + i])
             assert difference.mean() < 5
-    say(f"clips, {name} (AV1), encoded: {{'counted': {clips}, 'mismatches': {mismatches}}}")
+    say(f"clips, {name} (AV1), encoded: {{'counted': {counted}, 'mismatches': {mismatches}}}")
     assert mismatches == 0
 
 
@@ -338,6 +339,19 @@ def test_images_stored_as_plain_binary_are_read(images, tmp_path):
     assert [frame.frame_index for frame in frames] == [0, 3]
     for frame in frames:
         assert frame.data == truth[10 + frame.frame_index].tobytes()
+
+
+def test_an_encoded_clip_that_cannot_be_read_is_named_in_the_error(tmp_path, monkeypatch):
+    source, clip = tmp_path / "source.mp4", tmp_path / "clip.mp4"
+    run("-f", "lavfi", "-i", "testsrc2=size=64x48:rate=10", "-frames:v", "20", source)
+    frames = locate_range(source, from_s=0.0, to_s=2.0, length=20, fps=10.0, label="episode 1")
+    monkeypatch.setattr(clips, "copies_rotation", lambda: True)
+    monkeypatch.setattr(
+        clips, "run_ffmpeg", lambda arguments, _: Path(arguments[-1]).write_bytes(b"")
+    )
+    with pytest.raises(CuesheetError, match=r"^episode 1, .*: the video cannot be read"):
+        write_clip(clip, frames, ENCODE)
+    assert not clip.exists()
 
 
 @pytest.mark.parametrize("settings", [ENCODE, ClipSettings()], ids=["encoded", "copied"])
