@@ -1,6 +1,11 @@
 """Lists the settings and describes in words what each accepts, for generated files and errors."""
 
+import ast
+import functools
+import inspect
+import textwrap
 from collections.abc import Iterator
+from itertools import pairwise
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -28,6 +33,24 @@ def settings(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, Fie
         section = section_of(field)
         if section:
             yield from settings(section, f"{above}{name}.")
+
+
+@functools.cache
+def descriptions(model: type[BaseModel]) -> dict[str, str]:
+    """Return the description of each setting of a section: the text below it in the source.
+
+    Only generated files need them. With its option `use_attribute_docstrings`, pydantic would read
+    them from the source whenever a job imports the models.
+    """
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(model))).body
+    assert isinstance(definition, ast.ClassDef)
+    found: dict[str, str] = {}
+    for setting, below in pairwise(definition.body):
+        if isinstance(setting, ast.AnnAssign) and isinstance(setting.target, ast.Name):
+            match below:
+                case ast.Expr(ast.Constant(str(text))):
+                    found[setting.target.id] = " ".join(text.split())
+    return found
 
 
 def choices(field: FieldInfo) -> list[str]:

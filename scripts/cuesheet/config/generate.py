@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from cuesheet.config import prompt_files
-from cuesheet.config.describe import choices, describe_expected, section_of
+from cuesheet.config.describe import choices, describe_expected, descriptions, section_of, settings
 from cuesheet.config.models import Config, DatasetEntry
 from cuesheet.config.types import Expected, parse_episodes
 from cuesheet.files import write_text
@@ -70,16 +70,17 @@ def _yaml_section(model: type[BaseModel], indent: int) -> list[str]:
             lines += _comment(str(section.__doc__), indent)
             lines += [f"{margin}{name}:", *_yaml_section(section, indent + 2), ""]
         else:
-            lines += _comment(f"{field.description}{_accepts(field)}", indent)
+            text = descriptions(model)[name]
+            lines += _comment(f"{text}{_accepts(field, text)}", indent)
             lines.append(f"{margin}{name}: {yaml_value(default_of(field))}")
     while lines and not lines[-1]:
         lines.pop()
     return lines
 
 
-def _accepts(field: FieldInfo) -> str:
+def _accepts(field: FieldInfo, text: str) -> str:
     """Return the accepted values of a setting for its comment, e.g. ` [whole number, 1 to 64]`."""
-    words, text = describe_expected(field), str(field.description)
+    words = describe_expected(field)
     said = field.annotation in (bool, str) or any(isinstance(m, Expected) for m in field.metadata)
     allowed = choices(field)
     if said or (allowed and all(f"`{choice}`" in text for choice in allowed)):
@@ -110,6 +111,12 @@ def schema_text() -> str:
         **_without_titles(Config.model_json_schema()),
         "title": "Cuesheet configuration",
     }
+    models: list[type[BaseModel]] = [Config, DatasetEntry]
+    models += [section for _, field in settings(Config) if (section := section_of(field))]
+    for model in models:
+        properties = (schema if model is Config else schema["$defs"][model.__name__])["properties"]
+        for name, text in descriptions(model).items():
+            properties[name] = dict(sorted({**properties[name], "description": text}.items()))
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -165,7 +172,7 @@ def _table(model: type[BaseModel]) -> list[str]:
         if section_of(field):
             continue
         default = "required" if field.is_required() else f"`{yaml_value(default_of(field))}`"
-        cells = (f"`{name}`", describe_expected(field), default, str(field.description))
+        cells = (f"`{name}`", describe_expected(field), default, descriptions(model)[name])
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return [*rows, ""]
 

@@ -12,70 +12,45 @@ from cuesheet.config.types import Expected, Mapping, Section, Text
 class ManagedConfig(Section):
     """The server that the run starts (`serve: managed`), one per replica."""
 
-    server: Literal["vllm", "transformers", "ktransformers"] = Field(
-        default="vllm",
-        description=(
-            "Which server to start: `vllm` (`vllm serve`), `transformers` (`transformers serve`) "
-            "or `ktransformers` (`ktransformers serve`), unless `command` is set."
-        ),
-    )
-    command: Annotated[str | list[str] | None, Expected("text, list of texts or null")] = Field(
-        default=None,
-        description=(
-            "Complete command that replaces the server's own, with `{model}`, `{host}`, `{port}` "
-            "and, for servers that take no key from the environment, `{api_key}`. `extra_args` "
-            "are appended; the settings from `tensor_parallel_size` to `limit_mm_per_prompt` are "
-            "then not turned into arguments."
-        ),
-    )
-    python: Text = Field(
-        default="auto",
-        description=(
-            "Python of the environment in which the server is installed, e.g. "
-            "`/opt/vllm/bin/python`. `auto`: the environment of `make vllm-env` if it exists "
-            "(only for vLLM), otherwise the command found in PATH; null: the command found in PATH."
-        ),
-    )
-    extra_args: list[str] = Field(
-        default=[], description="Additional arguments, e.g. `[--dtype, bfloat16]`."
-    )
-    tensor_parallel_size: int = Field(
-        default=1, ge=1, le=64, description="GPUs per replica that share the model."
-    )
-    max_model_len: int | None = Field(
-        default=None, ge=256, description="Longest context in tokens; null: the model's own."
-    )
-    gpu_memory_utilization: float | None = Field(
-        default=None,
-        gt=0,
-        le=1,
-        description="Share of GPU memory to use; null: the server's default.",
-    )
-    limit_mm_per_prompt: Mapping = Field(
-        default=None,
-        description="Maximum number of images and clips per request, e.g. `{image: 16, video: 1}`.",
-    )
-    env: Mapping = Field(
-        default=None,
-        description=(
-            "Additional environment variables of the server, e.g. `{HF_HUB_OFFLINE: 1}`. Never "
-            "keys: exported variables reach the server anyway."
-        ),
-    )
+    server: Literal["vllm", "transformers", "ktransformers"] = "vllm"
+    """Which server to start: `vllm` (`vllm serve`), `transformers` (`transformers serve`) or
+    `ktransformers` (`ktransformers serve`), unless `command` is set.
+    """
+    command: Annotated[str | list[str] | None, Expected("text, list of texts or null")] = None
+    """Complete command that replaces the server's own, with `{model}`, `{host}`, `{port}` and, for
+    servers that take no key from the environment, `{api_key}`. `extra_args` are appended; the
+    settings from `tensor_parallel_size` to `limit_mm_per_prompt` are then not turned into
+    arguments.
+    """
+    python: Text = "auto"
+    """Python of the environment in which the server is installed, e.g. `/opt/vllm/bin/python`.
+    `auto`: the environment of `make vllm-env` if it exists (only for vLLM), otherwise the command
+    found in PATH; null: the command found in PATH.
+    """
+    extra_args: list[str] = Field(default=[])
+    """Additional arguments, e.g. `[--dtype, bfloat16]`."""
+    tensor_parallel_size: int = Field(default=1, ge=1, le=64)
+    """GPUs per replica that share the model."""
+    max_model_len: int | None = Field(default=None, ge=256)
+    """Longest context in tokens; null: the model's own."""
+    gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1)
+    """Share of GPU memory to use; null: the server's default."""
+    limit_mm_per_prompt: Mapping = None
+    """Maximum number of images and clips per request, e.g. `{image: 16, video: 1}`."""
+    env: Mapping = None
+    """Additional environment variables of the server, e.g. `{HF_HUB_OFFLINE: 1}`. Never keys:
+    exported variables reach the server anyway.
+    """
     gpus: Annotated[
         Literal["auto", "leave"] | list[str],
         Expected("`auto`, `leave` or a list of GPU numbers or names"),
-    ] = Field(
-        default="auto",
-        description=(
-            "GPUs to distribute over the replicas through CUDA_VISIBLE_DEVICES. `auto`: those "
-            "that CUDA_VISIBLE_DEVICES names (in a SLURM job), otherwise all that nvidia-smi "
-            "lists; `leave`: the server uses what it finds."
-        ),
-    )
-    gpus_per_replica: int | None = Field(
-        default=None, ge=1, le=64, description="GPUs per replica; null: `tensor_parallel_size`."
-    )
+    ] = "auto"
+    """GPUs to distribute over the replicas through CUDA_VISIBLE_DEVICES. `auto`: those that
+    CUDA_VISIBLE_DEVICES names (in a SLURM job), otherwise all that nvidia-smi lists; `leave`: the
+    server uses what it finds.
+    """
+    gpus_per_replica: int | None = Field(default=None, ge=1, le=64)
+    """GPUs per replica; null: `tensor_parallel_size`."""
 
     @field_validator("gpus", "extra_args", mode="before")
     @classmethod

@@ -29,23 +29,20 @@ from cuesheet.config.vlm import VlmConfig
 class DatasetEntry(Section):
     """One of several datasets."""
 
-    path: str = Field(description="Folder of the LeRobot dataset.")
-    episodes: Episodes = Field(
-        default=None, description="Like the top-level `episodes`, for this dataset alone."
-    )
+    path: str
+    """Folder of the LeRobot dataset."""
+    episodes: Episodes = None
+    """Like the top-level `episodes`, for this dataset alone."""
     cameras: Annotated[
         Literal["all"] | list[str] | None, Expected("`all` or a list of camera keys")
-    ] = Field(default=None, description="Like the top-level `cameras`, for this dataset alone.")
-    default_camera: Text = Field(
-        default=None, description="Like the top-level `default_camera`, for this dataset alone."
-    )
-    prompts_dir: Text = Field(
-        default=None,
-        description=(
-            "Like the top-level `prompts_dir`, for this dataset alone. To compare prompts, list "
-            "one dataset under several names: only requests that differ are sent."
-        ),
-    )
+    ] = None
+    """Like the top-level `cameras`, for this dataset alone."""
+    default_camera: Text = None
+    """Like the top-level `default_camera`, for this dataset alone."""
+    prompts_dir: Text = None
+    """Like the top-level `prompts_dir`, for this dataset alone. To compare prompts, list one
+    dataset under several names: only requests that differ are sent.
+    """
 
 
 DatasetSetting = Annotated[
@@ -57,137 +54,86 @@ DatasetSetting = Annotated[
 class MediaConfig(Section):
     """Clips: one mp4 file per episode and camera, for the review page and `frames: clip`."""
 
-    clip_codec: Literal["h264", "auto"] = Field(
-        default="h264",
-        description=(
-            "`h264`: always H.264, which every player and model server decodes. `auto`: copy AV1 "
-            "if the source has it (saves about 2 CPU seconds per 30 s of 640x480 video; newer "
-            "browsers play it), otherwise H.264. Clips that are sent to the model "
-            "(`plan.frames.mode: clip`) are always H.264."
-        ),
-    )
-    clip_copy: bool = Field(
-        default=True,
-        description=(
-            "Copy the stream instead of encoding it if the source has the clip's codec and the "
-            "episode starts on an I-frame. The frames are counted either way."
-        ),
-    )
-    clip_crf: int = Field(
-        default=23, ge=0, le=51, description="Quality of encoded clips (x264 CRF; lower is better)."
-    )
+    clip_codec: Literal["h264", "auto"] = "h264"
+    """`h264`: always H.264, which every player and model server decodes. `auto`: copy AV1 if the
+    source has it (saves about 2 CPU seconds per 30 s of 640x480 video; newer browsers play it),
+    otherwise H.264. Clips that are sent to the model (`plan.frames.mode: clip`) are always H.264.
+    """
+    clip_copy: bool = True
+    """Copy the stream instead of encoding it if the source has the clip's codec and the episode
+    starts on an I-frame. The frames are counted either way.
+    """
+    clip_crf: int = Field(default=23, ge=0, le=51)
+    """Quality of encoded clips (x264 CRF; lower is better)."""
     clip_preset: Literal[
         "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"
-    ] = Field(default="ultrafast", description="Speed preset of encoded clips (x264).")
+    ] = "ultrafast"
+    """Speed preset of encoded clips (x264)."""
 
 
 class OutputConfig(Section):
     """The annotated dataset."""
 
-    format: Literal["source", "v3.0"] = Field(
-        default="source",
-        description=(
-            "Format of the annotated dataset: that of the source (v2.1 or v3.0), or v3.0, which "
-            "converts a v2.1 dataset."
-        ),
-    )
-    videos: Literal["hardlink", "symlink", "copy"] = Field(
-        default="hardlink",
-        description=(
-            "How videos are added to the annotated dataset. If links are not possible, files "
-            "are copied."
-        ),
-    )
-    extra_files: list[str] = Field(
-        default=[],
-        description=(
-            "Patterns of files of the source that are copied although the LeRobot format does "
-            "not define them, e.g. `[notes.txt, calibration/*]`. Paths are relative to the "
-            "dataset, and `*` also matches `/`. All other such files are left out."
-        ),
-    )
-    subtask_index: bool = Field(
-        default=False,
-        description=(
-            "Also write the active subtask of each frame as a number, in the column "
-            "`subtask_index`, and the labels of the numbers to meta/subtasks.parquet, for policies "
-            "that read these (LeRobot 0.4)."
-        ),
-    )
-    on_missing: Literal["fail", "leave_unannotated"] = Field(
-        default="fail",
-        description=(
-            "What happens to episodes whose last attempt failed. `fail`: try them again, and "
-            "write no data file without them. `leave_unannotated`: write the others and list "
-            "these in the summary."
-        ),
-    )
-    leave_out: Literal["off", "failed", "doubtful"] = Field(
-        default="off",
-        description=(
-            "Episodes that get no rows because of their inspection (`inspect.enabled`), and are "
-            "listed in the summary. `failed`: the task was not achieved. `doubtful`: these, and "
-            "all others with a finding. `off`: none."
-        ),
-    )
+    format: Literal["source", "v3.0"] = "source"
+    """Format of the annotated dataset: that of the source (v2.1 or v3.0), or v3.0, which converts a
+    v2.1 dataset.
+    """
+    videos: Literal["hardlink", "symlink", "copy"] = "hardlink"
+    """How videos are added to the annotated dataset. If links are not possible, files are copied.
+    """
+    extra_files: list[str] = Field(default=[])
+    """Patterns of files of the source that are copied although the LeRobot format does not define
+    them, e.g. `[notes.txt, calibration/*]`. Paths are relative to the dataset, and `*` also matches
+    `/`. All other such files are left out.
+    """
+    subtask_index: bool = False
+    """Also write the active subtask of each frame as a number, in the column `subtask_index`, and
+    the labels of the numbers to meta/subtasks.parquet, for policies that read these (LeRobot 0.4).
+    """
+    on_missing: Literal["fail", "leave_unannotated"] = "fail"
+    """What happens to episodes whose last attempt failed. `fail`: try them again, and write no data
+    file without them. `leave_unannotated`: write the others and list these in the summary.
+    """
+    leave_out: Literal["off", "failed", "doubtful"] = "off"
+    """Episodes that get no rows because of their inspection (`inspect.enabled`), and are listed in
+    the summary. `failed`: the task was not achieved. `doubtful`: these, and all others with a
+    finding. `off`: none.
+    """
 
 
 class Config(Section):
     """Cuesheet: every setting with its default. Unknown keys are errors."""
 
-    dataset: DatasetSetting = Field(
-        default="data/demo_v3",
-        description=(
-            "Folder of a LeRobot dataset or `hf://datasets/user/name@revision`, a list of these, "
-            "or a mapping of names (`{name: path}` or `{name: {path: ..., episodes: ..., "
-            "default_camera: ...}}`). Results are stored in results/{name}."
-        ),
-    )
-    episodes: Episodes = Field(
-        default=None,
-        description=(
-            "Episodes to annotate, e.g. `[0, 3, 5-9]`, or `all`. Annotations of other episodes "
-            "are not changed."
-        ),
-    )
+    dataset: DatasetSetting = "data/demo_v3"
+    """Folder of a LeRobot dataset or `hf://datasets/user/name@revision`, a list of these, or a
+    mapping of names (`{name: path}` or `{name: {path: ..., episodes: ..., default_camera: ...}}`).
+    Results are stored in results/{name}.
+    """
+    episodes: Episodes = None
+    """Episodes to annotate, e.g. `[0, 3, 5-9]`, or `all`. Annotations of other episodes are not
+    changed.
+    """
     cameras: Annotated[Literal["all"] | list[str], Expected("`all` or a list of camera keys")] = (
-        Field(
-            default="all",
-            min_length=1,
-            description=(
-                "Cameras to use: `all` color cameras or a list of camera keys. Other cameras are "
-                "neither decoded nor shown to the model, and are copied unchanged."
-            ),
-        )
+        Field(default="all", min_length=1)
     )
-    default_camera: Text = Field(
-        default=None, description="Camera for the plan; null: the first of `cameras`."
-    )
-    existing: Literal["replace", "keep", "merge"] = Field(
-        default="replace",
-        description=(
-            "Language rows that the source already has. `replace`: replace those of the "
-            "annotated episodes. `keep`: do not annotate episodes that have any. `merge`: "
-            "replace the rows of the stages that run, and keep all other rows and styles."
-        ),
-    )
-    seed: int = Field(
-        default=0, ge=0, description="Random seed for sampled frames and question types."
-    )
-    prompts_dir: str = Field(
-        default="config/prompts",
-        description=(
-            "Folder of the prompt files. To write your own, copy it; editing a file reruns its "
-            "stage."
-        ),
-    )
-    corrections_dir: str = Field(
-        default="corrections",
-        description=(
-            "Folder of manual corrections, `{dataset}/{episode}.json` or `.csv` "
-            "(docs/corrections.md). They override the model."
-        ),
-    )
+    """Cameras to use: `all` color cameras or a list of camera keys. Other cameras are neither
+    decoded nor shown to the model, and are copied unchanged.
+    """
+    default_camera: Text = None
+    """Camera for the plan; null: the first of `cameras`."""
+    existing: Literal["replace", "keep", "merge"] = "replace"
+    """Language rows that the source already has. `replace`: replace those of the annotated
+    episodes. `keep`: do not annotate episodes that have any. `merge`: replace the rows of the
+    stages that run, and keep all other rows and styles.
+    """
+    seed: int = Field(default=0, ge=0)
+    """Random seed for sampled frames and question types."""
+    prompts_dir: str = "config/prompts"
+    """Folder of the prompt files. To write your own, copy it; editing a file reruns its stage."""
+    corrections_dir: str = "corrections"
+    """Folder of manual corrections, `{dataset}/{episode}.json` or `.csv` (docs/corrections.md).
+    They override the model.
+    """
     media: MediaConfig = MediaConfig()
     keyframes: KeyframesConfig = KeyframesConfig()
     signals: SignalsConfig = SignalsConfig()

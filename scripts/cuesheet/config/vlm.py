@@ -16,173 +16,117 @@ class SamplingConfig(Section):
     """Sampling parameters. Changing one changes the cache key of every request."""
 
     temperature: Annotated[float | None, BeforeValidator(null_is_none)] = Field(
-        default=0.2,
-        ge=0,
-        le=2,
-        description="Sampling temperature; 0 is greedy decoding. null: not sent.",
+        default=0.2, ge=0, le=2
     )
-    top_p: Annotated[float | None, BeforeValidator(null_is_none)] = Field(
-        default=1.0, gt=0, le=1, description="Nucleus sampling; null: not sent."
-    )
-    max_tokens: Annotated[int | None, BeforeValidator(null_is_none)] = Field(
-        default=1024,
-        ge=1,
-        description=(
-            "Maximum number of tokens per reply; doubled once if a reply is cut off. null: not "
-            "sent."
-        ),
-    )
-    seed: Annotated[int | None, BeforeValidator(null_is_none)] = Field(
-        default=0, ge=0, description="Random seed sent with every request; null: not sent."
-    )
-    reasoning_effort: Text = Field(
-        default=None, description="Reasoning effort (`low`, `medium` or `high`); sent if set."
-    )
-    chat_template_kwargs: Mapping = Field(
-        default=None,
-        description="Arguments of the chat template, e.g. `{enable_thinking: false}`; sent if set.",
-    )
-    mm_processor_kwargs: Mapping = Field(
-        default=None,
-        description="Arguments of the image processor, e.g. `{max_pixels: 401408}`; sent if set.",
-    )
+    """Sampling temperature; 0 is greedy decoding. null: not sent."""
+    top_p: Annotated[float | None, BeforeValidator(null_is_none)] = Field(default=1.0, gt=0, le=1)
+    """Nucleus sampling; null: not sent."""
+    max_tokens: Annotated[int | None, BeforeValidator(null_is_none)] = Field(default=1024, ge=1)
+    """Maximum number of tokens per reply; doubled once if a reply is cut off. null: not sent."""
+    seed: Annotated[int | None, BeforeValidator(null_is_none)] = Field(default=0, ge=0)
+    """Random seed sent with every request; null: not sent."""
+    reasoning_effort: Text = None
+    """Reasoning effort (`low`, `medium` or `high`); sent if set."""
+    chat_template_kwargs: Mapping = None
+    """Arguments of the chat template, e.g. `{enable_thinking: false}`; sent if set."""
+    mm_processor_kwargs: Mapping = None
+    """Arguments of the image processor, e.g. `{max_pixels: 401408}`; sent if set."""
 
 
 class ImagesConfig(Section):
     """How images are sent."""
 
-    format: Literal["jpeg", "png"] = Field(default="jpeg", description="Image format of data URLs.")
-    jpeg_quality: int = Field(default=90, ge=1, le=100, description="Quality of JPEG images.")
-    transport: Literal["data_url", "file_url"] = Field(
-        default="data_url",
-        description=(
-            "`file_url`: send `file://` paths, if the server shares the disk and allows them."
-        ),
-    )
+    format: Literal["jpeg", "png"] = "jpeg"
+    """Image format of data URLs."""
+    jpeg_quality: int = Field(default=90, ge=1, le=100)
+    """Quality of JPEG images."""
+    transport: Literal["data_url", "file_url"] = "data_url"
+    """`file_url`: send `file://` paths, if the server shares the disk and allows them."""
 
 
 class PriceConfig(Section):
     """Prices of the model, in any currency. Used only for the estimate and the budget."""
 
-    input: float = Field(default=0.0, ge=0, description="Price of a million prompt tokens.")
-    output: float = Field(default=0.0, ge=0, description="Price of a million reply tokens.")
-    gpu_hour: float = Field(
-        default=0.0, ge=0, description="Price of a GPU for an hour; needs `vlm.throughput`."
-    )
+    input: float = Field(default=0.0, ge=0)
+    """Price of a million prompt tokens."""
+    output: float = Field(default=0.0, ge=0)
+    """Price of a million reply tokens."""
+    gpu_hour: float = Field(default=0.0, ge=0)
+    """Price of a GPU for an hour; needs `vlm.throughput`."""
 
 
 class ThroughputConfig(Section):
     """Tokens per second of all servers together. Used only for the estimate."""
 
-    input: float | None = Field(default=None, gt=0, description="Prompt tokens per second.")
-    output: float | None = Field(default=None, gt=0, description="Reply tokens per second.")
+    input: float | None = Field(default=None, gt=0)
+    """Prompt tokens per second."""
+    output: float | None = Field(default=None, gt=0)
+    """Reply tokens per second."""
 
 
 class BudgetConfig(Section):
     """Limits of one run. A run that reaches a limit sends no more requests; its files are kept."""
 
-    requests: int | None = Field(
-        default=None, ge=1, description="Maximum number of requests; null: no limit."
-    )
-    tokens: int | None = Field(
-        default=None, ge=1, description="Maximum number of prompt and reply tokens; null: no limit."
-    )
-    cost: float | None = Field(
-        default=None,
-        gt=0,
-        description="Maximum cost by `vlm.price.input` and `output`; null: no limit.",
-    )
+    requests: int | None = Field(default=None, ge=1)
+    """Maximum number of requests; null: no limit."""
+    tokens: int | None = Field(default=None, ge=1)
+    """Maximum number of prompt and reply tokens; null: no limit."""
+    cost: float | None = Field(default=None, gt=0)
+    """Maximum cost by `vlm.price.input` and `output`; null: no limit."""
 
 
 class VlmConfig(Section):
     """The vision-language model and its server."""
 
-    serve: Literal["demo", "managed", "vllm-batch", "external", "replay"] = Field(
-        default="demo",
-        description=(
-            "`demo`: the built-in demo model (classical vision, not a language model); "
-            "`managed`: the run starts a server for `model` and stops it at its end; "
-            "`vllm-batch`: vLLM's offline entry point in one process instead of its server; "
-            "`external`: OpenAI-compatible servers at `base_urls`; `replay`: no server, only "
-            "cached responses."
-        ),
-    )
-    model: Text = Field(
-        default=None,
-        description=(
-            "Model name as the server lists it. Required for `managed` and `vllm-batch` (a name "
-            "on the Hugging Face hub or a folder), `external`, and `replay` (whose responses are "
-            "replayed). Part of the cache key."
-        ),
-    )
-    base_urls: list[str] = Field(
-        default=[],
-        description=(
-            "URLs of external servers, e.g. `[http://127.0.0.1:8000/v1]`; several share the load."
-        ),
-    )
-    api_key_env: Text = Field(
-        default=None,
-        description=(
-            "Environment variable that holds the key (never the key itself). If neither this nor "
-            "`api_key_file` is set, Hugging Face servers get the token of `hf auth login` "
-            "(`HF_TOKEN` takes precedence)."
-        ),
-    )
-    api_key_file: Text = Field(default=None, description="File that contains the key.")
-    replicas: int = Field(
-        default=1,
-        ge=1,
-        le=64,
-        description="Server processes for `demo`, `managed` and `vllm-batch`.",
-    )
-    concurrency: int = Field(
-        default=32,
-        ge=1,
-        le=4096,
-        description=(
-            "Maximum number of requests in flight over the whole run. About 1.5 times the number "
-            "that the servers process at once keeps them busy."
-        ),
-    )
-    timeout_s: PositiveFloat = Field(default=300.0, description="Timeout per reply.")
-    max_attempts: int = Field(
-        default=5, ge=1, le=20, description="Attempts per request on 429, 5xx and lost connections."
-    )
-    max_restarts: int = Field(default=3, ge=0, description="Restarts of a server that has crashed.")
-    ready_timeout_s: PositiveFloat = Field(
-        default=900.0, description="Timeout for a server to become ready."
-    )
-    check: bool = Field(
-        default=True,
-        description=(
-            "Check the server before the work starts: address, key, model, and one small request "
-            "with images and a reply schema. A managed server is checked when it has started."
-        ),
-    )
-    structured_output: bool = Field(
-        default=True,
-        description=(
-            "Send the schema of the reply as `response_format`; servers that reject it are "
-            "detected. false: put the schema into the prompt from the start, for servers that "
-            "accept it but ignore it (known: `transformers serve`)."
-        ),
-    )
-    cache_dir: str = Field(
-        default=".cache/vlm",
-        description=(
-            "Folder of the response cache; every response is stored here under a hash of its "
-            "request."
-        ),
-    )
-    coordinates: Literal["auto", "pixels", "resized_pixels", "thousandths"] = Field(
-        default="auto",
-        description=(
-            "Unit of the model's coordinates: `pixels` of the image sent, `resized_pixels` of "
-            "the image as Qwen2.5-VL resizes it, `thousandths` of width and height (Qwen3-VL); "
-            "`auto`: by model family."
-        ),
-    )
+    serve: Literal["demo", "managed", "vllm-batch", "external", "replay"] = "demo"
+    """`demo`: the built-in demo model (classical vision, not a language model); `managed`: the run
+    starts a server for `model` and stops it at its end; `vllm-batch`: vLLM's offline entry point in
+    one process instead of its server; `external`: OpenAI-compatible servers at `base_urls`;
+    `replay`: no server, only cached responses.
+    """
+    model: Text = None
+    """Model name as the server lists it. Required for `managed` and `vllm-batch` (a name on the
+    Hugging Face hub or a folder), `external`, and `replay` (whose responses are replayed). Part of
+    the cache key.
+    """
+    base_urls: list[str] = Field(default=[])
+    """URLs of external servers, e.g. `[http://127.0.0.1:8000/v1]`; several share the load."""
+    api_key_env: Text = None
+    """Environment variable that holds the key (never the key itself). If neither this nor
+    `api_key_file` is set, Hugging Face servers get the token of `hf auth login` (`HF_TOKEN` takes
+    precedence).
+    """
+    api_key_file: Text = None
+    """File that contains the key."""
+    replicas: int = Field(default=1, ge=1, le=64)
+    """Server processes for `demo`, `managed` and `vllm-batch`."""
+    concurrency: int = Field(default=32, ge=1, le=4096)
+    """Maximum number of requests in flight over the whole run. About 1.5 times the number that the
+    servers process at once keeps them busy.
+    """
+    timeout_s: PositiveFloat = 300.0
+    """Timeout per reply."""
+    max_attempts: int = Field(default=5, ge=1, le=20)
+    """Attempts per request on 429, 5xx and lost connections."""
+    max_restarts: int = Field(default=3, ge=0)
+    """Restarts of a server that has crashed."""
+    ready_timeout_s: PositiveFloat = 900.0
+    """Timeout for a server to become ready."""
+    check: bool = True
+    """Check the server before the work starts: address, key, model, and one small request with
+    images and a reply schema. A managed server is checked when it has started.
+    """
+    structured_output: bool = True
+    """Send the schema of the reply as `response_format`; servers that reject it are detected.
+    false: put the schema into the prompt from the start, for servers that accept it but ignore it
+    (known: `transformers serve`).
+    """
+    cache_dir: str = ".cache/vlm"
+    """Folder of the response cache; every response is stored here under a hash of its request."""
+    coordinates: Literal["auto", "pixels", "resized_pixels", "thousandths"] = "auto"
+    """Unit of the model's coordinates: `pixels` of the image sent, `resized_pixels` of the image as
+    Qwen2.5-VL resizes it, `thousandths` of width and height (Qwen3-VL); `auto`: by model family.
+    """
     price: PriceConfig = PriceConfig()
     throughput: ThroughputConfig = ThroughputConfig()
     budget: BudgetConfig = BudgetConfig()

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import jsonschema
@@ -10,9 +11,20 @@ import pytest
 import yaml
 
 from cuesheet.config import generate
-from cuesheet.config.describe import section_of, settings
+from cuesheet.config.describe import descriptions, section_of, settings
 from cuesheet.config.load import load_config
 from cuesheet.config.models import Config
+
+
+def described_settings() -> Iterator[tuple[str, str]]:
+    """Path and description of every setting."""
+    sections = {"": Config}
+    for path, field in settings(Config):
+        above, _, name = path.rpartition(".")
+        if section := section_of(field):
+            sections[path] = section
+        else:
+            yield path, descriptions(sections[above])[name]
 
 
 @pytest.mark.parametrize("name", sorted(generate.generated()))
@@ -48,14 +60,14 @@ def test_the_yaml_has_every_setting_with_its_description_and_short_lines(reposit
     assert max(map(len, text.splitlines())) <= 100
     values = yaml.safe_load(text)
     comments = " ".join(re.sub(r"^\s*# ", "", line) for line in text.splitlines() if "# " in line)
-    for path, field in settings(Config):
+    for path, _ in settings(Config):
         place = values
         for part in path.split("."):
             assert part in place, f"{path} is not in config.yaml"
             place = place[part]
-        if section_of(field) is None:
-            assert field.description, f"{path} has no description"
-            assert field.description.replace("`", "") in comments
+    for path, description in described_settings():
+        assert description, f"{path} has no description"
+        assert description.replace("`", "") in comments
 
 
 def test_the_reference_has_a_row_for_every_setting(repository):
@@ -102,12 +114,11 @@ def test_the_schema_rejects_episodes_that_are_none(schema, given):
 
 
 def test_the_schema_describes_every_setting(schema):
-    for path, field in settings(Config):
+    for path, description in described_settings():
         *sections, name = path.split(".")
         place = schema
         for section in sections:
             place = place["properties"][section]
             place = schema["$defs"][place["$ref"].rpartition("/")[2]] if "$ref" in place else place
-        if section_of(field) is None:
-            assert place["properties"][name]["description"] == field.description
+        assert place["properties"][name]["description"] == description
         assert place["additionalProperties"] is False
