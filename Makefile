@@ -5,6 +5,7 @@
 # DATASET  dataset whose results `make review` shows
 # FILE, CONFIG  file of the benchmark and settings of the model for `make wgobench`
 # PYTEST   further options of pytest, for example PYTEST="-k keyframes -x"
+# WORKERS  number of processes for the tests that run workflows; 0 for one after the other
 # ATTACK_* how much `make attack` does, for example ATTACK_KILLS=20
 # COVERAGE COVERAGE=1 makes `make unit` fail if its tests run less than the required share of the library
 # BENCH    further options of `make bench`, for example BENCH="--dataset /data/dev_v3"
@@ -19,6 +20,7 @@ PYTHON ?= python3.11 python3.12 python3.13 python3.14 python3 python
 CORES ?= all
 DATASET ?= demo_v3
 PYTEST ?=
+WORKERS ?= 2
 COVERAGE ?=
 BENCH ?=
 ATTACK_KILLS ?= 60
@@ -72,23 +74,25 @@ wgobench: $(VENV)/.workflow-installed  ## Score a model: make wgobench FILE=wgo.
 	  --config dataset="{wgo_bench: $$dataset}" vqa="{enabled: false}" evaluate="{reference: $(FILE)}"
 	@cat results/wgo_bench/evaluation.txt
 
-# Its parts can run in parallel: make -j3 --output-sync test
+# Its parts can run in parallel: make -j3 --keep-going --output-sync test
 .PHONY: test
 test: announce slurm workflow unit vllm lerobot torchcodec  ## Run all tests
 
 .PHONY: announce
 announce:
-	@echo "All tests take about an hour on two cores. They install environments of 8 GB in all into"
+	@echo "All tests take about 40 minutes on two cores. They install environments of 8 GB in all into"
 	@echo ".venv, .venv-vllm, .venv-lerobot and .venv-torchcodec, and, as root with apt, SLURM into this"
 	@echo "machine; without root or apt the tests on SLURM are skipped. \`make suite\` installs 1.5 GB only."
 	@test -d "$${CUESHEET_TEST_DATA:-../shared/data}" || \
 	  echo "CUESHEET_TEST_DATA names no folder: tests that need more than data/demo_v3 are skipped."
 
 SMALL := -m "not torchcodec and not vllm and not lerobot and not slurm"
+# All tests of a file run in one process, so that they share what the file prepares.
+PARALLEL := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: suite
 suite: $(VENV)/.test-installed  ## Run the tests that need no additional large environment
-	@$(BIN)/python -m pytest $(SMALL) $(PYTEST)
+	@$(BIN)/python -m pytest $(SMALL) $(PARALLEL) $(PYTEST)
 
 .PHONY: unit
 unit: $(VENV)/.test-installed  ## Run the unit tests and the small form of the attacks
@@ -96,7 +100,7 @@ unit: $(VENV)/.test-installed  ## Run the unit tests and the small form of the a
 
 .PHONY: workflow
 workflow: $(VENV)/.test-installed  ## Run the tests of the suite that run workflows
-	@$(BIN)/python -m pytest tests/workflow $(SMALL) $(PYTEST)
+	@$(BIN)/python -m pytest tests/workflow $(SMALL) $(PARALLEL) $(PYTEST)
 
 # The suite runs a small form of all of these except the soak test. Each prints a table and fails if
 # anything is wrong; `make --keep-going attack` continues after a failure.
@@ -137,7 +141,7 @@ lint: $(VENV)/.test-installed  ## Check style, the rules, and that generated fil
 
 .PHONY: coverage
 coverage: $(VENV)/.test-installed  ## Run `make suite` and check how much of the library it runs
-	@$(BIN)/python -m pytest $(SMALL) --quiet --cov --cov-report=term $(PYTEST)
+	@$(BIN)/python -m pytest $(SMALL) $(PARALLEL) --quiet --cov --cov-report=term $(PYTEST)
 
 .PHONY: sizes
 sizes:  ## List functions over 60 lines and modules over 400 lines

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from slowest import SLOWEST
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TEST_DATA = Path(os.environ.get("CUESHEET_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
@@ -16,6 +17,11 @@ def _test_data(relative: str) -> Path:
     if not path.exists():
         pytest.skip(f"{path} is not there; set CUESHEET_TEST_DATA to the folder that holds it")
     return path
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: number for number, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 @pytest.fixture(autouse=True)

@@ -72,7 +72,9 @@ PUSH = (
     "tests/workflow/test_hub.py"
     "::test_push_makes_a_private_repository_with_card_and_tags_and_overwrites_nothing"
 )
-BENCH = "tests/workflow/test_wgo_bench.py::test_a_benchmark_file_is_converted_annotated_and_scored"
+BENCH = (
+    "tests/workflow/test_wgo_bench_runs.py::test_a_benchmark_file_is_converted_annotated_and_scored"
+)
 THROUGHPUT = "tests/workflow/test_vllm.py::test_the_throughput_of_a_real_server_is_measured"
 NOT_RUN = {
     "make test": Covered(
