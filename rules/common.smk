@@ -21,6 +21,7 @@ except ImportError:
 
 
 from cuesheet.app.session import Session
+from cuesheet.artifacts.layout import VOCABULARY_JOB
 from cuesheet.assemble.existing_rows import replaced_styles
 from cuesheet.cluster.job import SHARD_VARIABLE
 from cuesheet.cluster.plan import ShardPlans
@@ -185,14 +186,16 @@ def shard_plan(wildcards):
 
 def shard_params(wildcards, targets):
     """Return the params of a shard's job that do not determine its output."""
-    return inner_run_params(wildcards, shard_plan(wildcards).worked_on(wildcards.shard), targets)
+    plan, shard = shard_plan(wildcards), wildcards.shard
+    return inner_run_params(wildcards, shard, plan.worked_on(shard), targets)
 
 
 def vocabulary_params(wildcards):
     """Return the params of the job that drafts labels that do not determine them."""
     episodes = drafted_in(dataset_of(wildcards), CONFIG)
     files = vocabularies(dataset_of(wildcards), CONFIG)
-    return {**inner_run_params(wildcards, episodes, ["vocabularies"]), "files": files}
+    work = inner_run_params(wildcards, VOCABULARY_JOB, episodes, ["vocabularies"])
+    return {**work, "files": files}
 
 
 def drafted_media(wildcards):
@@ -203,11 +206,11 @@ def drafted_media(wildcards):
     return plan.media_markers_of(drafted_in(dataset, CONFIG))
 
 
-def inner_run_params(wildcards, episodes, targets):
+def inner_run_params(wildcards, shard, episodes, targets):
     """Return what a job that runs this workflow for some episodes needs."""
     return {
         "episodes": episodes,
-        "share": len(episodes) / max(1, sum(len(d.worked_on) for d in RUN.datasets.values())),
+        "share": SHARD_PLANS.shares[wildcards.dataset, shard],
         "stages": RUN.stages,
         "targets": targets,
         "results": results_of(wildcards),

@@ -8,15 +8,16 @@ episodes that are drafted, creates the lists.
 from pathlib import Path
 
 from cuesheet import files, job_log
+from cuesheet.artifacts.layout import VOCABULARY_JOB
 from cuesheet.artifacts.stage_files import digest
-from cuesheet.cluster.job import VOCABULARY, ShardJob
+from cuesheet.cluster.job import ShardJob
 from cuesheet.errors import SurroundingsError
 
 
 def main(snakemake) -> None:
     with job_log.to_file(snakemake.log[0]):
         dataset, work = snakemake.wildcards.dataset, snakemake.params.work
-        job = ShardJob.of(work, dataset, VOCABULARY, snakemake.threads, snakemake.log[0])
+        job = ShardJob.of(work, dataset, VOCABULARY_JOB, snakemake.threads, snakemake.log[0])
         job.run(work["snakefile"], work["config"], work["options"])
         found = {Path(path).name: digest(path) for path in work["files"]}
         missing = [name for name, value in found.items() if value is None]

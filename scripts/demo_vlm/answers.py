@@ -214,7 +214,8 @@ def _steps(facts: Facts) -> dict[str, Any]:
 
 def _labels(facts: Facts) -> dict[str, Any]:
     first = _label(facts)["label"]
-    other = phrases.labels(facts.asked.task, 1)[0]
+    found = (one for one in phrases.labels(facts.asked.task, 3) if one.lower() != first.lower())
+    other = next(found, f"{first} again")
     return {"what_changed": "The image changes.", "own_words": first, "labels": [first, other]}
 
 

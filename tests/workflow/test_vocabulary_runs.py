@@ -1,6 +1,7 @@
 """Labels that the model drafts for each task, in whole runs of the workflow."""
 
 import json
+from collections import Counter
 
 import pytest
 from chat_server import completion
@@ -156,3 +157,19 @@ def test_shards_use_the_lists_of_one_job_that_runs_before_them(drafted, tmp_path
         work.json("results/demo_v3/shards/vocabulary.json")["lists"].keys() == lists_of(work).keys()
     )
     assert "Nothing to be done" in work.run("--dry-run").output
+
+
+def test_all_jobs_of_a_sharded_run_share_its_budget_and_so_do_their_attempts(tmp_path, demo_v3):
+    work = Workdir(tmp_path / "work")
+    cluster = {"shards": "always", "episodes_per_shard": 2}
+    # Four drafted episodes and two shards of two: a half and two quarters.
+    configure(work, demo_v3, cluster=cluster, vlm={"budget": {"requests": 16}})
+    done = work.run("--keep-going", "--retries", "1", check=False)
+    assert done.returncode != 0
+    assert "nothing of vlm.budget.requests is left for this job" in done.output
+    sent = Counter()
+    for path in (work.path / ".cuesheet/runs").glob("*/usage.json"):
+        usage = json.loads(path.read_text())
+        sent[usage["shard"]] += usage["sent"].get("requests", 0)
+    # 4 drafts and 3 lists; the second attempt of a shard has nothing left.
+    assert sent == {"vocabulary": 7, "00000": 4, "00001": 4}

@@ -97,6 +97,7 @@ class _NoModel:
             schema = reply.model_json_schema()
             counts = {
                 "rephrasings": self.values.get("count"),
+                "labels": self.values.get("count"),
                 **dict(self.values.get("axes") or {}),
             }
             return reply.model_validate(_instance(schema, schema, counts))
@@ -199,27 +200,44 @@ def _sizes(media: Media) -> list[tuple[int, int]]:
     return [(media.width, media.height)]
 
 
-def _instance(schema: Mapping[str, Any], root: Mapping[str, Any], counts: Mapping[str, Any]) -> Any:
-    """Return a value that a JSON schema allows; `counts`: items of the lists by their key."""
+def _instance(
+    schema: Mapping[str, Any], root: Mapping[str, Any], counts: Mapping[str, Any], number: int = 0
+) -> Any:
+    """Return a value that a JSON schema allows.
+
+    Args:
+        schema: the schema of the value.
+        root: the document that its references point into.
+        counts: items of the lists by their key.
+        number: place of the value in its list; the items of a list differ.
+    """
     if "$ref" in schema:
         schema = root["$defs"][schema["$ref"].rpartition("/")[2]]
     if "anyOf" in schema:
         return _instance(schema["anyOf"][0], root, counts)
-    if "const" in schema or "enum" in schema:
-        return schema["const"] if "const" in schema else schema["enum"][0]
+    if "const" in schema:
+        return schema["const"]
+    if "enum" in schema:
+        return schema["enum"][number % len(schema["enum"])]
     kind = schema.get("type")
     if kind == "object":
         return {
-            key: [_instance(part["items"], root, counts)] * counts[key]
+            key: _list_of(part, root, counts, counts[key])
             if counts.get(key) is not None and part.get("type") == "array"
             else _instance(part, root, counts)
             for key, part in schema.get("properties", {}).items()
         }
     if kind == "array":
-        return [_instance(schema["items"], root, counts)] * max(1, schema.get("minItems", 1))
+        return _list_of(schema, root, counts, max(1, schema.get("minItems", 1)))
     if kind == "string":
         return _words()[-schema.get("maxLength", 200) :].strip()
     return {"integer": 1, "number": 120.5, "boolean": True}.get(str(kind))
+
+
+def _list_of(
+    schema: Mapping[str, Any], root: Mapping[str, Any], counts: Mapping[str, Any], count: int
+) -> list[Any]:
+    return [_instance(schema["items"], root, counts, number) for number in range(count)]
 
 
 def make_rehearsal(

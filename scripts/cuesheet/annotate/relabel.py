@@ -107,7 +107,9 @@ async def _label(
     values: dict[str, Any],
 ) -> str:
     warning = f"relabel of {subtask.label!r} gave no usable reply; the first label stays"
-    count = settings.label_candidates
+    # A vocabulary of one label leaves nothing to choose from.
+    is_only_one = len(stage.vocabulary) == 1 and not stage.own_words
+    count = 1 if is_only_one else settings.label_candidates
     name, prompt = f"relabel {position}", "plan_relabel"
     values = {**values, "count": count}
     if count == 1:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cuesheet.artifacts.failures import ANNOTATION_RULES
-from cuesheet.artifacts.layout import RESULTS, Layout, is_episode_name
+from cuesheet.artifacts.layout import RESULTS, RUNS, Layout, is_episode_name
 from cuesheet.artifacts.stage_files import STAGES, Call, Provenance, read_stage_file
 from cuesheet.artifacts.vocabulary import read_draft, read_requests, read_vocabulary
 from cuesheet.config.types import parse_episodes
@@ -23,7 +23,6 @@ from cuesheet.serving.response_cache import ResponseCache
 from cuesheet.text import as_ranges
 
 DEFAULT_CACHE = Path(".cache/vlm")
-RUNS = Path(".cuesheet/runs")
 
 
 @dataclass

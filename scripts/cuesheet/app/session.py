@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cuesheet.app.estimate_text import short_text
+from cuesheet.artifacts.layout import RUNS
 from cuesheet.cluster.job import NOT_STARTED, OUTER_RUN_VARIABLE
 from cuesheet.cluster.plan import ShardPlan
 from cuesheet.cluster.report import report_unfinished, start_record
@@ -30,7 +31,6 @@ from cuesheet.workflow.request_images import image_counts, longest_grid
 from cuesheet.workflow.run import Requested, Run
 from cuesheet.workflow.run_dataset import RunDataset
 
-RUNS = Path(".cuesheet") / "runs"
 STOP_TIMEOUT_S = 30
 
 

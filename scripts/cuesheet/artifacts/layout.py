@@ -15,6 +15,10 @@ from pathlib import Path
 
 # Default of Snakemake's path variable <results>: the folder that holds one folder per dataset.
 RESULTS = Path("results")
+# The records of runs in the working directory, one folder per run.
+RUNS = Path(".cuesheet") / "runs"
+# Name of the job that drafts labels before the shards start; it takes the place of a shard's name.
+VOCABULARY_JOB = "vocabulary"
 
 KEYFRAMES_FILE = "keyframes.json"
 
@@ -252,7 +256,7 @@ class Layout:
     @property
     def shards_vocabulary(self) -> Path:
         """Marker of the labels of all tasks, which are made before the shards start."""
-        return self.shards / "vocabulary.json"
+        return self.shard_marker(VOCABULARY_JOB)
 
     def shard_state(self, shard: str) -> Path:
         return self.shards / f"{shard}.state.json"

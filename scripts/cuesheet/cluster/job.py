@@ -25,11 +25,12 @@ import cuesheet
 from cuesheet import files
 from cuesheet.artifacts.failures import ANNOTATION_RULES, episode_failures
 from cuesheet.artifacts.finished import complete_episodes
-from cuesheet.artifacts.layout import Layout, episode_name
+from cuesheet.artifacts.layout import RUNS, VOCABULARY_JOB, Layout, episode_name
 from cuesheet.artifacts.stage_files import digest
 from cuesheet.errors import CuesheetError, SurroundingsError
 from cuesheet.lease import Lease, LeaseLostError, describe
 from cuesheet.media import scratch
+from cuesheet.serving.accounting import read_usages
 from cuesheet.serving.budget import share_of_budget
 from cuesheet.serving.usage import job_id
 from cuesheet.text import to_ranges
@@ -42,9 +43,6 @@ SHARD_VARIABLE = "CUESHEET_SHARD_FILE"
 OUTER_RUN_VARIABLE = "CUESHEET_OUTER_RUN"
 # Line of an inner run that ends before its first job, before the cause.
 NOT_STARTED = "Cuesheet: the jobs of the shard were not started: "
-
-# Name of the job that drafts labels before the shards start; it takes the place of a shard's name.
-VOCABULARY = "vocabulary"
 
 POLL_S = 0.25
 CHECK_RUN_EVERY_S = 2.0
@@ -86,7 +84,7 @@ class ShardJob:
     log: str
     results: Path
     jobs: int
-    share: float = 1.0  # of the run's episodes
+    share: tuple[float, float] = (0.0, 1.0)  # of the run's budget: its start and end
     scratch: str | None = None
     stopped_by: str | None = None
     _state: dict[str, Any] = field(default_factory=dict)
@@ -105,7 +103,7 @@ class ShardJob:
             log=log,
             results=Path(work["results"]),
             jobs=max(1, math.ceil(cpus * work["jobs_per_cpu"])),
-            share=work["share"],
+            share=tuple(work["share"]),
             scratch=work["scratch"],
         )
 
@@ -120,7 +118,7 @@ class ShardJob:
 
     @property
     def name(self) -> str:
-        if self.shard == VOCABULARY:
+        if self.shard == VOCABULARY_JOB:
             return f"the labels of {self.dataset}"
         return f"shard {self.shard} of {self.dataset}"
 
@@ -186,7 +184,8 @@ class ShardJob:
         private = Path(".cuesheet") / "shards" / self.dataset
         private.mkdir(parents=True, exist_ok=True, mode=0o700)
         config_file = private / f"{self.shard}.config.json"
-        files.write_json(config_file, share_of_budget(config, self.share), mode=0o600)
+        shared = share_of_budget(config, *self.share, self._earlier_attempts())
+        files.write_json(config_file, shared, mode=0o600)
         about = {"dataset": self.dataset, "shard": self.shard, "episodes": list(self.episodes)}
         self._about_file = private / f"{self.shard}.shard.json"
         files.write_json(self._about_file, about)
@@ -199,8 +198,19 @@ class ShardJob:
             *("--nolock", "--keep-going", "--rerun-incomplete", "--show-failed-logs"),
             *("--quiet", "rules", "reason", "host"),
             *("--allowed-rules", *INNER_RULES),
-            *(VOCABULARY_RULES if self.shard == VOCABULARY else ()),
+            *(VOCABULARY_RULES if self.shard == VOCABULARY_JOB else ()),
             *options,
+        ]
+
+    def _earlier_attempts(self) -> list[dict[str, Any]]:
+        """Return the usage of the attempts at this shard that this run made before."""
+        since = files.read_json(self.layout.shard_run).get("started_at", 0.0)
+        return [
+            usage
+            for usage in read_usages(RUNS)
+            if usage.get("shard") == self.shard
+            and self.dataset in usage["datasets"]
+            and usage["started_at"] >= since
         ]
 
     @contextlib.contextmanager
@@ -273,9 +283,9 @@ class ShardJob:
             print(f"  episode {index}: {failure['error']}\n    log: {failure['log']}")
 
     def _cause(self) -> str:
-        """Return why the inner run or its model server did not start, from this job's log."""
+        """Return why the inner run or its model server did not start or ended, from the log."""
         sys.stdout.flush()
-        lines = rf"^(?:cuesheet: {SERVER_FAILED}|{NOT_STARTED})(.+)"
+        lines = rf"^(?:cuesheet: (?:{SERVER_FAILED}|(?=(?:nothing of )?vlm\.budget\.))|{NOT_STARTED})(.+)"
         said = re.findall(lines, Path(self.log).read_text(), re.M)
         return f"{said[-1].rstrip('.')}." if said else "the cause is above in its log."
 

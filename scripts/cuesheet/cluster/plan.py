@@ -6,14 +6,15 @@ contains the digests of the validations of its episodes, so it changes only if a
 
 import functools
 import hashlib
+import itertools
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from cuesheet.artifacts.finished import complete_episodes
-from cuesheet.artifacts.layout import Layout, shard_name
+from cuesheet.artifacts.layout import VOCABULARY_JOB, Layout, shard_name
 from cuesheet.cluster.assignment import (
     Assignment,
     assign,
@@ -26,13 +27,25 @@ from cuesheet.errors import CuesheetError
 from cuesheet.text import did_you_mean, to_ranges
 from cuesheet.workflow.run import Run
 from cuesheet.workflow.run_dataset import RunDataset
+from cuesheet.workflow.vocabulary import drafted_in
 
 
 class ShardPlan:
-    """The work of each shard of a dataset. `stages`: the enabled annotation stages."""
+    """The work of each shard of a dataset.
 
-    def __init__(self, dataset: RunDataset, settings: ClusterConfig, stages: Sequence[str]) -> None:
+    `stages` are the enabled annotation stages; `find_drafted` returns the episodes whose labels are
+    drafted before the shards start.
+    """
+
+    def __init__(
+        self,
+        dataset: RunDataset,
+        settings: ClusterConfig,
+        stages: Sequence[str],
+        find_drafted: Callable[[], Sequence[int]] = tuple,
+    ) -> None:
         self.dataset = dataset
+        self._find_drafted = find_drafted
         self._size = size_of(settings)
         self._speed = settings.video_speed
         self.stages = stages
@@ -40,6 +53,11 @@ class ShardPlan:
     @property
     def layout(self) -> Layout:
         return self.dataset.layout
+
+    @functools.cached_property
+    def drafted(self) -> list[int]:
+        """The episodes whose labels are drafted before the shards start."""
+        return list(self._find_drafted())
 
     @functools.cached_property
     def _assignment(self) -> Assignment:
@@ -158,10 +176,30 @@ class ShardPlans(dict[str, ShardPlan]):
     @classmethod
     def of(cls, run: Run) -> Self:
         plans = {
-            name: ShardPlan(dataset, run.config.cluster, run.asking_stages)
+            name: ShardPlan(
+                dataset,
+                run.config.cluster,
+                run.asking_stages,
+                functools.partial(drafted_in, dataset, run.config),
+            )
             for name, dataset in run.datasets.items()
         }
         return cls(plans)
+
+    @functools.cached_property
+    def shares(self) -> dict[tuple[str, str], tuple[float, float]]:
+        """The share of every job in the budget of the run, as start and end (0 to 1).
+
+        Jobs are called after their dataset and shard; the job that drafts labels takes the place
+        of a shard. A job's share corresponds to the number of its episodes.
+        """
+        sizes = {(name, VOCABULARY_JOB): len(plan.drafted) for name, plan in self.items()}
+        for name, plan in self.items():
+            sizes |= {(name, shard): len(plan.worked_on(shard)) for shard in plan.shards}
+        ends = [0, *itertools.accumulate(sizes.values())]
+        total = max(1, ends[-1])
+        edges = itertools.pairwise(ends)
+        return {job: (a / total, b / total) for job, (a, b) in zip(sizes, edges, strict=True)}
 
     def invalidate_incomplete_shards(self) -> None:
         """Delete the markers of shards with incomplete episodes."""

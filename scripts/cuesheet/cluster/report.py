@@ -15,7 +15,7 @@ from typing import Any
 from cuesheet import files
 from cuesheet.artifacts.failures import episode_failures
 from cuesheet.cluster.plan import ShardPlan
-from cuesheet.text import as_ranges, from_ranges
+from cuesheet.text import as_ranges, from_ranges, to_ranges
 
 SCONTROL_TIMEOUT_S = 10.0
 SLURM_LOG_TAIL = 20_000
@@ -47,6 +47,7 @@ def start_record(plans: Mapping[str, ShardPlan]) -> str:
             "started_at": round(time.time(), 3),
             "stages": list(plan.stages),
             "shards": plan.as_json(),
+            "drafted": to_ranges(plan.drafted),
         }
         files.write_text(plan.layout.shard_run, json.dumps(record) + "\n")
     return run

@@ -15,7 +15,7 @@ from typing import Any
 
 from cuesheet.artifacts.failures import episode_failures, job_errors
 from cuesheet.artifacts.finished import complete_episodes
-from cuesheet.artifacts.layout import RESULTS, Layout
+from cuesheet.artifacts.layout import RESULTS, RUNS, VOCABULARY_JOB, Layout
 from cuesheet.errors import CuesheetError
 from cuesheet.files import read_json
 from cuesheet.lease import STALE_AFTER_S
@@ -23,9 +23,9 @@ from cuesheet.serving.accounting import account_of, in_words, read_usages
 from cuesheet.serving.lifecycle import OUTCOME_FILE
 from cuesheet.text import as_ranges, from_ranges
 
-RUNS = Path(".cuesheet") / "runs"
 _STAGES = ("plan", "interjections", "vqa")
 _SHOWN = 20
+_DETAILED = ("running", "failed")  # states whose jobs are listed
 STATES = ("done", "running", "failed", "waiting")
 
 
@@ -37,6 +37,7 @@ def status_of(results: Path, runs: Path, now: float) -> dict[str, Any]:
     run = _newest_run(results, runs)
     complete = complete_episodes(results, run["stages"], validated=run.get("validated", True))
     chosen = [index for episodes in run["shards"].values() for index in episodes]
+    drafting = _drafting(results, run, now)
     failures = episode_failures(results, [index for index in chosen if index not in complete])
     shards = {
         name: _shard(results, name, episodes, complete, run, now)
@@ -55,8 +56,9 @@ def status_of(results: Path, runs: Path, now: float) -> dict[str, Any]:
         "dataset": results.name,
         "run": run["run"],
         "started_at": run["started_at"],
-        **_run_state(results, run, shards, now),
+        **_run_state(results, run, [*shards.values(), *filter(None, [drafting])], now),
         "episodes": {"total": len(chosen), **{state: episodes[state] for state in STATES}},
+        "drafting": drafting,
         "shards": shards if run["sharded"] else None,
         "failed": {str(index): failure["error"] for index, failure in failures.items()},
         "eta_s": round(left * (now - run["started_at"]) / completed) if is_active else None,
@@ -97,14 +99,14 @@ def _newest_run(results: Path, runs: Path) -> dict[str, Any]:
 
 
 def _run_state(
-    results: Path, run: Mapping[str, Any], shards: Mapping[str, Mapping[str, Any]], now: float
+    results: Path, run: Mapping[str, Any], jobs: Sequence[Mapping[str, Any]], now: float
 ) -> dict[str, str]:
     """Return the state of a run ("running", "finished", "failed", "stopped") and its causes.
 
     A stopped run was interrupted or killed.
     """
     if run["sharded"]:
-        states = {shard["state"] for shard in shards.values()}
+        states = {job["state"] for job in jobs}
         order = ("running", "failed", "waiting")
         state = next((one for one in order if one in states), "finished")
         return {"state": "stopped" if state == "waiting" else state, "error": ""}
@@ -113,8 +115,8 @@ def _run_state(
     outcome = read_json(run["outcome"])
     if outcome.get("finished"):
         return {"state": "finished", "error": ""}
-    jobs = job_errors(results, run["started_at"])
-    causes = [outcome.get("error") or "", *(f"{rule}: {cause}" for rule, cause in jobs.items())]
+    errors = job_errors(results, run["started_at"])
+    causes = [outcome.get("error") or "", *(f"{rule}: {cause}" for rule, cause in errors.items())]
     error = "; ".join(filter(None, causes))
     return {"state": "failed" if error else "stopped", "error": error}
 
@@ -153,6 +155,16 @@ def _shard(
         key: job.get(key) for key in ("job_id", "host", "gpus", "log", "started_at", "error")
     }
     return {**shard, "state": state, **details}
+
+
+def _drafting(results: Path, run: Mapping[str, Any], now: float) -> dict[str, Any] | None:
+    """Return the state of the job that drafts labels before the shards start; None without one."""
+    episodes = from_ranges(run.get("drafted", []))
+    if not episodes:
+        return None
+    layout = Layout(results)
+    done = {index for index in episodes if layout.vocabulary_draft(index).is_file()}
+    return _shard(results, VOCABULARY_JOB, episodes, done, run, now)
 
 
 def _episode(index: int, complete: set[int], failures: Mapping[int, Any], shard_state: str) -> str:
@@ -205,6 +217,9 @@ def as_text(status: Mapping[str, Any], now: float) -> str:
     if shards:
         counts = Counter(shard["state"] for shard in shards.values())
         lines.append(f"  Shards:   {_counts(counts)} of {len(shards)}")
+    if drafting := status["drafting"]:
+        details = f": {_shard_text(drafting, now)}" if drafting["state"] in _DETAILED else ""
+        lines.insert(-1, f"  Labels:   {drafting['state']}{details}")
     usage = status["usage"]
     speed = f"{usage['calls_per_s']:.1f} requests/s now, {usage['calls']} requests so far"
     if status["video_speed"]:
@@ -214,7 +229,7 @@ def as_text(status: Mapping[str, Any], now: float) -> str:
         at = time.strftime("%Y-%m-%d %H:%M", time.localtime(now + status["eta_s"]))
         lines.append(f"  End:      in about {in_words(status['eta_s'])} ({at})")
     lines.append(f"  Used:     {status['usage_text']}")
-    for state in ("running", "failed"):
+    for state in _DETAILED:
         listed = [(name, shard) for name, shard in shards.items() if shard["state"] == state]
         for name, shard in listed[:_SHOWN]:
             lines.append(f"  {state} {name}: {_shard_text(shard, now)}")

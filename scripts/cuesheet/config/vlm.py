@@ -67,11 +67,11 @@ class ThroughputConfig(Section):
 class BudgetConfig(Section):
     """Limits of one run. A run that reaches a limit sends no more requests; its files are kept."""
 
-    requests: int | None = Field(default=None, ge=1)
+    requests: int | None = Field(default=None, ge=0)
     """Maximum number of requests; null: no limit."""
-    tokens: int | None = Field(default=None, ge=1)
+    tokens: int | None = Field(default=None, ge=0)
     """Maximum number of prompt and reply tokens; null: no limit."""
-    cost: float | None = Field(default=None, gt=0)
+    cost: float | None = Field(default=None, ge=0)
     """Maximum cost by `vlm.price.input` and `output`; null: no limit."""
 
 

@@ -1,6 +1,8 @@
 """Limits of what one run may request (`vlm.budget`)."""
 
-from collections.abc import Mapping
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,16 +36,44 @@ class Budget:
             ("tokens", tokens, self.tokens),
             ("cost", cost, self.cost),
         ):
+            if limit == 0:
+                return f"nothing of vlm.budget.{name} is left for this job"
             if limit is not None and spent >= limit:
                 return f"vlm.budget.{name} is used up: {round(spent, 4):,} of {limit:,}"
         return None
 
 
-def share_of_budget(config: Mapping[str, Any], share: float) -> dict[str, Any]:
-    """Return a run's settings with `share` (0 to 1) of its budget, for one of its shards."""
+def share_of_budget(
+    config: Mapping[str, Any],
+    start: float,
+    end: float,
+    usages: Iterable[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """Return a run's settings with the budget of one of its jobs.
+
+    Args:
+        config: the settings of the run.
+        start: where the share of the job starts in the budget of the run, 0 to 1.
+        end: where it ends. The shares of all jobs add up to the budget, however small they are.
+        usages: what earlier attempts of the job used (`usage.json`); it is subtracted.
+    """
     vlm = dict(config.get("vlm") or {})
     budget = dict(vlm.get("budget") or {})
+    spent = _spent(usages, vlm.get("price") or {})
     for name, limit in budget.items():
         if isinstance(limit, int | float):
-            budget[name] = limit * share if name == "cost" else max(1, round(limit * share))
+            # Floating-point sums of shares miss whole numbers.
+            first, last = (round(limit * edge, 6) for edge in (start, end))
+            share = last - first if name == "cost" else math.floor(last) - math.floor(first)
+            budget[name] = max(0, share - spent[name])
     return {**config, "vlm": {**vlm, "budget": budget}} if budget else dict(config)
+
+
+def _spent(usages: Iterable[Mapping[str, Any]], price: Mapping[str, Any]) -> Counter[str]:
+    spent = Counter[str]()
+    for usage in usages:
+        sent = Counter(usage.get("sent") or {})
+        prompt, reply = sent["prompt_tokens"], sent["completion_tokens"]
+        cost = (prompt * price.get("input", 0.0) + reply * price.get("output", 0.0)) / 1e6
+        spent.update({"requests": sent["requests"], "tokens": prompt + reply, "cost": cost})
+    return spent

@@ -3,6 +3,11 @@
 Their JSON schema is sent to the server as `response_format`. The order of the fields is the order
 in which the model writes them: evidence before conclusions. Every string and list is bounded, or a
 weak model would never stop writing; texts are one line, stripped and not empty.
+
+A schema allows a text of spaces alone, so such a reply is invalid and requested again. `pattern`
+could exclude it, but xgrammar, the grammar library of vLLM and SGLang, ignores the bounds of a text
+with a pattern, and its version 0.2.8 cannot compile a schema with patterns of different lengths.
+For a similar reason, lists have no `uniqueItems`.
 """
 
 import re
@@ -119,13 +124,22 @@ class Relabel(Reply):
         return long_labels([self.label])
 
 
+
+
+def candidates() -> Any:
+    """Return the field of several labels. Servers must write two; a reply with one is accepted."""
+    return Field(min_length=1, max_length=8, json_schema_extra={"minItems": 2})
+
+
 class LabelCandidates(Reply):
     """Several labels of one segment."""
 
     what_changed: Evidence = ""
-    labels: list[StepLabel] = Field(min_length=1, max_length=8)
+    labels: list[StepLabel] = candidates()
 
     def complaint(self) -> str:
+        if len({label.casefold() for label in self.labels}) < 2:
+            return "labels has several different labels, but this has only one"
         return long_labels(self.labels)
 
 

@@ -21,6 +21,7 @@ from cuesheet.vlm.replies import (
     Segmentation,
     Span,
     StepLabel,
+    candidates,
     long_labels,
 )
 
@@ -118,7 +119,7 @@ def with_vocabulary(
     if reply is Relabel:
         return like(Relabel, _OwnLabel, label=label)
     if reply is LabelCandidates:
-        several = (list_of[one], Field(min_length=1, max_length=8))
+        several = (list_of[one], candidates())
         return like(LabelCandidates, _OwnLabel, labels=several)
     if reply is Segmentation:
         span: Any = like(Span, _OwnSpan, label=label)

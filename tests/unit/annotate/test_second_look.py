@@ -1,5 +1,7 @@
 """The second look into coarse segments, and labels that are requested again."""
 
+import contextlib
+
 import pytest
 from stage_setup import CAMERA, asking, kind_of, media_of, words_of
 
@@ -70,7 +72,8 @@ async def test_long_segments_are_divided_at_completed_events(tmp_path, monkeypat
         "0.00 to 6.00 s",
         "7.50 to 12.00 s",
     ]
-    shown = line(words_of(looks[0]), "Sheet 1").split()
+    first = next(body for body in looks if line(words_of(body), "Span").startswith("0.00"))
+    shown = line(words_of(first), "Sheet 1").split()
     assert shown[:3] == ["0.00", "0.20", "0.40"]
 
 
@@ -123,6 +126,34 @@ async def test_one_request_selects_among_candidates(tmp_path, monkeypatch):
     assert line(choice, "Label 1").endswith(" a")
     assert line(choice, "Label 2").endswith(" b")
     assert "Label 3: " not in choice
+
+
+async def test_candidates_that_do_not_differ_are_requested_once_more(tmp_path, monkeypatch):
+    def equal(kind, question):
+        if kind == "LabelCandidates":
+            return {"what_changed": "", "labels": ["wave", "Wave"]}
+        return answer(kind, question)
+
+    subtasks, bodies, _ = await annotated(
+        tmp_path, monkeypatch, equal, relabel="span", label_candidates=2
+    )
+    kinds = [kind_of(body) for body in bodies]
+    assert kinds.count("LabelCandidates") == 2 * len(subtasks)
+
+
+async def test_a_vocabulary_of_one_label_has_no_candidates(tmp_path, monkeypatch):
+    async with asking(tmp_path, monkeypatch, answer, seconds=12) as (stage, server):
+        stage.vocabulary = ("wave",)
+        settings = PlanConfig(
+            describe_first=False,
+            memory=False,
+            rephrasings={"mode": "off"},
+            relabel="span",
+            label_candidates=3,
+        )
+        with contextlib.suppress(CuesheetError):
+            await plan.annotate(stage, settings, camera=CAMERA, cut_clip=None)
+    assert "LabelCandidates" not in {kind_of(body) for body in server.bodies}
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,11 @@ def test_the_schema_has_the_labels_as_an_enum_and_the_same_name(reply):
     assert with_vocabulary(reply, ()) is reply
 
 
+def test_candidates_from_a_list_are_at_least_two():
+    schema = with_vocabulary(LabelCandidates, LABELS).model_json_schema()
+    assert schema["properties"]["labels"]["minItems"] == 2
+
+
 def test_replies_without_labels_stay_as_they_are():
     assert with_vocabulary(Memory, LABELS) is Memory
 

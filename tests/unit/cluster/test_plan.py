@@ -69,6 +69,20 @@ def test_the_minutes_of_a_shard_are_its_video_at_the_configured_speed(plan_of):
     assert plan.minutes("00000") == pytest.approx(expected)
 
 
+def test_the_shares_of_all_jobs_follow_one_another(plan_of):
+    first, second = plan_of(), plan_of(selected=[0, 1, 2])
+    second.drafted = [0]
+    plans = ShardPlans({"a": first, "b": second})
+    assert plans.shares == {
+        ("a", "vocabulary"): (0.0, 0.0),
+        ("b", "vocabulary"): (0.0, 1 / 8),
+        ("a", "00000"): (1 / 8, 3 / 8),
+        ("a", "00001"): (3 / 8, 5 / 8),
+        ("b", "00000"): (5 / 8, 7 / 8),
+        ("b", "00001"): (7 / 8, 1.0),
+    }
+
+
 def test_a_verdict_changes_what_a_shard_depends_on_but_not_its_media(plan_of, monkeypatch):
     plan = plan_of()
     sources, media = plan.sources("00000"), plan.media_sources("00000")

@@ -65,6 +65,45 @@ def test_episodes_and_shards_are_counted_by_state(folder):
     assert status["eta_s"] == 800
 
 
+@pytest.mark.parametrize(
+    ("job", "lease_age_s", "said", "state"),
+    [
+        (None, None, "waiting", "running"),
+        ("running", 4, "running: 1/2 (episodes 0, 4), job 7 on node1, GPU 0, 5.0 min", "running"),
+        ("running", 400, "failed: 1/2 (episodes 0, 4)", "running"),
+        ("failed", None, "failed: 1/2 (episodes 0, 4)", "failed"),
+        ("done", None, "done", "stopped"),
+    ],
+)
+def test_the_job_that_drafts_labels_is_shown(folder, job, lease_age_s, said, state):
+    results = folder / "results/demo"
+    record = json.loads((results / "shards/run.json").read_bytes())
+    write(results / "shards/run.json", {**record, "drafted": [[0, 0], [4, 4]]})
+    write(results / "vocabulary/drafts/000004.json", {})
+    if state != "running":
+        # Without it, the running shard determines the state of the run.
+        for shard in ("00001", "00002"):
+            (results / f"shards/{shard}.state.json").unlink()
+    content = {"run": RUN, "state": job, "job_id": "7", "host": "node1", "gpus": "0"}
+    content |= {"log": "vocabulary.log", "started_at": NOW - 300}
+    if job is not None:
+        write(results / "shards/vocabulary.state.json", content)
+    if job == "done":
+        write(results / "shards/vocabulary.json", {})
+    if lease_age_s is not None:
+        write(results / "shards/vocabulary.lease", {}, age_s=lease_age_s)
+    status = status_of(results, folder / ".cuesheet/runs", NOW)
+    assert status["state"] == state
+    (line,) = [one for one in as_text(status, NOW).splitlines() if one.startswith("  Labels: ")]
+    assert line.startswith(f"  Labels:   {said}")
+
+
+def test_a_run_that_drafts_no_labels_says_nothing_about_them(folder):
+    status = status_of(folder / "results/demo", folder / ".cuesheet/runs", NOW)
+    assert status["drafting"] is None
+    assert "Labels:" not in as_text(status, NOW)
+
+
 def test_gpu_seconds_are_summed_over_the_runs_of_the_dataset(folder):
     usage = status_of(folder / "results/demo", folder / ".cuesheet/runs", NOW)["usage"]
     assert usage["gpu_s"] == 2 * (297 + 100)

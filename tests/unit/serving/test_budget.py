@@ -1,11 +1,13 @@
 """A run that has used up its budget sends no further requests, and keeps what it has."""
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 from chat_server import completion, serving
 from gateway_setup import gateway_before
 
+from cuesheet.config.vlm import VlmConfig
 from cuesheet.serving.budget import Budget, share_of_budget
 
 VLM = {
@@ -39,11 +41,33 @@ def test_without_limits_nothing_is_ever_used_up():
 
 def test_a_shard_gets_its_share_of_the_budget():
     config = {"seed": 1, "vlm": {"model": "m", "budget": {"requests": 10, "cost": 1.0}}}
-    shared = share_of_budget(config, 0.25)
-    assert shared["vlm"] == {"model": "m", "budget": {"requests": 2, "cost": 0.25}}
+    shared = share_of_budget(config, 0.25, 0.5)
+    assert shared["vlm"] == {"model": "m", "budget": {"requests": 3, "cost": 0.25}}
     assert config["vlm"]["budget"] == {"requests": 10, "cost": 1.0}
-    assert share_of_budget(config, 0.001)["vlm"]["budget"]["requests"] == 1
-    assert share_of_budget({"seed": 1}, 0.5) == {"seed": 1}
+    assert share_of_budget({"seed": 1}, 0.5, 1.0) == {"seed": 1}
+
+
+@pytest.mark.parametrize(("limit", "jobs"), [(10, 3), (10, 64), (5000, 157), (1, 7)])
+def test_the_shares_of_all_jobs_add_up_to_the_budget(limit, jobs):
+    config = {"vlm": {"budget": {"requests": limit, "tokens": 10 * limit}}}
+    edges = [number / jobs for number in range(jobs + 1)]
+    shares = [share_of_budget(config, *pair)["vlm"]["budget"] for pair in pairwise(edges)]
+    assert sum(share["requests"] for share in shares) == limit
+    assert sum(share["tokens"] for share in shares) == 10 * limit
+    for share in shares:
+        VlmConfig(budget=share)
+
+
+def test_what_an_earlier_attempt_used_is_subtracted():
+    budget = {"requests": 10, "tokens": 5000, "cost": 1.0}
+    config = {"vlm": {"budget": budget, "price": {"input": 10.0, "output": 20.0}}}
+    sent = {"requests": 3, "prompt_tokens": 2000, "completion_tokens": 1000}
+    left = share_of_budget(config, 0.0, 1.0, [{"sent": sent}, {}])["vlm"]["budget"]
+    assert left == {"requests": 7, "tokens": 2000, "cost": pytest.approx(0.96)}
+    left = share_of_budget(config, 0.0, 1.0, 4 * [{"sent": sent}])["vlm"]["budget"]
+    assert (left["requests"], left["tokens"]) == (0, 0)
+    said = Budget.of({"budget": left}).exhausted(0, 0, 0)
+    assert said == "nothing of vlm.budget.requests is left for this job"
 
 
 async def test_requests_beyond_the_budget_are_not_sent_and_the_run_is_ended(tmp_path):

@@ -25,6 +25,54 @@ def test_texts_are_stripped_and_never_empty():
         replies.Relabel.model_validate({"label": "   "})
 
 
+def value_of(schema: dict, root: dict, texts: dict[str, str], key: str = "") -> object:
+    """A value that a schema allows; a free text is that of `texts` for its key, or a word."""
+    if "$ref" in schema:
+        schema = root["$defs"][schema["$ref"].rpartition("/")[2]]
+    if "anyOf" in schema:
+        return None
+    if "const" in schema or "enum" in schema:
+        return schema["const"] if "const" in schema else schema["enum"][0]
+    if schema["type"] == "object":
+        return {name: value_of(p, root, texts, name) for name, p in schema["properties"].items()}
+    if schema["type"] == "array":
+        return [value_of(schema["items"], root, texts, key)] * max(1, schema.get("minItems", 1))
+    return {"string": texts.get(key, "word"), "boolean": True}.get(schema["type"], 1)
+
+
+def texts_in(schema: object, key: str = "") -> set[str]:
+    """The keys of a schema whose values are free texts, or lists of them."""
+    if isinstance(schema, list):
+        return {name for part in schema for name in texts_in(part, key)}
+    if not isinstance(schema, dict):
+        return set()
+    if schema.get("type") == "string" and not {"enum", "const"} & schema.keys():
+        return {key}
+    own = {name: part for name, part in schema.items() if name not in ("properties", "$defs")}
+    inner = {**schema.get("properties", {}), **schema.get("$defs", {})}
+    found = {name for part in own.values() for name in texts_in(part, key)}
+    return found | {name for label, part in inner.items() for name in texts_in(part, label)}
+
+
+@pytest.mark.parametrize("blank", ["   ", "\n\u00a0", "\x07"])
+@pytest.mark.parametrize("reply", REPLIES, ids=lambda reply: reply.__name__)
+def test_a_reply_with_a_blank_text_is_invalid_except_for_evidence_and_notes(reply, blank):
+    schema = reply.model_json_schema()
+    reply.model_validate(value_of(schema, schema, {}))
+    for name in texts_in(schema) - {"what_changed", "why", "locations", "note"}:
+        with pytest.raises(ValidationError):
+            reply.model_validate(value_of(schema, schema, {name: blank}))
+
+
+def test_servers_must_write_two_candidates_and_equal_ones_are_requested_again():
+    schema = response_format(replies.LabelCandidates)["json_schema"]["schema"]
+    assert schema["properties"]["labels"]["minItems"] == 2
+    for labels in (["wave"], ["wave", "Wave."]):
+        complaint = replies.LabelCandidates(labels=labels).complaint()
+        assert complaint == "labels has several different labels, but this has only one"
+    assert replies.LabelCandidates(labels=["wave", "open the box"]).complaint() == ""
+
+
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
 def test_numbers_are_finite(number):
     with pytest.raises(ValidationError):
