@@ -1,5 +1,6 @@
 """Runs of the real workflow, and a model server that counts its requests."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -19,6 +20,8 @@ import pytest
 import yaml
 
 from cuesheet.serving.server_check import CHECK_NAME
+from cuesheet.workflow.estimate import Estimate, estimate_run
+from cuesheet.workflow.load import load_run
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -112,6 +115,14 @@ class Workdir:
     def copy_to(self, target: Path) -> "Workdir":
         shutil.copytree(self.path, target, symlinks=True)
         return Workdir(target)
+
+
+def estimate_of(work: Workdir) -> Estimate:
+    """The estimate of the run that the configuration of a working directory describes."""
+    with contextlib.chdir(work.path):
+        config = yaml.safe_load(Path("config/config.yaml").read_text())
+        (estimate,) = estimate_run(load_run(config, REPOSITORY))
+    return estimate
 
 
 def name_of(request: dict) -> str | None:

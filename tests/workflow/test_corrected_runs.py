@@ -7,7 +7,7 @@ import sys
 
 import pyarrow.parquet as pq
 import pytest
-from workflow_runs import Workdir
+from workflow_runs import Workdir, estimate_of
 
 pytestmark = pytest.mark.workflow
 
@@ -71,6 +71,7 @@ def test_corrected_subtasks_are_followed_by_all_that_depends_on_them(corrected, 
             {"start_s": 2.8, "end_s": 4.6, "label": "pull the drawer open"},
         ]
     )
+    estimate = estimate_of(corrected)
     done = corrected.run()
     assert {name: done.jobs.get(name) for name in ("annotate_plan", "annotate_vqa")} == {
         "annotate_plan": 1,
@@ -80,6 +81,14 @@ def test_corrected_subtasks_are_followed_by_all_that_depends_on_them(corrected, 
     # questions, which are about the objects of the subtasks.
     kinds = [kind for kind in counting_server.kinds() if not kind.endswith("QA")]
     assert sorted(kinds) == ["Interjection", "Memory", "Memory"]
+    # The estimate counts the corrected episode again, without what is cached.
+    assert estimate.episodes == 1
+    expected = {name: amount.requests for name, amount in estimate.prompts.items()}
+    assert (expected["plan_memory"], expected["interjections_interject"]) == (2, 1)
+    assert expected["interjections_acknowledge"] == expected["plan_rephrase"] == 0
+    asked = sum(kind.endswith("QA") for kind in counting_server.kinds())
+    assert 0 < asked <= estimate.stages["vqa"].high.requests
+    assert estimate_of(corrected).total.high.requests == 0
     assert "Ask about: handle" in str(counting_server.asked)
     persistent, events = rows(corrected, 1)
     by_style = {s: [r for r in persistent if r["style"] == s] for s in ("subtask", "plan")}
@@ -103,6 +112,7 @@ def test_what_was_corrected_comes_back_when_the_file_goes(corrected, counting_se
     corrected.run()
     counting_server.asked.clear()
     (corrected.path / "corrections/demo_v3/000001.json").unlink()
+    assert estimate_of(corrected).episodes == 1
     corrected.run()
     assert counting_server.asked == []
     assert rows(corrected, 1) == before

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from workflow_runs import Workdir
+from workflow_runs import Workdir, estimate_of
 
 pytestmark = pytest.mark.workflow
 
@@ -61,8 +61,11 @@ def test_a_correction_reaches_the_other_episode_of_its_task(workdir, counting_se
         in (workdir.path / "results/demo_v3/review/data/site.js").read_text()
     )
     assert "Nothing to be done" in workdir.run().output
+    assert estimate_of(workdir).episodes == 0
 
     correct(workdir, [*LABELS[:2], "withdraw"])
+    again = estimate_of(workdir)
+    assert (again.episodes, again.total.high.requests) == (2, 0)
     assert workdir.run().jobs["annotate_plan"] == 2
     plan = workdir.json("results/demo_v3/plan/000003.json")
     assert plan["subtasks"][-1]["label"] == "withdraw"

@@ -17,7 +17,7 @@ from cuesheet.annotate.stage import CutClip, Reply, Stage
 from cuesheet.artifacts.episode import Keyframe
 from cuesheet.artifacts.stage_files import StageName
 from cuesheet.vlm.client import Answer, Clip, Image, Media
-from cuesheet.vlm.replies import Description, Segmentation
+from cuesheet.vlm.replies import MAX_LABEL_CHARS, Description, Segmentation
 from cuesheet.vlm.vocabulary import DraftedSteps, MergedSteps
 
 _numbers = itertools.count(1)
@@ -229,6 +229,8 @@ def _instance(
         }
     if kind == "array":
         return _list_of(schema, root, counts, max(1, schema.get("minItems", 1)))
+    if kind == "string" and schema.get("maxLength") == MAX_LABEL_CHARS:
+        return f"pick up block {next(_numbers)}"
     if kind == "string":
         return _words()[-schema.get("maxLength", 200) :].strip()
     return {"integer": 1, "number": 120.5, "boolean": True}.get(str(kind))

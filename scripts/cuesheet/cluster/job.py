@@ -285,7 +285,8 @@ class ShardJob:
     def _cause(self) -> str:
         """Return why the inner run or its model server did not start or ended, from the log."""
         sys.stdout.flush()
-        lines = rf"^(?:cuesheet: (?:{SERVER_FAILED}|(?=(?:nothing of )?vlm\.budget\.))|{NOT_STARTED})(.+)"
+        budget = r"(?=(?:nothing of )?vlm\.budget\.)"
+        lines = rf"^(?:cuesheet: (?:{SERVER_FAILED}|{budget})|{NOT_STARTED})(.+)"
         said = re.findall(lines, Path(self.log).read_text(), re.M)
         return f"{said[-1].rstrip('.')}." if said else "the cause is above in its log."
 

@@ -267,6 +267,9 @@ class Vlm:
             {"role": "assistant", "content": shown},
             {"role": "user", "content": [{"type": "text", "text": correction}]},
         ]
+        if isinstance(seed := parameters.get("seed"), int):
+            # With the same random numbers, a model is more likely to repeat its mistake.
+            parameters = {**parameters, "seed": seed + 1}
         try:
             second = await self._post(dialogue, reply, call, parameters, correcting=True)
             value = parse_reply(second, reply)

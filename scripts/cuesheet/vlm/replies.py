@@ -124,8 +124,6 @@ class Relabel(Reply):
         return long_labels([self.label])
 
 
-
-
 def candidates() -> Any:
     """Return the field of several labels. Servers must write two; a reply with one is accepted."""
     return Field(min_length=1, max_length=8, json_schema_extra={"minItems": 2})

@@ -25,6 +25,7 @@ from cuesheet.workflow.rehearsed_episode import (
     select_frames,
     undecoded_episode,
 )
+from cuesheet.workflow.remaining import Remaining, remaining_episodes
 from cuesheet.workflow.run import Run
 from cuesheet.workflow.run_dataset import RunDataset
 from cuesheet.workflow.vocabulary_estimate import rehearse_vocabulary
@@ -96,6 +97,22 @@ class Estimate:
         return sum(self.stages.values(), Range())
 
 
+@dataclass
+class _Rehearsed:
+    """The requests of one prompt file for one episode; `texts` tells which are the same."""
+
+    amount: Amount = Amount()
+    texts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Episodes that are interpolated together, and what was rehearsed of some of them."""
+
+    members: set[int]
+    rehearsed: Mapping[int, Mapping[tuple[str, str], _Rehearsed]]
+
+
 def estimate_run(run: Run) -> list[Estimate]:
     """Return the estimate of every dataset of a run."""
     vlm = run.config.vlm
@@ -104,8 +121,8 @@ def estimate_run(run: Run) -> list[Estimate]:
 
 
 def _estimate(run: Run, dataset: RunDataset, counter: TokenCounter) -> Estimate:
-    remaining = {stage: _unfinished(run, dataset, stage) for stage in run.asking_stages}
-    needed = sorted(set().union(*remaining.values())) if remaining else []
+    remaining = remaining_episodes(run, dataset)
+    needed = remaining.episodes
     notices = list(counter.notices)
     if any(not camera.width for camera in dataset.source.cameras.values()):
         width, height = ASSUMED_SIZE
@@ -115,31 +132,17 @@ def _estimate(run: Run, dataset: RunDataset, counter: TokenCounter) -> Estimate:
         notices.append(f"subtasks take {lengths[0]:.1f} s, as in {plans} finished episodes")
     else:
         notices.append(f"subtasks are assumed to take {lengths[0]:.0f} s")
-    sample = _spread(sorted(needed, key=lambda i: dataset.episode(i).length), SAMPLED_EPISODES)
-    prompts = Prompts(
-        dataset.prompts_dir / f"{name}.md" for name in prompt_files.of_stages(run.asking_stages)
-    )
     # Questions about single frames do not depend on the subtasks.
     dependent: list[StageName] = [stage for stage in run.asking_stages if stage != "vqa"]
     rehearsed = [
-        {
-            index: _by_prompt(
-                rehearse_episode(run, dataset, index, prompts, length_s, stages), counter
-            )
-            for index in sample
-        }
+        _rehearse(run, dataset, counter, needed, length_s, stages)
         for length_s, stages in zip(lengths, (run.asking_stages, dependent, dependent), strict=True)
     ]
     stages: dict[str, Range] = {}
     by_prompt: dict[str, Amount] = {}
-    for stage, episodes in remaining.items():
-        keys = {key for made in rehearsed for found in made.values() for key in found}
+    for stage in remaining.by_stage:
         amounts = [
-            {
-                prompt: _interpolate(dataset, made, (name, prompt), episodes)
-                for name, prompt in sorted(keys)
-                if name == stage
-            }
+            _amounts(dataset, made, remaining, stage)
             for made in (rehearsed if stage in dependent else rehearsed[:1])
         ]
         stages[stage] = _range([sum(found.values(), Amount()) for found in amounts])
@@ -158,6 +161,46 @@ def _estimate(run: Run, dataset: RunDataset, counter: TokenCounter) -> Estimate:
     )
 
 
+def _rehearse(
+    run: Run,
+    dataset: RunDataset,
+    counter: TokenCounter,
+    episodes: Collection[int],
+    subtask_s: float,
+    stages: Sequence[StageName],
+) -> list[_Group]:
+    """Rehearse a sample of the episodes, apart for those whose subtasks a person gave."""
+    given = {index for index in episodes if dataset.given_subtasks(index) is not None}
+    prompts = Prompts(
+        dataset.prompts_dir / f"{name}.md" for name in prompt_files.of_stages(run.asking_stages)
+    )
+    groups = []
+    for members in (given, set(episodes) - given):
+        by_length = sorted(sorted(members), key=lambda index: dataset.episode(index).length)
+        rehearsed = {
+            index: _by_prompt(
+                rehearse_episode(run, dataset, index, prompts, subtask_s, stages), counter
+            )
+            for index in _spread(by_length, SAMPLED_EPISODES)
+        }
+        groups.append(_Group(members, rehearsed))
+    return groups
+
+
+def _amounts(
+    dataset: RunDataset, groups: Sequence[_Group], remaining: Remaining, stage: str
+) -> dict[str, Amount]:
+    """Return what a stage requests by prompt."""
+    found: dict[str, Amount] = {}
+    for group in groups:
+        for name, prompt in sorted({key for made in group.rehearsed.values() for key in made}):
+            if name == stage:
+                episodes = group.members.intersection(remaining.of(stage, prompt))
+                amount = _interpolate(dataset, group.rehearsed, (name, prompt), episodes)
+                found[prompt] = found.get(prompt, Amount()) + amount
+    return {prompt: found[prompt] for prompt in sorted(found)}
+
+
 def _vocabulary(
     run: Run, dataset: RunDataset, counter: TokenCounter, subtask_s: float
 ) -> tuple[Range, dict[str, Amount]]:
@@ -171,26 +214,6 @@ def _vocabulary(
             values = (getattr(one.amount, each.name) * factor for each in fields(Amount))
             found[prompt] = Amount(*values)
     return _range([sum(found.values(), Amount())]), found
-
-
-def _unfinished(run: Run, dataset: RunDataset, stage: str) -> list[int]:
-    """Return the episodes without a stage file of this model, these prompts and this sampling."""
-    names = prompt_files.of_stages([stage])
-    hashes = Prompts(dataset.prompts_dir / f"{name}.md" for name in names).hashes
-    missing = []
-    for index in dataset.worked_on:
-        path = dataset.layout.stage_file(stage, index)
-        try:
-            made = read_stage_file(path, stage).provenance if path.is_file() else None
-        except CuesheetError:
-            made = None
-        if made is None or (
-            made.calls
-            and (made.model, made.prompts, made.sampling)
-            != (run.model, hashes, run.config.vlm.sampling.model_dump())
-        ):
-            missing.append(index)
-    return missing
 
 
 def _subtask_lengths(run: Run, dataset: RunDataset) -> tuple[Sequence[float], int]:
@@ -212,14 +235,6 @@ def _subtask_lengths(run: Run, dataset: RunDataset) -> tuple[Sequence[float], in
         return _SUBTASK_S, 0
     mean_s = seconds / count
     return (mean_s, mean_s * _PLANS_DIFFER, mean_s / _PLANS_DIFFER), plans
-
-
-@dataclass
-class _Rehearsed:
-    """The requests of one prompt file for one episode; `texts` tells which are the same."""
-
-    amount: Amount = Amount()
-    texts: tuple[str, ...] = ()
 
 
 def _by_prompt(

@@ -6,17 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from cuesheet.annotate import inspection, interjections, plan, vqa
+from cuesheet.annotate.evidence import Propagated
 from cuesheet.annotate.rehearsal import Rehearsal, Request, make_rehearsal, unread_clip
 from cuesheet.artifacts.apply_corrections import ExternalSubtasks, subtasks_from_spans
 from cuesheet.artifacts.episode import Episode, Keyframe
 from cuesheet.artifacts.sampling import KeyframeSelection, select_keyframes
 from cuesheet.artifacts.signals_file import Arm, Gripper, SignalsFile, Still, Stroke, read_signals
 from cuesheet.artifacts.stage_files import StageFile, StageName
+from cuesheet.artifacts.subtasks import Subtask
 from cuesheet.config.signals import SignalsConfig
 from cuesheet.errors import CuesheetError
 from cuesheet.vlm.coordinates import convention_of
 from cuesheet.vlm.prompts import Prompts
-from cuesheet.workflow.propagation import recording_of
+from cuesheet.workflow.propagation import recording_of, references_of
 from cuesheet.workflow.run import Run
 from cuesheet.workflow.run_dataset import RunDataset
 from cuesheet.workflow.vocabulary import vocabulary_of
@@ -113,6 +115,7 @@ async def _rehearse_plan(
         given=_given(dataset, stage.episode),
         recording=recording,
         signals=signals,
+        propagated=_propagated(run, dataset, stage.episode),
         rephrasings=dataset.corrected_rephrasings(index),
     )
 
@@ -128,6 +131,22 @@ def _given(dataset: RunDataset, episode: Episode) -> ExternalSubtasks | None:
         if position > 0 and span.get("memory") is not None
     }
     return ExternalSubtasks("correction", subtasks_from_spans(spans, episode), memories)
+
+
+def _propagated(run: Run, dataset: RunDataset, episode: Episode) -> Propagated | None:
+    """Return the subtasks of a corrected episode of the task, stretched to this episode."""
+    references = references_of(dataset, run.config, episode.episode_index)
+    if not references:
+        return None
+    source, spans = references[0]["episode"], references[0]["spans"]
+    factor = episode.length / dataset.episode(source).length
+    starts = {episode.nearest_frame(span["start_s"] * factor): span["label"] for span in spans}
+    ends = [*list(starts)[1:], episode.length]
+    subtasks = [
+        Subtask(start if number else 0, end, label)
+        for number, ((start, label), end) in enumerate(zip(starts.items(), ends, strict=True))
+    ]
+    return Propagated(source, 1.0, subtasks)
 
 
 def _recording(

@@ -207,6 +207,8 @@ async def test_a_bad_reply_is_shown_to_the_model_once_and_retried(tmp_path):
     assert after["messages"][:2] == before["messages"]
     assert after["messages"][2] == {"role": "assistant", "content": '{"x": -3, "label": "cup"}'}
     assert "x: Input should be greater than or equal to 0" in question_of(after)
+    # With the same seed, the model would be more likely to repeat its mistake.
+    assert (before["seed"], after["seed"]) == (5, 6)
     assert answer.call["key"] == (await _key_of(before))
 
 

@@ -186,6 +186,25 @@ def test_the_results_folder_is_not_needed(demo_v3, repository, tmp_path):
     assert not Layout(tmp_path / "results" / "demo_v3").folder.exists()
 
 
+def test_a_finished_inspection_is_not_requested_again(demo_v3, repository, tmp_path):
+    off = {"enabled": False}
+    settings = {"vqa": off, "interjections": off, "inspect": {"enabled": True}, "episodes": [1]}
+    run, found = estimate(demo_v3, repository, tmp_path, **settings)
+    assert found.stages["inspection"].likely.requests > 0
+    for stage in ("plan", "inspection"):
+        names = prompt_files.of_stages([stage])
+        hashes = Prompts(repository / f"config/prompts/{name}.md" for name in names).hashes
+        provenance = {"model": run.model, "prompts": hashes, "calls": [{"name": "one"}]}
+        provenance["sampling"] = run.config.vlm.sampling.model_dump()
+        content = {"format": 1, "stage": stage, "dataset": "demo_v3", "episode_index": 1}
+        content |= {"provenance": provenance}
+        content |= {"persistent": [], "events": []} if stage == "plan" else {}
+        path = run.dataset("demo_v3").layout.stage_file(stage, 1)
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(content))
+    assert estimate(demo_v3, repository, tmp_path, **settings)[1].episodes == 0
+
+
 def test_files_of_another_model_are_not_finished(demo_v3, repository, tmp_path):
     off = {"plan": {"enabled": False}, "interjections": {"enabled": False}, "episodes": [1]}
     run, found = estimate(demo_v3, repository, tmp_path, **off)
