@@ -40,6 +40,7 @@ _REDUNDANT = (
     "Updating checkpoint dependencies",
     "Keeping output",
     "Restored previous version",
+    "Cannot restore ",  # a failed job that had no earlier output
     "Backing up",
     "Config file ",
     "Failed to setup log file",

@@ -58,7 +58,8 @@ class Jobs:
             return None
         self._planned.update(counts)
         listed = ", ".join(f"{rule} {count}" for rule, count in counts.items())
-        return f"{sum(counts.values())} jobs: {listed}"
+        total = sum(counts.values())
+        return f"{total} job{'s' if total != 1 else ''}: {listed}"
 
     def started(
         self, jobid: int, rule: str, wildcards: Mapping[str, Any] | None, logs: Sequence[str]

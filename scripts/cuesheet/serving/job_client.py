@@ -31,11 +31,21 @@ def main(arguments: list[str]) -> int:
         server.sendall(request)
     except OSError:
         posix.execv(command[0], command)
+
+    def pass_on(number: int, _frame: object) -> None:
+        try:  # noqa: SIM105 - contextlib is not a built-in module
+            server.sendall(bytes([number]))
+        except OSError:  # the server has ended, and its jobs with it
+            pass
+
     for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
-        _signal.signal(number, lambda number, _: server.sendall(bytes([number])))
+        _signal.signal(number, pass_on)
     answer = b""
     while len(answer) < 4:
-        received = server.recv(4 - len(answer))
+        try:
+            received = server.recv(4 - len(answer))
+        except OSError:  # the server was killed before it had read the request
+            received = b""
         if not received:
             posix.write(2, b"The run's job server ended while this job ran; see its log.\n")
             return 1

@@ -52,7 +52,7 @@ FINISHED = record(event=LogEvent.JOB_FINISHED, job_id=1)
 
 
 def test_a_rule_and_the_number_of_jobs_are_one_line_each(shown):
-    expected = ["Cuesheet: 1 jobs: annotate_plan 1", "Cuesheet: annotate_plan: done"]
+    expected = ["Cuesheet: 1 job: annotate_plan 1", "Cuesheet: annotate_plan: done"]
     assert shown(PLANNED, STARTED, FINISHED) == expected
 
 
@@ -87,6 +87,7 @@ def test_every_job_of_a_failed_group_is_named(shown, tmp_path):
 
 def test_what_other_lines_say_already_is_not_repeated(shown):
     redundant = ["Building DAG of jobs...", "Complete log(s): x.log", "Select jobs to execute..."]
+    redundant.append("Cannot restore results/demo_v3/plan/000001.json: no backup found.")
     error = record("Exiting because a job execution failed.", logging.ERROR)
     assert shown(*map(record, redundant), error) == []
 

@@ -3,6 +3,7 @@
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -166,6 +167,26 @@ def test_jobs_end_with_the_server(start, server, tmp_path):
     assert job.returncode != 0
     assert gone(pids.split()[0])
     assert not server.socket.parent.exists()
+
+
+def test_a_server_that_ends_before_it_reads_the_request_is_one_line(tmp_path):
+    client = Path(job_server.__file__).with_name("job_client.py")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        listener.listen()
+        job = subprocess.Popen(
+            [sys.executable, "-I", "-S", client, tmp_path / "socket", sys.executable, "job.py"],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        listener.settimeout(60)
+        connection, _ = listener.accept()
+        connection.recv(4)
+        connection.recv(1, socket.MSG_PEEK)  # the request has arrived
+        connection.close()
+    _, errors = job.communicate(timeout=60)
+    assert job.returncode == 1
+    assert errors == "The run's job server ended while this job ran; see its log.\n"
 
 
 def test_without_a_server_python_runs_the_script(start, server):
