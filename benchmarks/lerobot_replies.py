@@ -12,6 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from http_replies import send_json
+
 _DURATION = re.compile(r"\[0\.0, ([\d.]+)\]\s+seconds")
 _COUNT = re.compile(r"Generate exactly (\d+)")
 _QUESTION_TYPE = re.compile(r'question of type "(\w+)"')
@@ -83,11 +85,7 @@ def serve(port_file: Path, subtask_s: float) -> None:
             usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
             reply = {"id": "1", "object": "chat.completion", "created": 0, "model": body["model"]}
             data = json.dumps({**reply, "choices": [choice], "usage": usage}).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+            send_json(self, data)
 
         def log_message(self, *_: object) -> None:
             pass

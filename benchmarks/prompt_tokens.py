@@ -29,6 +29,7 @@ from typing import Any
 import measuring
 import slot_server
 import workflow_cost
+from http_replies import send_json
 from measuring import REPOSITORY, Target
 from PIL import Image
 
@@ -123,11 +124,7 @@ def run(folder: Path, dataset: Path, patch: int, *, relabel: bool) -> Census:
                 request = urllib.request.Request(upstream + self.path, body, headers)
                 with urllib.request.urlopen(request, timeout=120) as response:
                     data = response.read()
-                self.send_response(200)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
+                send_json(self, data)
 
             def log_message(self, *_: object) -> None:
                 pass

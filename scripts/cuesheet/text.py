@@ -41,13 +41,8 @@ def _plain(name: str) -> str:
 
 def as_ranges(episodes: Collection[int]) -> str:
     """Write {0, 3, 5, 6, 7} as `0, 3, 5-7`, the way `episodes` is written."""
-    spans: list[list[int]] = []
-    for episode in sorted(episodes):
-        if spans and episode == spans[-1][1] + 1:
-            spans[-1][1] = episode
-        else:
-            spans.append([episode, episode])
-    words = [str(first) if first == last else f"{first}-{last}" for first, last in spans]
+    ranges = to_ranges(episodes)
+    words = [str(first) if first == last else f"{first}-{last}" for first, last in ranges]
     if len(words) > 12:
         words = [*words[:10], "...", words[-1]]
     return ", ".join(words)

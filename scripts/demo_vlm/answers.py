@@ -63,6 +63,11 @@ class Facts:
         step = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
         return float(times[0]), float(times[-1]) + step
 
+    def boundaries(self, min_s: float = DEFAULT_MIN_S, most: int = DEFAULT_MOST) -> list[float]:
+        """Return the times (s) of at most `most` lulls in the motion inside the window."""
+        start, end = self.window_s
+        return [time for time in vision.boundaries(self.seen, min_s, most) if start < time < end]
+
     def place(self, region: vision.Region) -> str:
         """Describe the place of a region in the image."""
         height, width = self.image.shape[:2]
@@ -143,8 +148,8 @@ def _segmentation(facts: Facts) -> dict[str, Any]:
     start, end = facts.window_s
     asked = facts.asked
     most = (asked.max_subtasks or DEFAULT_MOST) - 1
-    cuts = vision.boundaries(facts.seen, asked.min_subtask_s or DEFAULT_MIN_S, max(0, most))
-    edges = [start, *(time for time in cuts if start < time < end), end]
+    cuts = facts.boundaries(asked.min_subtask_s or DEFAULT_MIN_S, max(0, most))
+    edges = [start, *cuts, end]
     names = phrases.labels(asked.task, len(edges) - 1)
     parts = zip(edges[:-1], edges[1:], names, strict=True)
     return {
@@ -162,16 +167,11 @@ def _segmentation(facts: Facts) -> dict[str, Any]:
 
 
 def _events(facts: Facts) -> dict[str, Any]:
-    start, end = facts.window_s
-    cuts = [
-        time
-        for time in vision.boundaries(facts.seen, DEFAULT_MIN_S, DEFAULT_MOST)
-        if start < time < end
-    ]
+    times = [*facts.boundaries(), facts.window_s[1]]
     whole = phrases.imperative(facts.asked.first_label) or phrases.labels(facts.asked.task, 1)[0]
     thing = phrases.verb_and_object(whole)[1]
-    names = [*([f"move toward {thing}"] * len(cuts)), whole]
-    events = zip([*cuts, end], names, strict=True)
+    names = [*([f"move toward {thing}"] * (len(times) - 1)), whole]
+    events = zip(times, names, strict=True)
     return {
         "events": [
             {
@@ -186,18 +186,13 @@ def _events(facts: Facts) -> dict[str, Any]:
 
 
 def _drafted_steps(facts: Facts) -> dict[str, Any]:
-    start, end = facts.window_s
-    cuts = [
-        time
-        for time in vision.boundaries(facts.seen, DEFAULT_MIN_S, DEFAULT_MOST)
-        if start < time < end
-    ]
-    names = phrases.labels(facts.asked.task, len(cuts) + 1)
-    if int(10 * end) % 4 == 3:  # as a second person would word the steps of some recordings
+    times = [*facts.boundaries(), facts.window_s[1]]
+    names = phrases.labels(facts.asked.task, len(times))
+    if int(10 * times[-1]) % 4 == 3:  # as a second person would word the steps of some recordings
         names = phrases.reworded(names)
     steps = [
         {"what_changed": "The motion slows down.", "at_s": round(time, 3), "label": name}
-        for time, name in zip([*cuts, end], names, strict=True)
+        for time, name in zip(times, names, strict=True)
     ]
     return {"steps": steps}
 

@@ -61,7 +61,6 @@ class ChatRequest:
     texts: tuple[str, ...]
     question: str
     parts: tuple[MediaPart, ...]
-    schema_name: str
     schema: dict | None
     max_tokens: int | None
 
@@ -86,10 +85,10 @@ def parse_body(body: Any) -> ChatRequest:
             raise ApiError(400, f"`{name}` must be a number, got {value!r}", param=name)
     texts, questions, parts = _messages(body.get("messages"))
     question = "\n".join(questions)
-    name, schema = _response_format(body.get("response_format"))
+    schema = _response_format(body.get("response_format"))
     if schema is None:
-        name, schema = schema_in_text("\n".join(texts))
-    return ChatRequest(tuple(texts), question, tuple(parts), name, schema, max_tokens)
+        schema = _schema_in_text("\n".join(texts))
+    return ChatRequest(tuple(texts), question, tuple(parts), schema, max_tokens)
 
 
 def read_media(parts: tuple[MediaPart, ...]) -> Media:
@@ -107,10 +106,10 @@ def read_media(parts: tuple[MediaPart, ...]) -> Media:
     return media
 
 
-def schema_in_text(text: str) -> tuple[str, dict | None]:
-    """Return the last JSON schema of an object in `text`, and its title."""
+def _schema_in_text(text: str) -> dict | None:
+    """Return the last JSON schema of an object in `text`."""
     decoder = json.JSONDecoder()
-    found: tuple[str, dict | None] = ("", None)
+    found: dict | None = None
     position = text.find("{")
     while position != -1:
         end = position + 1
@@ -119,7 +118,7 @@ def schema_in_text(text: str) -> tuple[str, dict | None]:
         except (ValueError, RecursionError):
             value = None
         if isinstance(value, dict) and isinstance(value.get("properties"), dict):
-            found = (str(value.get("title", "")), value)
+            found = value
         position = text.find("{", end)
     return found
 
@@ -188,12 +187,12 @@ def _part(part: Any, param: str) -> tuple[str | None, MediaPart | None]:
     )
 
 
-def _response_format(value: Any) -> tuple[str, dict | None]:
+def _response_format(value: Any) -> dict | None:
     if value is None:
-        return "", None
+        return None
     kind = value.get("type") if isinstance(value, dict) else None
     if kind in ("text", "json_object"):
-        return "", None
+        return None
     if kind != "json_schema":
         raise ApiError(
             400,
@@ -206,4 +205,4 @@ def _response_format(value: Any) -> tuple[str, dict | None]:
         raise ApiError(
             400, "`response_format.json_schema.schema` must be an object", param="response_format"
         )
-    return str(holder.get("name", "")), schema
+    return schema

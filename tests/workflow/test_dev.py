@@ -27,7 +27,7 @@ def scores(finished_dev, ground_truth, tmp_path_factory) -> dict:
     (folder / "truth.json").write_text(json.dumps(ground_truth("dev_v3")))
     subprocess.run(
         [
-            *(sys.executable, "-m", "cuesheet.app.evaluate"),
+            *(sys.executable, "-m", "cuesheet.app.cli", "evaluate"),
             str(finished_dev.path / "results/dev_v3"),
             *("--reference", str(folder / "truth.json")),
             *("--baseline", "uniform", "--baseline", "motion"),

@@ -49,7 +49,7 @@ class HubWorkdir(Workdir):
 
     def push(self, *arguments: str) -> subprocess.CompletedProcess:
         return subprocess.run(
-            [sys.executable, "-m", "cuesheet.report.upload", *arguments],
+            [sys.executable, "-m", "cuesheet.app.cli", "push", *arguments],
             cwd=self.path,
             env=self.environment(),
             capture_output=True,

@@ -57,7 +57,7 @@ def served(finished_demo: Workdir, tmp_path) -> Iterator[tuple[str, Path]]:
     """Address of `make review` on a copy of the demo, and its folder of corrections."""
     copy = finished_demo.copy_to(tmp_path / "served")
     process = subprocess.Popen(
-        [sys.executable, "-m", "cuesheet.report.review_server", "results/demo_v3"],
+        [sys.executable, "-m", "cuesheet.app.cli", "review", "results/demo_v3"],
         cwd=copy.path,
         stdout=subprocess.PIPE,
         text=True,

@@ -30,8 +30,6 @@ WINDOWS_AT_ONCE = 8
 # Tolerance for models that round the end of a clip up (s).
 _CLOCK_SLACK_S = 1.0
 
-# Returns the H.264 clip of the frames [start_frame, end_frame) of the episode.
-
 
 @dataclass(frozen=True)
 class WindowSource:

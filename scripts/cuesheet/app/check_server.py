@@ -185,7 +185,3 @@ def findings(
         "coordinates": f"{convention}: {reason}",
         "latency": f"{report.latency_s:.2f} s for a small request",
     }
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -138,7 +138,3 @@ def _add_scoring_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="ignore reference boxes of this name (can be repeated)",
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

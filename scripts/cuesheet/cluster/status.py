@@ -285,7 +285,3 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         print("\n".join(as_text(status, now) for status in found), end="")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

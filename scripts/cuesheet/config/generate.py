@@ -214,7 +214,3 @@ def main(arguments: list[str] | None = None) -> int:
             file=sys.stderr,
         )
     return 1 if names else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -136,9 +136,7 @@ def read_reference(path: Path) -> Reference:
     try:
         reference = reader(path)
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        place = ".".join(map(str, problem["loc"]))
-        raise CuesheetError(f"{path}: {place}: {problem['msg']}; {_LAYOUT}.") from None
+        raise CuesheetError(f"{path}: {_first_problem(error)}; {_LAYOUT}.") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CuesheetError(f"{path} cannot be read ({error}); {_LAYOUT}.") from None
     if not any(reference.segments.values()) and not reference.boxes:
@@ -223,10 +221,7 @@ def _read_json(path: Path) -> Reference:
         try:
             episode = _Episode.model_validate(raw)
         except ValidationError as error:
-            problem = error.errors(include_url=False)[0]
-            raise ValueError(
-                f"episodes.{number}.{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
-            ) from None
+            raise ValueError(f"episodes.{number}.{_first_problem(error)}") from None
         segments[episode.episode] = [
             row.segment()
             for segment in episode.segments
@@ -236,6 +231,11 @@ def _read_json(path: Path) -> Reference:
         if found:
             boxes[episode.episode] = found
     return Reference(segments, boxes, rules)
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, problem['loc'])) or 'the row'}: {problem['msg']}"
 
 
 def _boxes(episode: _Episode) -> dict[tuple[str, int], dict[str, Box]]:
@@ -258,8 +258,6 @@ def _from_rows(rows: Iterable[Mapping[str, Any]]) -> Reference:
         try:
             row = _EpisodeRow.model_validate(raw)
         except ValidationError as error:
-            problem = error.errors(include_url=False)[0]
-            place = ".".join(map(str, problem["loc"])) or "the row"
-            raise ValueError(f"row {number}: {place}: {problem['msg']}") from None
+            raise ValueError(f"row {number}: {_first_problem(error)}") from None
         segments.setdefault(row.episode, []).append(row.segment())
     return Reference(segments)

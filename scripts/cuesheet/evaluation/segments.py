@@ -76,13 +76,22 @@ def align(
 
 
 def match_segments(
-    predicted: Sequence[Segment], reference: Sequence[Segment], threshold: float
+    predicted: Sequence[Segment],
+    reference: Sequence[Segment],
+    threshold: float,
+    same: SameLabel | None = None,
 ) -> list[tuple[int, int]]:
-    """Return the largest matching with an IoU of at least `threshold`; in a tie, the best IoU."""
+    """Return the largest matching with an IoU of at least `threshold`; in a tie, the best IoU.
+
+    With `same`, only segments whose labels mean the same are matched.
+    """
 
     def gain(row: int, column: int) -> tuple[float, ...] | None:
-        value = interval_iou(predicted[row], reference[column])
-        return (1.0, value) if value >= threshold else None
+        first, second = predicted[row], reference[column]
+        value = interval_iou(first, second)
+        if value < threshold or (same and not same(first.text, second.text)):
+            return None
+        return (1.0, value)
 
     return align(len(predicted), len(reference), gain)
 
@@ -152,7 +161,7 @@ def episode_sums(
     }
     for threshold in IOU_THRESHOLDS:
         sums[f"hits@{threshold:g}"] = len(match_segments(predicted, reference, threshold))
-        sums[f"right@{threshold:g}"] = len(_match_with_label(predicted, reference, threshold, same))
+        sums[f"right@{threshold:g}"] = len(match_segments(predicted, reference, threshold, same))
     pinned = pin_ends(predicted, reference)
     sums["pinned_hits"] = len(match_segments(pinned, reference, WGO_IOU))
     for row, column in match_segments(predicted, reference, LABELS_AT_IOU):
@@ -182,17 +191,6 @@ def _label_sums(label: str, true_label: str, same: SameLabel) -> dict[str, float
         "label_object": objects,
         "label_both": verbs and (objects or not comparable),
     }
-
-
-def _match_with_label(
-    predicted: Sequence[Segment], reference: Sequence[Segment], threshold: float, same: SameLabel
-) -> list[tuple[int, int]]:
-    def gain(row: int, column: int) -> tuple[float, ...] | None:
-        first, second = predicted[row], reference[column]
-        value = interval_iou(first, second)
-        return (1.0, value) if value >= threshold and same(first.text, second.text) else None
-
-    return align(len(predicted), len(reference), gain)
 
 
 def _boundary_sums(predicted: Sequence[float], reference: Sequence[float]) -> dict[str, float]:

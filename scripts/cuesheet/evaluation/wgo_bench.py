@@ -207,7 +207,3 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     print(f"{count} {'episode' if count == 1 else 'episodes'}: {options.target}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -192,7 +192,3 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     print(options.to)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -199,7 +199,3 @@ def main(arguments: list[str] | None = None) -> int:
     sys.stdout.flush()
     web.run_app(server.application(), sock=listener, print=None, access_log=None)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -196,7 +196,3 @@ def _parser() -> argparse.ArgumentParser:
         help="also upload files that the LeRobot format does not define",
     )
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

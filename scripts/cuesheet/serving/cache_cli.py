@@ -290,7 +290,3 @@ def main(arguments: list[str] | None = None) -> int:
     except CuesheetError as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 2
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -13,7 +13,7 @@ import base64
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
@@ -74,36 +74,6 @@ Media = Image | Clip
 
 
 @dataclass(frozen=True)
-class VlmSettings:
-    """The settings that determine a response together with the messages.
-
-    `model` None means the served one. Any other parameter that is None is not sent.
-    """
-
-    model: str | None = None
-    temperature: float | None = 0.2
-    top_p: float | None = 1.0
-    max_tokens: int | None = 1024
-    seed: int | None = 0
-    reasoning_effort: str | None = None
-    chat_template_kwargs: Mapping[str, Any] | None = None
-    mm_processor_kwargs: Mapping[str, Any] | None = None
-
-    @classmethod
-    def of(cls, settings: "Mapping[str, Any] | VlmSettings") -> "VlmSettings":
-        """Read a mapping; unknown keys are ignored."""
-        if isinstance(settings, VlmSettings):
-            return settings
-        known = {one.name for one in fields(cls)}
-        return cls(**{name: value for name, value in settings.items() if name in known})
-
-    def sampling(self) -> dict[str, Any]:
-        """Return the parameters that are set, without the model."""
-        values = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "model"}
-        return {name: value for name, value in values.items() if value is not None}
-
-
-@dataclass(frozen=True)
 class Answer(Generic[Reply]):
     """A typed reply (None if invalid), the text of the reply, and the record of the call."""
 
@@ -117,7 +87,8 @@ class Vlm:
     """A stage's connection to the model for one episode."""
 
     link: GatewayClient
-    settings: VlmSettings
+    requested_model: str | None  # None: the model that the server has
+    sampling: Mapping[str, Any]
     group: str
     prompts: Mapping[str, str]
     model: str | None = None
@@ -129,7 +100,7 @@ class Vlm:
     async def connect(
         cls,
         server_file: Path | str,
-        settings: Mapping[str, Any] | VlmSettings,
+        settings: Mapping[str, Any],
         group: str,
         prompts: Mapping[str, str],
         wait_s: float = 120.0,
@@ -137,12 +108,14 @@ class Vlm:
     ) -> "AsyncIterator[Vlm]":
         """Wait for the run's gateway. Raises CuesheetError at once if the run's server failed.
 
+        `settings` has the model and the sampling parameters; those that are None are not sent.
         `group` ("dataset/episode") keeps calls on one replica; `prompts` maps the names of prompt
         files to their sha256; `stage` is the stage to which the time of the calls is attributed.
         """
-        wanted = VlmSettings.of(settings)
+        sampling = {name: value for name, value in settings.items() if value is not None}
+        model = sampling.pop("model", None)
         link = await wait_until_ready(server_file, wait_s)
-        vlm = cls(link, wanted, group, dict(prompts), wanted.model, stage)
+        vlm = cls(link, model, sampling, group, dict(prompts), model, stage)
         try:
             yield vlm
         except CuesheetError as error:
@@ -208,7 +181,7 @@ class Vlm:
         if sampling:
             call["sampling"] = dict(sampling)
         self._calls.append(call)
-        parameters = {**self.settings.sampling(), **(sampling or {})}
+        parameters = {**self.sampling, **(sampling or {})}
         # The processor decides how densely a clip is sampled; a configured value wins.
         rates = [item.fps for item in media if isinstance(item, Clip) and item.fps is not None]
         if rates:
@@ -297,8 +270,8 @@ class Vlm:
             "response_format": response_format(reply),
             **parameters,
         }
-        if self.settings.model:
-            body["model"] = self.settings.model
+        if self.requested_model:
+            body["model"] = self.requested_model
         headers = {"X-Cuesheet-Group": quote(self.group), "X-Cuesheet-Stage": quote(self.stage)}
         status, answer = await self.link.post("/chat/completions", body, headers)
         key = "correction_key" if correcting else "key"
@@ -308,7 +281,7 @@ class Vlm:
             call[key] = error.get("key")
             call["attempts"] += error.get("attempts") or 0
             label = f"call {call['name']!r} ({self.group})"
-            failure = error_of(label, status, error, self.settings.model, correcting)
+            failure = error_of(label, status, error, self.requested_model, correcting)
             raise failure if isinstance(failure, NoRoomError) else self._failed(call, failure)
         about = answer.get("cuesheet", {})
         call[key] = about.get("key")

@@ -235,24 +235,9 @@ def served_model(config: Config) -> str:
 def vlm_settings(config: Config) -> dict[str, Any]:
     """Return the settings of the model servers and the gateway."""
     vlm = config.vlm
-    names = (
-        "serve",
-        "base_urls",
-        "api_key_env",
-        "api_key_file",
-        "concurrency",
-        "timeout_s",
-        "max_attempts",
-        "max_restarts",
-        "ready_timeout_s",
-        "replicas",
-        "cache_dir",
-        "structured_output",
-    )
+    others = {"check", "coordinates", "throughput", "sampling", "images"}
     return {
-        **{name: getattr(vlm, name) for name in names},
+        **vlm.model_dump(exclude=others),
         "model": served_model(config),
-        "budget": vlm.budget.model_dump(),
-        "price": vlm.price.model_dump(),
         "managed": {**vlm.managed.model_dump(), "command": vlm.managed.words()},
     }

@@ -24,13 +24,10 @@ def reply(kind, question):
     return {"question": "Which?", "answer": answer}
 
 
-async def annotate(stage, kind, convention="pixels"):
+async def annotate(stage, *kinds, convention="pixels", plan=None):
+    settings = VqaConfig(types=list(kinds), max_invalid=1)
     return await vqa.annotate(
-        stage,
-        VqaConfig(types=[kind], max_invalid=1),
-        cameras=[CAMERA],
-        convention=convention,
-        seed=0,
+        stage, settings, cameras=[CAMERA], convention=convention, seed=0, plan=plan
     )
 
 
@@ -51,7 +48,7 @@ async def test_coordinates_refer_to_the_image_as_the_processor_resizes_it(
     async with asking(
         tmp_path, monkeypatch, reply, name="vqa", sampling=sampling, seconds=1, size=(1280, 720)
     ) as (stage, server):
-        (pair,) = (await annotate(stage, kind, "resized_pixels"))["pairs"]
+        (pair,) = (await annotate(stage, kind, convention="resized_pixels"))["pairs"]
     (body,) = server.bodies
     assert f"top left, {RESIZED[0]} x {RESIZED[1]}" in words_of(body)
     assert body["mm_processor_kwargs"] == limits
@@ -70,7 +67,7 @@ async def test_a_limit_that_is_not_a_number_of_pixels_is_an_error_that_names_it(
         _,
     ):
         with pytest.raises(CuesheetError, match=r"mm_processor_kwargs\.max_pixels is 'many'"):
-            await annotate(stage, "bbox", "resized_pixels")
+            await annotate(stage, "bbox", convention="resized_pixels")
 
 
 @pytest.mark.parametrize("kind", ["bbox", "keypoint", "count", "attribute", "spatial"])
@@ -135,9 +132,7 @@ async def test_a_question_that_is_repeated_twice_is_left_out(tmp_path, monkeypat
 
 
 async def annotate_boxes_and_counts(stage):
-    settings = VqaConfig(types=["bbox", "count"], max_invalid=1)
-    found = await vqa.annotate(stage, settings, cameras=[CAMERA], convention="pixels", seed=0)
-    return found["pairs"]
+    return (await annotate(stage, "bbox", "count"))["pairs"]
 
 
 async def test_questions_of_different_types_are_repeated_only_if_the_model_insists(
@@ -232,14 +227,8 @@ def test_contradicting_settings_are_one_clear_line(settings, line):
 
 async def test_questions_are_about_the_task_and_the_objects_of_the_plan(tmp_path, monkeypatch):
     async with asking(tmp_path, monkeypatch, reply, name="vqa", seconds=4) as (stage, server):
-        await vqa.annotate(
-            stage,
-            VqaConfig(types=["bbox"], max_invalid=1),
-            cameras=[CAMERA],
-            convention="pixels",
-            seed=0,
-            plan=vqa.PlanFacts("sort the cutlery", ["pick up the fork", "put it into the tray"]),
-        )
+        plan = vqa.PlanFacts("sort the cutlery", ["pick up the fork", "put it into the tray"])
+        await annotate(stage, "bbox", plan=plan)
     first = [words_of(body) for body in server.bodies if not asked_for(words_of(body))]
     lines = [line for text in first for line in text.splitlines()]
     targets = {line for line in lines if line.startswith("Ask about: ")}
@@ -251,18 +240,12 @@ async def test_questions_are_about_the_task_and_the_objects_of_the_plan(tmp_path
 
 async def test_questions_are_also_about_the_objects_of_the_vocabulary(tmp_path, monkeypatch):
     async with asking(tmp_path, monkeypatch, reply, name="vqa", seconds=5) as (stage, server):
-        await vqa.annotate(
-            stage,
-            VqaConfig(types=["bbox"], max_invalid=1),
-            cameras=[CAMERA],
-            convention="pixels",
-            seed=0,
-            plan=vqa.PlanFacts(
-                "sort the cutlery",
-                ["pick up the fork"],
-                ["pick up the fork", "put it into the tray", "close the drawer"],
-            ),
+        plan = vqa.PlanFacts(
+            "sort the cutlery",
+            ["pick up the fork"],
+            ["pick up the fork", "put it into the tray", "close the drawer"],
         )
+        await annotate(stage, "bbox", plan=plan)
     lines = {line for body in server.bodies for line in words_of(body).splitlines()}
     assert {line.removeprefix("Ask about: ") for line in lines if line.startswith("Ask about")} == {
         *("fork", "tray", "drawer", "cutlery", "robot gripper"),

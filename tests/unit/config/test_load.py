@@ -8,7 +8,6 @@ import yaml
 from cuesheet.config.load import load_config
 from cuesheet.errors import CuesheetError
 from cuesheet.text import as_ranges, did_you_mean
-from cuesheet.vlm.client import VlmSettings
 from cuesheet.workflow.checks import check_cameras, check_episodes, check_folder
 
 
@@ -279,4 +278,3 @@ def test_images_on_a_node_are_not_made_on_another():
 def test_null_omits_a_sampling_parameter(null):
     sampling = load_config({"vlm": {"sampling": {"seed": null, "top_p": null}}}).vlm.sampling
     assert (sampling.seed, sampling.top_p, sampling.temperature) == (None, None, 0.2)
-    assert {"seed", "top_p"}.isdisjoint(VlmSettings.of(sampling.model_dump()).sampling())

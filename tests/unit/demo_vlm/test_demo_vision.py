@@ -31,7 +31,7 @@ def draw(image: np.ndarray, box: tuple[int, int, int, int], color) -> np.ndarray
 
 
 def answer(reply: type[replies.Reply], text: str, *images: np.ndarray):
-    request = ChatRequest((text,), text, (), reply.__name__, reply.model_json_schema(), None)
+    request = ChatRequest((text,), text, (), reply.model_json_schema(), None)
     return reply.model_validate_json(answers.reply_text(request, Media(list(images))))
 
 

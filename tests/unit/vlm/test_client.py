@@ -127,13 +127,15 @@ def test_what_cannot_be_used_is_said_in_words_and_in_bounded_time(text, says):
     assert time.process_time() - begun < 20
 
 
-async def test_the_request_is_system_then_media_then_question_with_the_schema(tmp_path):
+async def test_the_request_is_system_media_and_question_with_the_schema_and_set_parameters(
+    tmp_path,
+):
     async with (
         serving(lambda body, n: completion(GOOD)) as server,
         gateway_before(tmp_path, server.url),
     ):
         media = (Image(b"one", "image/png"), Clip(b"two"))
-        async with connect(tmp_path, chat_template_kwargs={"a": 1}, concurrency=3) as vlm:
+        async with connect(tmp_path, chat_template_kwargs={"a": 1}, top_p=None) as vlm:
             answer = await vlm.ask(**question(media=media, sampling={"max_tokens": 99}))
     body = server.bodies[0]
     assert answer.value == Point(x=1.5, label="cup")
@@ -157,7 +159,6 @@ async def test_the_request_is_system_then_media_then_question_with_the_schema(tm
     assert body == {
         "model": "test-model",
         "temperature": 0.2,
-        "top_p": 1.0,
         "max_tokens": 99,
         "seed": 5,
         "chat_template_kwargs": {"a": 1},
