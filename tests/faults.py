@@ -167,7 +167,6 @@ def _all() -> list[Fault]:
         ("choices of a wrong type", _reply(choices={"0": "x"}), "no choices"),
         ("message of a wrong type", _reply(choices=[{"message": "x"}]), "no message"),
         ("cut JSON", _body(lambda data: data[: len(data) // 2]), "not JSON"),
-        ("NaN outside the reply", _reply(created=float("nan")), "not JSON"),
         ("invalid UTF-8", _body(lambda data: data.replace(b"{", b"{\xff", 1)), "not JSON"),
         ("HTML in place of JSON", lambda good: web.Response(text="<html>"), "not JSON"),
     ]
@@ -187,6 +186,7 @@ def _all() -> list[Fault]:
         ("reply without end", _endless, "too large"),
     ]
     harmless = [
+        ("NaN outside the reply", _reply(created=float("nan"))),
         ("prose around", _message(lambda text: f"Sure {{really}}:\n{text}\nDoes that help? }}")),
         ("code fence", _message(lambda text: f"```json\n{text}\n```")),
         ("thinking", _message(lambda text: f"<think>{{not this}}</think>\n{text}")),

@@ -123,9 +123,10 @@ class VlmConfig(Section):
     """
     cache_dir: str = ".cache/vlm"
     """Folder of the response cache; every response is stored here under a hash of its request."""
-    coordinates: Literal["auto", "pixels", "resized_pixels", "thousandths"] = "auto"
+    coordinates: Literal["auto", "pixels", "resized_pixels", "thousandths", "fractions"] = "auto"
     """Unit of the model's coordinates: `pixels` of the image sent, `resized_pixels` of the image as
-    Qwen2.5-VL resizes it, `thousandths` of width and height (Qwen3-VL); `auto`: by model family.
+    Qwen2.5-VL resizes it, `thousandths` of width and height (Qwen3-VL), `fractions` of width and
+    height (0 to 1); `auto`: by model family.
     """
     price: PriceConfig = PriceConfig()
     throughput: ThroughputConfig = ThroughputConfig()
@@ -146,6 +147,11 @@ class VlmConfig(Section):
                 raise ValueError(
                     f"{url!r} does not begin with http:// or https://; write for example "
                     "[http://127.0.0.1:8000/v1]"
+                )
+            if re.search(r"/(chat/completions|completions|responses|messages)/?(\?|$)", url):
+                raise ValueError(
+                    f"{url!r} is the address of one function; leave out the end after the version, "
+                    "for example [http://127.0.0.1:8000/v1]"
                 )
         return urls
 

@@ -29,6 +29,13 @@ _OTHER_VALUE = re.compile(
     re.IGNORECASE,
 )
 _BUDGETS = frozenset({"max_tokens", "max_completion_tokens"})
+# Chat templates without a system role: Gemma 2, Mistral 7B, LLaVA, and Gemma on Google's API.
+_NO_SYSTEM = re.compile(
+    r"system (?:role|message|prompt|instruction)s?\b.{0,30}(?:not|n't|unsupported)"
+    r"|(?:not|n't) support.{0,20}\bsystem\b|roles must alternate"
+    r"|developer instruction is not enabled",
+    re.IGNORECASE,
+)
 _ONLY_ONE = re.compile(r"\bboth\b|only one|together|either", re.IGNORECASE)
 _NOT_SUPPORTED = re.compile(r"unsupported|not (?:currently )?support|unknown|max_completion_tokens")
 
@@ -40,18 +47,22 @@ class Adjustments:
     omitted: frozenset[str] = frozenset()
     max_completion_tokens: bool = False  # sent in place of max_tokens
     schema_in_prompt: bool = False
+    system_in_question: bool = False  # the system message is put before the first question
 
     def __or__(self, other: "Adjustments") -> "Adjustments":
         return Adjustments(
             self.omitted | other.omitted,
             self.max_completion_tokens or other.max_completion_tokens,
             self.schema_in_prompt or other.schema_in_prompt,
+            self.system_in_question or other.system_in_question,
         )
 
     def apply(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the request in the form that this server accepts."""
         if self.schema_in_prompt and body.get("response_format") is not None:
             body = with_schema_in_prompt(body)
+        if self.system_in_question:
+            body = without_system_message(body)
         if self.max_completion_tokens and "max_tokens" in body:
             body = {
                 "max_completion_tokens" if name == "max_tokens" else name: value
@@ -65,6 +76,8 @@ class Adjustments:
         """Return the adjustments after the rejection of `body`; None if it cannot be avoided."""
         if error.status not in _LEARNED_STATUSES or error.kind not in ("refused", "temporary"):
             return None
+        if not self.system_in_question and _NO_SYSTEM.search(error.message):
+            return replace(self, system_in_question=True)
         given = {name for name, value in body.items() if value is not None}
         named = self._named(error, given - _REQUIRED)
         if "max_tokens" in named and _NOT_SUPPORTED.search(error.message):
@@ -75,10 +88,17 @@ class Adjustments:
             return replace(self, omitted=self.omitted | named)
         if named - _BUDGETS and error.status < 500 and _OTHER_VALUE.search(error.message):
             return replace(self, omitted=self.omitted | named - _BUDGETS)
-        said = f"{error.param} {error.message}"
+        said = f"{error.param} {error.code} {error.message}"
         if "response_format" in given and STRUCTURED_OUTPUT.search(said):
             return replace(self, schema_in_prompt=True)
         return None
+
+    def may_avoid(self, error: ServerError) -> bool:
+        """Tell whether an error that looks temporary is a rejection that `learn` can avoid."""
+        structured = STRUCTURED_OUTPUT.search(error.message) and not self.schema_in_prompt
+        return bool(
+            structured or (_NO_SYSTEM.search(error.message) and not self.system_in_question)
+        )
 
     @staticmethod
     def _named(error: ServerError, names: set[str]) -> set[str]:
@@ -103,7 +123,23 @@ class Adjustments:
             changes.append("max_tokens is sent as max_completion_tokens")
         if self.schema_in_prompt and (body is None or body.get("response_format") is not None):
             changes.append("the reply schema is sent in the prompt instead of response_format")
+        if self.system_in_question:
+            changes.append("the system message is sent as a part of the question")
         return changes
+
+
+def without_system_message(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the request with the text of the system message before the first question."""
+    messages = list(body["messages"])
+    if len(messages) < 2 or messages[0].get("role") != "system":
+        return body
+    system, first = messages[0]["content"], messages[1]
+    content = first["content"]
+    if isinstance(content, list):
+        content = [{"type": "text", "text": system}, *content]
+    else:
+        content = f"{system}\n\n{content}"
+    return {**body, "messages": [{**first, "content": content}, *messages[2:]]}
 
 
 def with_schema_in_prompt(body: Mapping[str, Any]) -> dict[str, Any]:

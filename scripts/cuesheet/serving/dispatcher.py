@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 LONGEST_RETRY_AFTER_S = 300.0
 LONGEST_BACKOFF_S = 30.0
+# Factor of the delays after a rate limit: most are limits per minute.
+RATE_LIMIT_PATIENCE = 10.0
 # Delays from this one on are shown on the terminal, at most once in this time.
 SHOWN_DELAY_S = 5.0
 # Rejections of one request after which it fails, each of which may name another parameter.
@@ -338,9 +340,12 @@ class Dispatcher:
 
     def _wait_s(self, state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
-        backoff = min(LONGEST_BACKOFF_S, self.first_backoff_s * 2.0 ** (state.attempt_number - 1))
-        jittered = backoff * random.uniform(0.5, 1.0)
         delay_s = getattr(error, "retry_after_s", None)
+        first_s = self.first_backoff_s
+        if delay_s is None and getattr(error, "rate_limited", False):
+            first_s *= RATE_LIMIT_PATIENCE
+        backoff = min(LONGEST_BACKOFF_S, first_s * 2.0 ** (state.attempt_number - 1))
+        jittered = backoff * random.uniform(0.5, 1.0)
         if delay_s is None:
             return jittered
         return min(delay_s, LONGEST_RETRY_AFTER_S) + jittered * 0.2

@@ -239,18 +239,18 @@ async def _list_models(upstream: Upstream) -> list[ListedModel]:
             await asyncio.sleep(PAUSE_S)
             return await upstream.list_models()
     except TransientError as error:
-        if error.rate_limited:
+        if error.status is not None:  # it answers; the request will tell
             return []
         raise CheckFailedError(
             f"the model server does not answer: {error}. Start it, or check vlm.base_urls",
             is_temporary=True,
         ) from None
     except CallFailedError as error:
-        if error.status in (401, 403):
+        if error.status == 401:
             raise CheckFailedError(_key_message(upstream, error), error=error.error) from None
         if error.kind == "quota_exhausted":
             raise CheckFailedError(f"{upstream.name}: {error}", is_temporary=True) from None
-        return []  # some servers have no list; the request will tell
+        return []  # no list, or a key that may only chat (403); the request will tell
 
 
 def _key_message(upstream: Upstream, error: CallFailedError) -> str:
@@ -307,7 +307,7 @@ def _explain(
         return CheckFailedError(f"{upstream.name}: {error.message}", is_temporary=True, error=found)
     if error.status in (401, 403):
         return CheckFailedError(_key_message(upstream, error), error=found)
-    if error.status == 404 and not has_list:
+    if error.status in (404, 405) and not has_list:
         return CheckFailedError(
             f"{upstream.name} does not know the model {request.model} or the address; check "
             f"vlm.model and vlm.base_urls (which usually end in /v1): {said}",

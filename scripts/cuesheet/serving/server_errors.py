@@ -8,15 +8,16 @@ read all of them into a `ServerError`.
 import html
 import json
 import re
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any
 
+from cuesheet.serving.retry_delays import delay_in, header_delay_s, said_delay_s
+
 MAX_MESSAGE_CHARS = 2000
-# Temporary by nature: request timeout, too early, too many requests.
-RETRIED_STATUSES = frozenset({408, 425, 429})
+# Temporary by nature: request timeout, conflict, failed generation (TGI), too early, too many
+# requests, over capacity (Groq).
+RETRIED_STATUSES = frozenset({408, 409, 424, 425, 429, 498})
 
 _CONTEXT = re.compile(
     r"context.?(?:length|window|size|limit)|max(?:imum)?.model.len|prompt.is.too.long|longer.than.the"
@@ -29,6 +30,11 @@ _QUOTA = re.compile(
     r"|credit balance is too low|billing.?(?:hard.?)?limit|out of credits|more credits"
     r"|requires? payment|exceeded your (?:monthly|included)",
     re.IGNORECASE,
+)
+_TOKEN_LIMIT = re.compile(
+    r"max_(?:completion_|new_)?tokens\b.{0,80}"
+    r"(?:too (?:large|high)|at most|exceed|less than|valid range|maximum allowed|<=)",
+    re.IGNORECASE | re.DOTALL,
 )
 _PAYLOAD = re.compile(
     r"(?:payload|entity|request|body)(?: content| size| body)? (?:is )?too large"
@@ -50,7 +56,9 @@ _IMAGE_LIMIT = tuple(
 _NO_IMAGES = re.compile(
     r"image input is not supported|(?:does not|doesn't|not) support (?:image|vision|multimodal)"
     r"|support image input|unsupported content part type|is not a (?:vision|multimodal) model"
-    r"|missing data required for image input",
+    r"|missing data required for image input|image input is not enabled"
+    r"|invalid type: sequence, expected a string|unknown variant `image_url`"
+    r"|content must be a string|image_url is only supported by|at most 0 image",
     re.IGNORECASE,
 )
 _CONTENT_FILTER = re.compile(
@@ -61,23 +69,12 @@ _CONTENT_FILTER = re.compile(
 STRUCTURED_OUTPUT = re.compile(
     r"response_?format|json_?schema|structured.?output|guided|grammar|response_?schema"
     r"|too many states|json schema|schema (?:is |contains |has |exceeds )|unsupported keyword"
-    r"|additionalProperties|compile the regex",
+    r"|additionalProperties|compile the regex|\bFSM\b|regex too large"
+    r"|output_(?:format|config)|json_validate_failed|failed to generate json"
+    r"|match the expected schema|can handle the requested parameters"
+    r"|(?-i:(?:min|max)(?:Items|Length))",
     re.IGNORECASE,
 )
-_DURATION = (
-    r"((?:\d+(?:\.\d+)?\s*"
-    r"(?:milliseconds?|ms|hours?|h|minutes?|mins?|m(?![a-z])|seconds?|secs?|s(?![a-z]))\s*)+)"
-)
-_DELAY = re.compile(
-    rf"(?:retry|again|wait|reset)s?(?:\s+(?:in|after|for|at least))*[:\s]+{_DURATION}",
-    re.IGNORECASE,
-)
-_UNIT = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|milli[a-z]*|h[a-z]*|m[a-z]*|s[a-z]*)", re.IGNORECASE)
-# `estimated_time`: until a model is loaded, of Hugging Face's inference API.
-_DELAY_KEYS = frozenset(
-    {"retrydelay", "retry_after", "retryafter", "retry_after_seconds", "estimated_time"}
-)
-
 _ADVICE = {
     "quota_exhausted": (
         "the quota or credit of this account is exhausted, so the run ends; responses received so "
@@ -91,6 +88,10 @@ _ADVICE = {
         "the request is too large for the server or a proxy in front of it; lower "
         "plan.frames.tile_width or plan.frames.max_frames_per_call, set vlm.images.format to jpeg, "
         "or raise the body limit of the proxy (client_max_body_size in nginx)"
+    ),
+    "too_many_tokens": (
+        "the model does not write such long replies; lower vlm.sampling.max_tokens, or set it to "
+        "null"
     ),
     "images_not_supported": (
         "this model or server accepts no images; name a vision-language model in vlm.model, or "
@@ -132,6 +133,8 @@ class ServerError:
             return "too_many_images"
         if self.status < 500 and _CONTENT_FILTER.search(said):
             return "content_filter"
+        if self.status < 500 and _TOKEN_LIMIT.search(said):
+            return "too_many_tokens"
         if self.status in RETRIED_STATUSES or self.status >= 500:
             return "temporary"
         return "refused"
@@ -160,26 +163,34 @@ class ServerError:
 
 def read_error(status: int, headers: Mapping[str, str], content: bytes) -> ServerError:
     """Read an error response."""
-    text = content.decode(errors="replace")
+    text = content.decode("utf-8-sig", errors="replace")
+    if 300 <= status < 400:
+        address = headers.get("location", "another address")
+        return ServerError(
+            status,
+            f"the server redirects to {address}, which is not followed; set vlm.base_urls to the "
+            "address of the API itself (https, usually ending in /v1)",
+        )
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
         found = None
     if found is None:
         message = _html_message(text) if "<" in text[:200] else text
-        delay_s = _header_delay_s(headers)
+        delay_s = header_delay_s(headers, status)
         return ServerError(
             status,
             _clean(message),
-            retry_after_s=_said_delay_s(message) if delay_s is None else delay_s,
+            retry_after_s=said_delay_s(message) if delay_s is None else delay_s,
         )
-    return _from_json(status, found, _header_delay_s(headers))
+    return _from_json(status, found, header_delay_s(headers, status))
 
 
 def error_in_reply(reply: Any) -> ServerError | None:
     """Return the error in a response with HTTP status 200; None if there is none.
 
-    An error code of three digits counts as the status, any other error as 400.
+    An error code of three digits counts as the status; so does the name of a rate limit or of a
+    failure of the server. Any other error counts as 400.
     """
     if isinstance(reply, list):
         reply = reply[0] if reply and isinstance(reply[0], dict) else None
@@ -197,6 +208,10 @@ def error_in_reply(reply: Any) -> ServerError | None:
         return None
     error = _from_json(400, reply, None)
     status = int(error.code) if re.fullmatch(r"[45]\d\d", error.code) else 400
+    if re.search(r"rate.?limit|too.?many.?requests", error.code, re.IGNORECASE):
+        status = 429
+    elif re.search(r"overloaded|server_error|unavailable", error.code, re.IGNORECASE):
+        status = 503
     return ServerError(status, error.message, error.code, error.param, error.retry_after_s)
 
 
@@ -208,7 +223,7 @@ def _from_json(status: int, found: Any, delay_s: float | None) -> ServerError:
         inner = inner[0] if inner else {}
     if not isinstance(inner, dict):
         if delay_s is None:
-            delay_s = _delay_in(found, inner) if isinstance(found, dict) else _said_delay_s(inner)
+            delay_s = delay_in(found, inner) if isinstance(found, dict) else said_delay_s(inner)
         return ServerError(status, _clean(str(inner)), retry_after_s=delay_s)
     message = inner.get("message") or inner.get("detail") or inner.get("error") or inner
     if isinstance(message, list):  # FastAPI: one entry per invalid field
@@ -227,7 +242,7 @@ def _from_json(status: int, found: Any, delay_s: float | None) -> ServerError:
         _clean(message),
         str(code),
         param if isinstance(param, str) else "",
-        delay_s if delay_s is not None else _delay_in(inner, message),
+        delay_s if delay_s is not None else delay_in(inner, message),
     )
 
 
@@ -248,60 +263,3 @@ def _html_message(text: str) -> str:
 
 def _clean(message: str) -> str:
     return (message.strip() or "(no message)")[:MAX_MESSAGE_CHARS]
-
-
-def _header_delay_s(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds of Retry-After (a number or an HTTP date) or of retry-after-ms."""
-    try:
-        return max(0.0, float(headers["retry-after-ms"]) / 1000)
-    except (KeyError, ValueError):
-        pass
-    value = headers.get("retry-after")
-    if value is None:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, OverflowError):
-        return None
-
-
-def _delay_in(error: dict[str, Any], message: Any) -> float | None:
-    """Return the delay that the body of an error names, in a field or in its message."""
-    for name, value in _fields(error):
-        if name.lower() in _DELAY_KEYS:
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                return max(0.0, float(value))
-            if isinstance(value, str) and (delay := _seconds(value)) is not None:
-                return delay
-    return _said_delay_s(message)
-
-
-def _fields(value: Any, depth: int = 4) -> Iterator[tuple[str, Any]]:
-    if depth and isinstance(value, dict):
-        for name, item in value.items():
-            yield str(name), item
-            yield from _fields(item, depth - 1)
-    elif depth and isinstance(value, list):
-        for item in value:
-            yield from _fields(item, depth - 1)
-
-
-def _said_delay_s(message: Any) -> float | None:
-    match = _DELAY.search(message) if isinstance(message, str) else None
-    return _seconds(match.group(1)) if match else None
-
-
-def _seconds(text: str) -> float | None:
-    """Return the seconds of a duration such as `37s`, `1m30.5s` or `20 ms`."""
-    total, found = 0.0, False
-    for number, unit in _UNIT.findall(text):
-        unit = unit.lower()
-        factor = (
-            0.001 if unit.startswith(("ms", "milli")) else {"h": 3600, "m": 60, "s": 1}[unit[0]]
-        )
-        total, found = total + float(number) * factor, True
-    return total if found else None

@@ -12,7 +12,7 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import aiohttp
 import httpx2
@@ -21,13 +21,12 @@ from openai import AsyncOpenAI, DefaultAioHttpClient
 
 from cuesheet.serving.adjustments import Adjustments
 from cuesheet.serving.bounded_response import bound_errors, encoding_of, unpacker_of
+from cuesheet.serving.reply_forms import read_completion
 from cuesheet.serving.server_errors import (
-    STRUCTURED_OUTPUT,
     ServerError,
     error_in_reply,
     read_error,
 )
-from cuesheet.vlm.parsing import load_finite
 
 # Shorter than the 5 s after which common servers close idle connections.
 KEEP_ALIVE_S = 3.0
@@ -77,14 +76,22 @@ class CallFailedError(Exception):
 
 
 class TransientError(Exception):
-    """A failed attempt to retry, after `retry_after_s` if the server named a delay."""
+    """A failed attempt to retry, after `retry_after_s` if the server named a delay.
+
+    `status` is the HTTP status of an error response.
+    """
 
     def __init__(
-        self, message: str, retry_after_s: float | None = None, rate_limited: bool = False
+        self,
+        message: str,
+        retry_after_s: float | None = None,
+        rate_limited: bool = False,
+        status: int | None = None,
     ) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
         self.rate_limited = rate_limited
+        self.status = status
 
 
 class _BlockedError(Exception):
@@ -130,7 +137,9 @@ class Upstream:
         self.successes = 0
         self._failures_in_row = 0
         self._cooling_down_until = 0.0
-        self._base_url = base_url.rstrip("/")
+        address, _, query = base_url.partition("?")
+        self._base_url = address.rstrip("/")
+        self._query = dict(parse_qsl(query))
         self._api_key = api_key
         self._client: AsyncOpenAI | None = None
 
@@ -181,7 +190,7 @@ class Upstream:
         return reply
 
     async def list_models(self) -> list["ListedModel"]:
-        """Return the models that `/v1/models` lists.
+        """Return the models that `/v1/models` lists; none if the list has several pages.
 
         Raises TransientError if the server does not answer, and CallFailedError if it answers
         something else.
@@ -198,10 +207,7 @@ class Upstream:
         except LOST as error:
             raise self._lost(error) from error
         try:
-            return [
-                ListedModel(str(model["id"]), str(model.get("root") or ""))
-                for model in json.loads(content or b"")["data"]
-            ]
+            return _listed(json.loads(content or b""))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             message = f"{self.name}: the response is not a list of models ({error})"
             raise CallFailedError(502, message, "no_model") from error
@@ -248,7 +254,8 @@ class Upstream:
                 max_retries=0,
                 timeout=None,
                 # A compressed reply could expand without limit.
-                default_headers={"Accept-Encoding": "identity"},
+                default_headers={"Accept-Encoding": "identity", **self._azure_key()},
+                default_query=self._query,
                 http_client=DefaultAioHttpClient(
                     follow_redirects=False,  # the key never goes to another server
                     trust_env=not is_loopback(self._base_url),
@@ -259,6 +266,10 @@ class Upstream:
                 ),
             )
         return self._client
+
+    def _azure_key(self) -> dict[str, str]:
+        """Return the header in which Azure's older endpoints expect the key."""
+        return {"api-key": self._api_key} if self._api_key and self.lists_other_names else {}
 
     def _lost(self, error: Exception) -> TransientError:
         """Return the error of a connection that failed, after counting the failure.
@@ -274,14 +285,17 @@ class Upstream:
 
     def _read(self, content: bytes) -> dict[str, Any]:
         try:
-            reply = load_finite(scrubbed(content, self._api_key))
+            reply = read_completion(scrubbed(content, self._api_key))
         except (ValueError, RecursionError) as error:
             raise self._unusable(f"the response is not JSON ({error})") from error
         if (reported := error_in_reply(reply)) is not None:
             raise self._error(reported)
         choices = reply.get("choices") if isinstance(reply, dict) else None
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-            raise self._unusable("the response has no choices")
+            raise self._unusable(
+                "the response has no choices, as the chat API of OpenAI defines them; check "
+                "vlm.base_urls, which usually end in /v1"
+            )
         if not isinstance(choices[0].get("message"), dict):
             raise self._unusable("the response's choice has no message")
         return reply
@@ -307,15 +321,14 @@ class Upstream:
             return _BlockedError(error.message)
         if error.kind == "rate_limited":
             message = f"{self.name}: {error.status} {error.message}"
-            return TransientError(message, error.retry_after_s, rate_limited=True)
-        learnable = (
-            STRUCTURED_OUTPUT.search(error.message) and not self.adjustments.schema_in_prompt
-        )
-        if error.kind == "temporary" and not (error.status == 500 and learnable):
-            self._failed()
             return TransientError(
-                f"{self.name}: {error.status} {error.message}", error.retry_after_s
+                message, error.retry_after_s, rate_limited=True, status=error.status
             )
+        learnable = error.status in (500, 501) and self.adjustments.may_avoid(error)
+        if error.kind == "temporary" and not learnable:
+            self._failed()
+            message = f"{self.name}: {error.status} {error.message}"
+            return TransientError(message, error.retry_after_s, status=error.status)
         kind = error.kind if error.kind != "temporary" else "refused"
         message = error.message
         if error.advice and kind != "context_length_exceeded":
@@ -334,6 +347,17 @@ class Upstream:
 
     def without_key(self, text: str) -> str:
         return scrubbed(text.encode(errors="replace"), self._api_key).decode()
+
+
+def _listed(found: Any) -> list[ListedModel]:
+    """Return the models of a list, under each of their names; none if there are further pages."""
+    if any(found.get(name) for name in ("has_more", "next_page_token", "nextPageToken")):
+        return []
+    return [
+        ListedModel(str(name), str(model.get("root") or ""))
+        for model in found["data"]
+        for name in (model["id"], *(model.get("aliases") or ()))
+    ]
 
 
 def is_loopback(url: str) -> bool:

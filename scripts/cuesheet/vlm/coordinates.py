@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, get_args
 from cuesheet.errors import SurroundingsError
 from cuesheet.files import read_json
 
-Convention = Literal["pixels", "resized_pixels", "thousandths"]
+Convention = Literal["pixels", "resized_pixels", "thousandths", "fractions"]
 Value = TypeVar("Value")
 
 # By family name in lower case, letters and digits only; the first match wins. Sources: model cards
@@ -97,6 +97,8 @@ class CoordinateFrame:
         """The coordinates of the right and the lower edge."""
         if self.convention == "thousandths":
             return 1000.0, 1000.0
+        if self.convention == "fractions":
+            return 1.0, 1.0
         if self.convention == "resized_pixels":
             return qwen25_size(self.width, self.height, self.limits)
         return float(self.width), float(self.height)
@@ -105,6 +107,8 @@ class CoordinateFrame:
         """Return the line that tells the model which coordinates to use."""
         if self.convention == "thousandths":
             return "Coordinates: 0 to 1000 of width and height"
+        if self.convention == "fractions":
+            return "Coordinates: fractions of width and height, from 0 to 1"
         width, height = self.extent
         return f"Coordinates: pixels of the image, origin top left, {width:.0f} x {height:.0f}"
 
@@ -150,6 +154,7 @@ class CoordinateCheck:
     total: int = 0
     outside: int = 0
     in_corner: int = 0
+    fractions: int = 0
 
     def add(self, values: Sequence[float], frame: CoordinateFrame) -> None:
         """Count a box or point (x, y, ...) as the model wrote it."""
@@ -159,6 +164,7 @@ class CoordinateCheck:
         # Models often draw boxes a little beyond the edge; that is not a wrong convention.
         self.outside += not all(-0.02 <= share <= 1.02 for share in shares)
         self.in_corner += all(0 <= share <= _CORNER_SHARE for share in shares)
+        self.fractions += all(0 <= value <= 1 for value in values)
 
     def warning(self) -> str | None:
         """Return a warning that names the setting, or None if nothing is suspicious."""
@@ -171,6 +177,10 @@ class CoordinateCheck:
         else:
             return None
         others = [name for name in get_args(Convention) if name != self.convention]
+        if self.fractions == self.total:
+            others = ["fractions"]
+        else:
+            others.remove("fractions")
         return (
             f"vqa: {found}. The model probably does not use {self.convention}; set "
             f"vlm.coordinates to {' or '.join(others)}, and check the boxes in the report"

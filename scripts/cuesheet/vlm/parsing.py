@@ -7,25 +7,30 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from cuesheet.vlm.lenient_json import lenient_values, unwrapped
+
 Reply = TypeVar("Reply", bound=BaseModel)
 
 LARGEST_REPLY_CHARS = 1_000_000
 # Fields of a message that servers put the answer into if `content` is empty: reasoning parsers of
-# vLLM and SGLang (reasoning_content), OpenRouter and newer vLLM (reasoning).
-REASONING_FIELDS = ("reasoning_content", "reasoning")
+# vLLM and SGLang (reasoning_content), OpenRouter and newer vLLM (reasoning), Ollama (thinking).
+REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
+_REASONING_DETAILS = "reasoning_details"  # a list of parts (OpenRouter)
 # Types of content parts that hold thinking: Mistral, Anthropic, and gateways to them.
 _THINKING_PARTS = ("thinking", "reasoning", "redacted_thinking")
 # How model families mark thinking: XML-like tags (DeepSeek, Qwen, GLM, Seed), [THINK] (Magistral),
-# triangles (Kimi), begin/end markers (OpenThinker, Command A), channels (gpt-oss, Gemma).
-_TAG = r"(?:think|thinking|thoughts?|reasoning|reflection|seed:think)"
+# triangles (Kimi), begin/end markers (OpenThinker, Command A), channels (gpt-oss, Gemma), unused
+# tokens (MedGemma).
+_TAG = r"(?:think|thinking|thoughts?|reasoning|reflection|analysis|scratchpad|seed:think)"
 _CHANNEL = r"<\|channel\|?>\s*{}\b[^<{{]*(?:<\|message\|>)?"
 _OPENING = "|".join(
     (
-        rf"<{_TAG}>",
+        rf"<{_TAG}(?:\s[^<>]*)?>",
         r"\[THINK\]",
         "◁think▷",
         r"<\|begin_of_thought\|>",
         r"<\|START_THINKING\|>",
+        r"<unused94>",
         _CHANNEL.format("(?:analysis|commentary|thought)"),
     )
 )
@@ -36,6 +41,7 @@ _CLOSING = "|".join(
         "◁/think▷",
         r"<\|end_of_thought\|>",
         r"<\|END_THINKING\|>",
+        r"<unused95>",
     )
 )
 # These end thinking too, but also occur after an answer.
@@ -59,6 +65,8 @@ def message_text(message: Mapping[str, Any]) -> tuple[str, str]:
     """
     content, field = _content(message.get("content"))
     arguments = _tool_arguments(message.get("tool_calls"))
+    if not arguments and (legacy := message.get("function_call")):
+        arguments = _tool_arguments([{"function": legacy}])
     if content and ("{" in content or not arguments):
         return content, field
     if arguments:
@@ -67,6 +75,9 @@ def message_text(message: Mapping[str, Any]) -> tuple[str, str]:
         value = message.get(field)
         if isinstance(value, str) and value.strip():
             return value, field
+    details = message.get(_REASONING_DETAILS)
+    if isinstance(details, list) and (text := _content(details, thinking=True)[0]):
+        return text, _REASONING_DETAILS
     return "", ""
 
 
@@ -76,20 +87,24 @@ def choice_text(choice: Mapping[str, Any]) -> tuple[str, str]:
     Reasoning that was cut off is not an answer: the objects in it are drafts.
     """
     text, field = message_text(choice["message"])
-    if field in REASONING_FIELDS and choice.get("finish_reason") == "length":
+    is_reasoning = field in (*REASONING_FIELDS, _REASONING_DETAILS)
+    if is_reasoning and choice.get("finish_reason") == "length":
         return "", ""
     return text, field
 
 
-def _content(content: Any) -> tuple[str, str]:
-    """Return the text of a message's content without parts that hold thinking, and its form."""
+def _content(content: Any, thinking: bool = False) -> tuple[str, str]:
+    """Return the text of a message's content, and its form; with `thinking`, also parts of it."""
     field = "content"
+    if isinstance(content, Mapping):  # already parsed by the server
+        text = content.get("text")
+        content = text if isinstance(text, str) else json.dumps(content)
     if isinstance(content, list):
         field = "content parts"
         texts = [
             part.get("text") if isinstance(part, Mapping) else part
             for part in content
-            if not (isinstance(part, Mapping) and part.get("type") in _THINKING_PARTS)
+            if thinking or not (isinstance(part, Mapping) and part.get("type") in _THINKING_PARTS)
         ]
         content = "".join(text for text in texts if isinstance(text, str))
     return (content, field) if isinstance(content, str) and content.strip() else ("", "")
@@ -129,11 +144,14 @@ def parse_reply(text: str | None, model: type[Reply]) -> Reply:
             f"the reply has {len(text)} characters; at most {LARGEST_REPLY_CHARS} are read"
         )
     cause: UnusableReplyError | None = None
-    for candidate in reversed(list(balanced_objects(without_thinking(text)))):
+    answer = without_thinking(text)
+    for candidate in reversed(list(balanced_objects(answer))):
         try:
             return _validated(candidate, model)
         except UnusableReplyError as error:
             cause = cause or error
+    if (listed := _bare_list(answer, model)) is not None:
+        return listed
     if cause is not None:
         raise cause
     if "{" in text:
@@ -193,13 +211,34 @@ def balanced_objects(text: str) -> Iterator[str]:
 
 def _validated(candidate: str, model: type[Reply]) -> Reply:
     try:
-        value = load_finite(candidate)
+        values = iter([load_finite(candidate)])
+        cause = None
     except (ValueError, RecursionError) as error:
-        raise UnusableReplyError(f"the JSON object cannot be read: {error}") from error
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        raise UnusableReplyError(_describe(error)) from error
+        values = lenient_values(candidate)
+        cause = UnusableReplyError(f"the JSON object cannot be read: {error}")
+    for value in values:
+        for form in unwrapped(value):
+            try:
+                return model.model_validate(form)
+            except ValidationError as error:
+                cause = cause or UnusableReplyError(_describe(error))
+    assert cause is not None
+    raise cause
+
+
+def _bare_list(text: str, model: type[Reply]) -> Reply | None:
+    """Read a list of objects for a reply that has only one field, a list; else return None."""
+    if len(model.model_fields) != 1:
+        return None
+    begin, end = text.find("["), text.rfind("]")
+    if begin < 0 or end < begin or "{" in text[:begin] or "}" in text[end:]:
+        return None
+    for value in lenient_values(text[begin : end + 1]):
+        try:
+            return model.model_validate(dict.fromkeys(model.model_fields, value))
+        except ValidationError:
+            continue
+    return None
 
 
 def _describe(error: ValidationError) -> str:

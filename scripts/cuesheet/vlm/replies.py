@@ -25,9 +25,11 @@ from pydantic import (
     StringConstraints,
     create_model,
     field_validator,
+    model_validator,
 )
 
 from cuesheet.config.vocabulary import MAX_LABEL_WORDS
+from cuesheet.vlm.coordinate_forms import as_box, as_point
 
 # Control, private and unassigned characters, lone surrogates, and line separators: useless in a
 # sentence, and harmful in a list with one subtask per line.
@@ -60,6 +62,15 @@ def _without_full_stop(label: str) -> str:
     return label.rstrip(" .") or label
 
 
+def _as_seconds(value: object) -> object:
+    """Read a time that is written as text: "1.5 s", "00:07.5"."""
+    if not isinstance(value, str):
+        return value
+    if match := re.fullmatch(r"\s*(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)\s*", value):
+        return 3600 * int(match[1] or 0) + 60 * int(match[2]) + float(match[3])
+    return re.sub(r"(?<=\d)\s*s(?:ec(?:onds?)?)?\s*$", "", value)
+
+
 MAX_EVIDENCE_CHARS = 240
 MAX_LABEL_CHARS = 120
 MAX_MEMORY_SENTENCES = 2
@@ -78,7 +89,9 @@ Sentence = Annotated[str, _bounded(300), BeforeValidator(_one_line)]
 Paragraph = Annotated[str, _bounded(800), BeforeValidator(_one_line)]
 OptionalParagraph = Annotated[str, _bounded(800, min_length=0), BeforeValidator(_one_line)]
 # Bounds far beyond any episode and any image: without them a grammar allows 7E3007.
-Seconds = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
+Seconds = Annotated[
+    float, Field(ge=0, le=1_000_000, allow_inf_nan=False), BeforeValidator(_as_seconds)
+]
 Coordinate = Annotated[float, Field(ge=-1_000_000, le=1_000_000, allow_inf_nan=False)]
 
 
@@ -224,7 +237,15 @@ class EpisodeVerdict(Reply):
 class Detection(Reply):
     label: Label
     bbox_format: Literal["xyxy"]
-    bbox: list[Coordinate] = Field(min_length=4, max_length=4)
+    bbox: Annotated[list[Coordinate], BeforeValidator(as_box)] = Field(min_length=4, max_length=4)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _native_key(cls, value: Any) -> Any:
+        """Accept the key with which Qwen models write boxes of corners."""
+        if isinstance(value, dict) and "bbox" not in value and "bbox_2d" in value:
+            return {"bbox_format": "xyxy", **value, "bbox": value["bbox_2d"]}
+        return value
 
 
 class BboxAnswer(Reply):
@@ -234,7 +255,9 @@ class BboxAnswer(Reply):
 class KeypointAnswer(Reply):
     label: Label
     point_format: Literal["xy"]
-    point: list[Coordinate] = Field(min_length=2, max_length=2)
+    point: Annotated[list[Coordinate], BeforeValidator(as_point)] = Field(
+        min_length=2, max_length=2
+    )
 
 
 class CountAnswer(Reply):

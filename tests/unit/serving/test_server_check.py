@@ -6,7 +6,7 @@ import socket
 
 import pytest
 from aiohttp import web
-from chat_server import KEY, completion, refusal, serving
+from chat_server import KEY, ChatServer, completion, refusal, serving
 from dialects import plain
 from gateway_setup import chat, gateway_before
 
@@ -219,3 +219,77 @@ async def test_an_object_in_reasoning_that_was_cut_off_is_no_reply():
         (report,) = await check_external(backend.upstreams, REQUEST, lambda text: None)
         await backend.close()
     assert "not of the requested form" in report.notices[0]
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        {"data": [{"id": "other"}], "has_more": True},
+        {"data": [{"id": "other"}], "nextPageToken": "page-2"},
+        {"data": [{"id": "model-2501", "aliases": ["test-model", "latest"]}]},
+        [{"id": "other"}],
+        {"error": {"message": "Missing scopes: api.model.read"}},
+        "<html>",
+    ],
+    ids=["pages", "page token", "aliases", "plain list", "not allowed", "page"],
+)
+async def test_a_list_that_need_not_be_complete_never_ends_the_check(listed, monkeypatch):
+    async def models(self, request):
+        return web.json_response(listed, status=403 if "error" in listed else 200)
+
+    monkeypatch.setattr(ChatServer, "models", models)
+    async with serving(lambda body, n: plain(body)) as server:
+        backend = ExternalBackend({server.url: KEY}, "test-model", 60.0)
+        (report,) = await check_external(backend.upstreams, REQUEST, lambda text: None)
+        await backend.close()
+    assert report.reply_error == ""
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (400, "System role not supported"),
+        (400, "Conversation roles must alternate user/assistant/user/assistant/..."),
+        (500, "TemplateError: System role not supported"),
+        (400, "Developer instruction is not enabled for models/gemma-3-27b-it"),
+    ],
+)
+async def test_a_model_without_a_system_role_gets_the_message_in_the_question(status, message):
+    def behave(body, number):
+        roles = [one["role"] for one in body["messages"]]
+        return refusal(status, message) if "system" in roles else plain(body)
+
+    async with serving(behave) as server:
+        backend = ExternalBackend({server.url: KEY}, "test-model", 60.0)
+        (report,) = await check_external(backend.upstreams, REQUEST, lambda text: None)
+        await backend.close()
+    assert report.adjustments == ["the system message is sent as a part of the question"]
+    parts = server.bodies[-1]["messages"][0]["content"]
+    assert parts[0] == {"type": "text", "text": "You describe images."}
+    assert [part["type"] for part in parts] == ["text", "image_url", "text"]
+
+
+async def test_a_redirect_is_not_followed_and_its_target_is_named():
+    moved = {"Location": "https://example.org/v1/chat"}
+    async with serving(lambda body, n: web.Response(status=308, headers=moved)) as server:
+        error = await failure(server.url)
+    assert "redirects to https://example.org/v1/chat" in str(error)
+    assert "vlm.base_urls" in str(error)
+
+
+async def test_the_query_of_an_address_is_sent_with_every_request():
+    queries = []
+
+    def behave(body, number):
+        async def answer(request):
+            queries.append(dict(request.query))
+            return web.json_response(plain(body))
+
+        return answer
+
+    async with serving(behave) as server:
+        url = f"{server.url}/?api-version=2024-10-21"
+        backend = ExternalBackend({url: KEY}, "test-model", 60.0)
+        await check_external(backend.upstreams, REQUEST, lambda text: None)
+        await backend.close()
+    assert queries == [{"api-version": "2024-10-21"}]

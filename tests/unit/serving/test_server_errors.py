@@ -1,6 +1,7 @@
 """Error responses of servers: their kind, message, delay and limits, in the forms they come in."""
 
 import json
+import time
 
 import pytest
 
@@ -160,6 +161,10 @@ def test_what_is_learned_from_a_rejection(message, changes):
         "The specified schema produces a constraint that has too many states for serving.",
         "The provided JSON schema contains features not supported by xgrammar.",
         "outlines: cannot compile the regex of the reply",
+        "output_format.schema: For 'array' type, 'minItems' values other than 0 are not supported",
+        "Failed to generate JSON. Please adjust your prompt. See 'failed_generation'.",
+        "No endpoints found that can handle the requested parameters.",
+        "Compiling FSM index failed: regex too large",
     ],
 )
 def test_a_schema_that_the_server_rejects_is_sent_in_the_prompt(message):
@@ -167,3 +172,70 @@ def test_a_schema_that_the_server_rejects_is_sent_in_the_prompt(message):
     learned = Adjustments().learn(ServerError(400, message), {**BODY, "response_format": form})
     assert learned == Adjustments(schema_in_prompt=True)
     assert Adjustments().learn(ServerError(400, message), BODY) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "kind"),
+    [
+        (400, "max_tokens is too large: 99. This model supports at most 32 tokens", None),
+        (400, "max_tokens cannot exceed 4096", None),
+        (400, "Invalid max_tokens value, the valid range of max_tokens is [1, 8192]", None),
+        (400, "At most 0 image(s) may be provided in one prompt.", "images_not_supported"),
+        (400, "messages[1].content must be a string", "images_not_supported"),
+        (400, "invalid type: sequence, expected a string at line 1", "images_not_supported"),
+        (400, "unknown variant `image_url`, expected `text`", "images_not_supported"),
+        (409, "conflict", "temporary"),
+        (424, "Request failed during generation", "temporary"),
+        (498, "Flex tier capacity exceeded", "temporary"),
+    ],
+)
+def test_further_kinds_of_errors(status, message, kind):
+    error = read(status, {"error": {"message": message}})
+    assert error.kind == (kind or "too_many_tokens")
+    if kind is None:  # the budget is never omitted, because the reply would have no limit
+        assert "vlm.sampling.max_tokens" in error.advice
+        assert Adjustments().learn(error, BODY) is None
+
+
+NOW = 1_800_000_000.0  # 2027-01-15 08:00:00
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"x-ratelimit-reset-requests": "1m12s", "x-ratelimit-remaining-requests": "0"}, 72),
+        (
+            {
+                "x-ratelimit-reset-requests": "6ms",
+                "x-ratelimit-reset-tokens": "40s",
+                "x-ratelimit-remaining-tokens": "17",
+            },
+            0.006,
+        ),
+        ({"anthropic-ratelimit-requests-reset": "2027-01-15T08:00:40Z"}, 40),
+        ({"x-ratelimit-reset": "1800000045000"}, 45),
+        ({"x-ratelimit-reset": "1800000045"}, 45),
+        ({"retry-after": "12s"}, 12),
+        ({"retry-after": "3", "x-ratelimit-reset": "60"}, 3),
+        ({"x-ratelimit-reset": "soon"}, None),
+    ],
+)
+def test_the_time_at_which_a_limit_is_reset_is_read_from_headers(headers, expected, monkeypatch):
+    monkeypatch.setattr("time.time", lambda: NOW)
+    delay_s = read_error(429, headers, b'{"error": {"message": "slow down"}}').retry_after_s
+    assert delay_s == (None if expected is None else pytest.approx(expected, abs=0.01))
+    if "retry-after" not in headers:
+        assert read_error(500, headers, b"{}").retry_after_s is None
+
+
+def test_headers_of_a_provider_are_read_from_the_body():
+    headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str((time.time() + 30) * 1000)}
+    body = {"error": {"message": "free-models-per-min", "metadata": {"headers": headers}}}
+    assert read(429, body).retry_after_s == pytest.approx(30, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [("rate_limit_exceeded", "rate_limited"), ("overloaded_error", "temporary")]
+)
+def test_an_error_with_status_200_may_name_its_kind(code, kind):
+    assert error_in_reply({"error": {"code": code, "message": "later"}}).kind == kind

@@ -188,3 +188,13 @@ def test_the_root_of_a_served_name_decides_before_the_name():
     assert convention_of("gpt-robots", "auto", "robots") == "pixels"
     assert unknown_family_notice("robots", "auto", root) is None
     assert "vlm.coordinates" in unknown_family_notice("robots", "auto")
+
+
+def test_fractions_are_a_convention_of_their_own_and_suggested_for_values_up_to_1():
+    frame = CoordinateFrame("fractions", 640, 480)
+    assert frame.box([0.25, 0.5, 0.5, 1.0]) == [160.0, 240.0, 320.0, 480.0]
+    assert "0 to 1" in frame.describe()
+    check = CoordinateCheck("thousandths")
+    for _ in range(5):
+        check.add([0.25, 0.5, 0.5, 1.0], CoordinateFrame("thousandths", 640, 480))
+    assert "set vlm.coordinates to fractions," in check.warning()

@@ -1,0 +1,103 @@
+"""Reads chat completions in the forms that servers send them, as the OpenAI API defines them.
+
+Handled: events of a stream although none was requested, chunks (`delta`) and text completions
+(`text`) instead of a message, a blocked choice without message (Gemini), other names of finish
+reasons, numbers that are not finite, and bytes that are not UTF-8.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+# In lower case: Gemini, Anthropic, Mistral.
+_FINISH_REASONS = {
+    **dict.fromkeys(("max_tokens", "max_output_tokens", "model_length"), "length"),
+    **dict.fromkeys(
+        ("safety", "recitation", "blocklist", "prohibited_content", "spii", "refusal"),
+        "content_filter",
+    ),
+    **dict.fromkeys(("stop", "length"), None),
+}
+
+
+def read_completion(content: bytes) -> Any:
+    """Return a chat completion; JSON of another kind is returned as it is.
+
+    Raises ValueError, RecursionError.
+    """
+    text = content.decode("utf-8-sig", errors="replace").strip()
+    if text.startswith(("data:", "event:", ":")):
+        reply = _joined(list(_events(text)))
+    elif text.startswith("<"):
+        raise ValueError("it is an HTML page; check vlm.base_urls, which usually end in /v1")
+    elif not text:
+        raise ValueError("it is empty; check vlm.base_urls, which usually end in /v1")
+    else:
+        reply = _load(text)
+    choices = reply.get("choices") if isinstance(reply, dict) else None
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, dict):
+            _normalize(choice)
+    return reply
+
+
+def _load(text: str) -> Any:
+    # Servers write statistics such as Infinity tokens per second; the answer itself is text.
+    return json.loads(text, strict=False, parse_constant=lambda name: None, parse_float=_finite)
+
+
+def _finite(text: str) -> float | None:
+    value = float(text)
+    return value if math.isfinite(value) else None
+
+
+def _events(text: str) -> Iterator[dict[str, Any]]:
+    for line in text.splitlines():
+        data = line.removeprefix("data:").strip() if line.startswith("data:") else ""
+        if data and data != "[DONE]":
+            event = _load(data)
+            if isinstance(event, dict):
+                yield event
+
+
+def _joined(events: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the events of a stream as one completion; the last one if none has a choice."""
+    texts: dict[str, str] = {}
+    reply: dict[str, Any] = {}
+    reason = None
+    for event in events:
+        reply |= {name: value for name, value in event.items() if value is not None}
+        choices = event.get("choices")
+        choice = choices[0] if isinstance(choices, list) and choices else None
+        if not isinstance(choice, dict):
+            continue
+        reason = choice.get("finish_reason") or reason
+        delta = choice.get("delta") or choice.get("message")
+        for name, value in delta.items() if isinstance(delta, Mapping) else ():
+            if isinstance(value, str) and name != "role":
+                texts[name] = texts.get(name, "") + value
+    if not any("choices" in event for event in events) or "error" in reply:
+        return reply
+    message = {"role": "assistant", "content": None, **texts}
+    choice = {"index": 0, "message": message, "finish_reason": reason}
+    return {**reply, "object": "chat.completion", "choices": [choice]}
+
+
+def _normalize(choice: dict[str, Any]) -> None:
+    """Give a choice a message and a finish reason as the OpenAI API names them."""
+    reason = choice.get("finish_reason")
+    if isinstance(reason, str):
+        name = reason.lower()
+        blocked = name.startswith("content_filter")
+        known = "content_filter" if blocked else _FINISH_REASONS.get(name, reason)
+        choice["finish_reason"] = known or name
+    if isinstance(choice.get("message"), dict):
+        return
+    if isinstance(choice.get("delta"), dict):
+        choice["message"] = choice["delta"]
+    elif isinstance(choice.get("text"), str):
+        choice["message"] = {"role": "assistant", "content": choice["text"]}
+    elif choice.get("finish_reason") == "content_filter":
+        refusal = f"finish reason {reason}" if reason != "content_filter" else None
+        choice["message"] = {"role": "assistant", "content": None, "refusal": refusal}

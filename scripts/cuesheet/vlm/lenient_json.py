@@ -1,0 +1,72 @@
+"""Reads objects as models write them if no grammar enforces JSON.
+
+Handled: comments, trailing commas, single or typographic quotes, unquoted keys, Python literals,
+NaN, JSON inside a JSON string, and an object that is wrapped in another one.
+"""
+
+import ast
+import json
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+# The lenient readers are slow, so longer texts are read as strict JSON only.
+LONGEST_LENIENT_CHARS = 20_000
+_COMMENT = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
+_QUOTES = str.maketrans("“”„‟«»‘’", '""""""\'\'')
+
+
+class _Loader(yaml.SafeLoader):
+    """A loader of YAML without anchors, which can expand without limit."""
+
+    def fetch_anchor(self) -> None:
+        raise yaml.YAMLError("anchors are not read")
+
+    fetch_alias = fetch_tag = fetch_anchor
+
+
+def lenient_values(text: str) -> Iterator[Any]:
+    """Yield what `text` may mean, best reading first; nothing if no reader understands it."""
+    if len(text) > LONGEST_LENIENT_CHARS:
+        return
+    plain = _COMMENT.sub(lambda found: found[0] if found[0][0] == '"' else " ", text)
+    forms = [plain, plain.translate(_QUOTES)]
+    if '\\"' in text:  # JSON inside a JSON string
+        forms.insert(0, text.replace('\\"', '"').replace("\\\\", "\\"))
+    for form in dict.fromkeys(forms):
+        for read in (_json, ast.literal_eval, _yaml):
+            try:
+                value = read(form)
+            except (ValueError, SyntaxError, TypeError, yaml.YAMLError):
+                continue
+            except (RecursionError, MemoryError):
+                return
+            if isinstance(value, dict | list):
+                yield value
+                break
+
+
+def unwrapped(value: Any) -> Iterator[Any]:
+    """Yield the object itself, and what is in it if it is only a wrapper or an echoed schema."""
+    yield value
+    if isinstance(value, dict):
+        if isinstance(value.get("properties"), dict):
+            yield value["properties"]
+        if len(value) == 1 and isinstance(inner := next(iter(value.values())), dict):
+            yield inner
+
+
+def _json(text: str) -> Any:
+    return json.loads(text, strict=False, parse_constant=lambda name: None, parse_float=_finite)
+
+
+def _finite(text: str) -> float | None:
+    value = float(text)
+    return value if math.isfinite(value) else None
+
+
+def _yaml(text: str) -> Any:
+    return yaml.load(text, _Loader)
