@@ -144,12 +144,8 @@ def read_reference(path: Path) -> Reference:
     return reference
 
 
-def read_results(folder: Path, episodes: Collection[int] | None = None) -> Reference:
-    """Read the subtasks of a run.
-
-    Args:
-        folder: result folder of the run.
-        episodes: episodes to read, if they are annotated; None reads all.
+def read_results(folder: Path) -> Reference:
+    """Read the subtasks of a run from its result folder.
 
     Raises:
         CuesheetError: the folder contains no plan, or a plan is broken.
@@ -160,9 +156,7 @@ def read_results(folder: Path, episodes: Collection[int] | None = None) -> Refer
             f"{folder} contains no plan/*.json; expected a result folder (results/DATASET)."
         )
     segments = {}
-    for number, path in plans:
-        if episodes is not None and number not in episodes:
-            continue
+    for _, path in plans:
         plan = read_stage_file(path, "plan")
         segments[plan.episode_index] = [
             Segment(subtask.start_s, subtask.end_s, subtask.label) for subtask in plan.subtasks

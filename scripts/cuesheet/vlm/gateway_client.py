@@ -124,11 +124,11 @@ async def wait_until_ready(server_file: Path | str, wait_s: float = 120.0) -> Ga
         await asyncio.sleep(POLL_S)
 
 
-def log_tails(state: dict[str, Any], lines: int = LOG_TAIL_LINES) -> str:
+def log_tails(state: dict[str, Any]) -> str:
     """Return the last lines of every log that server.json names, under their paths."""
     parts = []
     for path in dict.fromkeys(state.get("logs", {}).values()):
-        tail = tail_of(Path(path), lines)
+        tail = tail_of(Path(path))
         if tail:
             parts.append(f"last lines of {path}:\n{tail}")
     return "\n".join(parts)

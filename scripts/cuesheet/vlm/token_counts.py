@@ -123,7 +123,7 @@ def token_counter(model: str, processor: Mapping[str, Any] | None = None) -> Tok
         rule = _QWEN2
         notices.append(f"image tokens of {model} are unknown; one per 28 x 28 px is assumed")
     if isinstance(rule, Patches):
-        rule = _with_limits(rule, _model_file(model, "preprocessor_config.json"))
+        rule = _with_limits(rule, _image_settings(model))
         rule = _with_limits(rule, processor or {})
     tokenizer = _tokenizer(model)
     if tokenizer is None:
@@ -161,8 +161,8 @@ def _model_path(model: str, name: str) -> Path | None:
     return Path(cached) if isinstance(cached, str) else None
 
 
-def _model_file(model: str, name: str) -> dict[str, Any]:
-    path = _model_path(model, name)
+def _image_settings(model: str) -> dict[str, Any]:
+    path = _model_path(model, "preprocessor_config.json")
     return read_json(path) if path else {}
 
 
