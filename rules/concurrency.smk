@@ -131,6 +131,19 @@ def tell_estimate():
 def use_job_server(prefix):
     """Run the scripts of local jobs through the run's job server."""
     shell.prefix(prefix.replace("{", "{{").replace("}", "}}"))
+    if not workflow.deployment_settings.deployment_method:
+        measure_jobs_rarely()
+
+
+def measure_jobs_rarely():
+    """Measure a running job at its start and every 30 s, not also every 0.5 s in its first 15 s.
+
+    Every measurement reads the state of all processes of the machine, and most jobs only wait for the
+    model. The job server measures its jobs itself and corrects their benchmark files.
+    """
+    from snakemake import benchmark
+
+    benchmark.BENCHMARK_INTERVAL_SHORT = benchmark.BENCHMARK_INTERVAL
 
 
 def is_planning():

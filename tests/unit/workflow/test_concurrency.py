@@ -62,3 +62,46 @@ rule sleep:
     # Twice per job and once at the start. If that holds without the function too, delete it.
     lifted, limited = selections("--config", "lift=true"), selections()
     assert lifted <= 2 * 7 + 1 < limited, (lifted, limited)
+
+
+def test_a_job_that_the_job_server_measures_is_not_measured_twice_per_second(
+    tmp_path: Path,
+) -> None:
+    rules = f"""
+from snakemake.benchmark import BenchmarkTimer
+
+include: {str(REPOSITORY / "rules" / "concurrency.smk")!r}
+
+measure = BenchmarkTimer.work
+
+def work(timer):
+    print("measured", flush=True)
+    measure(timer)
+
+BenchmarkTimer.work = work
+
+onstart:
+    if config.get("job_server"):
+        use_job_server("set -euo pipefail; ")
+
+rule sleep:
+    output:
+        "slept.txt",
+    benchmark:
+        "sleep.tsv"
+    shell:
+        "sleep 1.7; touch {{output}}"
+"""
+    (tmp_path / "Snakefile").write_text(rules)
+
+    def measurements(*options: str) -> int:
+        command = [sys.executable, "-m", "snakemake", "--cores", "1", "--forceall"]
+        done = subprocess.run(
+            [*command, *options], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        return done.stdout.count("measured")
+
+    # At the start, and every half second. If the first holds without the function, delete it.
+    assert measurements("--config", "job_server=true") == 1
+    assert measurements() > 1
+    assert (tmp_path / "sleep.tsv").is_file()
