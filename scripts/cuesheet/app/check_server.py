@@ -1,8 +1,9 @@
 """Check the model server that a configuration names, and print what was found.
 
-CONFIG is a YAML file with the settings of the workflow (default: config/config.yaml). A managed
-server is started for the check and stopped afterwards. With --throughput, the check also measures
-how many tokens per second the servers read and write, for `vlm.throughput` (about one minute).
+CONFIG is a YAML file with settings that override those of config/config.yaml, as in a run. A
+managed server is started for the check and stopped afterwards. With --throughput, the check also
+measures how many tokens per second the servers read and write, for `vlm.throughput` (about one
+minute).
 """
 
 import argparse
@@ -10,13 +11,12 @@ import asyncio
 import logging
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from cuesheet.app.settings_file import DEFAULT_CONFIG, read_settings
 from cuesheet.config.load import load_config
 from cuesheet.config.models import Config
 from cuesheet.errors import CuesheetError
@@ -34,7 +34,6 @@ from cuesheet.vlm.coordinates import explain_convention
 from cuesheet.workflow.request_images import image_counts
 from cuesheet.workflow.run import served_model, vlm_settings
 
-DEFAULT_CONFIG = Path("config/config.yaml")
 _SHOWN_MODELS = 5
 
 
@@ -50,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         type=Path,
         nargs="?",
         metavar="CONFIG",
-        help=f"configuration file (default: {DEFAULT_CONFIG})",
+        help=f"settings that override those of {DEFAULT_CONFIG}",
     )
     parser.add_argument(
         "--throughput",
@@ -60,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.getLogger("cuesheet").addHandler(logging.NullHandler())  # findings are enough
     try:
-        config = _read(options.config)
+        config = load_config(read_settings(options.config))
         if config.vlm.serve == "replay":
             print("vlm.serve is replay, which needs no server; there is nothing to check")
             return 0
@@ -68,20 +67,6 @@ def main(arguments: list[str] | None = None) -> int:
     except CuesheetError as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1
-
-
-def _read(path: Path | None) -> Config:
-    """Return the configuration; the defaults if no file is named and there is none."""
-    if path is None and not DEFAULT_CONFIG.exists():
-        return load_config({})
-    path = path or DEFAULT_CONFIG
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise CuesheetError(f"{path} cannot be read: {error}") from error
-    if values is not None and not isinstance(values, Mapping):
-        raise CuesheetError(f"{path} has no settings; expected lines such as `dataset: FOLDER`")
-    return load_config(values)
 
 
 async def check(config: Config, show: Callable[[str], None], *, throughput: bool = False) -> int:

@@ -30,7 +30,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from cuesheet.app.estimate_cli import REPOSITORY, read_config
+from cuesheet.app.estimate_cli import REPOSITORY
+from cuesheet.app.settings_file import read_settings
 from cuesheet.artifacts.layout import RESULTS, Layout, is_episode_name
 from cuesheet.artifacts.stage_files import Call, read_stage_file
 from cuesheet.config.load import load_config
@@ -76,7 +77,7 @@ def read_tuning(path: Path) -> Tuning:
     Raises:
         CuesheetError: a setting of a variant is invalid; one line per problem.
     """
-    settings = read_config(path, None)
+    settings = read_settings(path)
     tune = settings.pop("tune", None)
     if not isinstance(tune, dict) or not isinstance(tune.get("grid"), dict) or not tune["grid"]:
         raise CuesheetError(f"{path} has no section tune with a grid of settings; add {_EXAMPLE}")

@@ -249,6 +249,16 @@ def _of_style(rows: list[PlacedRow], style: str | None) -> list[PlacedRow]:
     return [placed for placed in rows if placed.row.style == style and placed.column == column]
 
 
+def _repeated(rows: list[PlacedRow]) -> Iterator[tuple[PlacedRow, PlacedRow]]:
+    """Yield every row on the frame of an earlier one, after the first row on that frame."""
+    first: dict[int, PlacedRow] = {}
+    for placed in rows:
+        if placed.frame_index is not None:
+            before = first.setdefault(placed.frame_index, placed)
+            if before is not placed:
+                yield before, placed
+
+
 def _frames(rows: list[PlacedRow]) -> set[int]:
     return {placed.frame_index for placed in rows if placed.frame_index is not None}
 
@@ -265,18 +275,13 @@ def _check_subtasks(
         elif has_plan:
             report.warn("subtask_none", "plan", "there is no subtask: the dataset has no camera.")
         return starts
-    seen: dict[int, str] = {}
-    for placed in subtasks:
-        if placed.frame_index is None:
-            continue
-        if placed.frame_index in seen:
-            report.error(
-                "subtask_starts_not_distinct",
-                placed.label,
-                f"starts on frame {placed.frame_index}, like {seen[placed.frame_index]}; exactly "
-                "one subtask may be active.",
-            )
-        seen.setdefault(placed.frame_index, placed.label)
+    for first, placed in _repeated(subtasks):
+        report.error(
+            "subtask_starts_not_distinct",
+            placed.label,
+            f"starts on frame {placed.frame_index}, like {first.label}; exactly one subtask may be "
+            "active.",
+        )
     if starts and 0 not in starts:
         report.error(
             "subtask_first_not_at_start",
@@ -311,8 +316,8 @@ def _check_spans(report: Report, plan: StageFile, starts: set[int], episode: Epi
 
 
 def _check_memory(report: Report, rows: list[PlacedRow], starts: set[int]) -> None:
-    seen: dict[int, str] = {}
-    for placed in _of_style(rows, "memory"):
+    memory = _of_style(rows, "memory")
+    for placed in memory:
         frame_index = placed.frame_index
         if frame_index is None:
             continue
@@ -324,19 +329,12 @@ def _check_memory(report: Report, rows: list[PlacedRow], starts: set[int]) -> No
             )
         elif frame_index == min(starts):
             report.warn("memory_at_first_start", placed.label, "nothing has been done yet.")
-        if frame_index in seen:
-            report.error(
-                "memory_twice", placed.label, f"{seen[frame_index]} is also memory at this time."
-            )
-        seen.setdefault(frame_index, placed.label)
+    for first, placed in _repeated(memory):
+        report.error("memory_twice", placed.label, f"{first.label} is also memory at this time.")
 
 
 def _check_plans(report: Report, rows: list[PlacedRow]) -> None:
-    seen: dict[int, PlacedRow] = {}
-    for placed in _of_style(rows, "plan"):
-        if placed.frame_index is None:
-            continue
-        first = seen.setdefault(placed.frame_index, placed)
+    for first, placed in _repeated(_of_style(rows, "plan")):
         if first.row.content != placed.row.content:
             report.error(
                 "plans_disagree",
@@ -365,7 +363,7 @@ def _check_speech(report: Report, rows: list[PlacedRow]) -> None:
     interjections = _of_style(rows, "interjection")
     speech = _of_style(rows, None)
     spoken, planned = _frames(speech), _frames(_of_style(rows, "plan"))
-    interjected: dict[int, str] = {}
+    interjected = _frames(interjections)
     for placed in interjections:
         frame_index = placed.frame_index
         if frame_index is None:
@@ -375,13 +373,10 @@ def _check_speech(report: Report, rows: list[PlacedRow]) -> None:
             report.error("interjection_without_speech", placed.label, f"no speech {at}.")
         if frame_index not in planned:
             report.error("interjection_without_plan", placed.label, f"no plan {at}.")
-        if frame_index in interjected:
-            report.error(
-                "interjection_twice",
-                placed.label,
-                f"{interjected[frame_index]} is also an interjection {at}.",
-            )
-        interjected.setdefault(frame_index, placed.label)
+    for first, placed in _repeated(interjections):
+        at = f"at {placed.row.timestamp} s"
+        message = f"{first.label} is also an interjection {at}."
+        report.error("interjection_twice", placed.label, message)
     seen: dict[int, str] = {}
     for placed in speech:
         frame_index = placed.frame_index

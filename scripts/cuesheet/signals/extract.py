@@ -14,9 +14,9 @@ from cuesheet.artifacts.signals_file import (
 )
 from cuesheet.artifacts.stage_files import MotionSpan
 from cuesheet.signals.gripper import find_strokes
-from cuesheet.signals.motion import arm_speed, primitives, step_of, still_spans, with_article
+from cuesheet.signals.motion import arm_speed, primitives, still_spans, with_article
 from cuesheet.signals.record import Record
-from cuesheet.signals.series import fill_gaps, without_jumps
+from cuesheet.signals.series import fill_gaps, step_of, without_jumps
 
 # Maximum number of values of curves and trajectory, per second and in all.
 CURVES_PER_SECOND = 10

@@ -12,7 +12,15 @@ from itertools import pairwise
 
 import numpy as np
 
-from cuesheet.signals.series import derivative, noise_of, robust_range, runs, smooth, turning_points
+from cuesheet.signals.series import (
+    derivative,
+    noise_of,
+    robust_range,
+    runs,
+    smooth,
+    step_of,
+    turning_points,
+)
 
 # A dimension with a higher score is a gripper, one between the two is reported as doubtful.
 ACCEPTED = 0.72
@@ -109,7 +117,7 @@ def traits(sample: Sample) -> list[Traits | None]:
     if not units:
         return []
     smoothed = [
-        smooth(values, _frames_in(times, 0.15))
+        smooth(values, max(1, round(0.15 / step_of(times))))
         for times, values in zip(sample.times_s, units, strict=True)
     ]
     speed = np.concatenate(
@@ -211,12 +219,6 @@ def _sparseness(speed: np.ndarray) -> float:
     return float(np.clip((0.5 - needed / len(speed)) / 0.4, 0, 1))
 
 
-def _frames_in(times_s: np.ndarray, seconds: float) -> int:
-    if len(times_s) < 2:
-        return 1
-    return max(1, round(seconds / max(float(np.median(np.diff(times_s))), 1e-6)))
-
-
 def find_strokes(
     times_s: np.ndarray, values: np.ndarray, *, low: float, high: float
 ) -> list[tuple[int, int, int]]:
@@ -229,7 +231,7 @@ def find_strokes(
     span = high - low
     if len(values) < 2 or span <= 0:
         return []
-    step_s = max(float(np.median(np.diff(times_s))), 1e-6)
+    step_s = step_of(times_s)
     units = (values - low) / span
     noise = noise_of(units)
     # As wide as the noise requires, but no wider than a quick stroke.

@@ -8,7 +8,7 @@ import numpy as np
 
 from cuesheet.artifacts.signals_file import ArmLayout, GripperLayout, Stroke
 from cuesheet.artifacts.stage_files import MotionSpan
-from cuesheet.signals.series import derivative, hysteresis, runs, smooth, without_jumps
+from cuesheet.signals.series import derivative, hysteresis, runs, smooth, step_of, without_jumps
 
 # An arm stands still below the first share of its usual fast speed, until it exceeds the second.
 STILL_BELOW, MOVES_ABOVE = 0.1, 0.2
@@ -25,11 +25,6 @@ _AXIS = re.compile(r"(?:^|[_.\s])(?:pos(?:ition)?[_.\s]?)?([xyz])$", re.IGNORECA
 def with_article(name: str) -> str:
     """Return "the left arm" for "left arm", but "arm 1" for "arm 1"."""
     return name if name[-1].isdigit() else f"the {name}"
-
-
-def step_of(times_s: np.ndarray) -> float:
-    """Return the median time between two frames (s); 1 for a single frame."""
-    return max(float(np.median(np.diff(times_s))), 1e-6) if len(times_s) > 1 else 1.0
 
 
 def arm_speed(times_s: np.ndarray, values: np.ndarray, scale: np.ndarray) -> np.ndarray:

@@ -23,6 +23,11 @@ def fill_gaps(values: np.ndarray) -> np.ndarray:
     return filled
 
 
+def step_of(times_s: np.ndarray) -> float:
+    """Return the median time between two frames (s); 1 for a single frame."""
+    return max(float(np.median(np.diff(times_s))), 1e-6) if len(times_s) > 1 else 1.0
+
+
 def robust_range(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the 1st and 99th percentile of every dimension, which outliers do not change."""
     if not len(values):

@@ -81,6 +81,17 @@ def test_without_a_server_and_with_a_wrong_file_the_command_says_so(tmp_path, ca
     assert "cannot be read" in capsys.readouterr().err
 
 
+def test_the_given_settings_override_those_of_the_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "config.yaml").write_text("vlm: {serve: replay, model: m}")
+    assert main([]) == 0
+    assert "needs no server" in capsys.readouterr().out
+    (tmp_path / "mine.yaml").write_text("vlm: {model: other}")
+    assert main(["mine.yaml"]) == 0
+    assert "needs no server" in capsys.readouterr().out
+
+
 def test_a_server_that_the_run_starts_is_started_and_checked(tmp_path, capsys):
     config = tmp_path / "config.yaml"
     config.write_text("vlm: {serve: demo}")
