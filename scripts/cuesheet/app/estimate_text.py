@@ -14,7 +14,8 @@ def as_table(estimate: Estimate, run: Run) -> str:
         f"{in_words(estimate.video_s)} of recording, model {run.model}",
         f"  {'':<28}{'requests':>10}{'image tokens':>14}{'text tokens':>13}{'reply tokens':>14}",
     ]
-    lines += [_row(name, amount) for name, amount in estimate.prompts.items()]
+    asked = {name: amount for name, amount in estimate.prompts.items() if amount.requests}
+    lines += [_row(name, amount) for name, amount in asked.items()]
     total = estimate.total
     lines += [
         _row("likely", total.likely),
