@@ -208,6 +208,11 @@ class CountingServer:
     def base_url(self) -> str:
         return f"http://127.0.0.1:{self._http.server_address[1]}/v1"
 
+    @property
+    def vlm(self) -> dict[str, object]:
+        """The section `vlm` of a run that uses this server."""
+        return {"serve": "external", "model": "cuesheet-demo-1", "base_urls": [self.base_url]}
+
     def kinds(self) -> list[str]:
         """The reply classes asked for so far."""
         return [name_of(request) for request in self.asked]

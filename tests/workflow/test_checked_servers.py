@@ -11,9 +11,7 @@ pytestmark = pytest.mark.workflow
 
 def external(counting_server, **changes):
     return {
-        "serve": "external",
-        "model": "cuesheet-demo-1",
-        "base_urls": [counting_server.base_url],
+        **counting_server.vlm,
         **changes,
     }
 

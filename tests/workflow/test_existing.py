@@ -12,8 +12,7 @@ FRONT, WRIST = "observation.images.front", "observation.images.wrist"
 
 @pytest.fixture
 def external(workdir, counting_server):
-    vlm = {"serve": "external", "model": "cuesheet-demo-1"}
-    vlm["base_urls"] = [counting_server.base_url]
+    vlm = counting_server.vlm
     workdir.set = lambda **values: workdir.configure(**{"vlm": vlm, "seed": 0, **values})
     return workdir
 

@@ -40,11 +40,7 @@ def test_a_failed_episode_is_left_out_and_listed_and_switching_it_off_asks_nothi
         "episodes": [0, 1],
         "vqa": {"enabled": False},
         "interjections": {"enabled": False},
-        "vlm": {
-            "serve": "external",
-            "model": "cuesheet-demo-1",
-            "base_urls": [counting_server.base_url],
-        },
+        "vlm": counting_server.vlm,
     }
     workdir.configure(**settings)
     assert "inspect_episode" not in workdir.run().jobs

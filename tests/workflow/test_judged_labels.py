@@ -21,11 +21,7 @@ def test_the_judge_gets_each_pair_once_and_its_verdicts_count(
         "episodes": [0],
         "vqa": {"enabled": False},
         "signals": {"enabled": False},  # the boundaries are those of the model
-        "vlm": {
-            "serve": "external",
-            "model": "cuesheet-demo-1",
-            "base_urls": [counting_server.base_url],
-        },
+        "vlm": counting_server.vlm,
     }
     reference = {"reference": str(tmp_path / "truth.json")}
     workdir.configure(**settings, evaluate=reference)

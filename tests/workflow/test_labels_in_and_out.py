@@ -29,8 +29,7 @@ def labeled(demo_v3, tmp_path):
 
 
 def test_labels_of_the_dataset_are_used_and_the_export_tells_all(workdir, counting_server, labeled):
-    vlm = {"serve": "external", "model": "cuesheet-demo-1"}
-    vlm["base_urls"] = [counting_server.base_url]
+    vlm = counting_server.vlm
     workdir.configure(
         dataset=str(labeled), vlm=vlm, episodes=[0, 2], plan={"subtasks_from": "dataset"}
     )

@@ -24,11 +24,7 @@ def test_variants_of_the_prompts_share_every_call_that_is_the_same(
             "brief": {"path": str(demo_v3), "prompts_dir": str(variant)},
         },
         episodes=[0],
-        vlm={
-            "serve": "external",
-            "model": "cuesheet-demo-1",
-            "base_urls": [counting_server.base_url],
-        },
+        vlm=counting_server.vlm,
     )
     workdir.run()
     bodies = [repr(request["messages"]) for request in counting_server.asked]

@@ -27,11 +27,7 @@ def test_a_correction_reaches_the_other_episode_of_its_task(workdir, counting_se
     workdir.configure(
         dataset=str(demo_v3),
         episodes=[0, 3],  # of the same task
-        vlm={
-            "serve": "external",
-            "model": "cuesheet-demo-1",
-            "base_urls": [counting_server.base_url],
-        },
+        vlm=counting_server.vlm,
         plan={"propagate": "apply", "memory": False, "rephrasings": {"mode": "off"}},
         signals={"motion": True},
         vqa=off,

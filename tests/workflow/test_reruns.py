@@ -31,11 +31,7 @@ def external(workdir, counting_server, demo_v3):
                 "dataset": str(demo_v3),
                 "episodes": [0, 1],
                 "prompts_dir": str(workdir.path / "prompts"),
-                "vlm": {
-                    "serve": "external",
-                    "model": "cuesheet-demo-1",
-                    "base_urls": [counting_server.base_url],
-                },
+                "vlm": counting_server.vlm,
                 **values,
             }
         )
@@ -160,9 +156,7 @@ def test_other_episodes_stay_as_they_are(external, counting_server):
 def test_operational_settings_rerun_nothing(external, counting_server):
     external.run()
     vlm = {
-        "serve": "external",
-        "model": "cuesheet-demo-1",
-        "base_urls": [counting_server.base_url],
+        **counting_server.vlm,
         "concurrency": 3,
         "timeout_s": 17,
     }
@@ -175,9 +169,7 @@ def test_sampling_is_part_of_an_answer(external, counting_server):
     external.run()
     asked = len(counting_server.asked)
     vlm = {
-        "serve": "external",
-        "model": "cuesheet-demo-1",
-        "base_urls": [counting_server.base_url],
+        **counting_server.vlm,
         "sampling": {"seed": 7},
     }
     external.configure_external(episodes=[1], vqa={"enabled": False}, vlm=vlm)

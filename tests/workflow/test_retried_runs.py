@@ -28,11 +28,7 @@ def test_an_invalid_reply_is_requested_again_after_cuesheet_retry(
     workdir.configure(
         dataset=str(demo_v3),
         episodes="0",
-        vlm={
-            "serve": "external",
-            "model": "cuesheet-demo-1",
-            "base_urls": [counting_server.base_url],
-        },
+        vlm=counting_server.vlm,
     )
     first = workdir.run()
     assert "invalid replies in episode 0: run `cuesheet retry demo_v3`" in first.output

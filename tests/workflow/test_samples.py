@@ -32,11 +32,7 @@ def test_samples_are_requested_once_and_their_agreement_is_in_the_files(
         "episodes": [1, 2],
         "interjections": {"enabled": False},
         "vqa": {"enabled": False},
-        "vlm": {
-            "serve": "external",
-            "model": "cuesheet-demo-1",
-            "base_urls": [counting_server.base_url],
-        },
+        "vlm": counting_server.vlm,
     }
     workdir.configure(**settings, plan={"samples": 3})
     workdir.run()

@@ -72,7 +72,7 @@ def test_a_python_without_the_server_ends_the_run_with_the_cause(work, demo_v3):
 def test_a_run_that_has_used_up_its_budget_ends_and_the_next_one_continues(
     work, demo_v3, counting_server
 ):
-    vlm = {"serve": "external", "base_urls": [counting_server.base_url], "model": "cuesheet-demo-1"}
+    vlm = counting_server.vlm
     work.configure(dataset=str(demo_v3), episodes=[1], vlm={**vlm, "budget": {"requests": 5}})
     done = work.run(check=False)
     assert done.returncode != 0
@@ -120,9 +120,7 @@ def test_the_key_of_an_external_server_is_nowhere_to_be_seen(
 
     counting_server.answer_instead = answer
     settings = {
-        "serve": "external",
-        "model": "cuesheet-demo-1",
-        "base_urls": [counting_server.base_url],
+        **counting_server.vlm,
         "api_key_env": "SOME_MODEL_KEY",
     }
     work.configure(dataset=str(demo_v3), episodes=[1], vlm=settings)
@@ -163,11 +161,7 @@ def test_jobs_that_wait_for_the_model_take_no_core_from_others(work, demo_v3, co
         interjections={"enabled": False},
         vqa={"enabled": False},
         plan={"rephrasings": {"mode": "off"}},
-        vlm={
-            "serve": "external",
-            "model": "cuesheet-demo-1",
-            "base_urls": [counting_server.base_url],
-        },
+        vlm=counting_server.vlm,
     )
     work.run("--cores", "1")
     assert len(asked) == 4

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -51,9 +52,7 @@ def test_a_changed_prompt_sends_every_shard_and_asks_only_what_changed(
 ):
     work = sharded_demo.copy_to(tmp_path / "copy")
     prompts = tmp_path / "prompts"
-    prompts.mkdir()
-    for path in (REPOSITORY / "config/prompts").iterdir():
-        (prompts / path.name).write_text(path.read_text())
+    shutil.copytree(REPOSITORY / "config/prompts", prompts)
     work.configure(
         dataset=str(demo_v3), prompts_dir=str(prompts), cluster={**TWO, "media": "separate"}
     )
@@ -97,8 +96,7 @@ def test_images_on_scratch_are_removed_after_the_shard_and_answers_are_the_same(
     scratch.mkdir()
     monkeypatch.setenv("NODE_DISK", str(scratch))
     work = Workdir(tmp_path / "work")
-    vlm = {"serve": "external", "model": "cuesheet-demo-1"}
-    vlm["base_urls"] = [counting_server.base_url]
+    vlm = counting_server.vlm
     cluster = {**TWO, "scratch": "$NODE_DISK"}
     work.configure(dataset=str(demo_v3), cluster=cluster, vlm=vlm)
     places = set()

@@ -18,9 +18,7 @@ def test_two_runs_at_once_that_share_a_cache_pay_once(
         work.configure(
             dataset=str(demo_v3),
             vlm={
-                "serve": "external",
-                "model": "cuesheet-demo-1",
-                "base_urls": [counting_server.base_url],
+                **counting_server.vlm,
                 "cache_dir": str(tmp_path / "cache"),
                 "concurrency": 4,
             },

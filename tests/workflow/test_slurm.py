@@ -60,7 +60,7 @@ def external(work: SlurmWorkdir, counting_server: CountingServer, demo_v3: Path)
 
 
 def configure_external(work, server, dataset, **changes) -> None:
-    vlm = {"serve": "external", "model": "cuesheet-demo-1", "base_urls": [server.base_url]}
+    vlm = server.vlm
     cluster = {"episodes_per_shard": 2}
     work.configure(dataset=str(dataset), vlm=vlm, cluster=cluster, vqa={"hz": 0.5}, **changes)
 

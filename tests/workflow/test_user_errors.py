@@ -115,9 +115,7 @@ def external(workdir, counting_server, demo_v3):
             dataset=str(demo_v3),
             **values,
             vlm={
-                "serve": "external",
-                "model": "cuesheet-demo-1",
-                "base_urls": [counting_server.base_url],
+                **counting_server.vlm,
                 "max_attempts": 2,
             },
         )

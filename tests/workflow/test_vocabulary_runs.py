@@ -1,6 +1,7 @@
 """Labels that the model drafts for each task, in whole runs of the workflow."""
 
 import json
+import shutil
 from collections import Counter
 
 import pytest
@@ -88,9 +89,7 @@ def test_a_changed_prompt_makes_the_lists_again_and_the_plans_only_if_labels_cha
 ):
     work = drafted.copy_to(tmp_path / "copy")
     prompts = tmp_path / "prompts"
-    prompts.mkdir()
-    for path in (REPOSITORY / "config/prompts").iterdir():
-        (prompts / path.name).write_text(path.read_text())
+    shutil.copytree(REPOSITORY / "config/prompts", prompts)
     configure(work, demo_v3, prompts_dir=str(prompts))
     work.run()
     before = lists_of(work)
@@ -116,8 +115,7 @@ def test_a_changed_prompt_makes_the_lists_again_and_the_plans_only_if_labels_cha
 
 def test_without_usable_drafts_the_plans_are_labeled_freely(tmp_path, demo_v3, counting_server):
     work = Workdir(tmp_path / "work")
-    vlm = {"serve": "external", "model": "cuesheet-demo-1"}
-    vlm["base_urls"] = [counting_server.base_url]
+    vlm = counting_server.vlm
     configure(work, demo_v3, vlm=vlm, episodes=[1, 2])
 
     def answer(request: dict) -> tuple[int, bytes] | None:
