@@ -23,6 +23,7 @@ from cuesheet.assemble.statistics import EpisodeStatistics, aggregate, complete_
 from cuesheet.dataset import v21
 from cuesheet.dataset.data_reader import SourceLanguage, episode_tables, open_data_file
 from cuesheet.dataset.metadata import Dataset, Episode
+from cuesheet.dataset.tasks import read_task_runs
 from cuesheet.errors import CuesheetError
 from cuesheet.files import atomic_path
 
@@ -143,6 +144,18 @@ def _join_data(episodes: Sequence[Episode], merged: Path, target: Path) -> None:
                     writer.write(table, persistent, events)
 
 
+def _task_names(dataset: Dataset) -> dict[int, str]:
+    """Return the tasks by task_index, of the frames and the episodes if there is no such file."""
+    if dataset.has_file(v21.TASKS):
+        return v21.read_tasks(dataset.root, dataset.name)
+    found: dict[int, str] = {}
+    for episode in dataset.episodes:
+        runs = read_task_runs(dataset.root / episode.data_file).get(episode.episode_index, [])
+        for (_, number), task in zip(runs, episode.tasks, strict=False):
+            found.setdefault(number, task)
+    return dict(sorted(found.items()))
+
+
 def _write_metadata(
     dataset: Dataset,
     columns: Mapping[str, list[Any]],
@@ -173,7 +186,7 @@ def _write_metadata(
     with atomic_path(annotated / EPISODES_FILE) as temporary:
         pq.write_table(table, temporary, compression="snappy")
     # LeRobot reads the task's text from the index.
-    tasks = v21.read_tasks(dataset.root, dataset.name)
+    tasks = _task_names(dataset)
     with atomic_path(annotated / TASKS_FILE) as temporary:
         pd.DataFrame({"task_index": list(tasks)}, index=list(tasks.values())).to_parquet(temporary)
     with atomic_path(annotated / STATISTICS_FILE) as temporary:

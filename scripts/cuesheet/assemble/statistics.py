@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cuesheet.dataset.fingerprint import leaves
 from cuesheet.dataset.metadata import Camera, Dataset, Episode
 from cuesheet.errors import CuesheetError
 from cuesheet.media.decode import decode_frames
@@ -21,19 +22,20 @@ EpisodeStatistics = Mapping[str, Mapping[str, Any]]
 
 # Frames per episode and camera from which the statistics of a camera are computed.
 SAMPLED_FRAMES = 32
+_NEEDED = frozenset({"min", "max", "mean", "std", "count"})
 
 
 def complete_statistics(
     dataset: Dataset, known: Mapping[int, EpisodeStatistics]
 ) -> list[dict[str, dict[str, Any]]]:
-    """Return the statistics of every episode; compute those of episodes that have none.
+    """Return the statistics of every episode; compute those of episodes that lack any.
 
     Raises:
         CuesheetError: a data file or a video cannot be read.
     """
     return [
         _in_one_shape(known[episode.episode_index], dataset)
-        if known.get(episode.episode_index)
+        if _is_complete(known.get(episode.episode_index))
         else compute_statistics(dataset, episode)
         for episode in dataset.episodes
     ]
@@ -92,6 +94,16 @@ def aggregate(statistics: Sequence[EpisodeStatistics]) -> dict[str, dict[str, An
             found[name] = (arrays[name] * weights).sum(axis=0) / total
         whole[feature] = {name: value.tolist() for name, value in found.items()}
     return whole
+
+
+def _is_complete(statistics: EpisodeStatistics | None) -> bool:
+    """Tell whether every feature has all statistics, without missing numbers."""
+    for values in (statistics or {}).values():
+        if not set(values) >= _NEEDED:
+            return False
+        if any(leaf is None for name in _NEEDED for leaf in leaves(values[name])):
+            return False
+    return bool(statistics)
 
 
 def _in_one_shape(statistics: EpisodeStatistics, dataset: Dataset) -> dict[str, dict[str, Any]]:

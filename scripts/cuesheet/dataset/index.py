@@ -24,12 +24,11 @@ from cuesheet.dataset.index_checks import (
     check_data_file,
     check_metadata,
     check_video_file,
-    contradicted_fps,
-    timing_notices,
 )
 from cuesheet.dataset.index_state import NOTICES_KEY, STATE_KEY, source_state
 from cuesheet.dataset.metadata import Dataset, Episode
 from cuesheet.dataset.task_starts import read_task_starts
+from cuesheet.dataset.timing_checks import check_times, contradicted_fps, timing_notices
 from cuesheet.errors import CuesheetError
 from cuesheet.files import atomic_path
 from cuesheet.text import describe_range
@@ -137,6 +136,7 @@ def _check_files(dataset: Dataset, absent: Collection[str], progress: Progress) 
             found.rows |= data.rows
             found.unknown |= {*data.unknown}
             found.problems += data.problems
+    found.problems += check_times(dataset, found.rows)
     return found
 
 

@@ -20,11 +20,9 @@ from cuesheet.dataset.data_reader import episode_start_s, seconds_from_start
 from cuesheet.dataset.metadata import Dataset, Episode
 from cuesheet.errors import CuesheetError
 from cuesheet.media import packets
-from cuesheet.text import describe_range
 
 _COLUMNS = ("episode_index", "frame_index", "timestamp")
 _BATCH_ROWS = 65_536
-FPS_TOLERANCE = 0.02
 # Fraction of a frame by which float32 may change a timestamp. Language rows store times as float32.
 _MAX_ROUNDING = 0.1
 
@@ -102,49 +100,6 @@ def check_metadata(dataset: Dataset) -> list[Problem]:
     return problems
 
 
-def contradicted_fps(dataset: Dataset, rows: Mapping[int, DataRows]) -> str | None:
-    """Return a sentence if meta/info.json states another fps than the timestamps; else None."""
-    times = (data.timestamps for data in rows.values() if len(data.timestamps) > 1)
-    steps = [float(np.median(np.diff(one))) for one in times]
-    paces = [step * dataset.fps for step in steps if step > 0]
-    pace = float(np.median(paces)) if paces else 1.0
-    if abs(pace - 1) <= FPS_TOLERANCE:
-        return None
-    return (
-        f"meta/info.json says {dataset.fps:g} frames per second; the timestamps say "
-        f"{dataset.fps / pace:.4g}."
-    )
-
-
-def timing_notices(dataset: Dataset, rows: Mapping[int, DataRows]) -> list[str]:
-    """Return notices about timestamps that are off the frame grid or contradict the fps."""
-    contradiction = contradicted_fps(dataset, rows)
-    notices = [f"{contradiction} The timestamps are used."] if contradiction else []
-    shifted = [index for index, data in rows.items() if data.start_s]
-    if shifted:
-        notices.append(
-            f"the timestamps of {describe_range(shifted)} do not start at 0. They are taken "
-            "relative to the first frame of the episode; the language rows carry the dataset's own "
-            "timestamps. (LeRobot expects timestamps that start at 0 in each episode.)"
-        )
-    jittered = [i for i, data in rows.items() if _is_jittered(data.timestamps, dataset.fps)]
-    if jittered:
-        notices.append(
-            f"the timestamps of {describe_range(jittered)} are not evenly spaced; the n-th frame "
-            "of the video is taken for the n-th row."
-        )
-    return notices
-
-
-def _is_jittered(timestamps: np.ndarray, fps: float) -> bool:
-    times = timestamps.astype(np.float64)
-    steps = np.diff(times)
-    if not len(steps) or np.median(steps) <= 0:
-        return False
-    off = np.abs(times - times[0] - np.arange(len(times)) * float(np.median(steps)))
-    return bool(off.max() > 0.1 / fps and not np.allclose(steps, steps[0], rtol=0.2))
-
-
 def check_data_file(
     root: Path,
     data_file: str,
@@ -173,6 +128,10 @@ def check_data_file(
             if wrong := _check_columns(file.schema_arrow.names, [*_COLUMNS, *image_cameras]):
                 problem(None, f"{wrong} ({numbers})")
                 return check
+            check.problems += [
+                Problem(data_file, None, f"{wrong} ({numbers})")
+                for wrong in _wrong_images(file.schema_arrow, image_cameras)
+            ]
             for run in _runs(file):
                 episode = expected.get(run.episode_index)
                 if episode is None:
@@ -210,6 +169,20 @@ def _check_columns(names: Sequence[str], wanted: Sequence[str]) -> str:
         if name not in names:
             return f"it has no column {name!r}, a feature in meta/info.json"
     return ""
+
+
+def _wrong_images(schema: pa.Schema, cameras: Sequence[str]) -> Iterator[str]:
+    """Yield what is wrong with the types of the columns that hold images."""
+    for camera in cameras:
+        kind = schema.field(camera).type
+        if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            continue
+        names = [field.name for field in kind] if pa.types.is_struct(kind) else []
+        if not {"bytes", "path"} & set(names):
+            yield (
+                f"the images of {camera} are stored as {str(kind)[:80]}; expected encoded images "
+                "(JPEG or PNG), each as bytes, a path, or both"
+            )
 
 
 def _numbers(episodes: Mapping[int, Episode]) -> str:

@@ -201,6 +201,12 @@ def _read_info(root: Path, name: str) -> dict[str, Any]:
         raise CuesheetError(f"{name}: {path} is not valid JSON: {error}.") from None
     except OSError as error:
         raise CuesheetError(f"{name}: {path} cannot be read: {error.strerror}.") from None
+    try:
+        json.dumps(info, allow_nan=False)
+    except ValueError:
+        raise CuesheetError(
+            f"{name}: {path} holds NaN or Infinity, which JSON does not have; write null instead."
+        ) from None
     if not isinstance(info, dict):
         raise CuesheetError(f"{name}: {path} holds a {type(info).__name__}; expected an object.")
     return info

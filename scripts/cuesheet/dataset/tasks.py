@@ -39,13 +39,30 @@ def task_tuple(value: Any, names: Mapping[int, str] | None = None) -> tuple[str,
     values = value if isinstance(value, list | tuple) else [value]
     found = []
     for task in values:
-        named = str(task)
-        if names is not None and isinstance(task, int) and not isinstance(task, bool):
-            named = names.get(task, named)
-        text = clean_task(named)
+        text = clean_task(_named(task, names or {}))
         if text and text not in found:
             found.append(text)
     return tuple(found)
+
+
+def is_number(task: Any) -> bool:
+    """Tell whether a task is a task_index instead of a text, also if it is written as text."""
+    if isinstance(task, str):
+        return task.strip().isdecimal()
+    return isinstance(task, int | float) and not isinstance(task, bool)
+
+
+def _named(task: Any, names: Mapping[int, str]) -> str:
+    """Return the text of a task that is stored as a text, an object, bytes or a task_index."""
+    if isinstance(task, dict):
+        task = task.get("task") or next((v for v in task.values() if isinstance(v, str)), "")
+    if isinstance(task, bytes):
+        task = task.decode(errors="replace")
+    if task is None:
+        return ""
+    if is_number(task) and str(task) not in names.values() and float(task).is_integer():
+        return names.get(int(float(task)), str(task))
+    return str(task)
 
 
 def read_task_names(root: Path, name: str) -> dict[int, str]:
@@ -62,6 +79,8 @@ def read_task_names(root: Path, name: str) -> dict[int, str]:
         for field in table.schema
         if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
     ]
+    # LeRobot writes the tasks as the index of a pandas table; some tools add columns.
+    texts = [name for name in ("task", "__index_level_0__") if name in texts][:1] or texts
     if "task_index" not in table.column_names or len(texts) != 1:
         raise CuesheetError(
             f"{name}: {path} has the columns {', '.join(table.column_names)}; expected task_index "

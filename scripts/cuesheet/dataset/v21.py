@@ -14,7 +14,7 @@ import pyarrow as pa
 from cuesheet.dataset.fingerprint import fingerprints, leaves
 from cuesheet.dataset.models import Camera, Episode, VideoRange
 from cuesheet.dataset.paths import PathTemplate
-from cuesheet.dataset.tasks import task_tuple
+from cuesheet.dataset.tasks import is_number, read_task_runs, task_tuple
 from cuesheet.errors import CuesheetError
 
 EPISODES = "meta/episodes.jsonl"
@@ -46,9 +46,13 @@ def read_episodes(
     chunk_size = _chunk_size(info, name)
     data_path = PathTemplate(info, "data_path", _DATA_PATH, name)
     video_path = PathTemplate(info, "video_path", _VIDEO_PATH, name)
-    numbered = any(isinstance(task, int) for row in rows for task in row.get("tasks") or ())
-    names = read_tasks(root, name) if numbered else None
-    tasks = [task_tuple(row.get("tasks"), names) for row in rows]
+    files = [
+        data_path.format(
+            episode_chunk=row["episode_index"] // chunk_size, episode_index=row["episode_index"]
+        )
+        for row in rows
+    ]
+    tasks = _tasks(root, name, rows, files)
     lengths = [row["length"] for row in rows]
     hashes = fingerprints(_statistics(root, name, rows), tasks, lengths)
     ends = list(itertools.accumulate(lengths))
@@ -71,7 +75,7 @@ def read_episodes(
                 task=tasks[number][0] if tasks[number] else "",
                 tasks=tasks[number],
                 length=lengths[number],
-                data_file=data_path.format(**place),
+                data_file=files[number],
                 dataset_from_index=ends[number] - lengths[number],
                 dataset_to_index=ends[number],
                 videos=videos,
@@ -82,12 +86,27 @@ def read_episodes(
     return episodes
 
 
+def _tasks(
+    root: Path, name: str, rows: list[dict[str, Any]], files: list[str]
+) -> list[tuple[str, ...]]:
+    """Return the tasks of each episode: of its entry, otherwise by the task_index of its frames."""
+    given = [row.get("tasks") or row.get("task") for row in rows]
+    listed = (task for value in given for task in (value if isinstance(value, list) else [value]))
+    known = (root / TASKS).is_file()
+    names = read_tasks(root, name) if known or any(map(is_number, listed)) else {}
+    found = [task_tuple(value, names) for value in given]
+    for number, (row, file) in enumerate(zip(rows, files, strict=True)):
+        if not found[number] and names:
+            runs = read_task_runs(root / file).get(row["episode_index"], [])
+            found[number] = task_tuple([names[task] for _, task in runs if task in names])
+    return found
+
+
 def _episode_rows(root: Path, name: str) -> list[dict[str, Any]]:
     """Return the entries of episodes.jsonl by ascending number, with whole lengths."""
     rows = sorted(_lines(root / EPISODES, name), key=lambda row: row["episode_index"])
     for row in rows:
-        if isinstance(row.get("length"), float) and row["length"].is_integer():
-            row["length"] = int(row["length"])
+        row["length"] = _as_whole(row.get("length"))
         if not isinstance(row.get("length"), int):
             raise CuesheetError(
                 f"{name}: {root / EPISODES} has no 'length' for episode {row['episode_index']}; "
@@ -129,7 +148,8 @@ def read_tasks(root: Path, name: str) -> dict[int, str]:
     path = root / TASKS
     found = {}
     for number, row in _objects(path, name):
-        if not isinstance(row.get("task_index"), int) or not isinstance(row.get("task"), str):
+        row["task_index"] = _as_whole(row.get("task_index"))
+        if not isinstance(row["task_index"], int) or not isinstance(row.get("task"), str):
             raise CuesheetError(
                 f"{name}: {path}, line {number}: expected a whole 'task_index' and a text 'task'."
             )
@@ -162,11 +182,16 @@ def _statistics(root: Path, name: str, rows: list[dict[str, Any]]) -> pa.Table:
     return pa.table({"episode_index": [row["episode_index"] for row in rows], **arrays})
 
 
+def _as_whole(value: Any) -> Any:
+    """Return a number that is written as text or as a float as an int, anything else as it is."""
+    if isinstance(value, str) and value.strip().isdecimal():
+        return int(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _lines(path: Path, name: str) -> Iterator[dict[str, Any]]:
     for number, row in _objects(path, name):
-        index = row.get("episode_index")
-        if isinstance(index, float) and index.is_integer():
-            index = row["episode_index"] = int(index)
+        index = row["episode_index"] = _as_whole(row.get("episode_index"))
         if not isinstance(index, int) or isinstance(index, bool) or index < 0:
             raise CuesheetError(
                 f"{name}: {path}, line {number}: 'episode_index' is {index!r}; expected a whole "

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from cuesheet.dataset.fingerprint import STATISTICS, fingerprints
 from cuesheet.dataset.models import Camera, Episode, VideoRange
 from cuesheet.dataset.paths import PathTemplate
-from cuesheet.dataset.tasks import read_task_names, task_tuple, tasks_by_index
+from cuesheet.dataset.tasks import is_number, read_task_names, task_tuple, tasks_by_index
 from cuesheet.errors import CuesheetError
 
 _DEFAULT_DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
@@ -36,7 +36,8 @@ def read_table(
 
     Columns of `excluded` cameras may be missing.
     """
-    paths = sorted((root / "meta" / "episodes").glob("*/*.parquet"))
+    # Hidden files, such as ._file-000.parquet of macOS, are not the dataset's.
+    paths = sorted((root / "meta" / "episodes").glob("[!.]*/[!.]*.parquet"))
     if not paths:
         raise CuesheetError(
             f"{name}: {root / 'meta/episodes'} has no parquet file (expected "
@@ -130,9 +131,13 @@ def _tasks(
         raise CuesheetError(
             f"{name}: meta/episodes has tasks that are not valid UTF-8 ({error}); write them again."
         ) from None
-    numbered = any(isinstance(task, int) for value in values for task in _listed(value))
+    numbered = any(is_number(task) for value in values for task in _listed(value))
     names = read_task_names(root, name) if numbered else None
-    return [task_tuple(value, names) for value in values]
+    found = [task_tuple(value, names) for value in values]
+    if all(found):
+        return found
+    named = tasks_by_index(root, name, table, data_files)
+    return [tasks or other for tasks, other in zip(found, named, strict=True)]
 
 
 def _listed(value: Any) -> list[Any]:

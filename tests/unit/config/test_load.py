@@ -278,3 +278,13 @@ def test_images_on_a_node_are_not_made_on_another():
 def test_null_omits_a_sampling_parameter(null):
     sampling = load_config({"vlm": {"sampling": {"seed": null, "top_p": null}}}).vlm.sampling
     assert (sampling.seed, sampling.top_p, sampling.temperature) == (None, None, 0.2)
+
+
+@pytest.mark.parametrize(
+    "end", ["/chat/completions", "/chat/completions?api-version=1", "/responses/"]
+)
+def test_the_address_of_one_function_is_not_that_of_a_server(end):
+    address = f"https://example.org/v1{end}"
+    message = message_of(f"vlm: {{serve: external, model: m, base_urls: ['{address}']}}")
+    assert address in message
+    assert "leave out the end after the version" in message

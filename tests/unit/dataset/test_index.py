@@ -295,3 +295,31 @@ def test_all_problems_come_together_and_the_list_is_bounded(copied):
     assert "episode 1," in text
     assert VIDEO in text
     assert len(text.splitlines()) < 40
+
+
+@pytest.mark.parametrize(
+    ("factor", "words"),
+    [
+        (1e3, "its timestamps seem to be in milliseconds; expected seconds"),
+        (1e9, "its timestamps seem to be in nanoseconds; expected seconds"),
+        (2.5, "its timestamps span 18.5 s, but its range of the video 7.5 s"),
+    ],
+)
+def test_timestamps_of_another_unit_or_pace_are_reported(copied, factor, words):
+    table = pq.read_table(copied / DATA)
+    at = table.schema.get_field_index("timestamp")
+    times = pa.array(np.array(table["timestamp"], np.float64) * factor)
+    pq.write_table(table.set_column(at, "timestamp", times), copied / DATA)
+    message = problems(copied)
+    assert f"episode 0, {DATA}: {words}" in message
+    assert ("Correct `fps`" in message) == (factor == 2.5)
+
+
+def test_images_stored_as_pixels_are_reported(copied):
+    info = json.loads((copied / "meta/info.json").read_text())
+    info["features"]["pixels"] = {"dtype": "image", "shape": [1, 1, 3]}
+    (copied / "meta/info.json").write_text(json.dumps(info))
+    table = pq.read_table(copied / DATA)
+    pixels = pa.array([[[[1, 2, 3]]]] * len(table))
+    pq.write_table(table.append_column("pixels", pixels), copied / DATA)
+    assert f"{DATA}: the images of pixels are stored as list<" in problems(copied)

@@ -372,3 +372,58 @@ def test_ranges_of_episodes_in_words():
     assert describe_range([5]) == "episode 5"
     assert describe_range([0, 1, 4]) == "episodes 0-1, 4"
     assert describe_range([]) == "no episodes"
+
+
+def with_tasks(root: Path, tasks: list) -> tuple[tuple[str, ...], ...]:
+    def change(table: pa.Table) -> pa.Table:
+        position = table.schema.get_field_index("tasks")
+        return table.set_column(position, "tasks", pa.array([tasks] * len(table)))
+
+    edit_episodes(root, change)
+    return tuple(episode.tasks for episode in read_dataset(root, "d").episodes)
+
+
+def test_empty_tasks_are_those_of_the_frames(copied, demo_v3):
+    named = tuple(episode.tasks for episode in read_dataset(demo_v3, "d").episodes)
+    for empty in ([""], [None], [" \n"]):
+        assert with_tasks(copied, empty) == named
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        ({"task": "pick it", "id": 3}, "pick it"),
+        (b"pick it", "pick it"),
+        ("7 cups", "7 cups"),
+        ("99", "99"),
+    ],
+)
+def test_tasks_in_other_forms_are_their_text(copied, task, expected):
+    assert set(with_tasks(copied, [task])) == {(expected,)}
+
+
+@pytest.mark.parametrize("number", [0, 0.0, "0"])
+def test_a_task_that_is_a_number_is_looked_up(copied, demo_v3, number):
+    table = pq.read_table(demo_v3 / "meta/tasks.parquet").to_pylist()
+    first = next(row["__index_level_0__"] for row in table if row["task_index"] == 0)
+    assert set(with_tasks(copied, [number])) == {(first,)}
+
+
+def test_further_columns_of_the_task_table_do_not_matter(copied):
+    path = copied / "meta/tasks.parquet"
+    tasks = pq.read_table(path)
+    pq.write_table(tasks.append_column("category", pa.array(["x"] * len(tasks))), path)
+    edit_episodes(copied, lambda table: table.drop_columns(["tasks"]))
+    assert all(episode.task not in ("", "x") for episode in read_dataset(copied, "d").episodes)
+
+
+def test_hidden_files_beside_the_metadata_are_ignored(copied):
+    (copied / "meta/episodes/chunk-000/._file-000.parquet").write_bytes(b"\x00\x05\x16\x07")
+    assert len(read_dataset(copied, "d").episodes) == 4
+
+
+def test_a_number_that_json_does_not_have_is_reported(copied):
+    path = copied / "meta/info.json"
+    path.write_text(path.read_text().rstrip()[:-1] + ', "scale": NaN}')
+    with pytest.raises(CuesheetError, match="NaN or Infinity"):
+        read_dataset(copied, "d")

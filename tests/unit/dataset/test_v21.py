@@ -224,3 +224,49 @@ def test_videos_of_another_coding_are_not_joined(v21, tmp_path, demo_v3):
     files = [episode.videos[FRONT].file[-7:] for episode in finished.episodes]
     assert files == ["000.mp4", "000.mp4", "001.mp4", "002.mp4"]
     build_index(finished)
+
+
+def edit_lines(root, name, change):
+    path = root / "meta" / f"{name}.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(f"{json.dumps(change(row))}\n" for row in rows))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda row: {**row, "tasks": []},
+        lambda row: {**row, "tasks": [""]},
+        lambda row: {key: value for key, value in row.items() if key != "tasks"},
+        lambda row: {**row, "tasks": row["tasks"][0]},
+        lambda row: {"task": row["tasks"][0], **{k: row[k] for k in row if k != "tasks"}},
+        lambda row: {**row, "length": str(row["length"])},
+    ],
+    ids=["no task", "empty task", "no tasks", "text", "key task", "length as text"],
+)
+def test_entries_of_other_writers_give_the_same_episodes(v21, original, change):
+    edit_lines(v21, "episodes", change)
+    edit_lines(v21, "tasks", lambda row: {**row, "task_index": str(row["task_index"])})
+    assert [(e.tasks, e.length) for e in read_dataset(v21, "d").episodes] == [
+        (e.tasks, e.length) for e in read_dataset(original, "d").episodes
+    ]
+
+
+def test_without_tasks_and_with_incomplete_statistics_it_is_converted(v21, tmp_path):
+    (v21 / "meta/tasks.jsonl").unlink()
+    edit_lines(v21, "episodes_stats", lambda row: {**row, "stats": {"action": {"min": None}}})
+    dataset = read_dataset(v21, "d")
+    for episode in dataset.episodes:
+        merge_file(
+            v21 / episode.data_file,
+            tmp_path / "merged" / episode.data_file,
+            lambda index: EpisodeRows([], []),
+            {episode.episode_index: episode.length},
+        )
+    convert_dataset(dataset, tmp_path / "merged", tmp_path / "annotated")
+    converted = read_dataset(tmp_path / "annotated", "d")
+    assert [e.tasks for e in converted.episodes] == [e.tasks for e in dataset.episodes]
+    tasks = pq.read_table(tmp_path / "annotated/meta/tasks.parquet").to_pylist()
+    assert {row["__index_level_0__"] for row in tasks} == {e.task for e in dataset.episodes}
+    statistics = json.loads((tmp_path / "annotated/meta/stats.json").read_text())
+    assert set(statistics["action"]) >= {"min", "max", "mean", "std", "count"}
