@@ -107,7 +107,7 @@ def compare(estimate: Estimate, counted: Counted) -> tuple[list[str], list[Targe
         names = [name for name in counted.tokens if name.split("_")[0].startswith(stage[:4])]
         tokens = sum(counted.tokens[name] for name in names)
         low, high = amounts.low.prompt_tokens, amounts.high.prompt_tokens
-        is_inside = (1 - TOLERANCE) * low <= tokens <= (1 + TOLERANCE) * high
+        is_inside = low <= tokens <= high
         rows.append(
             f"| {estimate.dataset} | {stage}, all | | | {low:,.0f} to {high:,.0f} | {tokens:,} | "
             f"{'inside' if is_inside else 'outside'} |"

@@ -38,6 +38,8 @@ _SUBTASK_S = (5.0, 10.0, 2.5)
 _FEWEST_PLANS, _MOST_PLANS, _PLANS_DIFFER = 3, 50, 1.25
 # Replies of models are shorter or longer than the typical ones by these factors.
 _REPLY_RANGE = (0.6, 1.8)
+# Prompts that contain earlier replies are shorter by this factor if these are.
+_SHORTER_PROMPTS = 0.95
 # Share of requests that are repeated in the high estimate: invalid replies, repeated questions.
 _REPEATED = 0.1
 # Measured on the demo and on AV1 datasets of 256 px: bytes per pixel of keyframes (PNG) and of
@@ -300,6 +302,7 @@ def _range(amounts: Sequence[Amount]) -> Range:
     for one in fields(Amount):
         values = [getattr(amount, one.name) for amount in amounts]
         shorter, longer = _REPLY_RANGE if one.name == "reply_tokens" else (1.0, 1.0)
+        shorter = _SHORTER_PROMPTS if one.name == "text_tokens" else shorter
         low[one.name] = min(values) * shorter
         high[one.name] = max(values) * longer * (1 + _REPEATED)
     return Range(amounts[0], Amount(**low), Amount(**high))
