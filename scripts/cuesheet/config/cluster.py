@@ -31,7 +31,7 @@ class ClusterConfig(Section):
     scratch: str | None = Field(default=None, min_length=1)
     """Folder on each node's local disk, such as `$TMPDIR`, for keyframe images while a shard runs.
     They are deleted afterwards, so report and review page show none. null: they are stored in
-    `results/`. Not with `media: separate`.
+    `results/`. It cannot be combined with `media: separate`.
     """
     jobs_per_cpu: PositiveFloat = Field(default=2.0, le=64)
     """Concurrent steps per CPU of a shard; most of them wait for replies."""

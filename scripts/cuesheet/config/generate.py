@@ -161,7 +161,13 @@ def _reference_sections(model: type[BaseModel], above: str, level: str) -> list[
         section = section_of(field)
         if section:
             path = f"{above}{name}"
-            lines += [f"{level} `{path}`", "", str(section.__doc__), "", *_table(section)]
+            lines += [
+                f"{level} `{path}`",
+                "",
+                " ".join(str(section.__doc__).split()),
+                "",
+                *_table(section),
+            ]
             lines += _reference_sections(section, f"{path}.", level + "#")
     return lines
 

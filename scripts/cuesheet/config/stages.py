@@ -12,7 +12,7 @@ class KeyframesConfig(Section):
     """Frames that are decoded to PNG once, for all stages."""
 
     decoder: Literal["ffmpeg", "pyav", "torchcodec"] = "pyav"
-    """All three decode the same frames; pyav needs the least CPU time."""
+    """Video decoder. All three return the same frames; pyav needs the least CPU time."""
     per_second: PositiveFloat = Field(default=2.0, le=1000)
     """Keyframes per second of video for contact sheets."""
 
@@ -108,7 +108,7 @@ class PlanConfig(Section):
     """
     second_look: bool | None = None
     """Examine each segment that is longer than 2 s again, at 4 frames per second, and divide it at
-    every completed event. Keyframes are then decoded at 4 per second. null: yes, except with the
+    every completed event. Keyframes are then decoded at 4 per second. null: on, except with the
     demo model.
     """
     relabel: Literal["auto", "off", "span", "neighbors"] = "auto"
@@ -193,9 +193,9 @@ class InterjectionsConfig(Section):
     max_per_episode: int = Field(default=3, ge=0, le=100)
     """Maximum number of interjections per episode."""
     not_before_s: float = Field(default=2.0, ge=0)
-    """Earliest time of an interjection; they are placed at subtask starts."""
+    """Earliest time of an interjection. Interjections are placed at subtask starts."""
     frames: int = Field(default=4, ge=1, le=32)
-    """Frames around the boundary."""
+    """Frames around the boundary that the model sees."""
 
 
 class VqaConfig(Section):
@@ -222,7 +222,7 @@ class VqaConfig(Section):
     once.
     """
     max_invalid: float = Field(default=0.2, ge=0, le=1)
-    """Maximum share of invalid replies per episode. If there are more, the episode fails, and the
+    """Maximum share of invalid replies per episode. If it is exceeded, the episode fails, and the
     next run requests them again.
     """
 

@@ -48,11 +48,11 @@ class PriceConfig(Section):
     """Prices of the model, in any currency. Used only for the estimate and the budget."""
 
     input: float = Field(default=0.0, ge=0)
-    """Price of a million prompt tokens."""
+    """Price per million prompt tokens."""
     output: float = Field(default=0.0, ge=0)
-    """Price of a million reply tokens."""
+    """Price per million reply tokens."""
     gpu_hour: float = Field(default=0.0, ge=0)
-    """Price of a GPU for an hour; needs `vlm.throughput`."""
+    """Price per GPU hour; needs `vlm.throughput`."""
 
 
 class ThroughputConfig(Section):
