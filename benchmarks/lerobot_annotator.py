@@ -32,12 +32,19 @@ def compare(
 ) -> dict[str, dict[str, float]]:
     """Return wall time, CPU time, memory and requests of `cuesheet` and `lerobot`.
 
+    `dataset_only` is the workflow without clips, report and review page, which LeRobot does not
+    make.
+
     The replies are recorded in a first run of each, so that a second one measures them without the
     model. The subtasks of LeRobot's replies are as long as the workflow's were on average.
     """
     demo = [sys.executable, "-m", "demo_vlm"]
     with recorded(demo, folder / "demo") as server:
         ours = _measure(server, lambda name: _run_workflow(dataset, folder / name, server, cores))
+        server.reset()
+        dataset_only = _costs(
+            server, _run_workflow(dataset, folder / "dataset_only", server, cores, "datasets")
+        )
     subtask_s = _mean_subtask_s(folder / "measured" / "results" / "compared" / "plan")
     replies = [sys.executable, str(HERE / "lerobot_replies.py"), "--subtask-s", f"{subtask_s:g}"]
     with recorded(replies, folder / "replies") as server:
@@ -47,7 +54,7 @@ def compare(
                 dataset, folder / f"lerobot_{name}", server, python, packages
             ),
         )
-    return {"cuesheet": ours, "lerobot": theirs}
+    return {"cuesheet": ours, "dataset_only": dataset_only, "lerobot": theirs}
 
 
 @contextmanager
@@ -67,7 +74,11 @@ def recorded(command: list[str], port_file: Path) -> Iterator[slot_server.Runnin
 def _measure(server: slot_server.Running, run: Callable[[str], dict[str, Any]]) -> dict[str, float]:
     run("recorded")
     server.reset()
-    cost = run("measured")
+    return _costs(server, run("measured"))
+
+
+def _costs(server: slot_server.Running, cost: dict[str, Any]) -> dict[str, float]:
+    """Return the cost of a run and what the server received in it."""
     stats = server.stats()
     return {
         **{name: cost[name] for name in ("wall_s", "cpu_s", "peak_mb")},
@@ -81,11 +92,11 @@ def _measure(server: slot_server.Running, run: Callable[[str], dict[str, Any]]) 
 
 
 def _run_workflow(
-    dataset: Path, work: Path, server: slot_server.Running, cores: int
+    dataset: Path, work: Path, server: slot_server.Running, cores: int, *targets: str
 ) -> dict[str, Any]:
     vlm = {"serve": "external", "base_urls": [server.base_url], "model": DEMO_MODEL}
     settings = {"dataset": {"compared": str(dataset)}, "vlm": vlm, **SAME_FEATURES}
-    return workflow_cost.run(work, settings, cores)
+    return workflow_cost.run(work, settings, cores, *targets)
 
 
 def _run_lerobot(
@@ -99,6 +110,7 @@ def _run_lerobot(
     # Nothing is loaded from the hub, and no other import path is used.
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     environment.pop("PYTHONPATH", None)
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # as for the workflow
     before, begun = measuring.children_cpu_s(), time.monotonic()
     with (work / "lerobot.out").open("w") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)

@@ -14,8 +14,9 @@ measured. Requests that occur twice are sent once, so only distinct requests are
 With `--lerobot`, the workflow is compared with `lerobot-annotate` (LeRobot 0.6.1) instead: both
 annotate the dataset against a server that takes 0.5 s per request, and their cost and their
 requests are printed side by side. Both have their default settings, except that the workflow's
-features that LeRobot lacks are off. PYTHON is the Python of an environment with LeRobot's
-dependencies (.venv-lerobot/bin/python); `--packages` are folders with LeRobot 0.6.1
+features that LeRobot lacks are off. `dataset_only` is the workflow's target `datasets`: without
+clips, report and review page, which LeRobot does not make. PYTHON is the Python of an environment
+with LeRobot's dependencies (.venv-lerobot/bin/python); `--packages` are folders with LeRobot 0.6.1
 (.venv-lerobot/v061) and with the package openai, if the environment lacks it.
 """
 
@@ -81,10 +82,11 @@ def compare(options: argparse.Namespace) -> None:
             cores=options.cores,
         )
     ours, theirs = found["cuesheet"], found["lerobot"]
-    print(f"{'':<16}{'cuesheet':>12}{'lerobot':>12}{'ratio':>8}")
+    print(f"{'':<16}" + "".join(f"{name:>14}" for name in found) + f"{'ratio':>8}")
     for key, value in ours.items():
         ratio = theirs[key] / value if value else float("nan")
-        print(f"{key:<16}{value:>12,.1f}{theirs[key]:>12,.1f}{ratio:>8.2f}")
+        print(f"{key:<16}" + "".join(f"{one[key]:>14,.1f}" for one in found.values()), end="")
+        print(f"{ratio:>8.2f}")
 
     def gain(*keys: str) -> float:
         return sum(theirs[key] for key in keys) / sum(ours[key] for key in keys)

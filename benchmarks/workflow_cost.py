@@ -83,6 +83,7 @@ def run(
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
     command += ["--directory", str(work), "--cores", str(cores), *options]
     environment = {**os.environ, "CUESHEET_PROGRESS": "off"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # or every process compiles the library
     environment["CUESHEET_JOB_SERVER"] = "on" if job_server else "off"
     names = {"gateway": "cuesheet.serving.lifecycle", "job_server": "cuesheet.serving.job_server"}
     before, begun = measuring.children_cpu_s(), time.monotonic()

@@ -11,6 +11,9 @@ from slowest import SLOWEST
 REPOSITORY = Path(__file__).resolve().parents[1]
 TEST_DATA = Path(os.environ.get("CUESHEET_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
 
+# Otherwise each process of the many runs that the tests start compiles the whole library again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 
 def _test_data(relative: str) -> Path:
     path = TEST_DATA / relative
