@@ -22,6 +22,7 @@ from cuesheet.dataset.index_checks import (
     Problem,
     VideoFileCheck,
     check_data_file,
+    check_first_image,
     check_metadata,
     check_video_file,
 )
@@ -136,6 +137,13 @@ def _check_files(dataset: Dataset, absent: Collection[str], progress: Progress) 
             found.rows |= data.rows
             found.unknown |= {*data.unknown}
             found.problems += data.problems
+            if not data.problems and data.rows:
+                index, rows = next(iter(data.rows.items()))
+                for camera in image_cameras:
+                    found.problems += check_first_image(
+                        dataset.root, file, camera, index, rows.row_from
+                    )
+                image_cameras = []  # one image of each camera shows its form
     found.problems += check_times(dataset, found.rows)
     return found
 

@@ -185,6 +185,26 @@ def _wrong_images(schema: pa.Schema, cameras: Sequence[str]) -> Iterator[str]:
             )
 
 
+def check_first_image(
+    root: Path, data_file: str, camera: str, episode_index: int, row: int
+) -> list[Problem]:
+    """Decode the image in one row of a data file, such as one with 16 bits; return the problems."""
+    from cuesheet.media.image_columns import read_images  # only these datasets need Pillow
+
+    path = root / data_file
+    label = f"camera {camera}"
+    try:
+        list(
+            read_images(
+                path, root=root, camera=camera, row_from=row, frame_indices=[0], label=label
+            )
+        )
+    except CuesheetError as error:
+        message = str(error).replace(f", {path}", "")
+        return [Problem(data_file, episode_index, message)]
+    return []
+
+
 def _numbers(episodes: Mapping[int, Episode]) -> str:
     listed = ", ".join(map(str, list(episodes)[:10]))
     more = f" and {len(episodes) - 10} more" if len(episodes) > 10 else ""

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from dataset_variants import add_depth_images
 
 from cuesheet.artifacts.index import SCHEMA, read_indexed_episode
 from cuesheet.dataset.index import build_index, write_index
@@ -323,3 +324,10 @@ def test_images_stored_as_pixels_are_reported(copied):
     pixels = pa.array([[[[1, 2, 3]]]] * len(table))
     pq.write_table(table.append_column("pixels", pixels), copied / DATA)
     assert f"{DATA}: the images of pixels are stored as list<" in problems(copied)
+
+
+def test_an_image_that_cannot_be_used_is_reported_before_anything_is_decoded(copied):
+    add_depth_images(copied, "observation.images.top")
+    (message,) = [line for line in problems(copied).splitlines() if DATA in line]
+    assert f"episode 0, {DATA}: camera observation.images.top: frame 0 is an image of" in message
+    assert "`cameras`" in message
