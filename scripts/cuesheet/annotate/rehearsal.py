@@ -5,6 +5,7 @@ conditions. No frame is decoded: images are known by their size. Replies are typ
 subtasks an episode has is assumed.
 """
 
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -94,7 +95,7 @@ class _NoModel:
         if issubclass(reply, DraftedSteps | MergedSteps):
             return self._typical_steps(reply)
         if not issubclass(reply, Segmentation | Description):
-            schema = reply.model_json_schema()
+            schema = _schema(reply)
             counts = {
                 "rephrasings": self.values.get("count"),
                 "labels": self.values.get("count"),
@@ -198,6 +199,11 @@ def _sizes(media: Media) -> list[tuple[int, int]]:
         return [(media.width, media.height)] * media.count
     assert isinstance(media, UnsentImage)
     return [(media.width, media.height)]
+
+
+@functools.cache
+def _schema(reply: type[BaseModel]) -> dict[str, Any]:
+    return reply.model_json_schema()
 
 
 def _instance(
