@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-PATIENCE_S = 300  # far beyond what anything takes, on a busy machine too
+PATIENCE_S = 600  # far beyond what anything takes, on a busy machine too
 
 
 def imported_after(code: str) -> set[str]:

@@ -26,7 +26,7 @@ CONFIGURATION = Path("/etc/slurm")
 MARK = "# Written by tests/slurm_cluster.py; `stop` removes it."
 STATE = Path("/run/cuesheet-slurm")
 FIRST_NODE_PORT = 17100
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0
 INSTALL_PATIENCE_S = 600.0
 
 

@@ -9,10 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from processes import command_of, processes_in
+from processes import PATIENCE_S, command_of, processes_in
 from workflow_runs import REPOSITORY, CountingServer, Workdir
-
-PATIENCE_S = 240.0
 
 
 class SlurmWorkdir(Workdir):
@@ -55,7 +53,7 @@ def resources(**of_a_shard: object) -> list[str]:
 def slurm(*command: str) -> str:
     """Run one of SLURM's commands and return what it prints."""
     return subprocess.run(
-        command, check=True, capture_output=True, text=True, timeout=60
+        command, check=True, capture_output=True, text=True, timeout=PATIENCE_S
     ).stdout.strip()
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from processes import PATIENCE_S
 
 from cuesheet.serving.server_check import CHECK_NAME
 from cuesheet.workflow.estimate import Estimate, estimate_run
@@ -26,7 +27,7 @@ from cuesheet.workflow.load import load_run
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-def until(is_true: Callable[[], object], what: str, timeout_s: float = 120.0) -> None:
+def until(is_true: Callable[[], object], what: str, timeout_s: float = PATIENCE_S) -> None:
     """Wait until `is_true` returns something true; fail with `what` was waited for."""
     deadline = time.monotonic() + timeout_s
     while not is_true():
@@ -92,7 +93,7 @@ class Workdir:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=600,
+            timeout=2 * PATIENCE_S,
         )
         if check and done.returncode:
             pytest.fail(f"snakemake {' '.join(arguments)} failed:\n{done.stdout[-6000:]}")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import kill_all, processes_in
+from processes import PATIENCE_S, kill_all, processes_in
 from workflow_runs import CountingServer, Workdir
 
 
@@ -42,7 +42,7 @@ def demo_vlm_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_S
         while not port_file.exists():
             assert process.poll() is None, "the demo model ended"
             assert time.monotonic() < deadline, "the demo model did not start"

@@ -20,13 +20,14 @@ def contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_dead_server_ends_a_run_before_anything_is_decoded_or_deleted(work, demo_v3):
-    work.configure(dataset=str(demo_v3), episodes=[0])
-    work.run()
+def test_a_dead_server_ends_a_run_before_anything_is_decoded_or_deleted(
+    finished_demo, tmp_path, demo_v3
+):
+    work = finished_demo.copy_to(tmp_path / "copy")
     results = work.path / "results" / "demo_v3"
     before = contents(results)
     shutil.rmtree(work.path / ".cache")
-    work.configure(dataset=str(demo_v3), episodes=[0, 1], seed=5, vlm=DEAD_SERVER)
+    work.configure(dataset=str(demo_v3), seed=5, vlm=DEAD_SERVER)
     line = _one_line(work)
     assert line.startswith("Cuesheet: the model server does not answer: 127.0.0.1:9")
     assert "vlm.base_urls" in line
@@ -63,13 +64,13 @@ def test_one_small_request_is_made_and_none_if_nothing_is_to_be_done(
     work, demo_v3, counting_server
 ):
     work.configure(dataset=str(demo_v3), episodes=[0], vlm=external(counting_server))
-    work.run()
+    work.run("annotations")
     assert len(counting_server.checks) == 1
-    work.run()
+    work.run("annotations")
     assert len(counting_server.checks) == 1
     vlm = external(counting_server, check=False)
     work.configure(dataset=str(demo_v3), episodes=[0, 1], vlm=vlm)
-    work.run()
+    work.run("annotations")
     assert len(counting_server.checks) == 1
 
 
@@ -96,12 +97,12 @@ def test_a_dead_server_is_a_warning_until_a_request_is_not_cached(work, demo_v3,
 def test_a_sharded_run_checks_an_external_server_before_a_shard_is_submitted(
     work, demo_v3, counting_server, monkeypatch
 ):
-    cluster = {"shards": "always", "episodes_per_shard": 2}
+    cluster = {"shards": "always", "episodes_per_shard": 1}
     submitted = work.path / "results/demo_v3/shards/run.json"
 
     def error_of(**changes) -> str:
         vlm = external(counting_server, **changes)
-        work.configure(dataset=str(demo_v3), cluster=cluster, vlm=vlm)
+        work.configure(dataset=str(demo_v3), episodes=[0, 1], cluster=cluster, vlm=vlm)
         return _one_line(work)
 
     line = error_of(base_urls=DEAD_SERVER["base_urls"])
@@ -117,10 +118,11 @@ def test_a_sharded_run_checks_an_external_server_before_a_shard_is_submitted(
     assert not submitted.exists()
     assert processes_in(work.path) == []
 
-    work.configure(dataset=str(demo_v3), cluster=cluster, vlm=external(counting_server))
-    work.run()
+    settings = {"dataset": str(demo_v3), "episodes": [0, 1], "cluster": cluster}
+    work.configure(**settings, vqa={"enabled": False}, vlm=external(counting_server))
+    work.run("datasets")
     assert len(counting_server.checks) == 3  # of the run, and of its two shards
-    work.run()
+    work.run("datasets")
     assert len(counting_server.checks) == 3
 
 

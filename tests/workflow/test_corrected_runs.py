@@ -121,7 +121,7 @@ def test_what_was_corrected_comes_back_when_the_file_goes(corrected, counting_se
 def test_an_export_that_nobody_edits_changes_no_row_and_asks_nothing(corrected, counting_server):
     before = [rows(corrected, episode) for episode in (0, 1)]
     assert "2 files written" in export(corrected).stdout
-    corrected.run()
+    corrected.run("datasets")
     assert counting_server.asked == []
     assert [rows(corrected, episode) for episode in (0, 1)] == before
     assert "2 existing files" in export(corrected).stdout
@@ -161,7 +161,7 @@ def test_vqa_is_corrected_without_a_call(corrected, counting_server):
             },
         ]
     )
-    done = corrected.run()
+    done = corrected.run("datasets")
     assert counting_server.asked == []
     assert "annotate_plan" not in done.jobs
     assert corrected.json(f"{RESULTS}/plan/000001.json") == plan_before
@@ -189,7 +189,7 @@ def test_a_box_outside_the_frame_is_refused_by_validation(corrected):
             }
         ]
     )
-    done = corrected.run(check=False)
+    done = corrected.run("datasets", check=False)
     assert done.returncode != 0
     assert "vqa_box_outside" in done.output
 

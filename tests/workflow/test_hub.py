@@ -88,7 +88,7 @@ def test_only_what_the_chosen_episodes_need_of_exactly_that_revision(
     hub.repositories[REPO].tags["v1"] = commit
     hub.add(REPO, changed)
     work.configure(dataset=f"hf://datasets/{REPO}@v1", episodes=[1, 3], **QUICK)
-    work.run()
+    work.run("datasets")
     folders = {name.removeprefix(f"{REPO}/").split("/")[0] for name in hub.sent}
     assert folders == {"meta", "data", "videos"}
     numbers = {name[-10:].split(".")[0] for name in hub.sent if "/meta/" not in name}
@@ -114,7 +114,7 @@ def test_only_what_the_chosen_episodes_need_of_exactly_that_revision(
         if path.is_file() and not path.is_symlink():
             path.chmod(0o444)
     work.configure(dataset=f"hf://datasets/{REPO}@v1", episodes=[1, 3], seed=1, **QUICK)
-    assert "Nothing to be done" not in work.run("--forceall").output
+    assert "Nothing to be done" not in work.run("--forceall", "datasets").output
     assert hub.bytes_sent == sent
     # Jobs ask nothing: the run itself asks for the commit, and for the list of its metadata.
     assert len(hub.asked) - asked <= 20, hub.asked[asked:]
@@ -156,7 +156,7 @@ def test_an_interrupted_download_is_resumed(work, hub, demo_v3):
     hub.add(REPO, demo_v3)
     hub.cut_after = 100_000
     work.configure(dataset=f"hf://datasets/{REPO}", episodes=[0], **QUICK)
-    work.run()
+    work.run("datasets")
     whole = sum(path.stat().st_size for path in demo_v3.rglob("*") if path.is_file())
     assert hub.cut_after is None
     # The client keeps what it wrote in whole pieces of 10 MB; nothing else is sent twice.
@@ -168,14 +168,14 @@ def test_a_new_commit_is_detected_and_only_changed_episodes_are_annotated(
 ):
     source = shutil.copytree(demo_v3, tmp_path / "source")
     hub.add(REPO, source)
-    work.configure(dataset=f"hf://datasets/{REPO}", **QUICK)
-    work.run()
+    work.configure(dataset=f"hf://datasets/{REPO}", episodes=[0, 1], **QUICK)
+    work.run("datasets")
     set_task(source, 1, "Pull the drawer out all the way")
     hub.add(REPO, source)
-    done = work.run()
+    done = work.run("datasets")
     assert done.jobs["annotate_plan"] == 1
     assert "1 recorded again (1)" in done.output
-    assert "Nothing to be done" in work.run().output
+    assert "Nothing to be done" in work.run("datasets").output
 
 
 @pytest.mark.parametrize(
@@ -193,17 +193,6 @@ def test_user_errors_are_one_line(work, hub, demo_v3, dataset, said):
     assert done.returncode != 0
     assert said in done.output
     assert "Traceback" not in done.output
-
-
-def test_a_hub_that_is_not_there_is_said_and_what_was_opened_before_is_used_offline(
-    work, hub, demo_v3, monkeypatch
-):
-    hub.add(REPO, demo_v3)
-    work.configure(dataset=f"hf://datasets/{REPO}", episodes=[0], **QUICK)
-    work.run()
-    hub.close()
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert "Nothing to be done" in work.run().output
 
 
 def test_push_makes_a_private_repository_with_card_and_tags_and_overwrites_nothing(
@@ -260,24 +249,30 @@ def test_part_of_a_dataset_and_an_unfinished_one_are_not_pushed(work, hub, demo_
     assert "me/part" not in hub.repositories
 
 
-@pytest.mark.parametrize("offline", [False, True], ids=["no network", "offline mode"])
-def test_without_a_network_hub_datasets_and_push_end_with_one_line(
-    work, hub, demo_v3, monkeypatch, offline
+def test_without_a_network_push_and_unknown_datasets_end_with_one_line_and_opened_ones_work(
+    work, hub, demo_v3, monkeypatch
 ):
     hub.add(REPO, demo_v3)
-    work.configure(dataset=f"hf://datasets/{REPO}", **QUICK)
+    work.configure(dataset=f"hf://datasets/{REPO}", episodes=[0], **QUICK)
     work.run()
     address = hub.url
     hub.close()
-    if offline:
-        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert_one_line_each(work, address)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert_one_line_each(work, "HF_HUB_OFFLINE")
+    work.configure(dataset=f"hf://datasets/{REPO}", episodes=[0], **QUICK)
+    assert "Nothing to be done" in work.run().output
+
+
+def assert_one_line_each(work: HubWorkdir, cause: str) -> None:
+    """A push, and a run on a dataset that was not opened before, fail with one line."""
     pushed = work.push("results/demo", "me/annotated")
     assert pushed.returncode == 1
     assert "Traceback" not in pushed.stderr
     (line,) = [line for line in pushed.stderr.splitlines() if line.startswith("Cuesheet: ")]
     assert pushed.stderr.splitlines()[-1] == line
     assert "me/annotated" in line
-    assert ("HF_HUB_OFFLINE" if offline else address) in line
+    assert cause in line
     work.configure(dataset="hf://datasets/someone/other", **QUICK)
     opened = work.run("--quiet", "all", check=False)
     assert opened.returncode == 1

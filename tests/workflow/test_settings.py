@@ -18,7 +18,7 @@ def test_many_datasets_in_one_run(workdir, demo_v3):
         episodes=[1],
         vqa={"enabled": False},
     )
-    workdir.run()
+    workdir.run("datasets")
     assert [path.name for path in (workdir.path / "results/first/plan").iterdir()] == [
         "000001.json"
     ]
@@ -50,7 +50,7 @@ def test_every_way_to_show_frames_gives_a_valid_episode(workdir, demo_v3, frames
     workdir.configure(
         dataset=str(demo_v3), episodes=[0], plan={"frames": frames}, vqa={"enabled": False}
     )
-    workdir.run()
+    workdir.run("annotations")
     plan = workdir.json("results/demo_v3/plan/000000.json")
     assert workdir.json("results/demo_v3/validation/000000.json")["errors"] == []
     described = [c for c in plan["provenance"]["calls"] if c["prompt"] == "plan_describe"]
@@ -63,7 +63,7 @@ def test_every_way_to_show_frames_gives_a_valid_episode(workdir, demo_v3, frames
 def test_second_look_and_label_candidates_change_the_plan_alone(workdir, demo_v3):
     settings = {"dataset": str(demo_v3), "episodes": [0], "vqa": {"enabled": False}}
     workdir.configure(**settings)
-    workdir.run()
+    workdir.run("annotations")
     keyframes = workdir.json("results/demo_v3/keyframes/000000/keyframes.json")
     assert keyframes["fine"] == []
     interjections = workdir.json("results/demo_v3/interjections/000000.json")
@@ -71,7 +71,7 @@ def test_second_look_and_label_candidates_change_the_plan_alone(workdir, demo_v3
         **settings,
         plan={"second_look": True, "relabel": "neighbors", "label_candidates": 2},
     )
-    assert workdir.run().jobs["annotate_plan"] == 1
+    assert workdir.run("annotations").jobs["annotate_plan"] == 1
     looked = workdir.json("results/demo_v3/keyframes/000000/keyframes.json")
     assert looked["grid"] == keyframes["grid"]
     assert len(looked["fine"]) > 1.8 * len(keyframes["grid"])
@@ -97,9 +97,9 @@ def test_every_label_comes_from_the_vocabulary_of_its_task(workdir, demo_v3):
         "'Open a drawer'?" in wrong.output
     )
     workdir.configure(**settings)
-    workdir.run()
+    workdir.run("annotations")
     workdir.configure(**settings, plan={"vocabulary": {"Open a drawer": labels}})
-    assert workdir.run().jobs["annotate_plan"] == 1
+    assert workdir.run("annotations").jobs["annotate_plan"] == 1
     plan = workdir.json("results/demo_v3/plan/000001.json")
     assert {part["label"] for part in plan["subtasks"]} <= set(labels)
 
@@ -111,7 +111,7 @@ def test_relabel_axes_and_derived_task(workdir, demo_v3):
         plan={"relabel": "span", "derive_task": "always", "rephrasings": {"mode": "axes"}},
         vqa={"enabled": False},
     )
-    workdir.run()
+    workdir.run("annotations")
     plan = workdir.json("results/demo_v3/plan/000001.json")
     prompts = [call["prompt"] for call in plan["provenance"]["calls"]]
     assert prompts.count("plan_relabel") == len(plan["subtasks"])
@@ -130,7 +130,7 @@ def test_stages_can_be_switched_off(workdir, demo_v3):
         interjections={"enabled": False},
         vqa={"cameras": "default", "types": ["bbox"], "hz": 2, "frames": 2},
     )
-    workdir.run()
+    workdir.run("datasets")
     results = workdir.path / "results/demo_v3"
     assert not (results / "plan").exists()
     pairs = workdir.json("results/demo_v3/vqa/000001.json")["pairs"]
@@ -148,7 +148,7 @@ def test_images_may_be_png_and_go_as_files_on_a_shared_disk(workdir, demo_v3):
         episodes=[1],
         vlm={"images": {"format": "png", "transport": "file_url"}},
     )
-    workdir.run()
+    workdir.run("annotations")
     media = list((workdir.path / ".cache/vlm/media").rglob("*.png"))
     assert media
     entries = [json.loads(p.read_text()) for p in (workdir.path / ".cache/vlm").glob("??/*.json")]
@@ -169,7 +169,7 @@ def test_the_way_of_sending_images_changes_no_answer(workdir, demo_v3):
             vqa={"enabled": False},
             vlm={"images": {"transport": transport}},
         )
-        finished = workdir.run()
+        finished = workdir.run("annotations")
         assert bool(finished.jobs) == (transport == "file_url")
 
 
@@ -181,7 +181,7 @@ def test_videos_can_be_symlinks_or_copies(workdir, demo_v3):
             vqa={"enabled": False},
             output={"videos": way},
         )
-        workdir.run()
+        workdir.run("datasets")
         videos = list((workdir.path / "results/demo_v3/annotated/videos").rglob("*.mp4"))
         assert len(videos) == 2
         for video in videos:

@@ -126,13 +126,14 @@ def test_images_on_scratch_are_removed_after_the_shard_and_answers_are_the_same(
 
 def test_new_episodes_leave_finished_shards_alone(tmp_path, demo_v3):
     work = Workdir(tmp_path / "work")
-    work.configure(dataset=str(demo_v3), episodes=[0, 1], cluster=TWO)
+    settings = {"dataset": str(demo_v3), "vqa": {"enabled": False}, "cluster": TWO}
+    work.configure(**settings, episodes=[0, 1])
     work.run()
     made = (work.path / "results/demo_v3/shards/00000.json").stat().st_mtime_ns
-    work.configure(dataset=str(demo_v3), cluster=TWO)
+    work.configure(**settings, episodes=[0, 1, 2])
     assert work.run().jobs["annotate_shard"] == 1
     assert (work.path / "results/demo_v3/shards/00000.json").stat().st_mtime_ns == made
-    assert work.json("results/demo_v3/summary.json")["episodes"]["annotated"] == 4
+    assert work.json("results/demo_v3/summary.json")["episodes"]["annotated"] == 3
 
 
 def test_a_judge_without_a_server_is_refused_before_anything_starts(
@@ -161,7 +162,7 @@ def test_a_judge_without_a_server_is_refused_before_anything_starts(
 
 def test_nothing_is_left_of_a_run_in_shards_that_was_killed(tmp_path, demo_v3):
     work = Workdir(tmp_path / "work")
-    work.configure(dataset=str(demo_v3), cluster=TWO)
+    work.configure(dataset=str(demo_v3), episodes=[0, 1], cluster={**TWO, "episodes_per_shard": 1})
     run = work.start()
     kept = work.path / ".cache" / "vlm"
     eventually(lambda: len(list(kept.rglob("*.json"))) >= 3, run)
@@ -170,7 +171,7 @@ def test_nothing_is_left_of_a_run_in_shards_that_was_killed(tmp_path, demo_v3):
     eventually(lambda: orphans_in(work.path) == [])
     work.run("--unlock")
     work.run()
-    assert work.json("results/demo_v3/summary.json")["episodes"]["annotated"] == 4
+    assert work.json("results/demo_v3/summary.json")["episodes"]["annotated"] == 2
 
 
 @pytest.mark.parametrize("profile", ["slurm"])

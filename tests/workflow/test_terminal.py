@@ -9,6 +9,7 @@ import signal
 import subprocess
 
 import pytest
+from processes import PATIENCE_S
 from workflow_runs import Workdir, until
 
 PROFILE = "Using workflow specific profile"
@@ -151,15 +152,15 @@ def test_a_cause_that_stops_many_jobs_is_shown_once_with_their_number(workdir, d
 
 def test_a_failed_job_keeps_the_stage_file_of_an_earlier_run(workdir, demo_v3):
     workdir.configure(dataset=str(demo_v3), episodes=[0])
-    workdir.run()
+    workdir.run("annotations")
     names = [f"results/demo_v3/{stage}/000000.json" for stage in ("plan", "vqa", "validation")]
     before = {name: (workdir.path / name).read_bytes() for name in names}
     dead = {**DEAD_SERVER, "max_attempts": 1, "check": False}
     workdir.configure(dataset=str(demo_v3), episodes=[0], seed=5, vlm=dead)
-    assert workdir.run(check=False).returncode == 1
+    assert workdir.run("annotations", check=False).returncode == 1
     assert {name: (workdir.path / name).read_bytes() for name in names} == before
     workdir.configure(dataset=str(demo_v3), episodes=[0], seed=5)
-    assert workdir.run().jobs["annotate_plan"] == 1
+    assert workdir.run("annotations").jobs["annotate_plan"] == 1
 
 
 def test_interrupting_a_run_prints_no_traceback(workdir, demo_v3):
@@ -167,7 +168,7 @@ def test_interrupting_a_run_prints_no_traceback(workdir, demo_v3):
     run = workdir.start(reads_output=True)
     until(lambda: list(workdir.path.glob("results/demo_v3/plan/*.json")), "the first plan")
     os.killpg(run.pid, signal.SIGINT)
-    output, _ = run.communicate(timeout=120)
+    output, _ = run.communicate(timeout=PATIENCE_S)
     assert "Traceback" not in output
     assert "KeyboardInterrupt" not in output
     assert "Run the same command again to continue" in output

@@ -147,14 +147,14 @@ def test_shards_use_the_lists_of_one_job_that_runs_before_them(drafted, tmp_path
     # The second shard has an episode of a task that is drafted in the first one.
     cluster = {"shards": "always", "episodes_per_shard": 2}
     configure(work, demo_v3, cluster=cluster)
-    jobs = work.run().jobs
+    jobs = work.run("annotations").jobs
     assert (jobs["prepare_vocabulary"], jobs["annotate_shard"]) == (1, 2)
     assert lists_of(work) == lists_of(drafted)
     assert subtasks_of(work) == subtasks_of(drafted)
     assert (
         work.json("results/demo_v3/shards/vocabulary.json")["lists"].keys() == lists_of(work).keys()
     )
-    assert "Nothing to be done" in work.run("--dry-run").output
+    assert "Nothing to be done" in work.run("--dry-run", "annotations").output
 
 
 def test_all_jobs_of_a_sharded_run_share_its_budget_and_so_do_their_attempts(tmp_path, demo_v3):

@@ -16,6 +16,7 @@ import cv2
 import httpx
 import numpy as np
 import pytest
+from processes import PATIENCE_S
 
 from cuesheet.vlm import replies
 from demo_vlm import MODEL_ID
@@ -24,7 +25,7 @@ SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 KEY = "a-key-for-tests"
 
 
-def wait_for(path: Path, process: subprocess.Popen, seconds: float = 30) -> str:
+def wait_for(path: Path, process: subprocess.Popen, seconds: float = PATIENCE_S) -> str:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if path.exists():
@@ -318,7 +319,7 @@ def test_the_server_ends_when_its_parent_is_killed(tmp_path):
     assert httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
     parent.kill()
     parent.wait(10)
-    end = time.monotonic() + 20
+    end = time.monotonic() + PATIENCE_S
     while time.monotonic() < end:
         try:
             httpx.get(f"http://127.0.0.1:{port}/health", timeout=1)
@@ -332,7 +333,11 @@ def test_the_server_ends_when_its_parent_is_killed(tmp_path):
 def test_a_missing_key_variable_is_one_clear_line(tmp_path):
     variables = {name: value for name, value in environment().items() if name != "DEMO_TEST_KEY"}
     done = subprocess.run(
-        command(tmp_path / "port"), env=variables, capture_output=True, text=True, timeout=30
+        command(tmp_path / "port"),
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 2
     assert "DEMO_TEST_KEY" in done.stderr

@@ -8,6 +8,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from processes import PATIENCE_S
 from snakemake.settings.enums import Quietness
 from snakemake_interface_logger_plugins.common import LogEvent
 
@@ -131,7 +132,7 @@ def progress(tmp_path, monkeypatch):
 
 
 def wait_for(text: str, stream: io.StringIO) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while text not in stream.getvalue():
         assert time.monotonic() < deadline, stream.getvalue()
         time.sleep(0.02)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from processes import eventually
+from processes import PATIENCE_S, eventually
 
 from cuesheet.serving import job_server
 
@@ -24,7 +24,7 @@ Start = Callable[..., subprocess.Popen]
 @pytest.fixture
 def server(tmp_path) -> Iterator[job_server.JobServer]:
     started = job_server.JobServer(tmp_path)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE_S
     while not started.socket.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     yield started
@@ -51,7 +51,7 @@ def start(server, tmp_path) -> Start:
 
 
 def wait_for(path: Path) -> str:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE_S
     while not (path.exists() and path.read_text()) and time.monotonic() < deadline:
         time.sleep(0.01)
     return path.read_text()

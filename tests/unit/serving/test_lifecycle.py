@@ -27,7 +27,6 @@ from cuesheet.vlm.client import Image, Vlm
 from cuesheet.vlm.errors import VlmError
 from cuesheet.vlm.replies import Acknowledgement, Description
 
-PATIENCE_S = 60
 PROMPTS = {"plan_describe": "0" * 64}
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from processes import command_of, descendants, is_alive
+from processes import PATIENCE_S, command_of, descendants, is_alive
 
 from cuesheet.config.vlm import VlmConfig
 from cuesheet.errors import CuesheetError
@@ -66,7 +66,7 @@ def gone(processes: list[psutil.Process]) -> bool:
 
 
 async def eventually(holds) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE_S
     while not holds():
         assert time.monotonic() < deadline, "it never came true"
         await asyncio.sleep(0.02)

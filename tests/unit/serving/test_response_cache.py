@@ -11,6 +11,7 @@ import time
 import pytest
 from chat_server import completion
 from gateway_setup import request_key
+from processes import PATIENCE_S
 
 from cuesheet.serving.response_cache import ResponseCache, describe_request
 
@@ -207,7 +208,7 @@ def test_writers_that_are_killed_in_the_middle_leave_only_whole_entries(tmp_path
         writer.start()
     cache = ResponseCache(tmp_path)
     keys = [request_key(request(text=f"question {number}")) for number in range(5)]
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while not all(cache.path(key).exists() for key in keys) and time.monotonic() < deadline:
         time.sleep(0.02)
     read = [cache.get(key) for _ in range(20) for key in keys]
