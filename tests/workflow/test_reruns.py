@@ -19,9 +19,8 @@ pytestmark = pytest.mark.workflow
 DATA = "annotated/data/chunk-000/file-000.parquet"
 
 
-def settings(demo: Path, vlm: dict, **values: object) -> dict[str, object]:
-    chosen = {"dataset": str(demo), "episodes": [0, 1], "prompts_dir": "prompts", "vlm": vlm}
-    return {**chosen, **values}
+def settings(demo: Path, vlm: dict) -> dict[str, object]:
+    return {"dataset": str(demo), "episodes": [0, 1], "prompts_dir": "prompts", "vlm": vlm}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +38,7 @@ def with_server(workdir: Workdir, counting_server, demo: Path) -> Workdir:
     """Send the requests of a working directory to the counting server."""
 
     def configure(**values: object) -> None:
-        workdir.configure(**settings(demo, counting_server.vlm, **values))
+        workdir.configure(**{**settings(demo, counting_server.vlm), **values})
 
     configure()
     workdir.configure_external = configure
