@@ -5,7 +5,9 @@
 # occupies a core, and every job starts its own Python.
 
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
 
 CHECKED_WITH_SNAKEMAKE = "9.27.1"
@@ -75,6 +77,20 @@ def lift_job_rate():
     """
     if MAY_TUNE_SNAKEMAKE and workflow.resource_settings.nodes is None:
         workflow.scheduler.job_rate_limiter = None
+
+
+def receive_sigterm_in_thread():
+    """Let a thread run Snakemake's handler of SIGTERM. Called when the first job is about to start.
+
+    The handler waits for a lock. In the main thread it would wait forever if the signal arrives while
+    the scheduler holds that lock.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    if callable(handler):
+        signal.signal(
+            signal.SIGTERM,
+            lambda *received: threading.Thread(target=handler, args=received).start(),
+        )
 
 
 def shard_threads(wildcards):

@@ -13,6 +13,7 @@
 
 onstart:
     if workflow.is_main_process:
+        receive_sigterm_in_thread()
         prefix = as_workflow_error(session().start)(
             use_job_server=MAY_TUNE_SNAKEMAKE,
             asks_model=asks_model(),

@@ -37,7 +37,6 @@ from cuesheet.serving.cache_cli import damaged
 from cuesheet.serving.gateway import MAX_CACHE_FAILURES
 
 CONCURRENCY = 4
-GRACE_S = 90.0  # between SIGTERM and SIGKILL
 TMPFS_BYTES = {"cache": 40_000, "results": 150_000}
 
 
@@ -141,17 +140,6 @@ KINDS: dict[str, Kind] = {
     ),
     "full disk of the results": Kind(full_disk="results"),
 }
-
-
-def _may_wait_for_itself(kind: Kind) -> bool:
-    """Return whether Snakemake may never end by itself.
-
-    Snakemake's handler of SIGTERM (9.x: JobScheduler.exit_gracefully) takes a lock that the
-    interrupted code may hold.
-    """
-    return kind.number == signal.SIGTERM and (kind.group or kind.victims is _snakemake)
-
-
 # What the suite runs: one of each kind that differs in who ends whom.
 SMALL = (
     "SIGKILL to Snakemake",
@@ -242,12 +230,6 @@ class Harness:
             result.outcome = "disk full"
         else:
             result.outcome = self._send(struck, kind, result, draw)
-        if _may_wait_for_itself(kind):
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                run.wait(GRACE_S)
-            if run.poll() is None:  # what a cluster does after its grace time
-                result.outcome += ", then SIGKILL"
-                run.kill()
         try:
             run.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:

@@ -6,6 +6,8 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import pytest
+
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
@@ -62,6 +64,37 @@ rule sleep:
     # Twice per job and once at the start. If that holds without the function too, delete it.
     lifted, limited = selections("--config", "lift=true"), selections()
     assert lifted <= 2 * 7 + 1 < limited, (lifted, limited)
+
+
+def test_sigterm_ends_a_run_whose_scheduler_is_at_work(tmp_path: Path) -> None:
+    rules = f"""
+import time
+
+include: {str(REPOSITORY / "rules" / "concurrency.smk")!r}
+
+onstart:
+    if config.get("in_thread"):
+        receive_sigterm_in_thread()
+    with workflow.scheduler._lock:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+
+rule sleep:
+    output:
+        "slept.txt",
+    shell:
+        "touch {{output}}"
+"""
+    (tmp_path / "Snakefile").write_text(rules)
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--nolock"]
+    ended = subprocess.run([*command, "--config", "in_thread=true"], cwd=tmp_path, check=False)
+    assert ended.returncode == 1
+    assert not (tmp_path / "slept.txt").exists()
+    # If the run ends without the function too, delete it.
+    with subprocess.Popen(command, cwd=tmp_path) as stuck:
+        with pytest.raises(subprocess.TimeoutExpired):
+            stuck.wait(15)
+        stuck.kill()
 
 
 def test_a_job_that_the_job_server_measures_is_not_measured_twice_per_second(
