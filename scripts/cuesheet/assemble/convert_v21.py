@@ -23,6 +23,7 @@ from cuesheet.assemble.statistics import EpisodeStatistics, aggregate, complete_
 from cuesheet.dataset import v21
 from cuesheet.dataset.data_reader import SourceLanguage, episode_tables, open_data_file
 from cuesheet.dataset.metadata import Dataset, Episode
+from cuesheet.dataset.task_table import TASK_LINES, read_task_lines
 from cuesheet.dataset.tasks import read_task_runs
 from cuesheet.errors import CuesheetError
 from cuesheet.files import atomic_path
@@ -34,7 +35,7 @@ TASKS_FILE = "meta/tasks.parquet"
 STATISTICS_FILE = "meta/stats.json"
 
 _MB = 1 << 20
-_LEGACY = {Path(v21.EPISODES), Path(v21.STATISTICS), Path(v21.TASKS)}
+_LEGACY = {Path(v21.EPISODES), Path(v21.STATISTICS), Path(TASK_LINES)}
 
 
 def convert_dataset(
@@ -146,8 +147,8 @@ def _join_data(episodes: Sequence[Episode], merged: Path, target: Path) -> None:
 
 def _task_names(dataset: Dataset) -> dict[int, str]:
     """Return the tasks by task_index, of the frames and the episodes if there is no such file."""
-    if dataset.has_file(v21.TASKS):
-        return v21.read_tasks(dataset.root, dataset.name)
+    if dataset.has_file(TASK_LINES):
+        return read_task_lines(dataset.root, dataset.name)
     found: dict[int, str] = {}
     for episode in dataset.episodes:
         runs = read_task_runs(dataset.root / episode.data_file).get(episode.episode_index, [])

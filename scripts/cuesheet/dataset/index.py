@@ -28,6 +28,7 @@ from cuesheet.dataset.index_checks import (
 )
 from cuesheet.dataset.index_state import NOTICES_KEY, STATE_KEY, source_state
 from cuesheet.dataset.metadata import Dataset, Episode
+from cuesheet.dataset.task_checks import check_tasks
 from cuesheet.dataset.task_starts import read_task_starts
 from cuesheet.dataset.timing_checks import check_times, contradicted_fps, timing_notices
 from cuesheet.errors import CuesheetError
@@ -121,7 +122,7 @@ def _check_files(dataset: Dataset, absent: Collection[str], progress: Progress) 
     holds = {file: episodes for file, (_, episodes) in videos.items()} | dataset.data_files
     found = _Findings(
         {file: {episode.episode_index for episode in held} for file, held in holds.items()},
-        check_metadata(dataset),
+        [*check_metadata(dataset), *check_tasks(dataset)],
     )
     image_cameras = [camera.key for camera in dataset.cameras.values() if camera.kind == "image"]
     for file in progress([f for f in (*dataset.data_files, *videos) if f not in absent]):

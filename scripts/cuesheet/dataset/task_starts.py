@@ -1,9 +1,9 @@
 """The frames at which the tasks of an episode begin, if it has more than one."""
 
-from cuesheet.dataset import v21
 from cuesheet.dataset.metadata import Dataset
 from cuesheet.dataset.models import Episode
-from cuesheet.dataset.tasks import clean_task, read_task_names, read_task_runs
+from cuesheet.dataset.task_table import read_task_lines, read_task_names
+from cuesheet.dataset.tasks import clean_task, read_task_runs
 
 
 def read_task_starts(dataset: Dataset) -> dict[int, list[tuple[int, str]]]:
@@ -21,7 +21,7 @@ def read_task_starts(dataset: Dataset) -> dict[int, list[tuple[int, str]]]:
     if not several:
         return {}
     if dataset.version == "v2.1":
-        names = v21.read_tasks(dataset.root, dataset.name)
+        names = read_task_lines(dataset.root, dataset.name)
     else:
         names = read_task_names(dataset.root, dataset.name)
     found: dict[int, list[tuple[int, str]]] = {}

@@ -14,9 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cuesheet.dataset.data_reader import scalars
-from cuesheet.errors import CuesheetError
+from cuesheet.dataset.task_table import read_task_names
 
-TASKS_FILE = "meta/tasks.parquet"
 MAX_TASK_CHARS = 500
 # Control, private, unassigned and surrogate characters, and line separators.
 _UNWANTED = frozenset({"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"})
@@ -63,31 +62,6 @@ def _named(task: Any, names: Mapping[int, str]) -> str:
     if is_number(task) and str(task) not in names.values() and float(task).is_integer():
         return names.get(int(float(task)), str(task))
     return str(task)
-
-
-def read_task_names(root: Path, name: str) -> dict[int, str]:
-    """Return task by task_index from meta/tasks.parquet; empty if there is no such file."""
-    path = root / TASKS_FILE
-    if not path.is_file():
-        return {}
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise CuesheetError(f"{name}: {path} is not a readable parquet file: {error}") from None
-    texts = [
-        field.name
-        for field in table.schema
-        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
-    ]
-    # LeRobot writes the tasks as the index of a pandas table; some tools add columns.
-    texts = [name for name in ("task", "__index_level_0__") if name in texts][:1] or texts
-    if "task_index" not in table.column_names or len(texts) != 1:
-        raise CuesheetError(
-            f"{name}: {path} has the columns {', '.join(table.column_names)}; expected task_index "
-            "and one text column, the tasks."
-        )
-    numbers = table.column("task_index").to_pylist()
-    return dict(zip(numbers, table.column(texts[0]).to_pylist(), strict=True))
 
 
 def tasks_by_index(

@@ -4,7 +4,6 @@ Each episode has its own data file and, per camera, its own video file.
 """
 
 import itertools
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,15 @@ from typing import Any
 import pyarrow as pa
 
 from cuesheet.dataset.fingerprint import fingerprints, leaves
+from cuesheet.dataset.json_lines import as_whole, read_objects
 from cuesheet.dataset.models import Camera, Episode, VideoRange
 from cuesheet.dataset.paths import PathTemplate
+from cuesheet.dataset.task_table import TASK_LINES, read_task_lines
 from cuesheet.dataset.tasks import is_number, read_task_runs, task_tuple
 from cuesheet.errors import CuesheetError
 
 EPISODES = "meta/episodes.jsonl"
 STATISTICS = "meta/episodes_stats.jsonl"
-TASKS = "meta/tasks.jsonl"
 
 _DATA_PATH = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
 _VIDEO_PATH = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
@@ -92,8 +92,8 @@ def _tasks(
     """Return the tasks of each episode: of its entry, otherwise by the task_index of its frames."""
     given = [row.get("tasks") or row.get("task") for row in rows]
     listed = (task for value in given for task in (value if isinstance(value, list) else [value]))
-    known = (root / TASKS).is_file()
-    names = read_tasks(root, name) if known or any(map(is_number, listed)) else {}
+    known = (root / TASK_LINES).is_file()
+    names = read_task_lines(root, name) if known or any(map(is_number, listed)) else {}
     found = [task_tuple(value, names) for value in given]
     for number, (row, file) in enumerate(zip(rows, files, strict=True)):
         if not found[number] and names:
@@ -106,7 +106,7 @@ def _episode_rows(root: Path, name: str) -> list[dict[str, Any]]:
     """Return the entries of episodes.jsonl by ascending number, with whole lengths."""
     rows = sorted(_lines(root / EPISODES, name), key=lambda row: row["episode_index"])
     for row in rows:
-        row["length"] = _as_whole(row.get("length"))
+        row["length"] = as_whole(row.get("length"))
         if not isinstance(row.get("length"), int):
             raise CuesheetError(
                 f"{name}: {root / EPISODES} has no 'length' for episode {row['episode_index']}; "
@@ -143,20 +143,6 @@ def read_statistics(root: Path, name: str) -> dict[int, dict[str, dict[str, Any]
     return found
 
 
-def read_tasks(root: Path, name: str) -> dict[int, str]:
-    """Return task by ascending task_index. Raises CuesheetError if the file is malformed."""
-    path = root / TASKS
-    found = {}
-    for number, row in _objects(path, name):
-        row["task_index"] = _as_whole(row.get("task_index"))
-        if not isinstance(row["task_index"], int) or not isinstance(row.get("task"), str):
-            raise CuesheetError(
-                f"{name}: {path}, line {number}: expected a whole 'task_index' and a text 'task'."
-            )
-        found[row["task_index"]] = row["task"]
-    return dict(sorted(found.items()))
-
-
 def _statistics(root: Path, name: str, rows: list[dict[str, Any]]) -> pa.Table:
     """Return the statistics as in v3.0: one row per episode, columns stats/feature/statistic."""
     by_episode = read_statistics(root, name) if (root / STATISTICS).is_file() else {}
@@ -182,42 +168,12 @@ def _statistics(root: Path, name: str, rows: list[dict[str, Any]]) -> pa.Table:
     return pa.table({"episode_index": [row["episode_index"] for row in rows], **arrays})
 
 
-def _as_whole(value: Any) -> Any:
-    """Return a number that is written as text or as a float as an int, anything else as it is."""
-    if isinstance(value, str) and value.strip().isdecimal():
-        return int(value)
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
 def _lines(path: Path, name: str) -> Iterator[dict[str, Any]]:
-    for number, row in _objects(path, name):
-        index = row["episode_index"] = _as_whole(row.get("episode_index"))
+    for number, row in read_objects(path, name):
+        index = row["episode_index"] = as_whole(row.get("episode_index"))
         if not isinstance(index, int) or isinstance(index, bool) or index < 0:
             raise CuesheetError(
                 f"{name}: {path}, line {number}: 'episode_index' is {index!r}; expected a whole "
                 "number, at least 0."
             )
         yield row
-
-
-def _objects(path: Path, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except FileNotFoundError:
-        raise CuesheetError(
-            f"{name}: {path} is missing; every dataset of format v2.1 has it. Is the copy complete?"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise CuesheetError(f"{name}: {path} cannot be read: {error}") from None
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise CuesheetError(
-                f"{name}: {path}, line {number}, is not valid JSON: {error}"
-            ) from None
-        if not isinstance(row, dict):
-            raise CuesheetError(f"{name}: {path}, line {number}: expected an object.")
-        yield number, row

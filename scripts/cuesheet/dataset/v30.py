@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from cuesheet.dataset.fingerprint import STATISTICS, fingerprints
 from cuesheet.dataset.models import Camera, Episode, VideoRange
 from cuesheet.dataset.paths import PathTemplate
-from cuesheet.dataset.tasks import is_number, read_task_names, task_tuple, tasks_by_index
+from cuesheet.dataset.task_table import read_task_names
+from cuesheet.dataset.tasks import is_number, task_tuple, tasks_by_index
 from cuesheet.errors import CuesheetError
 
 _DEFAULT_DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
@@ -36,8 +37,10 @@ def read_table(
 
     Columns of `excluded` cameras may be missing.
     """
-    # Hidden files, such as ._file-000.parquet of macOS, are not the dataset's.
-    paths = sorted((root / "meta" / "episodes").glob("[!.]*/[!.]*.parquet"))
+    # Hidden files, such as ._file-000.parquet of macOS, are not the dataset's. Some writers make no
+    # chunk folders.
+    folder = root / "meta" / "episodes"
+    paths = sorted(folder.glob("[!.]*/[!.]*.parquet")) or sorted(folder.glob("[!.]*.parquet"))
     if not paths:
         raise CuesheetError(
             f"{name}: {root / 'meta/episodes'} has no parquet file (expected "

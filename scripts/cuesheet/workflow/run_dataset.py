@@ -19,6 +19,7 @@ from cuesheet.config.signals import SignalsConfig
 from cuesheet.dataset.index_state import file_state, is_current
 from cuesheet.dataset.metadata import Dataset, Episode
 from cuesheet.dataset.subtask_labels import labels_file
+from cuesheet.dataset.task_table import task_files
 from cuesheet.errors import CuesheetError
 from cuesheet.files import remove_leftovers, write_json
 from cuesheet.text import describe_range
@@ -142,8 +143,8 @@ class RunDataset:
     def metadata_files(self) -> list[str]:
         meta = self.root / "meta"
         found = [meta / "info.json", *sorted((meta / "episodes").rglob("*.parquet"))]
-        found += [meta / "tasks.parquet", *sorted(meta.glob("*.jsonl"))]
-        return [str(path) for path in found if path.exists()]
+        found += [*task_files(self.root), *sorted(meta.glob("*.jsonl"))]
+        return [str(path) for path in dict.fromkeys(found) if path.exists()]
 
     def _image_file(self, episode_index: int, camera: str) -> str:
         """Return the video file of an episode, or for an image camera its data file."""

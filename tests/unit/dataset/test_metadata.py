@@ -427,3 +427,10 @@ def test_a_number_that_json_does_not_have_is_reported(copied):
     path.write_text(path.read_text().rstrip()[:-1] + ', "scale": NaN}')
     with pytest.raises(CuesheetError, match="NaN or Infinity"):
         read_dataset(copied, "d")
+
+
+def test_metadata_of_episodes_without_chunk_folders_is_read(copied, demo_v3):
+    folder = copied / "meta/episodes"
+    shutil.move(folder / "chunk-000/file-000.parquet", folder / "file-000.parquet")
+    (folder / "chunk-000").rmdir()
+    assert read_dataset(copied, "d").episodes == read_dataset(demo_v3, "d").episodes
