@@ -194,7 +194,7 @@ class Vlm:
         ]
         first = await self._post(messages, reply, call, parameters)
         try:
-            value = parse_reply(first, reply)
+            value = parse_reply(first, reply, is_complete=call["finish_reason"] == "stop")
         except UnusableReplyError as error:
             call["error"] = _with_cause(str(error), call)
             return await self._correct(messages, first, reply, call, parameters)
@@ -245,7 +245,7 @@ class Vlm:
             parameters = {**parameters, "seed": seed + 1}
         try:
             second = await self._post(dialogue, reply, call, parameters, correcting=True)
-            value = parse_reply(second, reply)
+            value = parse_reply(second, reply, is_complete=call["finish_reason"] == "stop")
         except NoRoomError as error:
             _record_invalid(call, first)
             call["error"] += f"; a correction does not fit the context: {error}"

@@ -12,6 +12,7 @@ from cuesheet.vlm.lenient_json import lenient_values, unwrapped
 Reply = TypeVar("Reply", bound=BaseModel)
 
 LARGEST_REPLY_CHARS = 1_000_000
+MOST_MISSING_BRACES = 3
 # Fields of a message that servers put the answer into if `content` is empty: reasoning parsers of
 # vLLM and SGLang (reasoning_content), OpenRouter and newer vLLM (reasoning), Ollama (thinking).
 REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
@@ -60,8 +61,8 @@ def message_text(message: Mapping[str, Any]) -> tuple[str, str]:
     """Return the text of a chat completion's message, and the field it was found in.
 
     The content counts (a string or a list of parts) if it has an object or there is no tool call,
-    then the arguments of a tool call, then the reasoning. Both values are empty if none of them has
-    text.
+    then the arguments of a tool call, then an object that the server already parsed, then the
+    reasoning. Both values are empty if none of them has text.
     """
     content, field = _content(message.get("content"))
     arguments = _tool_arguments(message.get("tool_calls"))
@@ -71,6 +72,8 @@ def message_text(message: Mapping[str, Any]) -> tuple[str, str]:
         return content, field
     if arguments:
         return arguments, "tool_calls"
+    if isinstance(message.get("parsed"), Mapping):
+        return json.dumps(message["parsed"]), "parsed"
     for field in REASONING_FIELDS:
         value = message.get(field)
         if isinstance(value, str) and value.strip():
@@ -131,11 +134,12 @@ def fields_with_text(message: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def parse_reply(text: str | None, model: type[Reply]) -> Reply:
+def parse_reply(text: str | None, model: type[Reply], *, is_complete: bool = False) -> Reply:
     """Return the last JSON object in `text`, outside of any thinking, that fits `model`.
 
-    Code fences and prose around the object are skipped. Time and memory grow with the length of
-    the text. Raises UnusableReplyError.
+    Code fences and prose around the object are skipped. `is_complete`: the server says that the
+    model ended the reply itself, so braces that are missing at its end are added. Time and memory
+    grow with the length of the text. Raises UnusableReplyError.
     """
     if text is None or not text.strip():
         raise UnusableReplyError("the reply is empty")
@@ -145,6 +149,8 @@ def parse_reply(text: str | None, model: type[Reply]) -> Reply:
         )
     cause: UnusableReplyError | None = None
     answer = without_thinking(text)
+    if is_complete and (closed := _closed(answer, model)) is not None:
+        return closed
     for candidate in reversed(list(balanced_objects(answer))):
         try:
             return _validated(candidate, model)
@@ -224,6 +230,22 @@ def _validated(candidate: str, model: type[Reply]) -> Reply:
                 cause = cause or UnusableReplyError(_describe(error))
     assert cause is not None
     raise cause
+
+
+def _closed(text: str, model: type[Reply]) -> Reply | None:
+    """Read an object that lacks braces at its end, if its last value is complete; else None."""
+    text = text.rstrip("` \n\r\t")
+    if not text.endswith(('"', "}", "]", "true", "false", "null")):
+        return None
+    for missing in range(1, MOST_MISSING_BRACES + 1):
+        closed = text + "}" * missing
+        for candidate in balanced_objects(closed):
+            if closed.endswith(candidate):
+                try:
+                    return model.model_validate(load_finite(candidate))
+                except (ValueError, RecursionError):
+                    return None
+    return None
 
 
 def _bare_list(text: str, model: type[Reply]) -> Reply | None:

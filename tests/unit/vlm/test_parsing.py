@@ -69,6 +69,7 @@ def test_the_last_matching_object_counts():
             {"content": "I answer.", "tool_calls": [{"function": {"arguments": FINAL}}]},
             "tool_calls",
         ),
+        ({"content": None, "parsed": {"label": "red cube"}}, "parsed"),
         (
             {
                 "content": [
@@ -97,3 +98,40 @@ def test_a_draft_in_reasoning_that_was_cut_off_is_never_the_answer(field):
     assert choice_text({"message": message, "finish_reason": "stop"})[1] == field
     both = {"message": {**message, "content": FINAL}, "finish_reason": "length"}
     assert choice_text(both) == (FINAL, "content")
+
+
+class Step(BaseModel):
+    label: str
+    end_s: float
+
+
+class Steps(BaseModel):
+    steps: list[Step]
+    note: str
+
+
+STEPS = '{"steps": [{"label": "reach", "end_s": 1.5}], "note": "done"}'
+
+
+@pytest.mark.parametrize(
+    "prefix", ["", "```json\n", f"a draft: {STEPS.replace('reach', 'DRAFT')}\n"]
+)
+def test_a_brace_that_is_missing_at_the_end_is_added_if_the_model_ended_the_reply(prefix):
+    text = prefix + STEPS[:-1] + ("\n```" if prefix.startswith("`") else "")
+    assert parse_reply(text, Steps, is_complete=True).steps[0].label == "reach"
+
+
+@pytest.mark.parametrize("length", range(1, len(STEPS) - 1))
+def test_a_reply_that_lacks_more_than_braces_is_never_completed(length):
+    with pytest.raises(UnusableReplyError):
+        parse_reply(STEPS[:length], Steps, is_complete=True)
+
+
+def test_a_reply_that_was_cut_off_is_never_completed():
+    with pytest.raises(UnusableReplyError, match="no complete JSON object"):
+        parse_reply(STEPS[:-1], Steps)
+
+
+def test_a_number_at_the_end_may_be_cut_and_is_not_completed():
+    with pytest.raises(UnusableReplyError):
+        parse_reply('{"label": "reach", "end_s": 1', Step, is_complete=True)
