@@ -78,6 +78,7 @@ async def check(config: Config, show: Callable[[str], None], *, throughput: bool
         served_model(config),
         image_counts(config),
         config.vlm.sampling.model_dump(exclude_none=True),
+        config.vlm.images.format,
     )
     with tempfile.TemporaryDirectory(prefix="cuesheet-check-") as folder:
         settings = vlm_settings(config)

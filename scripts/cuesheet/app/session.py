@@ -229,6 +229,7 @@ def server_check_settings(run: Run) -> dict[str, Any] | None:
     return {
         "image_counts": image_counts(run.config, longest_grid(run)),
         "sampling": vlm.sampling.model_dump(exclude_none=True),
+        "image_format": vlm.images.format,
     }
 
 

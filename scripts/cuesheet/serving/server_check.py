@@ -19,10 +19,16 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from cuesheet.errors import CuesheetError
-from cuesheet.serving.backends import Backend, ExternalBackend
+from cuesheet.serving.backends import Backend, BackendFailedError, ExternalBackend
 from cuesheet.serving.dispatcher import Counters, Dispatcher, Outcome
 from cuesheet.serving.server_errors import ServerError
-from cuesheet.serving.upstream import CallFailedError, ListedModel, TransientError, Upstream
+from cuesheet.serving.upstream import (
+    CallFailedError,
+    ListedModel,
+    TransientError,
+    UnusableResponseError,
+    Upstream,
+)
 from cuesheet.text import did_you_mean
 from cuesheet.vlm.parsing import UnusableReplyError, choice_text, parse_reply
 from cuesheet.vlm.structured_output import response_format
@@ -31,6 +37,9 @@ IMAGE_EDGE_PX = 64  # the processors of some models reject smaller images
 ATTEMPTS = 3
 PAUSE_S = 0.5
 _SHOWN_MODELS = 8
+# Statuses that name another cause than the images: key, credit, address, rate.
+_OTHER_CAUSES = frozenset({401, 402, 403, 404, 405, 429})
+_MAY_BE_THE_FORMAT = ("refused", "image_format", "gave_up")
 
 
 class ServerCheck(BaseModel):
@@ -59,7 +68,7 @@ class CheckFailedError(CuesheetError):
 
 @dataclass(frozen=True)
 class CheckRequest:
-    """What the run will send: images and sampling parameters.
+    """What the run will send: images of the format `vlm.images.format`, and sampling parameters.
 
     `image_counts` has the number of images of each kind of request, the setting that limits it, and
     the value of that setting per image (0: the setting can be off).
@@ -68,6 +77,7 @@ class CheckRequest:
     model: str
     image_counts: Sequence[tuple[int, str, float]] = ()
     sampling: Mapping[str, Any] = field(default_factory=dict)
+    image_format: str = "jpeg"
 
     @property
     def images(self) -> int:
@@ -76,7 +86,8 @@ class CheckRequest:
 
     def body(self) -> dict[str, Any]:
         """Return the chat request."""
-        url = f"data:image/jpeg;base64,{base64.b64encode(red_square()).decode('ascii')}"
+        data = base64.b64encode(red_square(self.image_format)).decode("ascii")
+        url = f"data:image/{self.image_format};base64,{data}"
         content: list[dict[str, Any]] = [
             {"type": "image_url", "image_url": {"url": url}} for _ in range(self.images)
         ]
@@ -117,12 +128,12 @@ class ServerReport:
 
 
 @functools.cache
-def red_square() -> bytes:
-    """Return a small red JPEG image."""
+def red_square(image_format: str) -> bytes:
+    """Return a small red image as `jpeg` or `png`."""
     from PIL import Image
 
     file = io.BytesIO()
-    Image.new("RGB", (IMAGE_EDGE_PX, IMAGE_EDGE_PX), (220, 30, 30)).save(file, "JPEG")
+    Image.new("RGB", (IMAGE_EDGE_PX, IMAGE_EDGE_PX), (220, 30, 30)).save(file, image_format.upper())
     return file.getvalue()
 
 
@@ -204,6 +215,13 @@ async def _send(
     try:
         outcome = await dispatcher.complete(request.body(), "", "check")
     except CallFailedError as error:
+        if await _takes_another_format(backend, request, error):
+            raise CheckFailedError(
+                f"{upstream.name} rejects images of the format {request.image_format} and accepts "
+                f"{_other_format(request)}; set vlm.images.format to {_other_format(request)}: "
+                f"{error.status} {error.message}",
+                error=error.error,
+            ) from None
         raise _explain(upstream, request, bool(report.models), error) from None
     report.latency_s = time.monotonic() - begun
     _read_reply(report, outcome)
@@ -220,11 +238,31 @@ async def _send(
         notify(f"{upstream.name} ignores response_format; the reply schema is sent in the prompt")
 
 
+def _other_format(request: CheckRequest) -> str:
+    return "png" if request.image_format == "jpeg" else "jpeg"
+
+
+async def _takes_another_format(
+    backend: Backend, request: CheckRequest, error: CallFailedError
+) -> bool:
+    """Tell whether a rejected request succeeds if its images have the other format."""
+    if error.status in _OTHER_CAUSES or error.kind not in _MAY_BE_THE_FORMAT:
+        return False
+    other = replace(request, image_format=_other_format(request))
+    dispatcher = Dispatcher(backend, 1, 1, Counters(), on_fatal=lambda cause: None)
+    try:
+        await dispatcher.complete(other.body(), "", "check")
+    except (CallFailedError, BackendFailedError):
+        return False
+    return True
+
+
 def _read_reply(report: ServerReport, outcome: Outcome) -> None:
     report.adjustments = outcome.adjustments
-    text, report.answer_field = choice_text(outcome.reply["choices"][0])
+    choice = outcome.reply["choices"][0]
+    text, report.answer_field = choice_text(choice)
     try:
-        parse_reply(text, ServerCheck)
+        parse_reply(text, ServerCheck, is_complete=choice.get("finish_reason") == "stop")
         report.reply_error = ""
     except UnusableReplyError as error:
         report.reply_error = str(error)
@@ -303,6 +341,11 @@ def _explain(
     found = error.error
     if found is not None and found.kind == "too_many_images":
         return CheckFailedError(_image_message(upstream, request, found), error=found)
+    if isinstance(error.__cause__, UnusableResponseError):
+        return CheckFailedError(
+            f"{upstream.name} answers, but not as the chat API of OpenAI defines it; check "
+            f"vlm.base_urls, and the log of the server: {error.__cause__}"
+        )
     if error.kind in ("gave_up", "quota_exhausted"):
         return CheckFailedError(f"{upstream.name}: {error.message}", is_temporary=True, error=found)
     if error.status in (401, 403):

@@ -53,6 +53,15 @@ _IMAGE_LIMIT = tuple(
         r"multiple images?|too many images?",
     )
 )
+_IMAGE_FORMAT = re.compile(
+    r"(?:unsupported|invalid|unknown|unrecogni[sz]ed) (?:image[ _-]?(?:format|type)|mime[ _-]?type)"
+    r"|(?:image[ _-]?(?:format|type)|(?:mime|media)[ _-]?type)\b.{0,40}"
+    r"(?:not support|n't support|unsupported|should be|must be)"
+    r"|(?:not|n't) support\w*.{0,20}\b(?:png|jpe?g)\b"
+    r"|\b(?:png|jpe?g)\b.{0,30}(?:not|n't) (?:be )?(?:supported|allowed|accepted)"
+    r"|only (?:supports? |accepts? )?(?:image/)?(?:png|jpe?g)\b",
+    re.IGNORECASE,
+)
 _NO_IMAGES = re.compile(
     r"image input is not supported|(?:does not|doesn't|not) support (?:image|vision|multimodal)"
     r"|support image input|unsupported content part type|is not a (?:vision|multimodal) model"
@@ -93,6 +102,10 @@ _ADVICE = {
         "the model does not write such long replies; lower vlm.sampling.max_tokens, or set it to "
         "null"
     ),
+    "image_format": (
+        "the server does not read images of this format; set vlm.images.format to the other one, "
+        "jpeg or png"
+    ),
     "images_not_supported": (
         "this model or server accepts no images; name a vision-language model in vlm.model, or "
         "start the server with its vision part (--mmproj of llama.cpp)"
@@ -127,6 +140,8 @@ class ServerError:
             return "context_length_exceeded"
         if self.status == 413 or (self.status < 500 and _PAYLOAD.search(said)):
             return "payload_too_large"
+        if self.status < 500 and _IMAGE_FORMAT.search(said):
+            return "image_format"
         if _NO_IMAGES.search(said):
             return "images_not_supported"
         if self.status < 500 and any(pattern.search(said) for pattern in _IMAGE_LIMIT):

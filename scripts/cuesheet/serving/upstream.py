@@ -94,6 +94,10 @@ class TransientError(Exception):
         self.status = status
 
 
+class UnusableResponseError(TransientError):
+    """A response with HTTP status 200 that is not a chat completion."""
+
+
 class _BlockedError(Exception):
     """A content filter blocked the request or its reply; the message is the server's."""
 
@@ -302,7 +306,7 @@ class Upstream:
 
     def _unusable(self, what: str) -> TransientError:
         self._failed()
-        return TransientError(f"{self.name}: {what}")
+        return UnusableResponseError(f"{self.name}: {what}")
 
     def _error_of(self, response: httpx2.Response) -> ServerError:
         """Read an error response, without the key if the server repeats it."""

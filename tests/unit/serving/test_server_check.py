@@ -293,3 +293,48 @@ async def test_the_query_of_an_address_is_sent_with_every_request():
         await check_external(backend.upstreams, REQUEST, lambda text: None)
         await backend.close()
     assert queries == [{"api-version": "2024-10-21"}]
+
+
+def only_format(image_format: str, *, status: int = 400, message: str = "bad image"):
+    """Return a server's behavior that rejects images of another format."""
+
+    def behave(body, number):
+        urls = [p["image_url"]["url"] for p in body["messages"][-1]["content"] if "image_url" in p]
+        if all(url.startswith(f"data:image/{image_format};") for url in urls):
+            return plain(body)
+        return refusal(status, message)
+
+    return behave
+
+
+@pytest.mark.parametrize(("wanted", "sent"), [("jpeg", "png"), ("png", "jpeg")])
+@pytest.mark.parametrize(("status", "message"), [(400, "cannot read"), (500, "boom")])
+async def test_a_server_that_rejects_the_format_of_the_images_is_found(
+    wanted, sent, status, message
+):
+    behave = only_format(wanted, status=status, message=message)
+    async with serving(behave) as server:
+        found = await failure(server.url, request=CheckRequest("test-model", image_format=sent))
+        assert not found.is_temporary
+        assert f"rejects images of the format {sent} and accepts {wanted}" in str(found)
+        assert f"set vlm.images.format to {wanted}" in str(found)
+        backend = ExternalBackend({server.url: KEY}, "test-model", 60.0)
+        request = CheckRequest("test-model", image_format=wanted)
+        assert await check_external(backend.upstreams, request, lambda text: None)
+        await backend.close()
+
+
+@pytest.mark.parametrize("field", ["message", "choices"])
+async def test_a_server_whose_replies_are_always_null_is_found_and_is_not_temporary(field):
+    def null(body, number):
+        reply = plain(body)
+        if field == "choices":
+            return {**reply, "choices": None}
+        reply["choices"][0]["message"] = None
+        return reply
+
+    async with serving(null) as server:
+        found = await failure(server.url)
+    assert not found.is_temporary
+    assert "answers, but not as the chat API of OpenAI defines it" in str(found)
+    assert field.removesuffix("s") in str(found)

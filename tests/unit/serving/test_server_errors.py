@@ -239,3 +239,35 @@ def test_headers_of_a_provider_are_read_from_the_body():
 )
 def test_an_error_with_status_200_may_name_its_kind(code, kind):
     assert error_in_reply({"error": {"code": code, "message": "later"}}).kind == kind
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Unsupported image format: image/png",
+        "messages.0.content.0.image.source.base64.media_type: Input should be 'image/jpeg'",
+        "unsupported MIME type: image/png",
+        "This model does not support PNG images.",
+        "image/png is not supported",
+        "Only JPEG images are accepted",
+        "Invalid image type",
+    ],
+)
+def test_a_rejected_image_format_names_the_setting(message):
+    error = ServerError(400, message)
+    assert error.kind == "image_format"
+    assert "vlm.images.format" in error.advice
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Unsupported Media Type",
+        "unsupported content part type: image_url",
+        "invalid type: sequence, expected a string",
+        "this model does not support images",
+        "response_format type json_schema is not supported",
+    ],
+)
+def test_other_rejections_are_not_taken_for_the_image_format(message):
+    assert ServerError(400, message).kind != "image_format"
