@@ -25,6 +25,7 @@ from cuesheet.serving.server_errors import ServerError
 from cuesheet.serving.upstream import (
     CallFailedError,
     ListedModel,
+    TlsError,
     TransientError,
     UnusableResponseError,
     Upstream,
@@ -279,8 +280,11 @@ async def _list_models(upstream: Upstream) -> list[ListedModel]:
     except TransientError as error:
         if error.status is not None:  # it answers; the request will tell
             return []
+        if isinstance(error, TlsError):
+            raise CheckFailedError(f"the model server cannot be reached: {error}") from None
+        closed = " (https:// if it uses TLS)" if "Server disconnected" in str(error) else ""
         raise CheckFailedError(
-            f"the model server does not answer: {error}. Start it, or check vlm.base_urls",
+            f"the model server does not answer: {error}. Start it, or check vlm.base_urls{closed}",
             is_temporary=True,
         ) from None
     except CallFailedError as error:

@@ -4,9 +4,7 @@ Requests go through the openai package without its retries, because the dispatch
 """
 
 import asyncio
-import ipaddress
 import json
-import re
 import ssl
 import time
 import zlib
@@ -21,6 +19,7 @@ from openai import AsyncOpenAI, DefaultAioHttpClient
 
 from cuesheet.serving.adjustments import Adjustments
 from cuesheet.serving.bounded_response import bound_errors, encoding_of, unpacker_of
+from cuesheet.serving.connection_errors import describe, is_loopback, tls_error
 from cuesheet.serving.reply_forms import read_completion
 from cuesheet.serving.server_errors import (
     ServerError,
@@ -98,6 +97,10 @@ class UnusableResponseError(TransientError):
     """A response with HTTP status 200 that is not a chat completion."""
 
 
+class TlsError(TransientError):
+    """A connection that failed because of a certificate, or because only one side uses TLS."""
+
+
 class _BlockedError(Exception):
     """A content filter blocked the request or its reply; the message is the server's."""
 
@@ -133,7 +136,9 @@ class Upstream:
         self, base_url: str, api_key: str | None, timeout_s: float, structured: bool = True
     ) -> None:
         parts = urlsplit(base_url)
-        self.name = (parts.hostname or base_url) + (f":{parts.port}" if parts.port else "")
+        host = parts.hostname or base_url
+        host = f"[{host}]" if ":" in (parts.hostname or "") else host
+        self.name = f"{host}:{parts.port}" if parts.port else host
         self.timeout_s = timeout_s
         self.in_flight = 0
         self.groups = 0
@@ -282,10 +287,8 @@ class Upstream:
         """
         cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else error
         self._failed(refused=isinstance(cause, (httpx2.ConnectError, httpx2.ConnectTimeout)))
-        message = self.without_key(" ".join(f"{type(cause).__name__} {cause}".split()))
-        if found := re.search(r"Cannot connect to host .*\[(.+)\]", message):
-            return TransientError(f"{self.name}: cannot connect ({found[1]})")
-        return TransientError(f"{self.name}: connection lost ({message})")
+        message = self.without_key(f"{self.name}: {describe(cause or error, self._base_url)}")
+        return TransientError(message) if tls_error(error) is None else TlsError(message)
 
     def _read(self, content: bytes) -> dict[str, Any]:
         try:
@@ -362,15 +365,6 @@ def _listed(found: Any) -> list[ListedModel]:
         for model in found["data"]
         for name in (model["id"], *(model.get("aliases") or ()))
     ]
-
-
-def is_loopback(url: str) -> bool:
-    """Tell whether a URL names this machine, which is reached without a proxy."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def scrubbed(text: bytes, key: str | None) -> bytes:

@@ -14,8 +14,9 @@ from gateway_setup import chat, gateway_before
 from cuesheet.errors import CuesheetError
 from cuesheet.serving import upstream
 from cuesheet.serving.backends import ExternalBackend
+from cuesheet.serving.connection_errors import is_loopback
 from cuesheet.serving.credentials import hugging_face_token, keys_of
-from cuesheet.serving.upstream import Upstream, is_loopback, scrubbed
+from cuesheet.serving.upstream import Upstream, scrubbed
 
 ROUTER = "https://router.huggingface.co/v1"
 TOKEN = "hf_test_5e1d0c9a7b"
