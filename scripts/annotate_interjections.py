@@ -13,6 +13,7 @@ from cuesheet.annotate import interjections
 from cuesheet.annotate.stage import open_stage
 from cuesheet.artifacts.stage_files import read_stage_file
 from cuesheet.config.stages import FramesConfig, InterjectionsConfig
+from cuesheet.text import counted
 
 
 async def annotate(
@@ -58,7 +59,8 @@ def main(snakemake) -> None:
             )
         )
         files.write_json(snakemake.output.json, result)
-        print(f"{len(result['events'])} events, {len(result['provenance']['calls'])} calls")
+        calls = result["provenance"]["calls"]
+        print(f"{counted(len(result['events']), 'event')}, {counted(len(calls), 'call')}")
 
 
 if "snakemake" in globals():

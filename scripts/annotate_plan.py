@@ -20,6 +20,7 @@ from cuesheet.artifacts.signals_file import SignalsFile, read_signals
 from cuesheet.artifacts.vocabulary import read_vocabulary
 from cuesheet.config.signals import SignalsConfig
 from cuesheet.config.stages import PlanConfig
+from cuesheet.text import counted
 
 
 async def annotate(
@@ -164,7 +165,8 @@ def main(snakemake) -> None:
             )
         )
         files.write_json(snakemake.output.json, result)
-        print(f"{len(result['subtasks'])} subtasks, {len(result['provenance']['calls'])} calls")
+        calls = result["provenance"]["calls"]
+        print(f"{counted(len(result['subtasks']), 'subtask')}, {counted(len(calls), 'call')}")
 
 
 if "snakemake" in globals():

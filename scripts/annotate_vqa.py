@@ -17,6 +17,7 @@ from cuesheet.annotate import vqa
 from cuesheet.annotate.stage import open_stage
 from cuesheet.artifacts.stage_files import StageFile, read_stage_file
 from cuesheet.config.stages import VqaConfig
+from cuesheet.text import counted
 from cuesheet.vlm.coordinates import convention_of
 
 
@@ -74,7 +75,8 @@ def main(snakemake) -> None:
             )
         )
         files.write_json(snakemake.output.json, result)
-        print(f"{len(result['pairs'])} pairs, {len(result['provenance']['calls'])} calls")
+        calls = result["provenance"]["calls"]
+        print(f"{counted(len(result['pairs']), 'pair')}, {counted(len(calls), 'call')}")
 
 
 if "snakemake" in globals():

@@ -15,6 +15,7 @@ from cuesheet.artifacts.layout import Layout
 from cuesheet.report.correction_files import CorrectionFolder
 from cuesheet.report.evidence import evidence_entries
 from cuesheet.report.review_site import build_site
+from cuesheet.text import counted
 
 
 def main(snakemake) -> None:
@@ -28,7 +29,7 @@ def main(snakemake) -> None:
         count = build_site(results, corrections, params.default_camera, progress, hints)
         page = Layout(results).review_page
         files.declare(page, snakemake.output.page)
-        print(f"{count} episodes: {page}")
+        print(f"{counted(count, 'episode')}: {page}")
 
 
 if "snakemake" in globals():

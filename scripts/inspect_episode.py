@@ -13,6 +13,7 @@ from cuesheet.annotate.inspection import inspect
 from cuesheet.annotate.stage import open_stage
 from cuesheet.artifacts.stage_files import StageFile, read_stage_file
 from cuesheet.config.stages import FramesConfig
+from cuesheet.text import counted
 
 
 async def make_inspection(
@@ -43,7 +44,8 @@ def main(snakemake) -> None:
             )
         )
         files.write_json(snakemake.output.json, result)
-        print(f"{len(result['subtasks'])} subtasks, {len(result['provenance']['calls'])} calls")
+        calls = result["provenance"]["calls"]
+        print(f"{counted(len(result['subtasks']), 'subtask')}, {counted(len(calls), 'call')}")
 
 
 if "snakemake" in globals():

@@ -48,6 +48,12 @@ def as_ranges(episodes: Collection[int]) -> str:
     return ", ".join(words)
 
 
+def counted(count: int, noun: str) -> str:
+    """Write a number with its noun: "1 file", "1,200 files", "2 entries"."""
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{count:,} {noun if count == 1 else plural}"
+
+
 def describe_range(episode_indices: Iterable[int]) -> str:
     """Return episode numbers in words: "episodes 0 to 11", or with gaps "episodes 0-3, 5, 7-9"."""
     numbers = sorted(episode_indices)

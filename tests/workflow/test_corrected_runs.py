@@ -125,7 +125,7 @@ def test_an_export_that_nobody_edits_changes_no_row_and_asks_nothing(corrected, 
     assert counting_server.asked == []
     assert [rows(corrected, episode) for episode in (0, 1)] == before
     assert "2 existing files" in export(corrected).stdout
-    assert "1 files written" in export(corrected, "--csv", "--to", "t", "--episodes", "1").stdout
+    assert "1 file written" in export(corrected, "--csv", "--to", "t", "--episodes", "1").stdout
     lines = (corrected.path / "t/000001.csv").read_text().splitlines()
     assert lines[0] == "start,end,text"
     assert len(lines) == 1 + len(corrected.json(f"{RESULTS}/plan/000001.json")["subtasks"])

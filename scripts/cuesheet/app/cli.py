@@ -5,6 +5,8 @@ Each subcommand is the `main(arguments)` of a module, imported only when it is c
 """
 
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -43,7 +45,21 @@ def usage() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a subcommand and return its exit status; 2 for an unknown one."""
+    """Run a subcommand and return its exit status; 2 for an unknown one.
+
+    A reader that closes the output early, such as `head`, ends the command without a message.
+    """
+    try:
+        status = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The interpreter flushes the output once more when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    return status
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help"):
         print(usage())
@@ -54,9 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name, *rest = given
     if name not in COMMANDS:
         near = did_you_mean(name, COMMANDS)
-        hint = f"did you mean {near!r}? " if near else ""
+        hint = f"; did you mean {near!r}?" if near else "."
         print(
-            f"cuesheet: unknown command {name!r}; {hint}Commands: {', '.join(COMMANDS)}",
+            f"cuesheet: unknown command {name!r}{hint} Commands: {', '.join(COMMANDS)}",
             file=sys.stderr,
         )
         return 2

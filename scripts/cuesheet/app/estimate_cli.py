@@ -25,6 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=RESULTS, help="results folder")
     given = parser.parse_args(arguments)
     try:
+        if given.config and given.config.is_dir():
+            raise CuesheetError(
+                f"{given.config} is a folder; expected a YAML file with settings. To name a "
+                f"dataset: cuesheet estimate --dataset {given.config}"
+            )
         settings = read_settings(given.config)
         if given.dataset:
             settings["dataset"] = given.dataset

@@ -20,7 +20,7 @@ from cuesheet.config.types import parse_episodes
 from cuesheet.errors import CuesheetError
 from cuesheet.files import read_json
 from cuesheet.serving.response_cache import ResponseCache
-from cuesheet.text import as_ranges
+from cuesheet.text import as_ranges, describe_range
 
 DEFAULT_CACHE = Path(".cache/vlm")
 
@@ -134,8 +134,8 @@ def _check_episodes(layout: Layout, episodes: Collection[int], retried: Retried)
     unknown = sorted(set(episodes) - known)
     if unknown:
         raise CuesheetError(
-            f"{layout.folder} has no annotations of the episodes {as_ranges(unknown)}; nothing was "
-            "changed. The next run requests them anyway if they are selected"
+            f"{layout.folder} has no annotations of {describe_range(unknown)}; nothing was "
+            "changed. The next run requests all selected episodes that have none"
         )
 
 

@@ -20,6 +20,7 @@ from cuesheet.files import remove_temporary_folders, write_text
 from cuesheet.serving import job_server, lifecycle
 from cuesheet.serving.accounting import account_of, read_usages
 from cuesheet.serving.claims import Claims
+from cuesheet.text import counted
 from cuesheet.vlm.run_environment import (
     SERVER_FILE_VARIABLE,
     SHARED_FOLDER_VARIABLE,
@@ -213,8 +214,8 @@ class Session:
             self._tell("Cuesheet: this run sent no requests: all replies were in the cache")
             return
         text = (
-            f"Cuesheet: this run sent {sent['requests']:,} requests: {sent['prompt_tokens']:,} "
-            f"prompt tokens, {sent['completion_tokens']:,} reply tokens"
+            f"Cuesheet: this run sent {counted(sent['requests'], 'request')}: "
+            f"{sent['prompt_tokens']:,} prompt tokens, {sent['completion_tokens']:,} reply tokens"
         )
         if self._estimate is not None:
             text += f" (estimated: {short_text(self._estimate)})"

@@ -19,6 +19,9 @@ def read_settings(path: Path | None) -> dict[str, Any]:
     for file in (DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None, path):
         if file is None:
             continue
+        if not file.is_file():
+            found = "is a folder" if file.is_dir() else "does not exist"
+            raise CuesheetError(f"{file} {found}; expected a YAML file with settings")
         try:
             content = yaml.safe_load(file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

@@ -16,6 +16,7 @@ from cuesheet.signals.detect import detect
 from cuesheet.signals.extract import measure
 from cuesheet.signals.layout import SAMPLED_EPISODES
 from cuesheet.signals.record import read_record
+from cuesheet.text import counted
 
 
 def describe_gripper(layout: SignalsLayout, one: GripperLayout, strokes: Sequence[int]) -> str:
@@ -38,14 +39,13 @@ def report(root: Path, state: Sequence[str], action: Sequence[str], gripper: lis
     Raises:
         CuesheetError: the dataset cannot be read, or a named gripper is not in it.
     """
-    dataset = read_dataset(root, root.name)
+    name = root.resolve().name
+    dataset = read_dataset(root, name)
     with tempfile.TemporaryDirectory() as folder:
         index = Layout(Path(folder)).index
         present = [e.episode_index for e in dataset.episodes if dataset.has_file(e.data_file)]
         make_index(index, dataset, present[:SAMPLED_EPISODES])
-        layout = detect(
-            root, index, root.name, state=state, action=action, gripper=gripper or "auto"
-        )
+        layout = detect(root, index, name, state=state, action=action, gripper=gripper or "auto")
         rows = [read_indexed_episode(index, episode) for episode in layout.sampled_episodes]
     if not layout.state and not layout.action:
         text = "No state and no action: the dataset is annotated from its images alone."
@@ -54,14 +54,14 @@ def report(root: Path, state: Sequence[str], action: Sequence[str], gripper: lis
         measure(
             layout,
             read_record(root, row, layout.state, layout.action),
-            root.name,
+            name,
             row.episode_index,
         )
         for row in rows
     ]
     lines = [
-        f"{root.name}: {len(layout.state_names)} dimensions of state, "
-        f"{len(layout.action_names)} of action, {len(files)} episodes sampled"
+        f"{name}: {counted(len(layout.state_names), 'dimension')} of state, "
+        f"{len(layout.action_names)} of action, {counted(len(files), 'episode')} sampled"
     ]
     for number, one in enumerate(layout.grippers):
         strokes = [len(file.grippers[number].strokes) for file in files]
@@ -71,7 +71,7 @@ def report(root: Path, state: Sequence[str], action: Sequence[str], gripper: lis
     for number, arm in enumerate(layout.arms):
         still = [len(file.arms[number].still) for file in files]
         lines.append(
-            f"  {arm.name}: {len(arm.dimensions)} dimensions; stands still "
+            f"  {arm.name}: {counted(len(arm.dimensions), 'dimension')}; stands still "
             f"{sum(still) / max(len(still), 1):.1f} times per episode"
         )
     return "\n".join([*lines, *(f"  NOTICE: {notice}" for notice in layout.notices)])

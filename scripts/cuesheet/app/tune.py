@@ -40,6 +40,7 @@ from cuesheet.evaluation.metrics import METRICS
 from cuesheet.evaluation.references import Reference, read_reference
 from cuesheet.evaluation.scores import evaluate
 from cuesheet.evaluation.segments import Segment
+from cuesheet.text import counted
 from cuesheet.workflow.load import load_run, read_corrections
 from cuesheet.workflow.run_dataset import RunDataset
 
@@ -255,7 +256,7 @@ def _as_text(
     nested = with_values({}, tuning.variants[best])
     table = pd.DataFrame(rows, index=[outcome.results.parent.name for outcome in outcomes])
     lines = [
-        f"{len(scores['episodes'])} episodes; score: {tuning.score}",
+        f"{counted(len(scores['episodes']), 'episode')}; score: {tuning.score}",
         "",
         table.to_string(),
         "",

@@ -73,7 +73,9 @@ def job_errors(results: Path, since: float) -> dict[str, str]:
     recent = ((path.stat().st_mtime, path) for path in logs.rglob("*.log"))
     found = {}
     for _, path in sorted(entry for entry in recent if entry[0] >= since):
-        last = path.read_text(encoding="utf-8", errors="replace").rstrip().rpartition("\n")[2]
-        if last.startswith(ERROR_PREFIX) and last != INTERRUPTED:
-            found[path.relative_to(logs).parts[0]] = last.removeprefix(ERROR_PREFIX)
+        text = path.read_text(encoding="utf-8", errors="replace")
+        # The cause ends the log, and may have several lines; the first one says what failed.
+        _, prefix, cause = f"\n{text}".rpartition(f"\n{ERROR_PREFIX}")
+        if prefix and f"{ERROR_PREFIX}{cause.rstrip()}" != INTERRUPTED:
+            found[path.relative_to(logs).parts[0]] = cause.strip().partition("\n")[0]
     return found

@@ -21,7 +21,7 @@ from cuesheet.files import read_json
 from cuesheet.lease import STALE_AFTER_S
 from cuesheet.serving.accounting import account_of, in_words, read_usages
 from cuesheet.serving.lifecycle import OUTCOME_FILE
-from cuesheet.text import as_ranges, from_ranges
+from cuesheet.text import as_ranges, counted, from_ranges
 
 _STAGES = ("plan", "interjections", "vqa")
 _SHOWN = 20
@@ -94,7 +94,9 @@ def _newest_run(results: Path, runs: Path) -> dict[str, Any]:
             )
             break
     if not found:
-        raise CuesheetError(f"{results}: no run in this folder contained {results.name}")
+        names = _datasets_of_runs(runs)
+        hint = f"; its runs contained {', '.join(names)}" if names else ""
+        raise CuesheetError(f"{results}: no run in this folder contained {results.name}{hint}")
     return max(found, key=lambda run: run["started_at"])
 
 
@@ -221,7 +223,9 @@ def as_text(status: Mapping[str, Any], now: float) -> str:
         details = f": {_shard_text(drafting, now)}" if drafting["state"] in _DETAILED else ""
         lines.insert(-1, f"  Labels:   {drafting['state']}{details}")
     usage = status["usage"]
-    speed = f"{usage['calls_per_s']:.1f} requests/s now, {usage['calls']} requests so far"
+    speed = f"{counted(usage['calls'], 'request')} so far"
+    if status["state"] == "running":
+        speed = f"{usage['calls_per_s']:.1f} requests/s now, {speed}"
     if status["video_speed"]:
         speed += f"; {status['video_speed']:g} minutes of video per minute of job time"
     lines.append(f"  Speed:    {speed}")
@@ -238,7 +242,7 @@ def as_text(status: Mapping[str, Any], now: float) -> str:
     failed = list(status["failed"].items())
     lines += [f"  failed episode {index}: {error}" for index, error in failed[:_SHOWN]]
     if len(failed) > _SHOWN:
-        lines.append(f"  and {len(failed) - _SHOWN} more episodes failed")
+        lines.append(f"  and {counted(len(failed) - _SHOWN, 'more episode')} failed")
     return "\n".join(lines) + "\n"
 
 
@@ -256,6 +260,11 @@ def _shard_text(shard: Mapping[str, Any], now: float) -> str:
     return f"{text}; log {shard['log']}"
 
 
+def _results_of(dataset: str) -> Path:
+    """Return the result folder of a dataset, which is given by name or by its result folder."""
+    return Path(dataset) if len(Path(dataset).parts) > 1 else RESULTS / dataset
+
+
 def _datasets_of_runs(runs: Path) -> list[str]:
     """Return the names of all datasets that a run of this folder contained."""
     names = {path.parent.parent.name for path in RESULTS.glob("*/shards/run.json")}
@@ -266,7 +275,11 @@ def _datasets_of_runs(runs: Path) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="cuesheet status", description=__doc__.split("\n", 1)[0])
-    parser.add_argument("datasets", nargs="*", help="names of datasets; default: all")
+    parser.add_argument(
+        "datasets",
+        nargs="*",
+        help="names of datasets, or their results folders (default: all datasets)",
+    )
     parser.add_argument("--json", action="store_true", help="print all values as JSON")
     options = parser.parse_args(arguments)
     now = time.time()
@@ -276,7 +289,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise CuesheetError(
                 "no run was started in this folder; change to the working directory of the run"
             )
-        found = [status_of(RESULTS / name, RUNS, now) for name in names]
+        found = [status_of(_results_of(name), RUNS, now) for name in names]
     except CuesheetError as error:
         print(f"Cuesheet: {error}", file=sys.stderr)
         return 1

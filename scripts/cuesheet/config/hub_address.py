@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 PREFIX = "hf://"
 
-_URI = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+)(?:@([^@\s]+))?")
+_REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_URI = re.compile(rf"hf://datasets/({_REPO_ID.pattern})(?:@([^@\s]+))?")
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,11 @@ class HubDataset:
 
     def __str__(self) -> str:
         return f"{PREFIX}datasets/{self.repo_id}@{self.revision}"
+
+
+def is_repo_id(text: str) -> bool:
+    """Return whether a text has the form user/name."""
+    return _REPO_ID.fullmatch(text) is not None
 
 
 def parse_hub_address(path: str) -> HubDataset | None:

@@ -22,6 +22,7 @@ from cuesheet.files import read_json, write_json
 FOLDER = Path(".cuesheet") / "hub"
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_RESUME = "Downloaded files are kept; run the same command again to continue."
 _DOWNLOADS = 8  # at a time
 _YES = {"1", "ON", "YES", "TRUE"}  # values of HF_HUB_OFFLINE
 
@@ -126,8 +127,11 @@ def _linked(name: str, snapshot: Path) -> Path:
 
 
 @contextmanager
-def plain_errors(place: HubDataset) -> Iterator[None]:
-    """Convert errors of the hub's client to CuesheetError with one line."""
+def plain_errors(place: HubDataset, advice: str = _RESUME) -> Iterator[None]:
+    """Convert errors of the hub's client to CuesheetError with one line.
+
+    `advice` says what to do if the hub cannot be reached.
+    """
     from huggingface_hub import errors
 
     try:
@@ -147,17 +151,17 @@ def plain_errors(place: HubDataset) -> Iterator[None]:
             f"{place}: the dataset has no branch, tag or commit {place.revision}"
         ) from None
     except errors.LocalEntryNotFoundError as error:  # a file was neither downloaded nor found here
-        raise _unreachable(place, error.__cause__ or error) from None
+        raise _unreachable(place, error.__cause__ or error, advice) from None
     except errors.EntryNotFoundError as error:
         raise CuesheetError(
             f"{place}: a file that the metadata names does not exist on the hub: {error}"
         ) from None
     except (errors.HfHubHTTPError, OSError) as error:
-        raise _unreachable(place, error) from None
+        raise _unreachable(place, error, advice) from None
     except Exception as error:
         if not _is_network_error(error):
             raise
-        raise _unreachable(place, error) from None
+        raise _unreachable(place, error, advice) from None
 
 
 def _is_network_error(error: Exception) -> bool:
@@ -170,11 +174,10 @@ def _is_network_error(error: Exception) -> bool:
     return bool(names & {"TransportError", "RequestException"})
 
 
-def _unreachable(place: HubDataset, error: BaseException) -> CuesheetError:
+def _unreachable(place: HubDataset, error: BaseException, advice: str) -> CuesheetError:
     from huggingface_hub import constants
 
     said = str(error).strip().splitlines()[:1] or [type(error).__name__]
     return CuesheetError(
-        f"{place}: the hub {constants.ENDPOINT} cannot be reached: {said[0].rstrip('.')}. "
-        "Downloaded files are kept; run the same command again to continue."
+        f"{place}: the hub {constants.ENDPOINT} cannot be reached: {said[0].rstrip('.')}. {advice}"
     )

@@ -20,6 +20,7 @@ from typing import Any
 from cuesheet.dataset import v21, v30
 from cuesheet.dataset.data_placement import resolve_data_files
 from cuesheet.dataset.models import Camera, Episode, VideoRange
+from cuesheet.dataset.task_table import check_task_files
 from cuesheet.errors import CuesheetError
 from cuesheet.text import describe_range, did_you_mean
 
@@ -154,6 +155,7 @@ def read_dataset(root: Path | str, name: str) -> Dataset:
     if version == "v2.1":
         episodes = v21.read_episodes(root, info, cameras, excluded, name)
     else:
+        check_task_files(root, name)
         table = v30.read_table(root, name, cameras, excluded)
         episodes = v30.read_episodes(root, table, info, cameras, excluded, name)
         episodes, notice = resolve_data_files(root, episodes)

@@ -32,6 +32,23 @@ def read_task_names(root: Path, name: str) -> dict[int, str]:
     return found
 
 
+def check_task_files(root: Path, name: str) -> None:
+    """Raise CuesheetError if a parquet table of tasks cannot be opened.
+
+    Tables are copied into the annotated dataset, which LeRobot could not load then, even if no task
+    has to be looked up in them.
+    """
+    for path in task_files(root):
+        if path.suffix == ".parquet":
+            try:
+                pq.read_metadata(path)
+            except (OSError, pa.ArrowException) as error:
+                raise CuesheetError(
+                    f"{name}: {path} is not a readable parquet file: {str(error).rstrip('.')}. "
+                    "Copy or download the dataset again."
+                ) from None
+
+
 def task_files(root: Path) -> list[Path]:
     """Return the files that say what task_index means in a dataset of v3.0."""
     paths = [root / TASKS_FILE, *sorted((root / "meta/tasks").rglob("[!.]*.parquet"))]

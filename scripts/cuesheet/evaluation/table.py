@@ -88,9 +88,9 @@ def as_text(report: Mapping[str, Any]) -> str:
         lines.append(f"{without} annotated {_plural('episode', without)} without a reference")
     if report["fold"] or report["mapping"]:
         lines.append(_describe_granularity(report))
-    lines += [interval_note(report), "", score_frame(report).to_string()]
+    lines += [interval_note(report), "", score_frame(report).add_prefix(" ").to_string()]
     if report["differences"]:
-        lines += ["", "Differences", difference_frame(report).to_string()]
+        lines += ["", "Differences", difference_frame(report).add_prefix(" ").to_string()]
     for part in report.get("grounding", ()):
         lines += ["", *_grounding(part)]
     return "\n".join(line.rstrip() for text in lines for line in text.split("\n")) + "\n"
@@ -133,14 +133,17 @@ def _grounding(part: Mapping[str, Any]) -> list[str]:
     for kind, titles in _GROUNDING.items():
         decimals = 3 if kind == "boxes" else 1
         rows = {}
-        for camera, scores in part[kind]["by_camera"].items():
+        # "all" first, then the cameras in the same order for boxes and points.
+        cameras = sorted(part[kind]["by_camera"].items(), key=lambda one: (one[0] != "all", one[0]))
+        for camera, scores in cameras:
             cells = {titles["count"]: str(scores["count"])}
             for key in list(titles)[1:]:
                 interval = _interval(scores["intervals"][key], decimals)
                 cells[titles[key]] = f"{scores[key]:.{decimals}f}{interval}"
             rows[f"{kind}, {camera}"] = cells
         if rows:
-            lines.append(pd.DataFrame.from_dict(rows, orient="index").to_string())
+            table = pd.DataFrame.from_dict(rows, orient="index").add_prefix(" ")
+            lines.append(table.to_string())
         if part[kind]["left_out"]:
             lines.append(f"{part[kind]['left_out']} {kind} left out: no reference box is visible")
     return lines

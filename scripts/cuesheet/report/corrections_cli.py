@@ -20,6 +20,7 @@ from cuesheet.artifacts.stage_files import StageFile, read_stage_file
 from cuesheet.config.types import parse_episodes
 from cuesheet.errors import CuesheetError
 from cuesheet.files import write_json, write_text
+from cuesheet.text import counted
 
 # Keys of a correction file that an export does not write and that therefore stay.
 _OTHER_KEYS = (
@@ -40,9 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CuesheetError as error:
         print(f"Cuesheet: {error}", file=sys.stderr)
         return 1
-    print(f"{written} files written to {folder}")
+    print(f"{counted(written, 'file')} written to {folder}")
     if left:
-        print(f"{left} existing files were not changed (--overwrite replaces them)")
+        verb = "was" if left == 1 else "were"
+        print(f"{counted(left, 'existing file')} {verb} not changed (--overwrite replaces)")
     return 0
 
 

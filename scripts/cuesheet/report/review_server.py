@@ -173,8 +173,8 @@ def main(arguments: list[str] | None = None) -> int:
     name = layout.dataset
     if not layout.review_page.is_file():
         print(
-            f"ERROR: {layout.review_page} does not exist. Build it with: "
-            f"snakemake --cores all {layout.review_page}",
+            f"ERROR: {layout.review_page} does not exist; expected the result folder of a finished "
+            "run, results/DATASET. Run the workflow of this dataset first.",
             file=sys.stderr,
         )
         return 2

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from cuesheet.artifacts.layout import Layout
-from cuesheet.config.hub_address import HubDataset, parse_hub_address
+from cuesheet.config.hub_address import HubDataset, is_repo_id, parse_hub_address
 from cuesheet.dataset import hub
 from cuesheet.dataset.metadata import Dataset, read_dataset
 from cuesheet.dataset.source_files import is_format_file
 from cuesheet.errors import CuesheetError
 from cuesheet.files import read_json
 from cuesheet.report.card import make_card
+from cuesheet.text import counted
 
 # Files per folder that `push` lists on the terminal.
 SHOWN_FILES = 20
@@ -63,18 +64,13 @@ def push(
         extra_files: also upload files that the LeRobot format does not define.
 
     Raises:
-        CuesheetError: the dataset is incomplete, the repository already exists, or the hub
-            rejected a request.
+        CuesheetError: `repo_id` is not one, the dataset is incomplete, the repository already
+            exists, or the hub rejected a request.
     """
+    source = hub.source_of(results)
+    _check_target(repo_id, source, overwrite)
     annotated = Layout(results).annotated
     dataset, summary = _read(results)
-    source = hub.source_of(results)
-    origin = parse_hub_address(source["dataset"]) if source else None
-    if origin and origin.repo_id == repo_id and not overwrite:
-        raise CuesheetError(
-            f"{repo_id} is the source of this dataset; give the copy another name, or use "
-            "--overwrite to write the annotations into the source"
-        )
     from huggingface_hub import CommitOperationAdd, HfApi
 
     card = make_card(dataset, summary, results, source, repo_id)
@@ -84,7 +80,8 @@ def push(
     ]
     operations.append(CommitOperationAdd("README.md", card.encode()))
     api = HfApi()
-    with hub.plain_errors(HubDataset(repo_id, "main")):
+    annotated_episodes = summary["episodes"]["annotated"]
+    with hub.plain_errors(HubDataset(repo_id, "main"), advice="Run the same command again."):
         if api.repo_exists(repo_id, repo_type="dataset"):
             if not overwrite:
                 raise CuesheetError(
@@ -98,11 +95,23 @@ def push(
             repo_id,
             operations,
             repo_type="dataset",
-            commit_message=f"Annotate {summary['episodes']['annotated']} episodes with Cuesheet",
+            commit_message=f"Annotate {counted(annotated_episodes, 'episode')} with Cuesheet",
         )
         for name in dict.fromkeys([dataset.version, tag or dataset.version]):
             _set_tag(api, repo_id, name, commit.oid, overwrite)
     return str(commit.commit_url)
+
+
+def _check_target(repo_id: str, source: Mapping[str, Any] | None, overwrite: bool) -> None:
+    """Raise CuesheetError if `repo_id` is not one, or is the source and may not be overwritten."""
+    if not is_repo_id(repo_id):
+        raise CuesheetError(f"{repo_id!r} does not name a repository; expected user/name")
+    origin = parse_hub_address(source["dataset"]) if source else None
+    if origin and origin.repo_id == repo_id and not overwrite:
+        raise CuesheetError(
+            f"{repo_id} is the source of this dataset; give the copy another name, or use "
+            "--overwrite to write the annotations into the source"
+        )
 
 
 def _read(results: Path) -> tuple[Dataset, Mapping[str, Any]]:
@@ -119,8 +128,9 @@ def _read(results: Path) -> tuple[Dataset, Mapping[str, Any]]:
     missing = [file for file in files if not dataset.has_file(file)]
     if missing:
         raise CuesheetError(
-            f"{layout.annotated} is part of a dataset: {len(missing)} files that its metadata "
-            f"names do not exist, such as {missing[0]}; annotate all episodes, then push it"
+            f"{layout.annotated} is part of a dataset: {counted(len(missing), 'file')} "
+            f"that its metadata names cannot be found, such as {missing[0]}; annotate "
+            "all episodes, then push it"
         )
     return dataset, summary
 
@@ -140,7 +150,7 @@ def _files_to_upload(annotated: Path, extra_files: bool) -> list[Path]:
     others = [path.as_posix() for path in paths if not is_format_file(path)]
     if others and not extra_files:
         raise CuesheetError(
-            f"{annotated} has {len(others)} files that the LeRobot format does not define: "
+            f"{annotated} has {counted(len(others), 'file')} outside the LeRobot format: "
             f"{', '.join(others[:SHOWN_FILES])}{', ...' if len(others) > SHOWN_FILES else ''}. "
             "Check them, then use --extra-files to upload them too, or remove them"
         )
@@ -149,7 +159,7 @@ def _files_to_upload(annotated: Path, extra_files: bool) -> list[Path]:
         by_folder.setdefault(path.parts[0] if len(path.parts) > 1 else ".", []).append(path)
     for folder, listed in by_folder.items():
         size_mb = sum((annotated / path).stat().st_size for path in listed) / 1e6
-        print(f"{folder}: {len(listed)} files, {size_mb:.1f} MB", file=sys.stderr)
+        print(f"{folder}: {counted(len(listed), 'file')}, {size_mb:.1f} MB", file=sys.stderr)
         for path in listed[:SHOWN_FILES]:
             print(f"  {path.as_posix()}", file=sys.stderr)
         if len(listed) > SHOWN_FILES:

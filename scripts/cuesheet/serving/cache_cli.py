@@ -22,6 +22,7 @@ from cuesheet.artifacts.layout import is_episode_name
 from cuesheet.artifacts.stage_files import STAGES
 from cuesheet.errors import CuesheetError
 from cuesheet.serving.response_cache import is_usable, read_entry
+from cuesheet.text import counted
 
 DEFAULT_CACHE = Path(".cache/vlm")
 _ENTRY = re.compile(r"[0-9a-f]{64}\.json")
@@ -194,7 +195,7 @@ def _verify(options: argparse.Namespace) -> int:
     for path, what in damaged(options.cache):
         bad += 1
         print(f"{path}: {what}")
-    print(f"{checked} files checked, {bad} damaged" + ("; delete them" if bad else ""))
+    print(f"{counted(checked, 'file')} checked, {bad} damaged" + ("; delete them" if bad else ""))
     return 1 if bad else 0
 
 
@@ -203,14 +204,19 @@ def _stats(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(found, indent=2, ensure_ascii=False))
         return 0
-    print(f"{options.cache}: {found['entries']} entries, {_bytes(found['bytes'])}")
+    print(f"{options.cache}: {counted(found['entries'], 'entry')}, {_bytes(found['bytes'])}")
     for title, name in (("model", "by_model"), ("reply class", "by_reply_class")):
         for key, counts in found[name].items():
-            line = f"{counts['entries']:>9} entries  {_bytes(counts['bytes']):>9}"
+            noun = "entry  " if counts["entries"] == 1 else "entries"
+            line = f"{counts['entries']:>9,} {noun}  {_bytes(counts['bytes']):>9}"
             print(f"  {title + ' ' + key:<48}{line}")
     if found["entries"]:
-        ages = ", ".join(f"{name} {count}" for name, count in found["by_age"].items())
-        print(f"  requested {found['oldest']} to {found['newest']}; younger than: {ages}")
+        ages = ", ".join(
+            f"{name if name == 'older' else f'up to {name}'}: {count:,}"
+            for name, count in found["by_age"].items()
+            if count
+        )
+        print(f"  requested {found['oldest']} to {found['newest']}; age {ages}")
     for name, what in (
         ("without_text", "have no text (for replays only)"),
         ("unreadable", "cannot be read (see verify)"),
@@ -218,7 +224,8 @@ def _stats(options: argparse.Namespace) -> int:
         if found[name]:
             print(f"  {found[name]} {what}")
     if found["media"]["files"]:
-        print(f"  media: {found['media']['files']} files, {_bytes(found['media']['bytes'])}")
+        files, size = found["media"]["files"], found["media"]["bytes"]
+        print(f"  media: {counted(files, 'file')}, {_bytes(size)}")
     return 0
 
 
@@ -237,7 +244,7 @@ def _prune(options: argparse.Namespace) -> int:
             entry.path.unlink(missing_ok=True)
     size = _bytes(sum(entry.size for entry in chosen))
     done = "would be deleted (--dry-run)" if options.dry_run else "deleted"
-    print(f"{len(chosen)} entries, {size}, {done}")
+    print(f"{counted(len(chosen), 'entry')}, {size}, {done}")
     return 0
 
 

@@ -22,7 +22,7 @@ from cuesheet.dataset.subtask_labels import labels_file
 from cuesheet.dataset.task_table import task_files
 from cuesheet.errors import CuesheetError
 from cuesheet.files import remove_leftovers, write_json
-from cuesheet.text import describe_range
+from cuesheet.text import counted, describe_range
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ class RunDataset:
                 for file in missing[:20]
             ]
             raise CuesheetError(
-                f"{self.name}: {len(missing)} files that meta/ names do not exist:\n"
+                f"{self.name}: meta/ names {counted(len(missing), 'file')} that cannot be found:\n"
                 + "\n".join(lines)
                 + f"\nCopy or download the dataset again, or {advice}."
             )

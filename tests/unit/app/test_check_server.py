@@ -78,7 +78,7 @@ def test_without_a_server_and_with_a_wrong_file_the_command_says_so(tmp_path, ca
     assert main([str(config)]) == 1
     assert "vlm.serve" in capsys.readouterr().err
     assert main([str(tmp_path / "none.yaml")]) == 1
-    assert "cannot be read" in capsys.readouterr().err
+    assert "none.yaml does not exist" in capsys.readouterr().err
 
 
 def test_the_given_settings_override_those_of_the_folder(tmp_path, monkeypatch, capsys):

@@ -96,7 +96,7 @@ def test_everything_of_given_episodes_is_requested_again(keys, capsys):
 
 def test_an_unknown_episode_or_dataset_is_one_line_and_changes_nothing(keys, capsys):
     assert main(["demo", "0,7-8"]) == 1
-    assert "no annotations of the episodes 7-8" in capsys.readouterr().err
+    assert "no annotations of episodes 7 to 8" in capsys.readouterr().err
     assert main(["dmo"]) == 1
     assert "no results of dmo" in capsys.readouterr().err
     assert main(["demo", "one"]) == 1

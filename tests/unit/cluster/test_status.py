@@ -131,6 +131,22 @@ def test_a_folder_without_a_run_is_said_in_words(tmp_path, monkeypatch, capsys):
     assert "no run in this folder contained demo" in capsys.readouterr().err
 
 
+def test_a_dataset_is_named_by_its_name_or_by_its_folder(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    texts = []
+    for name in ("demo", "results/demo", "results/demo/", str(folder / "results/demo")):
+        assert main([name, "--json"]) == 0
+        (found,) = json.loads(capsys.readouterr().out)
+        texts.append((found["dataset"], found["episodes"]))
+    assert texts == [("demo", {**texts[0][1], "total": 8, "done": 3})] * 4
+    config = {"totals": {"other": {"episodes": ["000000"], "stages": ["plan"]}}}
+    write(Path(".cuesheet/runs/x/config.json"), config)
+    assert main(["nope"]) == 1
+    assert "no run in this folder contained nope; its runs contained demo, other" in (
+        capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize(
     ("outcome", "usage_age_s", "log", "state"),
     [
@@ -140,6 +156,12 @@ def test_a_folder_without_a_run_is_said_in_words(tmp_path, monkeypatch, capsys):
         ({"finished": False, "error": "no server"}, 300, "", "failed: no server"),
         ({"finished": False, "error": None}, 300, "ERROR: interrupted", "stopped"),
         ({"finished": False, "error": None}, 300, "ERROR: disk full", "failed: merge: disk full"),
+        (
+            {"finished": False, "error": None},
+            300,
+            "ERROR: 2 problems:\n  a\n  b",
+            "failed: merge: 2 problems:",
+        ),
     ],
 )
 def test_the_state_of_a_run_without_shards(folder, outcome, usage_age_s, log, state):

@@ -336,6 +336,12 @@ def test_broken_episode_metadata_names_the_file(copied):
         read_dataset(copied, "d")
 
 
+def test_a_broken_table_of_tasks_is_named_although_the_episodes_name_their_tasks(copied):
+    (copied / "meta/tasks.parquet").write_bytes(b"garbage\n")
+    with pytest.raises(CuesheetError, match=r"tasks\.parquet is not a readable parquet.*again\."):
+        read_dataset(copied, "d")
+
+
 def test_a_missing_column_is_named(copied):
     edit_episodes(copied, lambda t: t.drop_columns(["dataset_to_index"]))
     with pytest.raises(CuesheetError, match="no column 'dataset_to_index'"):

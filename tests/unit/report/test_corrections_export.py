@@ -78,7 +78,7 @@ def test_existing_files_are_kept_unless_they_are_to_be_replaced(export, capsys):
     (folder / "000000.json").write_text(json.dumps(edited))
     export()
     assert json.loads((folder / "000000.json").read_text()) == edited
-    assert "1 existing files were not changed" in capsys.readouterr().out
+    assert "1 existing file was not changed" in capsys.readouterr().out
     export("--overwrite")
     replaced = json.loads((folder / "000000.json").read_text())
     assert len(replaced["subtasks"]) == 2

@@ -37,7 +37,7 @@ def test_files_of_the_format_are_uploaded_and_listed(annotated, capsys):
 @pytest.mark.parametrize("name", ["meta/notes.txt", "secret.pem", "data/chunk-000/.env"])
 def test_another_file_is_rejected_by_name_unless_the_flag_is_given(annotated, name):
     (annotated / name).write_text("secret")
-    with pytest.raises(CuesheetError, match="does not define") as caught:
+    with pytest.raises(CuesheetError, match="1 file outside the LeRobot format") as caught:
         uploaded(annotated)
     assert name in str(caught.value)
     assert "--extra-files" in str(caught.value)
