@@ -159,7 +159,7 @@ def read_dataset(root: Path | str, name: str) -> Dataset:
         table = v30.read_table(root, name, cameras, excluded)
         episodes = v30.read_episodes(root, table, info, cameras, excluded, name)
         episodes, notice = resolve_data_files(root, episodes)
-        notices += [notice] if notice else []
+        notices += [*([notice] if notice else []), *v30.layout_notices(root)]
     if not episodes:
         raise CuesheetError(
             f"{name}: the metadata at {root / 'meta'} lists no episode; was the recording "

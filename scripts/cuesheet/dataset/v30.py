@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from cuesheet.dataset.fingerprint import STATISTICS, fingerprints
 from cuesheet.dataset.models import Camera, Episode, VideoRange
 from cuesheet.dataset.paths import PathTemplate
-from cuesheet.dataset.task_table import read_task_names
+from cuesheet.dataset.task_table import TASKS_FILE, read_task_names, task_files
 from cuesheet.dataset.tasks import is_number, task_tuple, tasks_by_index
 from cuesheet.errors import CuesheetError
 
@@ -37,10 +37,7 @@ def read_table(
 
     Columns of `excluded` cameras may be missing.
     """
-    # Hidden files, such as ._file-000.parquet of macOS, are not the dataset's. Some writers make no
-    # chunk folders.
-    folder = root / "meta" / "episodes"
-    paths = sorted(folder.glob("[!.]*/[!.]*.parquet")) or sorted(folder.glob("[!.]*.parquet"))
+    paths = _files(root)
     if not paths:
         raise CuesheetError(
             f"{name}: {root / 'meta/episodes'} has no parquet file (expected "
@@ -82,6 +79,28 @@ def read_table(
             f"{name}: the files of {root / 'meta/episodes'} have columns of different types: "
             f"{error}"
         ) from None
+
+
+def layout_notices(root: Path) -> list[str]:
+    """Return a notice for each metadata file whose place LeRobot does not know."""
+    notices = []
+    if any(path.parent.name == "episodes" for path in _files(root)):
+        notices.append(
+            "the files of meta/episodes are not in chunk folders; LeRobot expects "
+            "meta/episodes/chunk-000/file-000.parquet and so on."
+        )
+    if not (root / TASKS_FILE).is_file() and (tasks := task_files(root)):
+        notices.append(
+            f"tasks are read from {tasks[0].relative_to(root)}; LeRobot expects {TASKS_FILE}."
+        )
+    return notices
+
+
+def _files(root: Path) -> list[Path]:
+    """Return the files of meta/episodes. Some writers make no chunk folders."""
+    folder = root / "meta" / "episodes"
+    # Hidden files, such as ._file-000.parquet of macOS, are not the dataset's.
+    return sorted(folder.glob("[!.]*/[!.]*.parquet")) or sorted(folder.glob("[!.]*.parquet"))
 
 
 def read_episodes(

@@ -439,4 +439,6 @@ def test_metadata_of_episodes_without_chunk_folders_is_read(copied, demo_v3):
     folder = copied / "meta/episodes"
     shutil.move(folder / "chunk-000/file-000.parquet", folder / "file-000.parquet")
     (folder / "chunk-000").rmdir()
-    assert read_dataset(copied, "d").episodes == read_dataset(demo_v3, "d").episodes
+    dataset = read_dataset(copied, "d")
+    assert dataset.episodes == read_dataset(demo_v3, "d").episodes
+    assert "the files of meta/episodes are not in chunk folders" in dataset.notices[0]

@@ -87,6 +87,8 @@ def test_tasks_are_found_in_every_form_of_the_table(unnamed, demo_v3, write):
     write(unnamed, tasks)
     assert tasks_of(unnamed) == tasks_of(demo_v3)
     assert all(tasks_of(unnamed))
+    has_notice = any("LeRobot expects meta/tasks" in n for n in read_dataset(unnamed, "d").notices)
+    assert has_notice is not path.exists()
 
 
 def test_a_task_that_no_table_has_is_an_error_of_the_index(unnamed):
