@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cuesheet.dataset.data_reader import episode_start_s, seconds_from_start
+from cuesheet.dataset.file_forms import found_instead
 from cuesheet.dataset.metadata import Dataset, Episode
 from cuesheet.errors import CuesheetError
 from cuesheet.media import packets
@@ -141,14 +142,15 @@ def check_data_file(
                 else:
                     check.rows[run.episode_index] = _check_run(run, episode, check, data_file, fps)
     except FileNotFoundError:
-        problem(None, f"the file is missing ({numbers})")
+        problem(None, _missing(root / data_file, numbers))
         return check
     except CuesheetError as error:
         problem(None, f"{error} ({numbers})")
         return check
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
-        problem(None, f"the parquet file cannot be read ({numbers}): {reason}")
+        instead = found_instead(root / data_file)
+        problem(None, f"the parquet file cannot be read ({numbers}): {instead or reason}")
         return check
     for episode_index in expected:
         if episode_index not in check.rows:
@@ -203,6 +205,11 @@ def check_first_image(
         message = str(error).replace(f", {path}", "")
         return [Problem(data_file, episode_index, message)]
     return []
+
+
+def _missing(path: Path, numbers: str) -> str:
+    instead = found_instead(path)
+    return f"the file is missing ({numbers})" + (f": {instead}" if instead else "")
 
 
 def _numbers(episodes: Mapping[int, Episode]) -> str:
@@ -314,13 +321,13 @@ def check_video_file(
     numbers = _numbers({episode.episode_index: episode for episode in ordered})
     path = root / file
     if not path.is_file():
-        problems.append(Problem(file, None, f"the file is missing ({numbers})"))
+        problems.append(Problem(file, None, _missing(path, numbers)))
         return VideoFileCheck(None, "", problems)
     try:
         times, size, codec = _contents(path, file)
     except (av.FFmpegError, OSError, CuesheetError) as error:
         cause = None if isinstance(error, CuesheetError) else error.strerror
-        reason = cause or str(error)
+        reason = found_instead(path) or cause or str(error)
         problems.append(Problem(file, None, f"the video cannot be read ({numbers}): {reason}"))
         return VideoFileCheck(None, "", problems)
     for episode in ordered:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cuesheet.dataset.file_forms import found_instead
 from cuesheet.errors import CuesheetError
 
 
@@ -31,8 +32,9 @@ def read_objects(path: Path, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
+            reason = found_instead(path) or error
             raise CuesheetError(
-                f"{name}: {path}, line {number}, is not valid JSON: {error}"
+                f"{name}: {path}, line {number}, is not valid JSON: {reason}"
             ) from None
         if not isinstance(row, dict):
             raise CuesheetError(f"{name}: {path}, line {number}: expected an object.")

@@ -19,6 +19,7 @@ from typing import Any
 
 from cuesheet.dataset import v21, v30
 from cuesheet.dataset.data_placement import resolve_data_files
+from cuesheet.dataset.file_forms import found_instead
 from cuesheet.dataset.models import Camera, Episode, VideoRange
 from cuesheet.dataset.task_table import check_task_files
 from cuesheet.errors import CuesheetError
@@ -200,7 +201,8 @@ def _read_info(root: Path, name: str) -> dict[str, Any]:
     try:
         info = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise CuesheetError(f"{name}: {path} is not valid JSON: {error}.") from None
+        reason = found_instead(path) or error
+        raise CuesheetError(f"{name}: {path} is not valid JSON: {reason}.") from None
     except OSError as error:
         raise CuesheetError(f"{name}: {path} cannot be read: {error.strerror}.") from None
     try:
@@ -217,14 +219,15 @@ def _read_info(root: Path, name: str) -> dict[str, Any]:
 def _checked_version(info: Mapping[str, Any], root: Path, name: str) -> str:
     """Return the format to read the dataset as. Raises CuesheetError for one that is too old."""
     given = _required(info, "codebase_version", root, name)
-    numbers = re.fullmatch(r"v?(\d+)\.(\d+)(?:\.\d+)?", str(given).strip())
-    version = f"v{int(numbers[1])}.{int(numbers[2])}" if numbers else None
+    numbers = re.fullmatch(r"v?(\d+)(?:\.(\d+))?(?:\.\d+)?", str(given).strip())
+    parts = (int(numbers[1]), int(numbers[2] or 0)) if numbers else (0, 0)
+    version = f"v{parts[0]}.{parts[1]}"
     if version in SUPPORTED_VERSIONS:
         return version
     label = f"{name}: {root} is a LeRobot dataset of format {given!r}"
     if numbers is None:
         raise CuesheetError(f"{label}; supported: {', '.join(SUPPORTED_VERSIONS)}.")
-    if (int(numbers[1]), int(numbers[2])) > (3, 0):
+    if parts > (3, 0):
         if (root / "meta" / "episodes").is_dir():
             return "v3.0"
         raise CuesheetError(

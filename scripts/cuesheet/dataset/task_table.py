@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cuesheet.dataset.file_forms import found_instead
 from cuesheet.dataset.json_lines import as_whole, read_objects
 from cuesheet.errors import CuesheetError
 
@@ -79,7 +80,8 @@ def _read_parquet(path: Path, name: str) -> dict[int, str]:
     except KeyError:
         numbers = []
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise CuesheetError(f"{name}: {path} is not a readable parquet file: {error}") from None
+        reason = found_instead(path) or error
+        raise CuesheetError(f"{name}: {path} is not a readable parquet file: {reason}") from None
     texts = _texts(table)
     if not len(table):
         return {}

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cuesheet.dataset.data_reader import scalars
+from cuesheet.dataset.json_lines import as_whole
 from cuesheet.dataset.task_table import read_task_names
 
 MAX_TASK_CHARS = 500
@@ -77,7 +78,8 @@ def tasks_by_index(
     ends = [_statistic(table, f"stats/task_index/{end}") for end in ("min", "max")]
     read: dict[str, dict[int, list[tuple[int, int]]]] = {}
     found = []
-    for row, index in enumerate(table.column("episode_index").to_pylist()):
+    for row, episode_index in enumerate(table.column("episode_index").to_pylist()):
+        index = as_whole(episode_index)
         first, last = (values[row] if values else None for values in ends)
         if first is None or first != last:
             file = data_files[row]

@@ -10,7 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cuesheet.dataset.file_forms import found_instead
 from cuesheet.dataset.fingerprint import STATISTICS, fingerprints
+from cuesheet.dataset.json_lines import as_whole
 from cuesheet.dataset.models import Camera, Episode, VideoRange
 from cuesheet.dataset.paths import PathTemplate
 from cuesheet.dataset.task_table import TASKS_FILE, read_task_names, task_files
@@ -71,7 +73,9 @@ def read_table(
             wanted = [*required, *(c for c in optional if c in present), *statistics]
             tables.append(file.read(columns=wanted, use_threads=False))
         except (OSError, pa.ArrowInvalid) as error:
-            raise CuesheetError(f"{name}: {path} is not a readable parquet file: {error}") from None
+            raise CuesheetError(
+                f"{name}: {path} is not a readable parquet file: {found_instead(path) or error}"
+            ) from None
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
@@ -212,9 +216,10 @@ def _whole_numbers(table: pa.Table, column: str, name: str) -> list[int]:
 
 
 def _whole(value: Any, column: str, name: str) -> int:
-    """Return a whole number, which some writers store as a float or as a list of one."""
+    """Return a whole number, which some writers store as a float, a text or a list of one."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
+    value = as_whole(value)
     usable = isinstance(value, int | float) and not isinstance(value, bool)
     if not usable or value != value or value in (float("inf"), float("-inf")):
         raise CuesheetError(

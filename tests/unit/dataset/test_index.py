@@ -331,3 +331,32 @@ def test_an_image_that_cannot_be_used_is_reported_before_anything_is_decoded(cop
     (message,) = [line for line in problems(copied).splitlines() if DATA in line]
     assert f"episode 0, {DATA}: camera observation.images.top: frame 0 is an image of" in message
     assert "`cameras`" in message
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+
+
+@pytest.mark.parametrize("file", [DATA, VIDEO, EPISODES, "meta/info.json"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (POINTER, "Git LFS pointer in place of the file (run git lfs pull in the dataset)"),
+        (b"", "the file is empty"),
+        (b"<!DOCTYPE html><html>404</html>", "it is a web page"),
+    ],
+    ids=["pointer", "empty", "web page"],
+)
+def test_a_file_that_was_not_downloaded_is_named_as_what_it_is(copied, file, content, said):
+    (copied / file).write_bytes(content)
+    with pytest.raises(CuesheetError) as caught:
+        build_index(read_dataset(copied, "d"))
+    assert said in str(caught.value)
+    assert file in str(caught.value)
+
+
+@pytest.mark.parametrize("file", [DATA, VIDEO])
+def test_a_link_to_a_file_that_is_missing_is_named(copied, file):
+    (copied / file).unlink()
+    (copied / file).symlink_to("../.git/annex/objects/x")
+    with pytest.raises(CuesheetError, match="a link whose target is missing"):
+        build_index(read_dataset(copied, "d"))

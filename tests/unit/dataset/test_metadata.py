@@ -442,3 +442,27 @@ def test_metadata_of_episodes_without_chunk_folders_is_read(copied, demo_v3):
     dataset = read_dataset(copied, "d")
     assert dataset.episodes == read_dataset(demo_v3, "d").episodes
     assert "the files of meta/episodes are not in chunk folders" in dataset.notices[0]
+
+
+def test_numbers_as_text_in_the_metadata_of_episodes_are_read(copied, demo_v3):
+    original = read_dataset(demo_v3, "d")
+
+    def as_text(table: pa.Table) -> pa.Table:
+        for column in ("episode_index", "length", "data/chunk_index"):
+            values = [f"{value:03d}" for value in table.column(column).to_pylist()]
+            at = table.schema.get_field_index(column)
+            table = table.set_column(at, column, pa.array(values))
+        unused = [c for c in table.column_names if c == "tasks" or c.startswith("stats/task_index")]
+        return table.drop_columns(unused)
+
+    edit_episodes(copied, as_text)
+    assert [
+        (e.episode_index, e.length, e.data_file, e.task) for e in read_dataset(copied, "d").episodes
+    ] == [(e.episode_index, e.length, e.data_file, e.task) for e in original.episodes]
+
+
+def test_a_version_without_a_minor_number_is_read(copied):
+    edit_info(copied, codebase_version="v3")
+    dataset = read_dataset(copied, "d")
+    assert dataset.version == "v3.0"
+    assert "says format 'v3', which is read as v3.0" in dataset.notices[0]
