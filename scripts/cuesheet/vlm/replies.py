@@ -47,7 +47,7 @@ def _bounded(max_length: int, min_length: int = 1) -> StringConstraints:
 
 
 def _clip_evidence(value: object) -> object:
-    value = _one_line(value)
+    value = "" if value is None else _one_line(value)
     return value.strip()[:MAX_EVIDENCE_CHARS].rstrip() if isinstance(value, str) else value
 
 
@@ -60,6 +60,21 @@ def _clip_label(value: object) -> object:
 
 def _without_full_stop(label: str) -> str:
     return label.rstrip(" .") or label
+
+
+def _as_choice(value: object) -> object:
+    """Read one of several words although it has other case, spaces or hyphens."""
+    if not isinstance(value, str):
+        return value
+    return re.sub(r"[\s-]+", "_", value.strip(" .").lower())
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, dict) else value
+
+
+def _plain_name(name: object) -> str:
+    return re.sub(r"[\W_]", "", str(name)).lower()
 
 
 def _as_seconds(value: object) -> object:
@@ -92,6 +107,7 @@ OptionalParagraph = Annotated[str, _bounded(800, min_length=0), BeforeValidator(
 Seconds = Annotated[
     float, Field(ge=0, le=1_000_000, allow_inf_nan=False), BeforeValidator(_as_seconds)
 ]
+Judgement = Annotated[Literal["yes", "no", "cannot_tell"], BeforeValidator(_as_choice)]
 Coordinate = Annotated[float, Field(ge=-1_000_000, le=1_000_000, allow_inf_nan=False)]
 
 
@@ -99,6 +115,15 @@ class Reply(BaseModel):
     """A reply. Unknown keys are ignored; wrong types are errors."""
 
     model_config = ConfigDict(extra="ignore")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _other_spellings(cls, value: Any) -> Any:
+        """Accept names of fields in other case, or with other separators: startS, START_S."""
+        if not isinstance(value, dict) or cls.model_fields.keys() <= value.keys():
+            return value
+        missing = {_plain_name(field): field for field in cls.model_fields if field not in value}
+        return {missing.get(_plain_name(key), key): item for key, item in value.items()}
 
     def complaint(self) -> str:
         """Return why the model should correct a valid reply, in words for the model; or ""."""
@@ -223,20 +248,20 @@ class SubtaskVerdict(Reply):
     """Whether a subtask is complete in its last image."""
 
     why: Evidence = ""
-    complete: Literal["yes", "no", "cannot_tell"]
+    complete: Judgement
 
 
 class EpisodeVerdict(Reply):
     """Whether the task was achieved, and whether a step failed and was tried again."""
 
     why: Evidence = ""
-    achieved: Literal["yes", "no", "cannot_tell"]
+    achieved: Judgement
     retried: bool
 
 
 class Detection(Reply):
     label: Label
-    bbox_format: Literal["xyxy"]
+    bbox_format: Annotated[Literal["xyxy"], BeforeValidator(_as_choice)]
     bbox: Annotated[list[Coordinate], BeforeValidator(as_box)] = Field(min_length=4, max_length=4)
 
     @model_validator(mode="before")
@@ -249,12 +274,14 @@ class Detection(Reply):
 
 
 class BboxAnswer(Reply):
-    detections: list[Detection] = Field(min_length=1, max_length=16)
+    detections: Annotated[list[Detection], BeforeValidator(_as_list)] = Field(
+        min_length=1, max_length=16
+    )
 
 
 class KeypointAnswer(Reply):
     label: Label
-    point_format: Literal["xy"]
+    point_format: Annotated[Literal["xy"], BeforeValidator(_as_choice)]
     point: Annotated[list[Coordinate], BeforeValidator(as_point)] = Field(
         min_length=2, max_length=2
     )
@@ -284,7 +311,10 @@ class AttributeAnswer(Reply):
     value: Label
 
 
-Relation = Literal["left_of", "right_of", "on", "in", "above", "below", "near"]
+Relation = Annotated[
+    Literal["left_of", "right_of", "on", "in", "above", "below", "near"],
+    BeforeValidator(_as_choice),
+]
 
 
 class SpatialAnswer(Reply):

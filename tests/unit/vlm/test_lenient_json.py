@@ -34,6 +34,15 @@ TEXT = json.dumps(VALUE)
         json.dumps({"answer": VALUE}),
         json.dumps({"type": "object", "properties": VALUE}),
         f"[{TEXT}]",
+        repr(VALUE).replace('"', "'").replace("cup's", "cup\\'s"),
+        TEXT.replace("cup's", "cup\\'s"),
+        TEXT.replace("_", "\\_"),
+        TEXT.replace("1.5", "1,5"),
+        TEXT.replace(', "done"', '\n "done"').replace("1.5", '"1.5"'),
+        TEXT.replace(": ", ":\u00a0"),
+        f"{{{TEXT}}}",
+        TEXT.replace("{", "{{").replace("}", "}}"),
+        f"\\boxed{{{TEXT}}}",
     ],
 )
 def test_an_object_is_read_in_each_of_these_forms(text):
@@ -155,3 +164,15 @@ def test_a_draft_in_other_thinking_marks_is_not_the_answer(opening, closing):
     assert parse_reply(f"{opening}{draft}{closing}{TEXT}", Step).model_dump() == VALUE
     with pytest.raises(UnusableReplyError):
         parse_reply(f"{opening}{draft}{closing}", Step)
+
+
+@pytest.mark.parametrize("end", ["1,5 s", "1,5e", "1,500,000", "1, 5"])
+def test_a_number_that_is_not_understood_is_never_cut_at_its_comma(end):
+    with pytest.raises(UnusableReplyError):
+        parse_reply(f'{{"label": "reach", "at_s": {end}}}', Step)
+
+
+def test_a_missing_comma_between_objects_is_added():
+    spans = '{"start_s": 0, "end_s": 1, "label": "a"} {"start_s": 1, "end_s": 2, "label": "b"}'
+    found = parse_reply(f'{{"subtasks": [{spans}]}}', Segmentation)
+    assert [span.label for span in found.subtasks] == ["a", "b"]

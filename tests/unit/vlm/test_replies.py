@@ -183,3 +183,33 @@ def test_a_label_of_very_many_characters_is_cut_not_rejected():
     label = replies.Relabel.model_validate({"label": "lift the lid and " * 20}).label
     assert len(label) <= replies.MAX_LABEL_CHARS
     assert not label.endswith(" ")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"startS": 0, "endS": 1, "label": "lift it"},
+        {"START_S": 0, "End s": 1, "Label": "lift it"},
+        {"what_changed": None, "start-s": 0, "end_s": 1, "label": "lift it"},
+    ],
+)
+def test_fields_in_another_spelling_and_null_evidence_are_read(value):
+    span = replies.Span.model_validate(value)
+    assert span.model_dump() == {"what_changed": "", "start_s": 0, "end_s": 1, "label": "lift it"}
+
+
+def test_a_field_in_another_spelling_never_replaces_the_field_itself():
+    value = {"start_s": 0, "end_s": 1, "END_S": 9, "label": "lift it"}
+    assert replies.Span.model_validate(value).end_s == 1
+
+
+def test_choices_in_another_spelling_are_read():
+    spatial = {"subject": "cup", "object": "plate", "relation": "Left of"}
+    assert replies.SpatialAnswer.model_validate(spatial).relation == "left_of"
+    assert replies.SubtaskVerdict.model_validate({"complete": "Cannot tell."}).complete == (
+        "cannot_tell"
+    )
+    box = {"label": "cup", "bbox_format": "XYXY", "bbox": [1, 2, 3, 4]}
+    assert replies.BboxAnswer.model_validate({"detections": box}).detections[0].label == "cup"
+    with pytest.raises(ValidationError):
+        replies.Detection.model_validate({**box, "bbox_format": "xywh"})
