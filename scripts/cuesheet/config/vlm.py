@@ -2,6 +2,7 @@
 
 import re
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -138,6 +139,7 @@ class VlmConfig(Section):
     @field_validator("base_urls")
     @classmethod
     def _urls_have_a_scheme(cls, urls: list[str]) -> list[str]:
+        urls = [re.sub(r"^\w+(?=:)", lambda found: found[0].lower(), url.strip()) for url in urls]
         for url in urls:
             if "@" in url.partition("://")[2].partition("/")[0]:
                 raise ValueError(
@@ -148,7 +150,12 @@ class VlmConfig(Section):
                     f"{url!r} does not begin with http:// or https://; write for example "
                     "[http://127.0.0.1:8000/v1]"
                 )
-            if re.search(r"/(chat/completions|completions|responses|messages)/?(\?|$)", url):
+            if problem := _address_problem(url):
+                raise ValueError(
+                    f"{url!r} is not an address: {problem}; write for example "
+                    "[http://127.0.0.1:8000/v1]"
+                )
+            if re.search(r"/(chat/completions|completions|responses|messages|models)/?(\?|$)", url):
                 raise ValueError(
                     f"{url!r} is the address of one function; leave out the end after the version, "
                     "for example [http://127.0.0.1:8000/v1]"
@@ -222,3 +229,19 @@ class VlmConfig(Section):
                 "another server or command; leave managed.server and managed.command out"
             )
         return self
+
+
+def _address_problem(url: str) -> str:
+    """Return why a URL with a scheme is not an address; "" if it is one."""
+    if re.search(r"\s", url):
+        return "it has a space"
+    try:
+        parts = urlsplit(url)
+        is_bare_ipv6 = parts.netloc.count(":") > 1 and "[" not in parts.netloc
+        if is_bare_ipv6:
+            return "an IPv6 address is written in brackets, such as [::1]"
+        if parts.port == 0 or not parts.hostname:
+            return "it has no host or the port 0"
+    except ValueError as error:
+        return str(error)
+    return ""

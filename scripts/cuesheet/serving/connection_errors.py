@@ -79,6 +79,7 @@ def is_loopback(url: str) -> bool:
     """Tell whether a URL names this machine, which is reached without a proxy."""
     host = urlsplit(url).hostname or ""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
+        return address.is_loopback or address.is_unspecified  # 0.0.0.0, as servers print it
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")

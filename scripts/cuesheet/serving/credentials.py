@@ -41,7 +41,7 @@ def hugging_face_token(environment: Mapping[str, str]) -> str | None:
 
 def _configured(config: Mapping[str, Any], environment: Mapping[str, str]) -> str | None:
     if name := config.get("api_key_env"):
-        key = environment.get(name, "").strip()
+        key = _bare(environment.get(name, ""), f"the environment variable {name} (vlm.api_key_env)")
         if not key:
             raise CuesheetError(
                 f"the environment variable {name} (vlm.api_key_env) is not set or empty; export "
@@ -51,17 +51,31 @@ def _configured(config: Mapping[str, Any], environment: Mapping[str, str]) -> st
     if config.get("api_key_file"):
         path = Path(config["api_key_file"]).expanduser()
         try:
-            key = path.read_text().strip()
+            text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise CuesheetError(
                 f"the key file {path} (vlm.api_key_file) cannot be read: {error}"
             ) from error
+        key = _bare(text, f"the key file {path} (vlm.api_key_file)")
         if not key:
             raise CuesheetError(
                 f"the key file {path} (vlm.api_key_file) is empty; write the key into it"
             )
         return key
     return None
+
+
+def _bare(text: str, place: str) -> str:
+    """Return a key without quotes and without `Bearer`. Raises CuesheetError if it is not a key."""
+    key = text.strip().removeprefix("Bearer ").strip()
+    if len(key) > 1 and key[0] == key[-1] and key[0] in "\"'":
+        key = key[1:-1].strip()
+    if not key.isascii() or any(not char.isprintable() or char.isspace() for char in key):
+        raise CuesheetError(  # the key itself is not shown
+            f"{place} holds more than a key: spaces, several lines or characters that no key has; "
+            "expected the key alone"
+        )
+    return key
 
 
 def _is_hugging_face(url: str) -> bool:

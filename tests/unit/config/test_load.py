@@ -288,3 +288,28 @@ def test_the_address_of_one_function_is_not_that_of_a_server(end):
     message = message_of(f"vlm: {{serve: external, model: m, base_urls: ['{address}']}}")
     assert address in message
     assert "leave out the end after the version" in message
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://gpu1:99999/v1", "Port out of range"),
+        ("http://gpu1:eight/v1", "Port could not be cast"),
+        ("http://gpu1:0/v1", "the port 0"),
+        ("http://::1:8000/v1", "written in brackets"),
+        ("http://[::1/v1", "Invalid IPv6 URL"),
+        ("http://gpu 1:8000/v1", "it has a space"),
+        ("http://gpu1:8000/v1/models", "the address of one function"),
+    ],
+)
+def test_a_malformed_address_of_a_server_is_an_error_of_the_settings(url, said):
+    vlm = {"serve": "external", "base_urls": [url], "model": "m"}
+    with pytest.raises(CuesheetError, match=r"vlm\.base_urls") as caught:
+        load_config({"dataset": "d", "vlm": vlm})
+    assert said in str(caught.value)
+
+
+def test_an_address_of_a_server_may_have_spaces_around_it_and_capitals():
+    vlm = {"serve": "external", "base_urls": [" HTTP://[::1]:8000/v1 "], "model": "m"}
+    found = load_config({"dataset": "d", "vlm": vlm}).vlm.base_urls
+    assert found == ["http://[::1]:8000/v1"]

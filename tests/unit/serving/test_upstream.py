@@ -30,6 +30,27 @@ def external(*urls, **changes):
 # Keys
 
 
+@pytest.mark.parametrize(
+    "text", ["{}", "{}\r\n", "\ufeff{}\n", '"{}"', "'{}'", "Bearer {}\n", " {} "]
+)
+def test_a_key_is_read_without_what_editors_and_users_add(tmp_path, text):
+    path = tmp_path / "key"
+    path.write_text(text.format(TOKEN), encoding="utf-8")
+    found = keys_of(external("http://gpu1:8000/v1", api_key_file=str(path)))
+    assert set(found.values()) == {TOKEN}
+
+
+@pytest.mark.parametrize("text", ["{0}\n{0}", "KEY = {0}", "{0}\u2026", "{0}\tx"])
+@pytest.mark.parametrize("source", ["file", "variable"])
+def test_more_than_a_key_is_rejected_without_showing_it(tmp_path, text, source):
+    text = text.format(TOKEN)
+    (tmp_path / "key").write_text(text, encoding="utf-8")
+    place = {"api_key_file": str(tmp_path / "key")} if source == "file" else {"api_key_env": "K"}
+    with pytest.raises(CuesheetError, match="holds more than a key") as caught:
+        keys_of(external("http://gpu1:8000/v1", **place), {"K": text})
+    assert TOKEN not in str(caught.value)
+
+
 def test_hugging_face_gets_its_token_and_nobody_else_does(tmp_path):
     urls = [
         ROUTER,
@@ -142,6 +163,7 @@ def no_proxies(monkeypatch):
         ("http://127.9.9.9/v1", True),
         ("http://localhost:8000/v1", True),
         ("http://[::1]:8000/v1", True),
+        ("http://0.0.0.0:8000/v1", True),
         ("http://10.0.0.7:8000/v1", False),
         ("http://localhost.example.org/v1", False),
         (ROUTER, False),
