@@ -85,6 +85,8 @@ rule build_review:
     params:
         results=results_of,
         corrections=lambda wildcards: f"{CONFIG.corrections_dir}/{wildcards.dataset}",
+        # A correction that repeats the model's subtasks changes no input, but is applied too.
+        corrected=lambda wildcards: dataset_of(wildcards).corrections_state,
         default_camera=lambda wildcards: dataset_of(wildcards).default_camera,
     script:
         "../scripts/build_review.py"

@@ -8,6 +8,7 @@ Dry runs, and runs with --verbose, --printshellcmds or --debug-dag, print what S
 """
 
 import logging
+import os
 import sys
 import threading
 from typing import Any
@@ -90,7 +91,9 @@ class LogHandler(LogHandlerBase):
         try:
             self._emit(record)
         except BrokenPipeError:
-            raise
+            # The reader, such as `head`, has closed the output. The run goes on without it.
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())
         except Exception:
             self.handleError(record)
 

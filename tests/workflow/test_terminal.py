@@ -192,3 +192,22 @@ def test_on_a_terminal_progress_is_one_line_that_is_updated(workdir, demo_v3):
     assert re.search(r"\r\x1b\[Kcuesheet: episodes \d/4 ", text)
     # On a line of its own, each is erased before the next line is printed.
     assert not re.search(r"^cuesheet: episodes .*\n", text, re.MULTILINE)
+
+
+def test_a_dry_run_whose_output_is_closed_prints_no_traceback(workdir, demo_v3):
+    workdir.configure(dataset=str(demo_v3))
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            workdir.command("--dry-run"),
+            env=workdir.environment(),
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=PATIENCE_S,
+        )
+    finally:
+        os.close(writer)
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr

@@ -310,7 +310,8 @@ def read_corrections(folder: Path, dataset: Dataset) -> dict[int, Correction]:
             correction = read_correction(path, dataset.name)
             check_correction(correction, known[index].length, dataset.fps, dataset.cameras)
         except CuesheetError as error:
-            problems.append(f"{path}: {str(error).removeprefix(f'{path}: ')}")
+            named = str(error).startswith(str(path))
+            problems.append(str(error) if named else f"{path}: {error}")
         else:
             corrections[index] = correction
     if problems:

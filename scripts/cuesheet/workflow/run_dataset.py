@@ -5,6 +5,7 @@ are relative to the working directory.
 """
 
 import functools
+import hashlib
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -315,6 +316,21 @@ class RunDataset:
         """Return a person's verdict on an episode: good, bad, or None."""
         correction = self.corrections.get(episode_index)
         return correction.verdict if correction else None
+
+    @functools.cached_property
+    def corrections_state(self) -> str:
+        """A hash of all corrections that change annotations, also of those that repeat the model.
+
+        The review page compares the corrections that it was built with to the current ones.
+        """
+        states = []
+        for index, correction in sorted(self.corrections.items()):
+            texts = {"subtasks", "rephrasings", "interjections", "vqa"}
+            changes = correction.model_dump_json(include=texts, exclude_defaults=True)
+            is_bad = correction.verdict == "bad"
+            if is_bad or changes != "{}":
+                states.append(f"{index} {is_bad} {changes}")
+        return hashlib.sha256("\n".join(states).encode()).hexdigest()[:16]
 
     # Files of the run
 
