@@ -14,6 +14,9 @@ _TARGETS = ("all", "media", "annotations", "datasets", "exports", "reports", "ev
 _HEADER = re.compile(
     r'^(\w+(Error|Exception|Warning))( in rule \S+)?( in file ".*", line \d+)?[:.]?$'
 )
+NO_SPACE = (
+    "no space left on device; free space on the disk and run again: finished files are reused"
+)
 _FRAME = re.compile(r'^\s*File ".*", line \d+, in ')
 _CONFIG_ADVICE = (
     "--config takes NAME=VALUE with a top-level setting as NAME; write nested settings as YAML in "
@@ -171,6 +174,7 @@ _EXPLANATIONS: tuple[tuple[str, Callable[[re.Match[str], str], str]], ...] = (
         r": '(?P<path>[^']*)'",
         _not_writable,
     ),
+    (r"\[Errno 28\] No space left on device", _fixed(NO_SPACE)),
     (r"FileNotFoundError: \[Errno 2\] No such file or directory: '(?P<path>[^']*)'", _missing_file),
     (
         r"Missing input files for rule (?P<rule>\w+):.*?affected files:\n\s*(?P<path>[^\n]+)",

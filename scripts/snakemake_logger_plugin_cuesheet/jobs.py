@@ -1,6 +1,7 @@
 """Counts the jobs of a run by rule, and describes those that failed."""
 
 import re
+import shutil
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from cuesheet.text import as_ranges
+from snakemake_logger_plugin_cuesheet.errors import NO_SPACE
 
 # Cause of a job that was ended by ^C (`cuesheet.job_log`).
 INTERRUPTED = "interrupted"
 # The last lines of a log that can hold the cause of a failure.
 _TAIL_BYTES = 20_000
 _MAX_CAUSE_LINES = 12
+_SMALLEST_LOG = 4096  # bytes of free space that the cause of a failure may need
 # Rules that only name targets.
 _TARGETS = {"all", "media", "annotations", "datasets", "exports", "reports", "evaluate"}
 
@@ -93,7 +96,7 @@ class Jobs:
         self.failures += 1
         self._failed[rule] += 1
         log = logs[0] if logs else job.log
-        cause = cause_in(log) or message or "no cause is recorded"
+        cause = cause_in(log) or message or _unrecorded(log)
         if cause == INTERRUPTED:
             return []
         key = _normalized(cause)
@@ -124,6 +127,14 @@ def _normalized(cause: str) -> str:
     """Return the cause without what differs from job to job: numbers, calls, paths of episodes."""
     without_call = re.sub(r"call '[^']*' \([^)]*\): ", "", cause)
     return re.sub(r"\d+", "#", re.sub(r"camera [^\s,:]+", "camera", without_call))
+
+
+def _unrecorded(log: str | None) -> str:
+    """Return the cause of a job whose log says none; a full disk keeps it from saying it."""
+    folder = Path(log).parent if log else Path()
+    if folder.is_dir() and shutil.disk_usage(folder).free < _SMALLEST_LOG:
+        return NO_SPACE
+    return "no cause is recorded"
 
 
 def _listed(jobs: Sequence[Job]) -> str:

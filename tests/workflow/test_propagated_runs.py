@@ -51,7 +51,7 @@ def test_a_correction_reaches_the_other_episode_of_its_task(workdir, counting_se
     assert counts["motion"] == len(motion) == len(plan["motion"])
     summary = (workdir.path / "results/demo_v3/summary.txt").read_text()
     assert "Pick and place a puck to a goal: 1 corrected episode covers 2 of 2" in summary
-    assert "gripper (gripper_open, found by names" in summary
+    assert "gripper (gripper_open, found by its name" in summary
     assert (
         "1 corrected episode covers 2 of 2"
         in (workdir.path / "results/demo_v3/review/data/site.js").read_text()

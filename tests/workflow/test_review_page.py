@@ -956,3 +956,13 @@ def test_the_timeline_is_reachable_and_usable_by_keyboard(page, work):
     page.keyboard.press(" ")  # presses the button instead of playing
     playwright.expect(page.locator("#undo")).to_be_disabled()
     assert page.locator("#play").inner_text() == "Play"
+
+
+def test_a_narrow_caption_shows_the_part_that_tells_cameras_apart(work, page):
+    page.set_viewport_size({"width": 390, "height": 844})
+    opened(page, as_file(work))
+    captions = page.locator("figcaption .camera")
+    assert captions.all_text_contents() == ["observation.images.front", "observation.images.wrist"]
+    for short in page.locator("figcaption .short").all():
+        whole = short.evaluate("e => e.scrollWidth <= e.clientWidth")
+        assert whole, short.inner_text()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cuesheet.artifacts.index import read_indexed_episode
 from cuesheet.artifacts.layout import Layout
-from cuesheet.artifacts.signals_file import GripperLayout, SignalsLayout
+from cuesheet.artifacts.signals_file import FOUND_BY, GripperLayout, SignalsLayout
 from cuesheet.dataset.index import make_index
 from cuesheet.dataset.metadata import read_dataset
 from cuesheet.errors import CuesheetError
@@ -26,7 +26,7 @@ def describe_gripper(layout: SignalsLayout, one: GripperLayout, strokes: Sequenc
         places.append(f"state {layout.state_names[one.state]}")
     if one.action is not None:
         places.append(f"action {layout.action_names[one.action]}")
-    text = f"{one.name}: {', '.join(places)}, found by {one.found_by}"
+    text = f"{one.name}: {', '.join(places)}, {FOUND_BY[one.found_by]}"
     if one.agreement is not None:
         text += f", agreement of action and state {one.agreement:.2f}"
     mean = sum(strokes) / max(len(strokes), 1)

@@ -20,6 +20,14 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+# How a gripper was found, in words.
+FOUND_BY = {
+    "config": "set in signals.gripper",
+    "names": "found by its name",
+    "data": "found by its motion",
+}
+
+
 class GripperLayout(_Model):
     """The dimensions of a gripper. `low` and `high` are the ends of its range in `measured_in`."""
 

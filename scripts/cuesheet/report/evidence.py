@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cuesheet.artifacts.layout import Layout
-from cuesheet.artifacts.signals_file import read_layout
+from cuesheet.artifacts.signals_file import FOUND_BY, read_layout
 from cuesheet.artifacts.stage_files import StageFile
 
 _MOST_TASKS = 20  # lines about tasks
@@ -139,7 +139,7 @@ def evidence_entries(evidence: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _signal_texts(signals: Mapping[str, Any]) -> list[str]:
     texts = []
     for one in signals["grippers"]:
-        text = f"{one['name']} ({one['dimension']}, found by {one['found_by']}"
+        text = f"{one['name']} ({one['dimension']}, {FOUND_BY[one['found_by']]}"
         if one["agreement"] is not None:
             text += f", action and state agree {one['agreement']:.2f}"
         text += ")"
@@ -151,7 +151,7 @@ def _signal_texts(signals: Mapping[str, Any]) -> list[str]:
     if signals["compared"]:
         share = f"{signals['boundaries_near_events']:.0%}"
         texts.append(
-            f"{share} of the model's boundaries are near a recorded event; {signals['snapped']} of "
-            f"{signals['compared']} episodes were snapped"
+            f"{share} of the model's boundaries are near a recorded event; boundaries were moved "
+            f"to events in {signals['snapped']} of {signals['compared']} episodes"
         )
     return texts

@@ -6,6 +6,7 @@ from statistics import mean
 from typing import Any
 
 from cuesheet.artifacts.stage_files import StageFile
+from cuesheet.text import counted
 
 _OPENING_WORDS = 3
 
@@ -48,13 +49,14 @@ def as_text(wording: dict[str, Any]) -> str:
     """Return the figures in one line; empty if there is nothing to count."""
     parts = []
     if wording["questions"]:
-        per_100 = 100 * wording["distinct_questions"] / wording["questions"]
-        parts.append(f"{per_100:.0f} distinct visual questions per 100")
+        share = wording["distinct_questions"] / wording["questions"]
+        parts.append(f"{share:.0%} of the visual questions are distinct")
     if wording["speech"]:
         parts.append(
-            f"{wording['distinct_openings']} distinct openings of {wording['speech']} spoken "
-            f"sentences, the most common in {wording['most_common_opening']:.0%}; "
-            f"{wording['mean_speech_words']:g} words on average"
+            f"{counted(wording['speech'], 'spoken sentence')} with "
+            f"{counted(wording['distinct_openings'], 'distinct opening')} (the most common in "
+            f"{wording['most_common_opening']:.0%}) and {wording['mean_speech_words']:g} words on "
+            "average"
         )
     return "; ".join(parts)
 

@@ -25,8 +25,17 @@ def describe(error: BaseException, base_url: str) -> str:
         return "it does not use TLS; write http:// instead of https:// in vlm.base_urls"
     message = " ".join(f"{type(error).__name__} {error}".split())
     if match := re.search(r"Cannot connect to host .*?\[(.+)\]", message):
-        return f"cannot connect ({match[1]}){_proxy_note(base_url)}"
+        return f"cannot connect ({_reason(match[1], error)}){_proxy_note(base_url)}"
     return f"connection lost ({message}){_proxy_note(base_url)}"
+
+
+def _reason(said: str, error: BaseException) -> str:
+    """Return "connection refused" for asyncio's "Connect call failed ('127.0.0.1', 8000)"."""
+    numbers = [one.errno for one in _chain(error) if isinstance(one, OSError) and one.errno]
+    numbers += [int(number) for number in re.findall(r"\[Errno (\d+)\]", said)]
+    if "Connect call failed" not in said or not numbers:
+        return said
+    return os.strerror(numbers[0]).lower()
 
 
 def tls_error(error: BaseException) -> ssl.SSLError | None:

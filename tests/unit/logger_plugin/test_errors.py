@@ -107,6 +107,11 @@ def test_a_folder_that_cannot_be_written_says_what_to_do(cause: str) -> None:
     assert "--directory" in message
 
 
+def test_a_full_disk_is_said_without_its_error_number() -> None:
+    message = one_line("OSError", "OSError: [Errno 28] No space left on device")
+    assert message.startswith("no space left on device; free space on the disk")
+
+
 def test_an_unexpected_error_is_its_last_line_and_how_to_see_more() -> None:
     text = 'Traceback (most recent call last):\n  File "x", line 1, in y\nKeyError: 3'
     assert one_line("KeyError", text) == "KeyError: 3 (run again with --verbose for the traceback)"

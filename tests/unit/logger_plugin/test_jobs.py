@@ -1,6 +1,7 @@
 """Lines about the jobs of a run: one per finished rule, one per cause of failure."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 from snakemake_logger_plugin_cuesheet.jobs import Jobs, cause_in
 
@@ -34,6 +35,16 @@ def test_warnings_of_the_index_are_notices_about_its_dataset(tmp_path) -> None:
     jobs.started(1, "annotate_plan", {"dataset": "demo", "episode": "000000"}, [log])
     assert jobs.notices(0) == ["demo: episode 3 is left out"]
     assert jobs.notices(1) == []
+
+
+def test_a_full_disk_is_named_if_it_kept_the_log_empty(tmp_path, monkeypatch) -> None:
+    jobs = Jobs()
+    jobs.planned({"extract_clip": 2, "total": 2})
+    log = _log(tmp_path, "x", "")
+    assert "no cause is recorded" in jobs.failed(0, "extract_clip", [log], None)[0]
+    usage = SimpleNamespace(free=0)
+    monkeypatch.setattr("snakemake_logger_plugin_cuesheet.jobs.shutil.disk_usage", lambda _: usage)
+    assert "free space on the disk and run again" in jobs.failed(1, "extract_clip", [log], None)[0]
 
 
 def test_a_failure_names_the_episode_the_cause_and_the_log(tmp_path) -> None:

@@ -116,9 +116,9 @@ def test_signals_are_told_with_the_share_of_boundaries_near_events(recorded: Pat
     assert lines(recorded, *plans) == [
         (
             "Signals",
-            "gripper (claw, found by names, action and state agree 0.96) with 2.0 strokes per "
-            "episode; 30% of the model's boundaries are near a recorded event; 1 of 2 episodes "
-            "were snapped",
+            "gripper (claw, found by its name, action and state agree 0.96) with 2.0 strokes per "
+            "episode; 30% of the model's boundaries are near a recorded event; boundaries were "
+            "moved to events in 1 of 2 episodes",
         ),
         ("Signals", "NOTICE: wrist may be a gripper"),
     ]

@@ -115,6 +115,15 @@ async def test_https_and_http_that_are_confused_name_the_right_one(certificate):
     assert "https:// if it uses TLS" in str(found)
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_a_port_without_a_server_refuses_the_connection(host):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    found = str(await check(f"http://{host}:{port}/v1"))
+    assert f"{host}:{port}: cannot connect (connection refused)" in found
+
+
 async def test_a_server_on_an_ipv6_address_is_used_without_the_proxy(monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     try:

@@ -92,7 +92,7 @@ def test_the_command_shows_what_was_found(
     assert signals_cli.main([str(demo_v3)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "demo_v3: 11 dimensions of state, 4 of action, 4 episodes sampled"
-    assert lines[1].startswith("  gripper: state gripper_open, action gripper, found by names")
+    assert lines[1].startswith("  gripper: state gripper_open, action gripper, found by its name")
     assert lines[1].endswith("(3, 0, 1, 3)")
     assert signals_cli.main([str(demo_v3), "--gripper", "claw"]) == 1
     assert "the dataset has no dimension 'claw'" in capsys.readouterr().err

@@ -104,8 +104,11 @@
       video.addEventListener("loadeddata", () => this.place(video));
       const frame = app.make("div", { class: "frame", style: { aspectRatio: `${camera.width} / ${camera.height}` } }, video, missing);
       frame.append(overlay);
+      const short = app.shortName(camera.name);
       const caption = app.make(
-        "figcaption", { class: "quiet" }, app.make("span", {}, camera.name),
+        "figcaption", { class: "quiet" },
+        app.make("span", { class: "camera", title: camera.name },
+          app.make("span", {}, camera.name.slice(0, camera.name.length - short.length)), app.make("span", { class: "short" }, short)),
         app.make("button", { class: "enlarge", onclick: () => this.enlarge(camera.name) }, "Enlarge"),
         app.make("button", { onclick: () => this.hide(camera.name) }, "Hide")
       );
