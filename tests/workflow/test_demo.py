@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -140,7 +141,7 @@ def test_provenance_tells_how_every_answer_came_about(finished_demo):
             assert (finished_demo.path / ".cache/vlm" / key[:2] / f"{key}.json").is_file()
 
 
-def test_the_summary_adds_up(finished_demo, frames):
+def test_the_summary_adds_up_and_is_that_of_the_readme(finished_demo, frames, repository):
     summary = finished_demo.json("results/demo_v3/summary.json")
     pairs = sum(
         row["style"] == "vqa" and row["role"] == "user"
@@ -151,6 +152,8 @@ def test_the_summary_adds_up(finished_demo, frames):
     assert summary["episodes"]["annotated"] == 4
     text = (finished_demo.path / "results/demo_v3/summary.txt").read_text()
     assert "not a language model" in text
+    (shown,) = re.findall(r"^  Rows: .+$", (repository / "README.md").read_text(), re.MULTILINE)
+    assert shown in text
 
 
 def test_a_second_run_has_nothing_to_do_and_starts_no_server(finished_demo, tmp_path):
