@@ -14,6 +14,7 @@ import aiohttp
 # Codes of OpenSSL (X509_V_ERR_*).
 _EXPIRED = (9, 10)
 _OTHER_NAME = (62, 64)
+_SHOWN_REASON_CHARS = 100
 
 
 def describe(error: BaseException, base_url: str) -> str:
@@ -23,6 +24,9 @@ def describe(error: BaseException, base_url: str) -> str:
         return f"its certificate is rejected ({found.verify_message}); {_certificate_advice(found)}"
     if found is not None and found.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
         return "it does not use TLS; write http:// instead of https:// in vlm.base_urls"
+    if isinstance(error, aiohttp.ClientResponseError):
+        reason = next(iter(error.message.splitlines()), "").rstrip(": ")[:_SHOWN_REASON_CHARS]
+        return f"its response is not valid HTTP ({reason}); check the port in vlm.base_urls"
     message = " ".join(f"{type(error).__name__} {error}".split())
     if match := re.search(r"Cannot connect to host .*?\[(.+)\]", message):
         return f"cannot connect ({_reason(match[1], error)}){_proxy_note(base_url)}"

@@ -1,8 +1,8 @@
 """Reads chat completions in the forms that servers send them, as the OpenAI API defines them.
 
-Handled: events of a stream although none was requested, chunks (`delta`) and text completions
-(`text`) instead of a message, a blocked choice without message (Gemini), other names of finish
-reasons, numbers that are not finite, and bytes that are not UTF-8.
+Handled: events of a stream although none was requested, completions that a gateway wrapped, chunks
+(`delta`) and text completions (`text`) instead of a message, a blocked choice without message
+(Gemini), other names of finish reasons, numbers that are not finite, and bytes that are not UTF-8.
 """
 
 import json
@@ -26,7 +26,8 @@ def read_completion(content: bytes) -> Any:
 
     Raises ValueError, RecursionError.
     """
-    text = content.decode("utf-8-sig", errors="replace").strip()
+    encoding = json.detect_encoding(content)
+    text = content.decode(encoding, errors="replace").strip(" \t\r\n\0\ufeff")
     if text.startswith(("data:", "event:", ":")):
         reply = _joined(list(_events(text)))
     elif text.startswith("<"):
@@ -34,12 +35,22 @@ def read_completion(content: bytes) -> Any:
     elif not text:
         raise ValueError("it is empty; check vlm.base_urls, which usually end in /v1")
     else:
-        reply = _load(text)
+        reply = _unwrapped(_load(text))
     choices = reply.get("choices") if isinstance(reply, dict) else None
     for choice in choices if isinstance(choices, list) else ():
         if isinstance(choice, dict):
             _normalize(choice)
     return reply
+
+
+def _unwrapped(reply: Any) -> Any:
+    """Return a completion that a gateway put into a list or under another name."""
+    if isinstance(reply, list) and len(reply) == 1:
+        reply = reply[0]
+    if not isinstance(reply, dict) or "choices" in reply or reply.get("error"):
+        return reply
+    inner = (item for item in reply.values() if isinstance(item, dict) and item.get("choices"))
+    return next(inner, reply)
 
 
 def _load(text: str) -> Any:
@@ -77,7 +88,9 @@ def _joined(events: list[dict[str, Any]]) -> dict[str, Any]:
         for name, value in delta.items() if isinstance(delta, Mapping) else ():
             if isinstance(value, str) and name != "role":
                 texts[name] = texts.get(name, "") + value
-    if not any("choices" in event for event in events) or "error" in reply:
+    if "error" in reply:  # what was written before it is not a reply
+        return {"error": reply["error"]}
+    if not any("choices" in event for event in events):
         return reply
     message = {"role": "assistant", "content": None, **texts}
     choice = {"index": 0, "message": message, "finish_reason": reason}

@@ -105,12 +105,17 @@ def _content(content: Any, thinking: bool = False) -> tuple[str, str]:
     if isinstance(content, list):
         field = "content parts"
         texts = [
-            part.get("text") if isinstance(part, Mapping) else part
+            _part_text(part) if isinstance(part, Mapping) else part
             for part in content
             if thinking or not (isinstance(part, Mapping) and part.get("type") in _THINKING_PARTS)
         ]
         content = "".join(text for text in texts if isinstance(text, str))
     return (content, field) if isinstance(content, str) and content.strip() else ("", "")
+
+
+def _part_text(part: Mapping[str, Any]) -> Any:
+    text = part.get("text")
+    return text.get("value") if isinstance(text, Mapping) else text  # the Assistants API
 
 
 def _tool_arguments(calls: Any) -> str:

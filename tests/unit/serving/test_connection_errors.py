@@ -1,5 +1,6 @@
 """Connections that fail because of a certificate, TLS or a proxy: the cause and what to do."""
 
+import asyncio
 import contextlib
 import json
 import shutil
@@ -156,3 +157,16 @@ async def test_hosts_in_no_proxy_are_reached_directly(monkeypatch):
     monkeypatch.setenv("NO_PROXY", ".invalid")
     found = str(await check("http://model.invalid/v1"))
     assert "proxy" not in found
+
+
+async def test_a_port_that_does_not_speak_http_says_so_in_one_line():
+    async def greet(reader, writer):
+        writer.write(b"SSH-2.0-OpenSSH_9.6\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    found = str(await check(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"))
+    server.close()
+    assert "its response is not valid HTTP" in found
+    assert len(found) < 300

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from cuesheet.serving.reply_forms import read_completion
+from cuesheet.serving.server_errors import error_in_reply
 from cuesheet.vlm.parsing import choice_text
 
 TEXT = '{"label": "red cube"}'
@@ -37,11 +38,18 @@ def test_a_stream_that_was_not_requested_is_joined():
 def test_an_error_in_a_stream_stays_an_error():
     events = [{"choices": [{"delta": {"content": "a"}}]}, {"error": {"message": "overloaded"}}]
     text = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
-    assert read_completion(text.encode())["error"] == {"message": "overloaded"}
+    reply = read_completion(text.encode())
+    assert reply["error"] == {"message": "overloaded"}
+    assert error_in_reply(reply).message == "overloaded"
 
 
 @pytest.mark.parametrize(
-    "choice", [{"delta": {"content": TEXT}}, {"text": TEXT}, {"message": {"content": TEXT}}]
+    "choice",
+    [
+        {"delta": {"content": TEXT}},
+        {"text": TEXT},
+        {"message": {"content": TEXT}},
+    ],
 )
 def test_the_text_of_a_choice_is_found_in_each_form(choice):
     assert choice_text(choice_of(**choice, finish_reason="STOP"))[0] == TEXT
@@ -83,3 +91,25 @@ def test_numbers_that_are_not_finite_and_stray_bytes_do_not_cost_the_answer():
 def test_a_page_in_place_of_an_answer_names_the_setting(content):
     with pytest.raises(ValueError, match=r"vlm\.base_urls"):
         read_completion(content)
+
+
+COMPLETION = {"choices": [{"message": {"content": TEXT}, "finish_reason": "stop"}]}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        json.dumps([COMPLETION]).encode(),
+        json.dumps({"code": 0, "data": COMPLETION}).encode(),
+        json.dumps(COMPLETION).encode("utf-16"),
+        json.dumps(COMPLETION).encode() + b"\0\0",
+    ],
+    ids=["list", "wrapped", "utf-16", "nul"],
+)
+def test_a_completion_is_found_in_what_a_gateway_made_of_it(content):
+    assert choice_text(read_completion(content)["choices"][0])[0] == TEXT
+
+
+@pytest.mark.parametrize("reply", [{"error": "x", "data": COMPLETION}, [COMPLETION, COMPLETION]])
+def test_errors_and_several_completions_are_not_unwrapped(reply):
+    assert read_completion(json.dumps(reply).encode()) == reply

@@ -69,6 +69,7 @@ def test_the_last_matching_object_counts():
             {"content": "I answer.", "tool_calls": [{"function": {"arguments": FINAL}}]},
             "tool_calls",
         ),
+        ({"content": [{"type": "text", "text": {"value": FINAL}}]}, "content parts"),
         ({"content": None, "parsed": {"label": "red cube"}}, "parsed"),
         (
             {
