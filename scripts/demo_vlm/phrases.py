@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 
 _STOP = {"and", "then", "into", "onto", "on", "in", "to", "from", "with", "by", "at", "off", "of"}
 _PARTICLES = {"up", "down", "out", "away", "back"}
+# Verbs of the labels of this model that have several words.
+_PHRASAL = {"reach": [("for",)], "let": [("go", "of")], "move": [("toward",)]}
 _POLITE = re.compile(r"^(please|robot,|now)\s+", re.IGNORECASE)
 
 # Starts of labels that mean the same.
@@ -58,6 +60,9 @@ def verb_and_object(task: str) -> tuple[str, str]:
     if not words:
         return "move", "the object"
     verb = words.pop(0).strip(",")
+    for particles in _PHRASAL.get(verb, ()):
+        if words[: len(particles)] == list(particles):
+            verb, words = " ".join([verb, *particles]), words[len(particles) :]
     if words and words[0].lower() in _PARTICLES:
         verb += f" {words.pop(0)}"
     if len(words) > 2 and words[0] == "and":  # "pick and place a puck"

@@ -242,7 +242,7 @@ def _as_text(
             "requests": f"{outcome.requests:,}",
             "sent": f"{outcome.sent:,}",
             "prompt tokens": f"{outcome.prompt_tokens:,}",
-            "completion tokens": f"{outcome.completion_tokens:,}",
+            "reply tokens": f"{outcome.completion_tokens:,}",
             "seconds": f"{outcome.seconds:.0f}",
         }
         if report.price_prompt is not None or report.price_completion is not None:
@@ -258,7 +258,7 @@ def _as_text(
     lines = [
         f"{counted(len(scores['episodes']), 'episode')}; score: {tuning.score}",
         "",
-        table.to_string(),
+        table.add_prefix(" ").to_string(),
         "",
         f"Best: {outcomes[best].results.parent.name}. Its settings:",
         "",

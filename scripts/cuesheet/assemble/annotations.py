@@ -23,6 +23,7 @@ from cuesheet.dataset.data_reader import scalars, seconds_from_start
 from cuesheet.dataset.metadata import Dataset, read_dataset
 from cuesheet.dataset.task_starts import read_task_starts
 from cuesheet.errors import CuesheetError
+from cuesheet.text import counted
 
 STATE_STYLES = ("subtask", "plan", "memory")
 
@@ -55,6 +56,10 @@ class Annotations:
     """The language rows of a dataset. Times are seconds from the start of an episode."""
 
     dataset: Dataset
+
+    def __repr__(self) -> str:
+        count = counted(len(self.dataset.episodes), "episode")
+        return f"Annotations({str(self.dataset.root)!r}, {count})"
 
     @cached_property
     def _table(self) -> pd.DataFrame:

@@ -95,6 +95,10 @@ def test_rows_subtasks_and_questions_are_tables(notes):
     assert isinstance(notes.to_frame(), pd.DataFrame)
 
 
+def test_it_is_shown_as_one_short_line(notes):
+    assert repr(notes) == f"Annotations({str(notes.dataset.root)!r}, 4 episodes)"
+
+
 def test_an_unknown_episode_is_named(notes):
     for call in (notes.rows, notes.frames, lambda episode: notes.state_at(episode, 0.0)):
         with pytest.raises(CuesheetError, match="there is no episode 9"):

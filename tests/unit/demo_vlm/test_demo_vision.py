@@ -247,6 +247,19 @@ def test_a_description_names_the_color_and_when_the_image_changes():
     assert answer(replies.TaskFromVideo, lines, *frames).task == "Move the red object."
 
 
+@pytest.mark.parametrize(
+    ("step", "verb", "thing"),
+    [
+        ("reach for the puck", "reach for", "the puck"),
+        ("let go of a window", "let go of", "a window"),
+        ("move toward the red cup", "move toward", "the red cup"),
+        ("open a drawer", "open", "a drawer"),
+    ],
+)
+def test_the_object_of_a_step_has_no_part_of_its_verb(step, verb, thing):
+    assert phrases.verb_and_object(step) == (verb, thing)
+
+
 def test_labels_name_the_object_of_the_task():
     assert phrases.labels("Pick and place a puck to a goal", 2) == [
         "reach for a puck",
