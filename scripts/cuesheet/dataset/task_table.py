@@ -66,7 +66,11 @@ def read_task_lines(root: Path, name: str) -> dict[int, str]:
             raise CuesheetError(
                 f"{name}: {path}, line {number}: expected a whole 'task_index' and a text 'task'."
             )
-        found[row["task_index"]] = row["task"]
+        if found.setdefault(row["task_index"], row["task"]) != row["task"]:
+            raise CuesheetError(
+                f"{name}: {path}, line {number}: a second task with the task_index "
+                f"{row['task_index']}; expected one."
+            )
     return dict(sorted(found.items()))
 
 
@@ -90,7 +94,14 @@ def _read_parquet(path: Path, name: str) -> dict[int, str]:
             f"{name}: {path} has the columns {', '.join(table.column_names)}; expected task_index, "
             "whole numbers, and one text column, the tasks."
         )
-    return dict(zip(numbers, table.column(texts[0]).to_pylist(), strict=True))
+    found: dict[int, str] = {}
+    for number, task in zip(numbers, table.column(texts[0]).to_pylist(), strict=True):
+        if found.setdefault(number, task) != task:
+            raise CuesheetError(
+                f"{name}: {path} has two tasks with the task_index {number}, {found[number]!r} and "
+                f"{task!r}; expected one."
+            )
+    return found
 
 
 def _texts(table: pa.Table) -> list[str]:

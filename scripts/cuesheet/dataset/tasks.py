@@ -61,7 +61,8 @@ def _named(task: Any, names: Mapping[int, str]) -> str:
     if task is None:
         return ""
     if is_number(task) and str(task) not in names.values() and float(task).is_integer():
-        return names.get(int(float(task)), str(task))
+        # A text of digits may be meant as a text; a number without an entry is no task.
+        return names.get(int(float(task)), task if isinstance(task, str) else "")
     return str(task)
 
 

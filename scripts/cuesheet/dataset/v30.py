@@ -4,6 +4,7 @@ Only the needed columns are read.
 """
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -198,13 +199,13 @@ def _by_episode(
                 "file_index": _whole(file, f"videos/{key}/file_index", name),
             }
             path = template.format(video_key=key, **place)
-            times = (from_s, to_s)
+            times = (_number(from_s), _number(to_s))
             if not all(isinstance(time, int | float) for time in times):
                 raise CuesheetError(
                     f"{name}: meta/episodes says that row {row} is at {times} of {key} "
                     "(from_timestamp, to_timestamp); expected two numbers, seconds."
                 )
-            entry[key] = VideoRange(path, float(from_s), float(to_s))
+            entry[key] = VideoRange(path, float(times[0]), float(times[1]))
     return videos
 
 
@@ -216,10 +217,8 @@ def _whole_numbers(table: pa.Table, column: str, name: str) -> list[int]:
 
 
 def _whole(value: Any, column: str, name: str) -> int:
-    """Return a whole number, which some writers store as a float, a text or a list of one."""
-    if isinstance(value, list) and len(value) == 1:
-        value = value[0]
-    value = as_whole(value)
+    """Return a whole number. Raises CuesheetError for anything else."""
+    value = as_whole(_number(value))
     usable = isinstance(value, int | float) and not isinstance(value, bool)
     if not usable or value != value or value in (float("inf"), float("-inf")):
         raise CuesheetError(
@@ -230,6 +229,18 @@ def _whole(value: Any, column: str, name: str) -> int:
             f"{name}: meta/episodes has {value} in {column!r}; expected a whole number, at least 0."
         )
     return int(value)
+
+
+def _number(value: Any) -> Any:
+    """Return a number that is stored as a decimal, a text or a list of one; else the value."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, str | Decimal):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
 
 
 def _no_value(table: pa.Table, column: str, row: int, name: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -415,6 +416,11 @@ def test_a_task_that_is_a_number_is_looked_up(copied, demo_v3, number):
     assert set(with_tasks(copied, [number])) == {(first,)}
 
 
+def test_a_number_that_no_table_has_gives_way_to_the_task_of_the_frames(copied, demo_v3):
+    named = tuple(episode.tasks for episode in read_dataset(demo_v3, "d").episodes)
+    assert with_tasks(copied, [99]) == named
+
+
 def test_further_columns_of_the_task_table_do_not_matter(copied):
     path = copied / "meta/tasks.parquet"
     tasks = pq.read_table(path)
@@ -459,6 +465,22 @@ def test_numbers_as_text_in_the_metadata_of_episodes_are_read(copied, demo_v3):
     assert [
         (e.episode_index, e.length, e.data_file, e.task) for e in read_dataset(copied, "d").episodes
     ] == [(e.episode_index, e.length, e.data_file, e.task) for e in original.episodes]
+
+
+@pytest.mark.parametrize("form", [str, lambda value: [value], lambda value: Decimal(str(value))])
+def test_times_in_other_forms_in_the_metadata_of_episodes_are_read(copied, demo_v3, form):
+    def changed(table: pa.Table) -> pa.Table:
+        for column in (f"videos/{FRONT}/from_timestamp", f"videos/{FRONT}/to_timestamp", "length"):
+            values = [form(value) for value in table.column(column).to_pylist()]
+            at = table.schema.get_field_index(column)
+            table = table.set_column(at, column, pa.array(values))
+        return table
+
+    edit_episodes(copied, changed)
+    found, expected = read_dataset(copied, "d").episodes, read_dataset(demo_v3, "d").episodes
+    assert [(e.length, e.videos[FRONT]) for e in found] == [
+        (e.length, e.videos[FRONT]) for e in expected
+    ]
 
 
 def test_a_version_without_a_minor_number_is_read(copied):

@@ -124,3 +124,16 @@ def test_a_table_of_other_columns_is_reported(unnamed):
     pq.write_table(pa.table({"task": ["pick it"]}), path)
     with pytest.raises(CuesheetError, match="expected task_index, whole numbers"):
         read_task_names(unnamed, "d")
+
+
+@pytest.mark.parametrize("file", ["tasks.parquet", "tasks.jsonl"])
+def test_two_tasks_with_the_same_number_are_an_error(unnamed, file):
+    tasks = pd.read_parquet(unnamed / "meta/tasks.parquet")
+    (unnamed / "meta/tasks.parquet").unlink()
+    tasks["task_index"] = 0
+    if file == "tasks.parquet":
+        tasks.to_parquet(unnamed / "meta" / file)
+    else:
+        as_lines(unnamed, tasks)
+    with pytest.raises(CuesheetError, match=r"with the task_index 0.*expected one"):
+        read_dataset(unnamed, "d")
