@@ -59,7 +59,7 @@ def task_files(root: Path) -> list[Path]:
 def read_task_lines(root: Path, name: str) -> dict[int, str]:
     """Return task by ascending task_index. Raises CuesheetError if the file is malformed."""
     path = root / TASK_LINES
-    found = {}
+    found: dict[int, str] = {}
     for number, row in read_objects(path, name):
         row["task_index"] = as_whole(row.get("task_index"))
         if not isinstance(row["task_index"], int) or not isinstance(row.get("task"), str):
