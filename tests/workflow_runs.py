@@ -46,7 +46,7 @@ class Finished:
     @property
     def jobs(self) -> dict[str, int]:
         """Jobs by rule, from the line before the first job or from the table of a dry run."""
-        planned = re.search(r"^Cuesheet: \d+ jobs: (.+)$", self.output, re.MULTILINE)
+        planned = re.search(r"^Cuesheet: \d+ jobs?: (.+)$", self.output, re.MULTILINE)
         if planned:
             words = (entry.rsplit(" ", 1) for entry in planned[1].split(", "))
             return {rule: int(count) for rule, count in words}
