@@ -56,6 +56,7 @@ demo: $(VENV)/.workflow-installed  ## Annotate the demo dataset: results/demo_v3
 	@if $(RUN) --dry-run $(DEMO) 2>&1 | grep "Nothing to be done" > /dev/null; then \
 	  echo "Nothing to be done: the demo is annotated and up to date."; \
 	  cat results/demo_v3/summary.txt; \
+	  echo "  Report:            results/demo_v3/report.html (open it in a browser)"; \
 	else \
 	  $(RUN) --cores $(CORES) --quiet all $(DEMO) || \
 	    { echo "Failed; without --quiet it says more: $(BIN)/snakemake --cores $(CORES) $(DEMO)" >&2; exit 1; }; \

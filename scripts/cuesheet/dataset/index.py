@@ -33,7 +33,7 @@ from cuesheet.dataset.task_starts import read_task_starts
 from cuesheet.dataset.timing_checks import check_times, contradicted_fps, timing_notices
 from cuesheet.errors import CuesheetError
 from cuesheet.files import atomic_path
-from cuesheet.text import describe_range
+from cuesheet.text import counted, describe_range
 
 _ROW_GROUP = 64
 _SHOWN_PROBLEMS = 30
@@ -78,8 +78,8 @@ def build_index(
     notices = [*dataset.notices, *_size_notices(dataset, found)]
     if absent:
         notices.append(
-            f"{len(absent)} files are missing; {describe_range(elsewhere)}, which need them, are "
-            "left out of the index and of the annotated dataset."
+            f"{counted(len(absent), 'file')} missing: the index and the annotated dataset leave "
+            f"out {describe_range(elsewhere)}."
         )
     notices += timing_notices(dataset, found.rows)
     alike = [index for index, starts in task_starts.items() if not starts]
