@@ -23,7 +23,7 @@ def main(snakemake) -> None:
             snakemake.output.index,
             dataset,
             snakemake.params.selected,
-            functools.partial(tqdm, desc="files", unit="file", mininterval=2.0, disable=None),
+            functools.partial(tqdm, desc="files", unit="file", mininterval=2.0),
         )
         for notice in notices:
             # The terminal shows warnings; the run has shown the notices of the metadata already.

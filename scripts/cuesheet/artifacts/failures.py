@@ -77,5 +77,6 @@ def job_errors(results: Path, since: float) -> dict[str, str]:
         # The cause ends the log, and may have several lines; the first one says what failed.
         _, prefix, cause = f"\n{text}".rpartition(f"\n{ERROR_PREFIX}")
         if prefix and f"{ERROR_PREFIX}{cause.rstrip()}" != INTERRUPTED:
-            found[path.relative_to(logs).parts[0]] = cause.strip().partition("\n")[0]
+            rule = path.relative_to(logs).parts[0].removesuffix(".log")
+            found[rule] = cause.strip().partition("\n")[0].rstrip(":")
     return found

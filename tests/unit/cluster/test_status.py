@@ -160,7 +160,7 @@ def test_a_dataset_is_named_by_its_name_or_by_its_folder(folder, monkeypatch, ca
             {"finished": False, "error": None},
             300,
             "ERROR: 2 problems:\n  a\n  b",
-            "failed: merge: 2 problems:",
+            "failed: merge: 2 problems",
         ),
     ],
 )
@@ -173,7 +173,7 @@ def test_the_state_of_a_run_without_shards(folder, outcome, usage_age_s, log, st
     write(runs / RUN / "usage.json", usage, age_s=usage_age_s)
     if outcome is not None:
         write(runs / RUN / "outcome.json", outcome)
-    for name, age_s, text in (("merge/a.log", 10, log), ("old/b.log", 900, "ERROR: old")):
+    for name, age_s, text in (("merge.log", 10, log), ("old/b.log", 900, "ERROR: old")):
         write(results / "logs" / name, None)
         (results / "logs" / name).write_text(f"line\n{text}\n")
         os.utime(results / "logs" / name, (NOW - age_s, NOW - age_s))
