@@ -293,3 +293,16 @@ def test_a_deleted_clip_is_created_again_with_the_review_page(finished_demo, tmp
     clip.unlink()  # the page exists, so Snakemake looks for the clip only if it is a target too
     assert work.run().jobs == {"extract_clip": 1, "build_review": 1}
     assert clip.is_file()
+
+
+def test_a_new_checkout_of_the_workflow_makes_nothing_again(finished_demo, tmp_path):
+    """Its scripts and prompts are newer than all results."""
+    work = finished_demo.copy_to(tmp_path / "copy")
+    for path in work.path.rglob("*"):
+        status = path.lstat()
+        days_ago = status.st_mtime_ns - 30 * 86_400 * 10**9
+        os.utime(path, ns=(days_ago, days_ago), follow_symlinks=False)
+    assert work.run("--dry-run").jobs == {}
+    # If this plans nothing either, the profiles need no rerun-triggers.
+    with_code = ("--rerun-triggers", "mtime", "params", "input", "software-env", "code")
+    assert work.run("--dry-run", *with_code).jobs

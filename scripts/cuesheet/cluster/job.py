@@ -196,6 +196,7 @@ class ShardJob:
             # Neither the profile of the outer run nor that of the user.
             *("--profile", "none", "--workflow-profile", "none"),
             *("--nolock", "--keep-going", "--rerun-incomplete", "--show-failed-logs"),
+            *("--rerun-triggers", "mtime", "params", "input", "software-env"),  # as in profiles/
             *("--quiet", "rules", "reason", "host"),
             *("--allowed-rules", *INNER_RULES),
             *(VOCABULARY_RULES if self.shard == VOCABULARY_JOB else ()),
