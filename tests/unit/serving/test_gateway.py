@@ -467,7 +467,7 @@ async def test_a_compressed_error_is_unpacked_no_further_than_needed(tmp_path):
     assert peak < 10_000_000
 
 
-async def test_a_server_that_does_not_speak_http_is_a_lost_connection(tmp_path):
+async def test_a_server_that_does_not_speak_http_is_named_as_such(tmp_path):
     async def answer(reader, writer):
         writer.write(b"SSH-2.0-OpenSSH_9.2\r\n")
         await writer.drain()
@@ -479,7 +479,7 @@ async def test_a_server_that_does_not_speak_http_is_a_lost_connection(tmp_path):
         status, reply = await gateway.ask(chat("a"))
     ssh.close()
     assert status == 502
-    assert "connection lost" in reply["error"]["message"]
+    assert "is not valid HTTP" in reply["error"]["message"]
 
 
 async def test_a_malformed_list_of_keys_is_rejected(tmp_path):

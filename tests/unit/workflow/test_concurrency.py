@@ -79,17 +79,25 @@ onstart:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.1)
 
-rule sleep:
+rule second:
+    input:
+        "first.txt",
     output:
-        "slept.txt",
+        "second.txt",
     shell:
         "touch {{output}}"
+
+rule first:
+    output:
+        "first.txt",
+    shell:
+        "sleep 2; touch {{output}}"
 """
     (tmp_path / "Snakefile").write_text(rules)
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "--nolock"]
     ended = subprocess.run([*command, "--config", "in_thread=true"], cwd=tmp_path, check=False)
     assert ended.returncode == 1
-    assert not (tmp_path / "slept.txt").exists()
+    assert not (tmp_path / "second.txt").exists()
     # If the run ends without the function too, delete it.
     with subprocess.Popen(command, cwd=tmp_path) as stuck:
         with pytest.raises(subprocess.TimeoutExpired):
