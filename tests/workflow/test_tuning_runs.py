@@ -40,7 +40,7 @@ def test_the_best_of_two_variants_is_printed_and_only_new_requests_are_sent(tmp_
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 episodes; score: segment.0.5.f1" in done.stdout
+    assert "1 episode; score: segment.0.5.f1" in done.stdout
     table = [line.split() for line in done.stdout.splitlines() if line.startswith("00")]
     assert [row[1] for row in table] == ["2", "8"]
     first, second = (
