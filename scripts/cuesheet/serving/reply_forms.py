@@ -6,9 +6,10 @@ Handled: events of a stream although none was requested, completions that a gate
 """
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from cuesheet.vlm.finite_json import load_with_nulls
 
 # In lower case: Gemini, Anthropic, Mistral.
 _FINISH_REASONS = {
@@ -35,7 +36,8 @@ def read_completion(content: bytes) -> Any:
     elif not text:
         raise ValueError("it is empty; check vlm.base_urls, which usually end in /v1")
     else:
-        reply = _unwrapped(_load(text))
+        # Servers write statistics such as Infinity tokens per second; the answer itself is text.
+        reply = _unwrapped(load_with_nulls(text))
     choices = reply.get("choices") if isinstance(reply, dict) else None
     for choice in choices if isinstance(choices, list) else ():
         if isinstance(choice, dict):
@@ -53,21 +55,11 @@ def _unwrapped(reply: Any) -> Any:
     return next(inner, reply)
 
 
-def _load(text: str) -> Any:
-    # Servers write statistics such as Infinity tokens per second; the answer itself is text.
-    return json.loads(text, strict=False, parse_constant=lambda name: None, parse_float=_finite)
-
-
-def _finite(text: str) -> float | None:
-    value = float(text)
-    return value if math.isfinite(value) else None
-
-
 def _events(text: str) -> Iterator[dict[str, Any]]:
     for line in text.splitlines():
         data = line.removeprefix("data:").strip() if line.startswith("data:") else ""
         if data and data != "[DONE]":
-            event = _load(data)
+            event = load_with_nulls(data)
             if isinstance(event, dict):
                 yield event
 

@@ -1,18 +1,18 @@
 """Reads objects as models write them if no grammar enforces JSON.
 
 Handled: comments, trailing and missing commas, decimal commas, single or typographic quotes,
-unquoted keys, escaped punctuation, doubled braces, Python literals, NaN, JSON inside a JSON string,
-and an object that is wrapped in another one.
+unquoted keys, escaped punctuation, doubled braces, Python literals, NaN, and JSON inside a JSON
+string.
 """
 
 import ast
-import json
-import math
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import yaml
+
+from cuesheet.vlm.finite_json import load_with_nulls
 
 # The lenient readers are slow, so longer texts are read as strict JSON only.
 LONGEST_LENIENT_CHARS = 20_000
@@ -48,7 +48,7 @@ def lenient_values(text: str) -> Iterator[Any]:
     if '\\"' in text:  # JSON inside a JSON string
         forms.insert(0, text.replace('\\"', '"').replace("\\\\", "\\"))
     for form in dict.fromkeys(forms):
-        for read in (_json, ast.literal_eval, _yaml):
+        for read in (load_with_nulls, ast.literal_eval, _yaml):
             try:
                 value = read(form)
             except (ValueError, SyntaxError, TypeError, yaml.YAMLError):
@@ -58,25 +58,6 @@ def lenient_values(text: str) -> Iterator[Any]:
             if isinstance(value, dict | list):
                 yield value
                 break
-
-
-def unwrapped(value: Any) -> Iterator[Any]:
-    """Yield the object itself, and what is in it if it is only a wrapper or an echoed schema."""
-    yield value
-    if isinstance(value, dict):
-        if isinstance(value.get("properties"), dict):
-            yield value["properties"]
-        if len(value) == 1 and isinstance(inner := next(iter(value.values())), dict):
-            yield inner
-
-
-def _json(text: str) -> Any:
-    return json.loads(text, strict=False, parse_constant=lambda name: None, parse_float=_finite)
-
-
-def _finite(text: str) -> float | None:
-    value = float(text)
-    return value if math.isfinite(value) else None
 
 
 def _yaml(text: str) -> Any:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from cuesheet.vlm.lenient_json import lenient_values, unwrapped
+from cuesheet.vlm.finite_json import load_finite
 
 Reply = TypeVar("Reply", bound=BaseModel)
 
@@ -225,16 +225,33 @@ def _validated(candidate: str, model: type[Reply]) -> Reply:
         values = iter([load_finite(candidate)])
         cause = None
     except (ValueError, RecursionError) as error:
-        values = lenient_values(candidate)
+        values = _lenient_values(candidate)
         cause = UnusableReplyError(f"the JSON object cannot be read: {error}")
     for value in values:
-        for form in unwrapped(value):
+        for form in _unwrapped(value):
             try:
                 return model.model_validate(form)
             except ValidationError as error:
                 cause = cause or UnusableReplyError(_describe(error))
     assert cause is not None
     raise cause
+
+
+def _lenient_values(text: str) -> Iterator[Any]:
+    # Only malformed replies need YAML, so jobs do not import it when they start.
+    from cuesheet.vlm.lenient_json import lenient_values
+
+    return lenient_values(text)
+
+
+def _unwrapped(value: Any) -> Iterator[Any]:
+    """Yield the object itself, and what is in it if it is only a wrapper or an echoed schema."""
+    yield value
+    if isinstance(value, dict):
+        if isinstance(value.get("properties"), dict):
+            yield value["properties"]
+        if len(value) == 1 and isinstance(inner := next(iter(value.values())), dict):
+            yield inner
 
 
 def _closed(text: str, model: type[Reply]) -> Reply | None:
@@ -260,7 +277,7 @@ def _bare_list(text: str, model: type[Reply]) -> Reply | None:
     begin, end = text.find("["), text.rfind("]")
     if begin < 0 or end < begin or "{" in text[:begin] or "}" in text[end:]:
         return None
-    for value in lenient_values(text[begin : end + 1]):
+    for value in _lenient_values(text[begin : end + 1]):
         try:
             return model.model_validate(dict.fromkeys(model.model_fields, value))
         except ValidationError:
@@ -278,20 +295,3 @@ def _describe(error: ValidationError) -> str:
     if len(problems) > 5:
         lines.append(f"and {len(problems) - 5} more")
     return "; ".join(lines)
-
-
-def load_finite(text: str | bytes) -> Any:
-    """Read JSON without NaN and infinity. Raises ValueError, RecursionError."""
-    # Not strict: with `maxLength`, vLLM's grammar allows raw control characters in strings.
-    return json.loads(text, strict=False, parse_constant=_reject_constant, parse_float=_finite)
-
-
-def _reject_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a finite number")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if value in (float("inf"), float("-inf")):
-        raise ValueError(f"{text} is not a finite number")
-    return value
