@@ -91,7 +91,7 @@ class LogHandler(LogHandlerBase):
         try:
             self._emit(record)
         except BrokenPipeError:
-            # The reader, such as `head`, has closed the output. The run goes on without it.
+            # The output is closed (for example by `head`); the run continues.
             with open(os.devnull, "w") as nowhere:
                 os.dup2(nowhere.fileno(), self._stream.fileno())
         except Exception:

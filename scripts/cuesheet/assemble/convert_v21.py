@@ -146,7 +146,7 @@ def _join_data(episodes: Sequence[Episode], merged: Path, target: Path) -> None:
 
 
 def _task_names(dataset: Dataset) -> dict[int, str]:
-    """Return the tasks by task_index, of the frames and the episodes if there is no such file."""
+    """Return task by task_index: from the table, or else from the frames and the episodes."""
     if dataset.has_file(TASK_LINES):
         return read_task_lines(dataset.root, dataset.name)
     found: dict[int, str] = {}

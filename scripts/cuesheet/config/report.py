@@ -39,7 +39,7 @@ class EvaluateConfig(Section):
     """
     baselines: list[Literal["uniform", "motion"]] = Field(default=["uniform", "motion"])
     """Baselines that are scored next to the run, with as many segments per episode: `uniform`
-    (equally long) and `motion` (cut where the image moves least).
+    (equally long) and `motion` (cut at the frames with the least motion).
     """
     fold: dict[str, Literal["previous", "next"]] = Field(default={})
     """Reference labels whose segments are merged into a neighbor before scoring, e.g. `{idle:

@@ -61,7 +61,7 @@ def _named(task: Any, names: Mapping[int, str]) -> str:
     if task is None:
         return ""
     if is_number(task) and str(task) not in names.values() and float(task).is_integer():
-        # A text of digits may be meant as a text; a number without an entry is no task.
+        # Digits that are not in the table may be the task itself; such a number is no task.
         return names.get(int(float(task)), task if isinstance(task, str) else "")
     return str(task)
 

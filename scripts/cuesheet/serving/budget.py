@@ -53,8 +53,8 @@ def share_of_budget(
 
     Args:
         config: the settings of the run.
-        start: where the share of the job starts in the budget of the run, 0 to 1.
-        end: where it ends. The shares of all jobs add up to the budget, however small they are.
+        start: start of the share of the job in the budget of the run, 0 to 1.
+        end: end of that share. The shares of all jobs, even very small ones, add up to the budget.
         usages: what earlier attempts of the job used (`usage.json`); it is subtracted.
     """
     vlm = dict(config.get("vlm") or {})

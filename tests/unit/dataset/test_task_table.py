@@ -1,4 +1,4 @@
-"""Tasks that only task_index names: where the table may be, and that none is made up."""
+"""Tasks given by task_index alone: the places of their table; no task is made up."""
 
 import json
 import shutil
