@@ -4,64 +4,44 @@ In: the keyframes folder, the prompt files, the clip if clips are sent. Out: pla
 with the subtasks and the rows of styles subtask, plan, memory and task_aug. Times in seconds.
 """
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cuesheet import files, job_log
 from cuesheet.annotate import plan
 from cuesheet.annotate.evidence import Propagated
-from cuesheet.annotate.segmentation import CutClip
-from cuesheet.annotate.stage import Stage, open_stage
+from cuesheet.annotate.stage import CutClip, Stage, run_stage
 from cuesheet.artifacts.apply_corrections import ExternalSubtasks, subtasks_from_spans
 from cuesheet.artifacts.episode import Episode
 from cuesheet.artifacts.signals_file import SignalsFile, read_signals
 from cuesheet.artifacts.vocabulary import read_vocabulary
 from cuesheet.config.signals import SignalsConfig
 from cuesheet.config.stages import PlanConfig
-from cuesheet.text import counted
 
 
-async def annotate(
-    keyframes: str,
-    prompts: list[str],
-    model_settings: Mapping[str, Any],
-    settings: PlanConfig,
-    camera: str | None,
-    clip: str | None,
-    given: Mapping[str, Any] | None = None,
-    root: str = "",
-    recording: str | None = None,
-    signals: SignalsConfig | None = None,
-    references: Sequence[tuple[str, Mapping[str, Any]]] = (),
-    vocabulary: Sequence[str] = (),
-    drafted_vocabulary: str | None = None,
-    rephrasings: Sequence[str] | None = None,
-) -> dict[str, Any]:
-    """Return the content of the plan file.
+def main(snakemake) -> None:
+    given, params = snakemake.input, snakemake.params
 
-    No requests are sent for `given` subtasks and for `rephrasings` that a person wrote. Labels
-    are taken from `vocabulary`, or from the file `drafted_vocabulary`, if there are any.
-    """
-    async with open_stage(
-        "plan", keyframes=keyframes, prompts=prompts, model_settings=model_settings
-    ) as stage:
-        used = _vocabulary(stage, vocabulary, drafted_vocabulary)
-        cut = _cutter(clip, stage.episode) if clip else None
+    async def annotate(stage: Stage) -> dict[str, Any]:
+        drafted = next(iter(given.get("vocabulary", [])), None)
+        used = _vocabulary(stage, params.vocabulary, drafted)
+        recording = next(iter(given.get("recording", [])), None)
         recorded = read_signals(recording) if recording else None
+        references = list(zip(given.get("references", []), params.references, strict=True))
         parts = await plan.annotate(
             stage,
-            settings,
-            camera=camera,
-            cut_clip=cut,
-            given=_given(given, root, stage) if given else None,
+            PlanConfig(**params.plan),
+            camera=params.camera,
+            cut_clip=_cutter(given.clip, stage.episode) if given.clip else None,
+            given=_given(params.given, params.root, stage) if params.given else None,
             recording=recorded,
-            signals=signals,
-            propagated=_propagated(stage.episode, recorded, camera, references),
-            rephrasings=rephrasings,
+            signals=SignalsConfig(**params.signals),
+            propagated=_propagated(stage.episode, recorded, params.camera, references),
+            rephrasings=params.rephrasings,
         )
-        return stage.result(**parts, **used)
+        return {**parts, **used}
+
+    run_stage("plan", snakemake, annotate, counts="subtasks")
 
 
 def _vocabulary(stage: Stage, given: Sequence[str], drafted: str | None) -> dict[str, Any]:
@@ -131,42 +111,9 @@ def _given(given: Mapping[str, Any], root: str, stage: Stage) -> ExternalSubtask
 
 
 def _cutter(clip: str, episode: Episode) -> CutClip:
-    from cuesheet.media.clips import (
-        ClipCutter,  # imports a video library, which most runs do not need
-    )
+    from cuesheet.media.clips import ClipCutter  # imports a video library
 
     return ClipCutter(clip, length=episode.length, end_s=episode.end_s, fps=episode.fps).cut
-
-
-def main(snakemake) -> None:
-    with job_log.to_file(snakemake.log[0]):
-        result = asyncio.run(
-            annotate(
-                snakemake.input.keyframes,
-                list(snakemake.input.prompts),
-                snakemake.params.model_settings,
-                PlanConfig(**snakemake.params.plan),
-                snakemake.params.camera,
-                snakemake.input.clip or None,
-                snakemake.params.given,
-                snakemake.params.root,
-                next(iter(snakemake.input.get("recording", [])), None),
-                SignalsConfig(**snakemake.params.signals),
-                list(
-                    zip(
-                        snakemake.input.get("references", []),
-                        snakemake.params.references,
-                        strict=True,
-                    )
-                ),
-                snakemake.params.vocabulary,
-                next(iter(snakemake.input.get("vocabulary", [])), None),
-                snakemake.params.rephrasings,
-            )
-        )
-        files.write_json(snakemake.output.json, result)
-        calls = result["provenance"]["calls"]
-        print(f"{counted(len(result['subtasks']), 'subtask')}, {counted(len(calls), 'call')}")
 
 
 if "snakemake" in globals():

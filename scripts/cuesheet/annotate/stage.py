@@ -1,8 +1,9 @@
 """The common part of the annotation stages: settings, images, rows and provenance."""
 
+import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel
 
+from cuesheet import files, job_log
 from cuesheet.annotate import contact_sheet
 from cuesheet.artifacts.episode import Episode, Keyframe, read_episode
 from cuesheet.artifacts.language import say
@@ -19,7 +21,7 @@ from cuesheet.config.stages import FramesConfig
 from cuesheet.config.vlm import ImagesConfig
 from cuesheet.config.vocabulary import MAX_LABEL_WORDS
 from cuesheet.errors import SurroundingsError
-from cuesheet.files import atomic_path
+from cuesheet.text import counted
 from cuesheet.vlm.client import Answer, Clip, Image, Media, Vlm
 from cuesheet.vlm.prompts import Prompts
 from cuesheet.vlm.replies import CompletedEvents, Relabel, Segmentation, shorten_label
@@ -121,7 +123,7 @@ class Stage:
         digest = hashlib.sha256(data).hexdigest()
         path = self.shared_folder / digest[:2] / f"{digest}.{extension}"
         if not path.exists():
-            with atomic_path(path) as temporary:
+            with files.atomic_path(path) as temporary:
                 temporary.write_bytes(data)
         return path.resolve().as_uri()
 
@@ -290,3 +292,35 @@ async def open_stage(
             serve=model_settings["serve"],
             shared_folder=Path(shared) if shared else None,
         )
+
+
+def run_stage(
+    name: StageName,
+    job: Any,
+    annotate: Callable[[Stage], Awaitable[dict[str, Any]]],
+    counts: str,
+) -> None:
+    """Run a stage in a job of Snakemake, and write its log and its JSON file.
+
+    Args:
+        name: the stage.
+        job: the `snakemake` object of the script, with the inputs `keyframes` and `prompts`, the
+            param `model_settings`, the output `json` and a log.
+        annotate: fills the stage; returns the other parts of its file.
+        counts: the part whose items are counted in the log.
+    """
+
+    async def run() -> dict[str, Any]:
+        async with open_stage(
+            name,
+            keyframes=job.input.keyframes,
+            prompts=list(job.input.prompts),
+            model_settings=job.params.model_settings,
+        ) as stage:
+            return stage.result(**await annotate(stage))
+
+    with job_log.to_file(job.log[0]):
+        result = asyncio.run(run())
+        files.write_json(job.output.json, result)
+        calls = counted(len(result["provenance"]["calls"]), "call")
+        print(f"{counted(len(result[counts]), counts.removesuffix('s'))}, {calls}")
