@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from cuesheet.annotate import plan
-from cuesheet.annotate.evidence import Propagated
+from cuesheet.annotate.evidence import Evidence, Propagated
 from cuesheet.annotate.stage import CutClip, Stage, run_stage
-from cuesheet.artifacts.apply_corrections import ExternalSubtasks, subtasks_from_spans
+from cuesheet.artifacts.apply_corrections import ExternalSubtasks
 from cuesheet.artifacts.episode import Episode
 from cuesheet.artifacts.signals_file import SignalsFile, read_signals
 from cuesheet.artifacts.vocabulary import read_vocabulary
@@ -28,15 +28,14 @@ def main(snakemake) -> None:
         recording = next(iter(given.get("recording", [])), None)
         recorded = read_signals(recording) if recording else None
         references = list(zip(given.get("references", []), params.references, strict=True))
+        propagated = _propagated(stage.episode, recorded, params.camera, references)
         parts = await plan.annotate(
             stage,
             PlanConfig(**params.plan),
             camera=params.camera,
             cut_clip=_cutter(given.clip, stage.episode) if given.clip else None,
             given=_given(params.given, params.root, stage) if params.given else None,
-            recording=recorded,
-            signals=SignalsConfig(**params.signals),
-            propagated=_propagated(stage.episode, recorded, params.camera, references),
+            evidence=Evidence(recorded, SignalsConfig(**params.signals), propagated),
             rephrasings=params.rephrasings,
         )
         return {**parts, **used}
@@ -91,13 +90,7 @@ def _given(given: Mapping[str, Any], root: str, stage: Stage) -> ExternalSubtask
     """Return the subtasks of a correction (`spans`), or those of a column of the dataset."""
     episode = stage.episode
     if "spans" in given:
-        spans = given["spans"]
-        memories = {
-            position: span["memory"]
-            for position, span in enumerate(spans)
-            if position > 0 and span.get("memory") is not None
-        }
-        return ExternalSubtasks("correction", subtasks_from_spans(spans, episode), memories)
+        return ExternalSubtasks.of_spans(given["spans"], episode)
     from cuesheet.dataset.subtask_labels import read_subtasks  # imports pyarrow
 
     place = (Path(root), given["data_file"], episode.episode_index)

@@ -7,7 +7,7 @@ nearby, its events say nothing about its subtasks and are not used.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -64,13 +64,30 @@ class Propagated:
     confidence: float
     subtasks: list[Subtask]
 
-    def as_json(self, *, is_confident: bool, applied: bool) -> dict[str, Any]:
+    def applies(self, settings: PlanConfig) -> bool:
+        """Tell whether they replace the model's subtasks."""
+        return settings.propagate == "apply" and self._is_confident(settings)
+
+    def _is_confident(self, settings: PlanConfig) -> bool:
+        return self.confidence >= settings.propagate_above
+
+    def as_json(self, settings: PlanConfig, source: str) -> dict[str, Any]:
+        """Return what the plan file records. `source`: where the subtasks of the plan are from."""
         return {
             "source_episode": self.source_episode,
             "confidence": round(self.confidence, 3),
-            "is_confident": is_confident,
-            "applied": applied,
+            "is_confident": self._is_confident(settings),
+            "applied": source == "propagation",
         }
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of an episode besides its images."""
+
+    recording: SignalsFile | None = None
+    signals: SignalsConfig = field(default_factory=SignalsConfig)
+    propagated: Propagated | None = None
 
 
 def strokes_of(signals: SignalsFile) -> list[tuple[str, Stroke]]:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from cuesheet.annotate.consensus import episode_agreement, with_agreement
-from cuesheet.annotate.evidence import Propagated, Refined, refine
+from cuesheet.annotate.evidence import Evidence, Refined, refine
 from cuesheet.annotate.frame_selection import sample_frames_in_subtask
 from cuesheet.annotate.relabel import relabel
 from cuesheet.annotate.second_look import look_again
@@ -23,9 +23,7 @@ from cuesheet.annotate.stage import CutClip, Stage
 from cuesheet.annotate.task_text import choose_task, write_task_rows
 from cuesheet.artifacts.apply_corrections import ExternalSubtasks
 from cuesheet.artifacts.episode import Keyframe
-from cuesheet.artifacts.signals_file import SignalsFile
 from cuesheet.artifacts.subtasks import Subtask, join_windows, remaining_plan
-from cuesheet.config.signals import SignalsConfig
 from cuesheet.config.stages import FramesConfig, PlanConfig
 from cuesheet.vlm.replies import MAX_MEMORY_SENTENCES, Memory, first_sentences
 
@@ -46,9 +44,7 @@ async def annotate(
     camera: str | None,
     cut_clip: CutClip | None,
     given: ExternalSubtasks | None = None,
-    recording: SignalsFile | None = None,
-    signals: SignalsConfig | None = None,
-    propagated: Propagated | None = None,
+    evidence: Evidence | None = None,
     rephrasings: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Fill `stage` with the rows of the plan. Return the other parts of its JSON file.
@@ -58,100 +54,60 @@ async def annotate(
     rephrasings of the task and rows that follow from given subtasks are written. Raises
     CuesheetError if the model gives no usable segmentation.
     """
-    episode = stage.episode
-    evidence = Evidence(recording, signals or SignalsConfig(), propagated)
-    applies = settings.propagate == "apply" and evidence.is_confident(settings)
-    if given is None and propagated is not None and applies:
+    evidence = evidence or Evidence()
+    episode, propagated = stage.episode, evidence.propagated
+    if given is None and propagated is not None and propagated.applies(settings):
         given = ExternalSubtasks("propagation", propagated.subtasks)
     motion = _write_motion(stage, evidence)
     if camera is None:
+        grid = None
+        if given is None or settings.memory:
+            what = "subtasks, plans or memory" if given is None else "memory"
+            stage.warn(f"episode {episode.name} has no camera: no {what} written")
         task = {"text": episode.task, "source": "dataset"}
-        found = await _write_without_camera(stage, settings, given, rephrasings)
     else:
         grid = episode.frames_at(camera, episode.grid)
         task = await choose_task(stage, settings, grid)
-        found, _ = await asyncio.gather(
-            _find_subtasks(stage, settings, grid, cut_clip, task["text"], given, evidence),
-            write_task_rows(stage, settings, task["text"], rephrasings),
-        )
-        _write_subtasks(stage, settings, found.subtasks)
-        written = given.memories if given else {}
-        shown = grid if settings.memory else None
-        await _write_memory(stage, settings.frames, shown, found.subtasks, task["text"], written)
+
+    async def find_subtasks() -> _Found:
+        if given is not None or grid is None:
+            return _Found(given.subtasks if given else [])
+        return await _request_subtasks(stage, settings, grid, cut_clip, task["text"], evidence)
+
+    found, _ = await asyncio.gather(
+        find_subtasks(), write_task_rows(stage, settings, task["text"], rephrasings)
+    )
+    _write_subtasks(stage, settings, found.subtasks)
+    memories = given.memories if given else {}
+    shown = grid if settings.memory else None
+    await _write_memory(stage, settings.frames, shown, found.subtasks, task["text"], memories)
     is_skipped = camera is None and given is None
+    source = given.source if given else "model"
     return {
         "task": task,
         "subtasks": [subtask.as_json(episode) for subtask in found.subtasks],
-        **({"skipped": "no camera"} if is_skipped else {"subtasks_from": _source_of(given)}),
-        "corrected": _corrected(stage, given, rephrasings),
-        **evidence.as_json(settings, given, found.refined),
+        **({"skipped": "no camera"} if is_skipped else {"subtasks_from": source}),
+        # What a person wrote in addition to subtasks.
+        "corrected": [
+            *([] if rephrasings is None else [{"style": "task_aug"}]),
+            *(
+                {"style": "memory", "timestamp": found.subtasks[position].start_s(episode)}
+                for position in memories
+            ),
+        ],
+        **({"propagation": propagated.as_json(settings, source)} if propagated else {}),
+        **_record_of_signals(evidence, found.refined),
         **({"motion": motion} if motion else {}),
         **found.samples,
     }
 
 
-async def _write_without_camera(
-    stage: Stage,
-    settings: PlanConfig,
-    given: ExternalSubtasks | None,
-    rephrasings: Sequence[str] | None,
-) -> _Found:
-    """Write the rows that need no frames: rephrasings of the task, and those of given subtasks."""
-    task = stage.episode.task
-    if given is None or settings.memory:
-        what = "subtasks, plans or memory" if given is None else "memory"
-        stage.warn(f"episode {stage.episode.name} has no camera: no {what} written")
-    await write_task_rows(stage, settings, task, rephrasings)
-    if given is None:
-        return _Found([])
-    _write_subtasks(stage, settings, given.subtasks)
-    await _write_memory(stage, settings.frames, None, given.subtasks, task, given.memories)
-    return _Found(given.subtasks)
-
-
-def _source_of(given: ExternalSubtasks | None) -> str:
-    return given.source if given else "model"
-
-
-def _corrected(
-    stage: Stage, given: ExternalSubtasks | None, rephrasings: Sequence[str] | None
-) -> list[dict[str, Any]]:
-    """Return the style of what a person wrote in addition to subtasks; for a memory, its time."""
-    found: list[dict[str, Any]] = [{"style": "task_aug"}] if rephrasings is not None else []
-    if given is not None:
-        starts = [given.subtasks[place].start_s(stage.episode) for place in given.memories]
-        found += [{"style": "memory", "timestamp": start_s} for start_s in starts]
-    return found
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """The recorded signals and propagated subtasks of an episode."""
-
-    recording: SignalsFile | None = None
-    signals: SignalsConfig = field(default_factory=SignalsConfig)
-    propagated: Propagated | None = None
-
-    def is_confident(self, settings: PlanConfig) -> bool:
-        """Tell whether the propagated subtasks may replace the model's."""
-        return (
-            self.propagated is not None and self.propagated.confidence >= settings.propagate_above
-        )
-
-    def as_json(
-        self, settings: PlanConfig, given: ExternalSubtasks | None, refined: Refined | None
-    ) -> dict[str, Any]:
-        """Return what the plan file records of the evidence."""
-        found: dict[str, Any] = {}
-        if self.propagated is not None:
-            found["propagation"] = self.propagated.as_json(
-                is_confident=self.is_confident(settings),
-                applied=given is not None and given.source == "propagation",
-            )
-        if self.recording is not None:
-            strokes = {one.name: len(one.strokes) for one in self.recording.grippers}
-            found["signals"] = {"strokes": strokes, **(refined.as_json() if refined else {})}
-        return found
+def _record_of_signals(evidence: Evidence, refined: Refined | None) -> dict[str, Any]:
+    """Return what the plan file records of the recorded signals."""
+    if evidence.recording is None:
+        return {}
+    strokes = {one.name: len(one.strokes) for one in evidence.recording.grippers}
+    return {"signals": {"strokes": strokes, **(refined.as_json() if refined else {})}}
 
 
 def _write_motion(stage: Stage, evidence: Evidence) -> list[dict[str, Any]]:
@@ -165,18 +121,15 @@ def _write_motion(stage: Stage, evidence: Evidence) -> list[dict[str, Any]]:
     return [one.model_dump() for one in primitives]
 
 
-async def _find_subtasks(
+async def _request_subtasks(
     stage: Stage,
     settings: PlanConfig,
     grid: Sequence[Keyframe],
     cut_clip: CutClip | None,
     task: str,
-    given: ExternalSubtasks | None,
     evidence: Evidence,
 ) -> _Found:
-    """Return the given subtasks, or the model's, refined by the recorded events."""
-    if given is not None:
-        return _Found(given.subtasks)
+    """Return the model's subtasks, refined by the recorded events."""
     segmented = await _segment_episode(stage, settings, grid, cut_clip, task, evidence)
     subtasks, samples = segmented.subtasks, {}
     changed: list[int] = []
@@ -193,7 +146,15 @@ async def _find_subtasks(
         subtasks, changed = refined.subtasks, refined.changed
     if settings.samples > 1:
         subtasks = with_agreement(subtasks, segmented.samples)
-        samples = _record_of_samples(stage, settings, subtasks, segmented.samples)
+        samples = {
+            "agreement": episode_agreement(subtasks),
+            "samples": [
+                {**sampling, "subtasks": [subtask.as_json(stage.episode) for subtask in sample]}
+                for sampling, sample in zip(
+                    sample_settings(stage, settings), segmented.samples, strict=True
+                )
+            ],
+        }
     if settings.relabel in ("span", "neighbors"):
         changed = list(range(len(subtasks)))
     elif settings.granularity == "phases" and not stage.vocabulary:
@@ -218,38 +179,15 @@ async def _segment_episode(
         settings.frames.max_frames_per_call,
         settings.frames.per_sheet,
     )
-    found = await segment_windows(
-        stage,
-        settings,
-        WindowSource(grid, settings.frames, cut_clip),
-        windows,
-        task,
-        recording=evidence.recording,
-        suggested=evidence.propagated.subtasks if evidence.propagated else (),
-    )
+    source = WindowSource(grid, settings.frames, cut_clip)
+    found = await segment_windows(stage, settings, source, windows, task, evidence)
     join = partial(join_windows, episode=stage.episode, min_subtask_s=settings.shortest_s)
     subtasks = join([window.subtasks for window in found])
     if settings.second_look and stage.episode.fine:
         fine = stage.episode.frames_at(grid[0].camera, stage.episode.fine)
-        subtasks = await look_again(stage, settings, fine, subtasks, task, settings.shortest_s)
+        subtasks = await look_again(stage, settings, fine, subtasks, task)
     samples = zip(*(window.samples for window in found), strict=True)
     return Segmented(subtasks, [join(windows) for windows in samples])
-
-
-def _record_of_samples(
-    stage: Stage,
-    settings: PlanConfig,
-    subtasks: Sequence[Subtask],
-    samples: Sequence[Sequence[Subtask]],
-) -> dict[str, Any]:
-    """Return what the plan file records of several segmentation samples."""
-    return {
-        "agreement": episode_agreement(subtasks),
-        "samples": [
-            {**sampling, "subtasks": [subtask.as_json(stage.episode) for subtask in sample]}
-            for sampling, sample in zip(sample_settings(stage, settings), samples, strict=True)
-        ],
-    }
 
 
 def _write_subtasks(stage: Stage, settings: PlanConfig, subtasks: Sequence[Subtask]) -> None:
@@ -276,20 +214,18 @@ async def _write_memory(
     """
     memory = ""
     for position, (finished, starting) in enumerate(itertools.pairwise(subtasks), start=1):
+        start_s = starting.start_s(stage.episode)
         if position in written:
             if written[position]:
                 memory = written[position]
-                start_s = starting.start_s(stage.episode)
                 stage.add_persistent("memory", "assistant", memory, start_s)
             continue
         if grid is None:
             continue
         # At most one row of a sheet: it only has to show the outcome of one step. The requests of
         # the chain wait for each other, so each should be short.
-        media, words = stage.sheets(
-            sample_frames_in_subtask(grid, finished, layout.columns), layout
-        )
-        start_s = starting.start_s(stage.episode)
+        shown = sample_frames_in_subtask(grid, finished, layout.columns)
+        media, words = stage.sheets(shown, layout)
         reply = await stage.ask_or_warn(
             f"memory {start_s:.2f}",
             "plan_memory",

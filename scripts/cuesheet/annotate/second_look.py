@@ -12,8 +12,6 @@ from cuesheet.vlm.replies import CompletedEvents
 
 # Shorter segments hold one event at most.
 LONGER_THAN_S = 2.0
-# Requests whose images are held at the same time.
-_MAX_IN_FLIGHT = 8
 
 
 async def look_again(
@@ -22,26 +20,18 @@ async def look_again(
     frames: Sequence[Keyframe],
     subtasks: Sequence[Subtask],
     task: str,
-    min_subtask_s: float,
 ) -> list[Subtask]:
     """Return the subtasks with each long one divided at the events that are complete within it.
 
-    Args:
-        stage: asks the model; the requests of an episode run concurrently.
-        settings: the settings of the plan.
-        frames: the keyframes of the second look, in order.
-        subtasks: the segments of the first look.
-        task: the task of the episode.
-        min_subtask_s: shorter parts are merged into a neighbor.
+    `frames` are the keyframes of the second look, in order.
     """
-    slots = asyncio.Semaphore(_MAX_IN_FLIGHT)
 
     async def one(segment: Subtask) -> list[Subtask]:
         start_s, end_s = segment.start_s(stage.episode), segment.end_s(stage.episode)
         shown = [f for f in frames if segment.start_frame <= f.frame_index < segment.end_frame]
         if end_s - start_s <= LONGER_THAN_S or len(shown) < 3:
             return [segment]
-        async with slots:
+        async with stage.slots:
             chosen = sample_evenly(shown, settings.frames.max_frames_per_call)
             media, words = stage.sheets(chosen, settings.frames)
             reply = await stage.ask_or_warn(
@@ -59,7 +49,7 @@ async def look_again(
                 warning=f"no usable second look at {start_s:.2f} to {end_s:.2f} s; the segment "
                 "stays as it is",
             )
-        return [segment] if reply is None else divide(stage, segment, reply, min_subtask_s)
+        return [segment] if reply is None else divide(stage, segment, reply, settings.shortest_s)
 
     found = await asyncio.gather(*(one(segment) for segment in subtasks))
     return [segment for pieces in found for segment in pieces]

@@ -14,19 +14,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from cuesheet.annotate.consensus import consensus
-from cuesheet.annotate.evidence import table
+from cuesheet.annotate.evidence import Evidence, table
 from cuesheet.annotate.stage import CutClip, Stage
 from cuesheet.artifacts.episode import Keyframe
-from cuesheet.artifacts.signals_file import SignalsFile
 from cuesheet.artifacts.subtasks import Subtask, Window, clean_spans, enforce_limits
 from cuesheet.config.stages import FramesConfig, PlanConfig
 from cuesheet.errors import CuesheetError
 from cuesheet.vlm.client import Answer, Clip, Media
 from cuesheet.vlm.replies import Description, Segmentation
 
-# Windows of one episode that are processed at once: enough to keep a server busy, few enough to
-# bound the memory of an hour of single frames.
-WINDOWS_AT_ONCE = 8
 # Tolerance for models that round the end of a clip up (s).
 _CLOCK_SLACK_S = 1.0
 
@@ -48,9 +44,9 @@ class WindowSource:
         if self.layout.mode == "contact_sheets":
             return stage.sheets(shown, self.layout)
         if self.layout.mode == "single_frames":
-            lines = [f"Image {n}: {frame.timestamp_s:.2f} s" for n, frame in enumerate(shown, 1)]
-            lines.append("Each image is one frame of the same video, in the order of time.")
-            return [stage.encode_keyframe(frame) for frame in shown], "\n".join(lines)
+            media, words = stage.frames(shown)
+            order = "Each image is one frame of the same video, in the order of time."
+            return media, f"{words}\n{order}"
         if self.cut_clip is None:
             raise CuesheetError(
                 f"episode {stage.episode.name}: plan.frames.mode is clip but there is no clip"
@@ -97,12 +93,12 @@ def sample_settings(stage: Stage, settings: PlanConfig) -> list[dict[str, Any]]:
     ]
 
 
-def _suggested_in(suggested: Sequence[Subtask], stage: Stage, window: Window) -> str:
-    """Return lines about the suggested segments within a window."""
+def _suggested_in(evidence: Evidence, stage: Stage, window: Window) -> str:
+    """Return lines about the propagated segments within a window."""
     episode = stage.episode
     return "\n".join(
         f"- {subtask.start_s(episode):.2f} to {subtask.end_s(episode):.2f} s: {subtask.label}"
-        for subtask in suggested
+        for subtask in (evidence.propagated.subtasks if evidence.propagated else ())
         if subtask.start_frame < window.end_frame and subtask.end_frame > window.start_frame
     )
 
@@ -113,21 +109,28 @@ async def segment_windows(
     source: WindowSource,
     windows: Sequence[Window],
     task: str,
-    *,
-    recording: SignalsFile | None = None,
-    suggested: Sequence[Subtask] = (),
+    evidence: Evidence,
 ) -> list[Segmented]:
     """Return the subtasks of every window. Raises CuesheetError if one has none."""
-    # The semaphore is fair, so the first unfinished window always holds a slot.
-    slots = asyncio.Semaphore(WINDOWS_AT_ONCE)
 
     async def one(window: Window, before: asyncio.Task[Segmented] | None) -> Segmented:
-        async with slots:
+        # The semaphore is fair, so the first unfinished window always holds a slot.
+        async with stage.slots:
             media, words = source.show(stage, window)
-            values = _shared_values(stage, window, words, task)
-            recorded = table(recording, stage.episode, window.start_frame, window.end_frame)
-            values |= {"recorded": recorded, "granularity": settings.granularity}
-            values["suggested"] = _suggested_in(suggested, stage, window)
+            frames = window.start_frame, window.end_frame
+            start_s, end_s = _times(stage, window)
+            values = {
+                "frames": words,
+                "task": task,
+                "start_s": start_s,
+                "end_s": end_s,
+                "episode_s": stage.episode.end_s,
+                "more_before": window.start_frame > 0,
+                "more_after": window.end_frame < stage.episode.length,
+                "recorded": table(evidence.recording, stage.episode, *frames),
+                "granularity": settings.granularity,
+                "suggested": _suggested_in(evidence, stage, window),
+            }
             request = _WindowRequest(window, media, values)
             description = await _describe(stage, request) if settings.describe_first else ""
             under_way = _label_at((await before).subtasks, window.start_frame) if before else ""
@@ -177,19 +180,6 @@ class _WindowRequest:
     @property
     def end_s(self) -> float:
         return self.shared["end_s"]
-
-
-def _shared_values(stage: Stage, window: Window, frames: str, task: str) -> dict[str, Any]:
-    start_s, end_s = _times(stage, window)
-    return {
-        "frames": frames,
-        "task": task,
-        "start_s": start_s,
-        "end_s": end_s,
-        "episode_s": stage.episode.end_s,
-        "more_before": window.start_frame > 0,
-        "more_after": window.end_frame < stage.episode.length,
-    }
 
 
 def _clip_words(start_s: float, end_s: float) -> str:

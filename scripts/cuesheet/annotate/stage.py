@@ -34,6 +34,9 @@ from cuesheet.vlm.run_environment import (
 from cuesheet.vlm.vocabulary import DraftedSteps, use_own_words, with_vocabulary
 
 Reply = TypeVar("Reply", bound=BaseModel)
+# Requests of an episode with several images that are in memory at the same time: enough to keep a
+# server busy, few enough to bound the memory for an hour of single frames.
+IMAGE_REQUESTS = 8
 CutClip = Callable[[int, int], bytes]  # returns the frames [start, end) as an H.264 clip
 
 
@@ -74,6 +77,7 @@ class Stage:
     shared_folder: Path | None = None  # for media sent as file URLs; None: sent as data URLs
     vocabulary: tuple[str, ...] = ()  # the labels that the plan may use; () for any
     own_words: bool = False  # whether the plan may use other labels than those of the vocabulary
+    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(IMAGE_REQUESTS))
     warnings: list[str] = field(default_factory=list)
     persistent: list[dict[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -91,6 +95,11 @@ class Stage:
         return self._image(
             *contact_sheet.encode_file(frame.path, self.images.format, self.images.jpeg_quality)
         )
+
+    def frames(self, frames: Sequence[Keyframe]) -> tuple[list[Media], str]:
+        """Return keyframes at their full size, and a line with the time of each."""
+        lines = [f"Image {n}: {frame.timestamp_s:.2f} s" for n, frame in enumerate(frames, 1)]
+        return [self.encode_keyframe(frame) for frame in frames], "\n".join(lines)
 
     def sheets(self, frames: Sequence[Keyframe], layout: FramesConfig) -> tuple[list[Media], str]:
         """Return contact sheets of `frames` and the text that explains them."""

@@ -23,6 +23,16 @@ class ExternalSubtasks:
     subtasks: list[Subtask]
     memories: Mapping[int, str] = field(default_factory=dict)
 
+    @classmethod
+    def of_spans(cls, spans: Sequence[Mapping[str, Any]], episode: Episode) -> "ExternalSubtasks":
+        """Return what a person wrote. Raises CuesheetError as `subtasks_from_spans`."""
+        memories = {
+            position: span["memory"]
+            for position, span in enumerate(spans)
+            if position > 0 and span.get("memory") is not None
+        }
+        return cls("correction", subtasks_from_spans(spans, episode), memories)
+
 
 def check_applied(correction: Correction, episode: Episode) -> None:
     """Raise CuesheetError if a step of the next run would reject the correction."""

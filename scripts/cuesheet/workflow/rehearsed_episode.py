@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from cuesheet.annotate import inspection, interjections, plan, vqa
-from cuesheet.annotate.evidence import Propagated
+from cuesheet.annotate.evidence import Evidence, Propagated
 from cuesheet.annotate.rehearsal import Rehearsal, Request, make_rehearsal, unread_clip
-from cuesheet.artifacts.apply_corrections import ExternalSubtasks, subtasks_from_spans
+from cuesheet.artifacts.apply_corrections import ExternalSubtasks
 from cuesheet.artifacts.episode import Episode, Keyframe
 from cuesheet.artifacts.sampling import KeyframeSelection, select_keyframes
 from cuesheet.artifacts.signals_file import Arm, Gripper, SignalsFile, Still, Stroke, read_signals
@@ -113,9 +113,7 @@ async def _rehearse_plan(
         camera=dataset.default_camera_of(index),
         cut_clip=unread_clip,
         given=_given(dataset, stage.episode),
-        recording=recording,
-        signals=signals,
-        propagated=_propagated(run, dataset, stage.episode),
+        evidence=Evidence(recording, signals, _propagated(run, dataset, stage.episode)),
         rephrasings=dataset.corrected_rephrasings(index),
     )
 
@@ -123,14 +121,7 @@ async def _rehearse_plan(
 def _given(dataset: RunDataset, episode: Episode) -> ExternalSubtasks | None:
     """Return corrected subtasks. Those of a column of the dataset are not read here."""
     spans = (dataset.given_subtasks(episode.episode_index) or {}).get("spans")
-    if not spans:
-        return None
-    memories = {
-        position: span["memory"]
-        for position, span in enumerate(spans)
-        if position > 0 and span.get("memory") is not None
-    }
-    return ExternalSubtasks("correction", subtasks_from_spans(spans, episode), memories)
+    return ExternalSubtasks.of_spans(spans, episode) if spans else None
 
 
 def _propagated(run: Run, dataset: RunDataset, episode: Episode) -> Propagated | None:

@@ -7,7 +7,8 @@ import pytest
 from stage_setup import CAMERA, asking, kind_of, media_of, words_of
 
 from cuesheet.annotate import plan
-from cuesheet.annotate.segmentation import WINDOWS_AT_ONCE, from_episode_start
+from cuesheet.annotate.segmentation import from_episode_start
+from cuesheet.annotate.stage import IMAGE_REQUESTS
 from cuesheet.config.stages import PlanConfig
 from cuesheet.errors import CuesheetError
 from demo_vlm.question import parse
@@ -122,7 +123,7 @@ async def test_no_more_windows_are_held_than_a_server_works_on(tmp_path, monkeyp
     async with asking(tmp_path, monkeypatch, answer, seconds=100) as (stage, _):
         await annotate(stage, settings("clip"), cut_clip)
     assert len(held) == 21
-    assert max(held) <= WINDOWS_AT_ONCE == 8
+    assert max(held) <= IMAGE_REQUESTS == 8
 
 
 async def test_a_request_names_the_position_of_its_window_in_the_episode(tmp_path, monkeypatch):
