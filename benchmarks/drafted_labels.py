@@ -17,7 +17,7 @@ from measuring import REPOSITORY
 
 from cuesheet.artifacts.layout import Layout
 from cuesheet.artifacts.stage_files import read_stage_file
-from cuesheet.artifacts.vocabulary import read_vocabulary
+from cuesheet.artifacts.vocabulary import VocabularyFile
 
 
 def main() -> None:
@@ -62,7 +62,7 @@ def print_labels(without: Layout, with_list: Layout) -> None:
         first = read_stage_file(without.plan(plan.episode_index), "plan")
         before[task].update(part.label for part in first.subtasks)
     for path in with_list.vocabulary("any").parent.glob("*.json"):
-        found = read_vocabulary(path)
+        found = VocabularyFile.read(path)
         lists[found.task] = found
     for task, one in sorted(lists.items()):
         counts = (len(before[task]), len(one.drafted_labels), len(one.labels), len(after[task]))

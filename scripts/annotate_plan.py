@@ -13,8 +13,8 @@ from cuesheet.annotate.evidence import Evidence, Propagated
 from cuesheet.annotate.stage import CutClip, Stage, run_stage
 from cuesheet.artifacts.apply_corrections import ExternalSubtasks
 from cuesheet.artifacts.episode import Episode
-from cuesheet.artifacts.signals_file import SignalsFile, read_signals
-from cuesheet.artifacts.vocabulary import read_vocabulary
+from cuesheet.artifacts.signals_file import SignalsFile
+from cuesheet.artifacts.vocabulary import VocabularyFile
 from cuesheet.config.signals import SignalsConfig
 from cuesheet.config.stages import PlanConfig
 
@@ -26,7 +26,7 @@ def main(snakemake) -> None:
         drafted = next(iter(given.get("vocabulary", [])), None)
         used = _vocabulary(stage, params.vocabulary, drafted)
         recording = next(iter(given.get("recording", [])), None)
-        recorded = read_signals(recording) if recording else None
+        recorded = SignalsFile.read(recording) if recording else None
         references = list(zip(given.get("references", []), params.references, strict=True))
         propagated = _propagated(stage.episode, recorded, params.camera, references)
         parts = await plan.annotate(
@@ -47,7 +47,7 @@ def _vocabulary(stage: Stage, given: Sequence[str], drafted: str | None) -> dict
     """Limit the labels of the stage. Return what the plan file records of it."""
     task, labels = stage.episode.task, list(given)
     if drafted is not None:
-        labels = read_vocabulary(drafted).labels
+        labels = VocabularyFile.read(drafted).labels
         if not labels:
             stage.warn(
                 f"the task {task!r} has no drafted labels (vocabulary/{Path(drafted).name} says "

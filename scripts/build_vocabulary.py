@@ -11,7 +11,7 @@ from typing import Any
 
 from cuesheet import files, job_log
 from cuesheet.annotate.vocabulary import build
-from cuesheet.artifacts.vocabulary import read_draft
+from cuesheet.artifacts.vocabulary import DraftFile
 from cuesheet.errors import SurroundingsError
 from cuesheet.vlm.client import Vlm
 from cuesheet.vlm.prompts import Prompts
@@ -25,7 +25,7 @@ async def make_vocabulary(
     server_file = find(SERVER_FILE_VARIABLE, drafts[0])
     if not server_file:
         raise SurroundingsError(explain_missing_server(drafts[0]))
-    found = {Path(path).stem: read_draft(path) for path in drafts}
+    found = {Path(path).stem: DraftFile.read(path) for path in drafts}
     dataset = next(iter(found.values())).dataset
     texts = Prompts(prompts)
     settings = {"model": model_settings["model"], **model_settings["sampling"]}

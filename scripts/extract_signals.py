@@ -9,14 +9,14 @@ from pathlib import Path
 
 from cuesheet import files, job_log
 from cuesheet.artifacts.index import read_indexed_episode
-from cuesheet.artifacts.signals_file import read_layout
+from cuesheet.artifacts.signals_file import SignalsLayout
 from cuesheet.signals.extract import measure
 from cuesheet.signals.record import read_record
 
 
 def main(snakemake) -> None:
     with job_log.to_file(snakemake.log[0]) as log:
-        layout = read_layout(snakemake.input.layout)
+        layout = SignalsLayout.read(snakemake.input.layout)
         row = read_indexed_episode(snakemake.input.index, int(snakemake.wildcards.episode))
         record = read_record(Path(snakemake.params.root), row, layout.state, layout.action)
         found = measure(layout, record, snakemake.wildcards.dataset, row.episode_index)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from cuesheet import job_log
 from cuesheet.artifacts.failures import episode_failures, failed_episodes
 from cuesheet.artifacts.layout import Layout
-from cuesheet.artifacts.stage_files import digest, read_stage_file, read_validation_file
+from cuesheet.artifacts.stage_files import ValidationFile, digest, read_stage_file
 from cuesheet.assemble.merge import EpisodeRows, Merged, merge_file
 from cuesheet.assemble.subtask_numbers import read_numbers
 from cuesheet.dataset.metadata import Dataset, Episode, read_dataset
@@ -41,7 +41,7 @@ def read_rows(results: Path, episode: Episode) -> EpisodeRows:
     persistent, events = [], []
     layout = Layout(results)
     validation = layout.validation(episode.episode_index)
-    validated = read_validation_file(validation)
+    validated = ValidationFile.read(validation)
     if not validated.has_rows:
         return EpisodeRows([], [])
     for stage, checked in validated.stage_files.items():

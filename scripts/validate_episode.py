@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cuesheet import files, job_log
 from cuesheet.artifacts.episode import read_episode
-from cuesheet.artifacts.inspection import InspectionFile, read_inspection
+from cuesheet.artifacts.inspection import InspectionFile
 from cuesheet.artifacts.stage_files import STAGES, digest, read_stage_file
 from cuesheet.assemble.validate import Report, validate_episode
 from cuesheet.errors import CuesheetError
@@ -43,7 +43,7 @@ def make_report(
         report.stage_files = digests
         report.verdict = verdict
         if inspection is not None:
-            _add_inspection(report, read_inspection(inspection), leave_out)
+            _add_inspection(report, InspectionFile.read(inspection), leave_out)
         return report
     report = Report(episode.episode_index)
     for stage, message in broken:

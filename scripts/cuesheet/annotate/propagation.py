@@ -14,7 +14,7 @@ from PIL import Image
 
 from cuesheet.annotate.evidence import Propagated
 from cuesheet.artifacts.episode import Episode, read_episode
-from cuesheet.artifacts.signals_file import SignalsFile, read_signals
+from cuesheet.artifacts.signals_file import SignalsFile
 from cuesheet.artifacts.subtasks import Subtask
 from cuesheet.signals.alignment import (
     Trajectory,
@@ -64,7 +64,7 @@ def trajectory_of_images(episode: Episode, camera: str) -> Trajectory:
 def read_trajectory(path: str, camera: str | None) -> Trajectory:
     """Read the trajectory of an episode from its signals file or its keyframes folder."""
     if Path(path).suffix == ".json":
-        return trajectory_of_signals(read_signals(path))
+        return trajectory_of_signals(SignalsFile.read(path))
     return trajectory_of_images(read_episode(path), camera or "")
 
 

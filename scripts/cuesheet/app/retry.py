@@ -15,7 +15,7 @@ from typing import Any
 from cuesheet.artifacts.failures import ANNOTATION_RULES
 from cuesheet.artifacts.layout import RESULTS, RUNS, Layout, is_episode_name
 from cuesheet.artifacts.stage_files import STAGES, Call, Provenance, read_stage_file
-from cuesheet.artifacts.vocabulary import read_draft, read_requests, read_vocabulary
+from cuesheet.artifacts.vocabulary import DraftFile, VocabularyFile, VocabularyRequests
 from cuesheet.config.types import parse_episodes
 from cuesheet.errors import CuesheetError
 from cuesheet.files import read_json
@@ -85,13 +85,13 @@ def _unusable_vocabulary(layout: Layout, retried: Retried) -> list[tuple[Path, l
     """Return the files of drafted labels whose request has no usable reply, with its calls."""
     found: list[tuple[Path, list[Call]]] = []
     for path in sorted(layout.vocabulary_draft("").parent.glob("*.json")):
-        if calls := _unusable(read_draft(path).provenance):
+        if calls := _unusable(DraftFile.read(path).provenance):
             found.append((path, calls))
             retried.add("draft", int(path.stem))
     for path in sorted(layout.vocabulary_requests("").parent.glob("*.json")):
-        if calls := _unusable(read_requests(path).provenance):
+        if calls := _unusable(VocabularyRequests.read(path).provenance):
             found += [(path, calls), (layout.vocabulary(path.stem), [])]
-            retried.tasks.append(read_vocabulary(layout.vocabulary(path.stem)).task)
+            retried.tasks.append(VocabularyFile.read(layout.vocabulary(path.stem)).task)
     return found
 
 

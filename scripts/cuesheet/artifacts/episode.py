@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, FiniteFloat
 
 from cuesheet.artifacts.layout import KEYFRAMES_FILE, episode_name
 from cuesheet.artifacts.sampling import nearest_index
-from cuesheet.artifacts.stage_files import File, read_model
+from cuesheet.artifacts.stage_files import File
 from cuesheet.errors import CuesheetError
 
 
@@ -93,6 +93,8 @@ class _TaskStart(File):
 class KeyframesFile(File):
     """keyframes.json, which `media.keyframes` writes."""
 
+    advice: ClassVar[str] = "Delete the folder and run again."
+
     format: Literal[1]
     dataset: str
     episode_index: int
@@ -146,7 +148,7 @@ def read_episode(folder: Path | str, *, needs_images: bool = True) -> Episode:
     """
     folder = Path(folder)
     path = folder / KEYFRAMES_FILE
-    episode = read_model(path, KeyframesFile, "Delete the folder and run again.").episode(folder)
+    episode = KeyframesFile.read(path).episode(folder)
     frames = (frame for listed in episode.keyframes.values() for frame in listed)
     for frame in frames if needs_images else ():
         if not frame.path.is_file():

@@ -1,11 +1,10 @@
 """The inspection of an episode: `inspection/{episode}.json`, which `inspect_episode` writes."""
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from cuesheet.artifacts.stage_files import File, Provenance, read_model
+from cuesheet.artifacts.stage_files import File, Provenance
 
 Verdict = Literal["ok", "doubtful", "failed"]
 Judgement = Literal["yes", "no", "cannot_tell"]
@@ -98,12 +97,3 @@ class InspectionFile(File):
     @property
     def why(self) -> str:
         return self.episode.why if self.episode else ""
-
-
-def read_inspection(path: Path | str) -> InspectionFile:
-    """Read inspection/{episode}.json.
-
-    Raises:
-        CuesheetError: the file is missing, truncated or not valid.
-    """
-    return read_model(Path(path), InspectionFile, "Delete it and run again.")

@@ -7,7 +7,7 @@ from typing import Any
 
 from cuesheet.artifacts.episode import Episode, read_episode
 from cuesheet.artifacts.failures import failed_episodes
-from cuesheet.artifacts.inspection import InspectionFile, read_inspection
+from cuesheet.artifacts.inspection import InspectionFile
 from cuesheet.artifacts.language import LanguageRow
 from cuesheet.artifacts.layout import Layout
 from cuesheet.artifacts.source_changes import read_fingerprints
@@ -21,7 +21,6 @@ from cuesheet.artifacts.stage_files import (
     ValidationFile,
     VqaPair,
     read_stage_file,
-    read_validation_file,
 )
 from cuesheet.errors import CuesheetError
 
@@ -106,10 +105,10 @@ def read_view(results: Path, episode_index: int) -> EpisodeView:
         agreement = data.agreement if stage == "plan" else agreement
         for part, rows in parts.items():
             rows += getattr(data, part)
-    validation = read_validation_file(layout.validation(episode_index))
+    validation = ValidationFile.read(layout.validation(episode_index))
     inspection = None
     if validation.inspection:
-        inspection = read_inspection(layout.inspection(episode_index))
+        inspection = InspectionFile.read(layout.inspection(episode_index))
         made_by["inspection"] = inspection.provenance
     folder = layout.keyframes(episode_index)
     keyframes = read_episode(folder, needs_images=False)

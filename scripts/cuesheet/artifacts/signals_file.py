@@ -6,18 +6,17 @@ the measurements of one episode. Frames are half-open ranges, times are seconds 
 frame.
 """
 
-from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import ConfigDict, Field, FiniteFloat
 
-from cuesheet.artifacts.stage_files import MotionSpan, read_model
+from cuesheet.artifacts.stage_files import File, MotionSpan
 
 StrokeKind = Literal["close", "open"]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class _Model(File):
+    model_config = ConfigDict(extra="forbid", strict=False, frozen=True)
 
 
 # How a gripper was found, in words.
@@ -137,21 +136,3 @@ class SignalsFile(_Model):
     trajectory: list[list[FiniteFloat]]
     motion: list[MotionSpan]
     notices: list[str]
-
-
-def read_layout(path: Path | str) -> SignalsLayout:
-    """Read signals/layout.json.
-
-    Raises:
-        CuesheetError: the file is missing, truncated or not valid.
-    """
-    return read_model(Path(path), SignalsLayout, "Delete it and run again.")
-
-
-def read_signals(path: Path | str) -> SignalsFile:
-    """Read signals/{episode}.json.
-
-    Raises:
-        CuesheetError: the file is missing, truncated or not valid.
-    """
-    return read_model(Path(path), SignalsFile, "Delete it and run again.")

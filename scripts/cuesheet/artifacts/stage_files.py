@@ -8,7 +8,7 @@ import json
 import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
@@ -18,13 +18,37 @@ from cuesheet.errors import CuesheetError
 StageName = Literal["plan", "interjections", "vqa", "inspection", "vocabulary"]
 STAGES: tuple[StageName, ...] = ("plan", "interjections", "vqa")  # those that write rows
 
-Model = TypeVar("Model", bound=BaseModel)
-
 
 class File(BaseModel):
-    """Base of the models of files: unknown keys are ignored, wrong types are errors."""
+    """Base of the models of files: unknown keys are ignored, wrong types are errors.
+
+    `advice` is the sentence that says how the user gets a valid file.
+    """
 
     model_config = ConfigDict(extra="ignore", strict=True)
+    advice: ClassVar[str] = "Delete it and run again."
+
+    @classmethod
+    def read(cls, path: Path | str) -> Self:
+        """Read the JSON file. Raises CuesheetError if it is missing, truncated or not valid."""
+        try:
+            return cls.model_validate(json.loads(Path(path).read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise CuesheetError(f"{path} does not exist; run the workflow to create it.") from None
+        except OSError as error:
+            raise CuesheetError(f"{path} cannot be read: {error.strerror}.") from None
+        except ValidationError as error:
+            problems = error.errors(include_url=False, include_context=False)
+            shown = "; ".join(f"{_place(p['loc'])}: {p['msg']}" for p in problems[:5])
+            more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+            raise CuesheetError(f"{path} is not valid: {shown}{more}. {cls.advice}") from None
+        except (ValueError, RecursionError) as error:
+            raise CuesheetError(f"{path} is not valid JSON: {error}. {cls.advice}") from None
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    steps = [f"[{step}]" if isinstance(step, int) else f".{step}" for step in location]
+    return "".join(steps).lstrip(".") or "the file"
 
 
 class SubtaskRecord(File):
@@ -131,6 +155,8 @@ class VocabularyUsed(File):
 class StageFile(File):
     """An annotation file. Only the plan sets `task` and `subtasks`, only VQA sets `pairs`."""
 
+    advice: ClassVar[str] = "Correct it, or delete it and run again (cached responses are reused)."
+
     format: Literal[1]
     stage: Literal["plan", "interjections", "vqa"]
     dataset: str
@@ -192,14 +218,12 @@ class ValidationFile(File):
 def read_stage_file(path: Path | str, stage: str) -> StageFile:
     """Read plan/, interjections/ or vqa/{episode}.json.
 
-    Raises:
-        CuesheetError: the file is missing, truncated, not valid, or belongs to another stage.
+    Raises CuesheetError as `File.read` does, and if the file belongs to another stage.
     """
-    advice = "Correct it, or delete it and run again (cached responses are reused)."
-    data = read_model(Path(path), StageFile, advice)
+    data = StageFile.read(path)
     if data.stage != stage:
         raise CuesheetError(
-            f"{path} belongs to the stage {data.stage!r}; expected {stage!r}. {advice}"
+            f"{path} belongs to the stage {data.stage!r}; expected {stage!r}. {data.advice}"
         )
     return data
 
@@ -213,46 +237,6 @@ def digest(path: Path | str) -> str | None:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except FileNotFoundError:
         return None
-
-
-def read_validation_file(path: Path | str) -> ValidationFile:
-    """Read validation/{episode}.json.
-
-    Raises:
-        CuesheetError: the file is missing, truncated or not valid.
-    """
-    return read_model(Path(path), ValidationFile, "Delete it and run again.")
-
-
-def read_model(path: Path, model: type[Model], advice: str) -> Model:
-    """Read a JSON file of the results into `model`.
-
-    Args:
-        path: the file.
-        model: its pydantic model.
-        advice: the sentence that says how the user gets a valid file.
-
-    Raises:
-        CuesheetError: the file is missing, truncated or not valid.
-    """
-    try:
-        return model.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise CuesheetError(f"{path} does not exist; run the workflow to create it.") from None
-    except OSError as error:
-        raise CuesheetError(f"{path} cannot be read: {error.strerror}.") from None
-    except ValidationError as error:
-        problems = error.errors(include_url=False, include_context=False)
-        shown = "; ".join(f"{_place(p['loc'])}: {p['msg']}" for p in problems[:5])
-        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise CuesheetError(f"{path} is not valid: {shown}{more}. {advice}") from None
-    except (ValueError, RecursionError) as error:
-        raise CuesheetError(f"{path} is not valid JSON: {error}. {advice}") from None
-
-
-def _place(location: tuple[int | str, ...]) -> str:
-    steps = [f"[{step}]" if isinstance(step, int) else f".{step}" for step in location]
-    return "".join(steps).lstrip(".") or "the file"
 
 
 def to_float32(value: float) -> float | None:

@@ -7,14 +7,15 @@
 - `vocabulary/requests/{task}.json`: the record of the request that made it.
 """
 
-from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, FiniteFloat
 
-from cuesheet.artifacts.stage_files import File, Provenance, read_model
+from cuesheet.artifacts.stage_files import File, Provenance
 
-_ADVICE = "Delete it and run again (cached responses are reused)."
+
+class _File(File):
+    advice: ClassVar[str] = "Delete it and run again (cached responses are reused)."
 
 
 class DraftStep(File):
@@ -25,7 +26,7 @@ class DraftStep(File):
     label: str
 
 
-class DraftFile(File):
+class DraftFile(_File):
     """The steps of one episode; none if the model gave no usable reply."""
 
     format: Literal[1]
@@ -41,7 +42,7 @@ class DraftFile(File):
         return [step.label for step in self.steps]
 
 
-class VocabularyFile(File):
+class VocabularyFile(_File):
     """The labels of a task; none if they could not be made, and plans then have any labels."""
 
     format: Literal[1]
@@ -58,23 +59,8 @@ class VocabularyFile(File):
         return list(found.values())
 
 
-class VocabularyRequests(File):
+class VocabularyRequests(_File):
     """How the labels of a task were requested."""
 
     format: Literal[1]
     provenance: Provenance
-
-
-def read_draft(path: Path | str) -> DraftFile:
-    """Read vocabulary/drafts/{episode}.json. Raises CuesheetError if it is not valid."""
-    return read_model(Path(path), DraftFile, _ADVICE)
-
-
-def read_vocabulary(path: Path | str) -> VocabularyFile:
-    """Read vocabulary/{task}.json. Raises CuesheetError if it is not valid."""
-    return read_model(Path(path), VocabularyFile, _ADVICE)
-
-
-def read_requests(path: Path | str) -> VocabularyRequests:
-    """Read vocabulary/requests/{task}.json. Raises CuesheetError if it is not valid."""
-    return read_model(Path(path), VocabularyRequests, _ADVICE)

@@ -23,11 +23,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cuesheet.artifacts.inspection import read_inspection
+from cuesheet.artifacts.inspection import InspectionFile
 from cuesheet.artifacts.language import EVENTS_COLUMN, PERSISTENT_COLUMN, style_name
 from cuesheet.artifacts.layout import Layout
 from cuesheet.artifacts.sampling import shortest_float32
-from cuesheet.artifacts.stage_files import read_validation_file
+from cuesheet.artifacts.stage_files import ValidationFile
 from cuesheet.dataset.data_reader import open_data_file, scalars, seconds_from_start
 from cuesheet.dataset.metadata import Dataset, Episode
 from cuesheet.errors import CuesheetError
@@ -79,10 +79,10 @@ def write_inspections(layout: Layout, episodes: Iterable[int], path: Path) -> No
         for index in episodes:
             if not layout.validation(index).is_file():
                 continue
-            validation = read_validation_file(layout.validation(index))
+            validation = ValidationFile.read(layout.validation(index))
             if not validation.inspection:
                 continue
-            found = read_inspection(layout.inspection(index))
+            found = InspectionFile.read(layout.inspection(index))
             line = {
                 "episode_index": index,
                 "verdict": found.verdict,

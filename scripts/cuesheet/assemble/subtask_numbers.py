@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from cuesheet.artifacts.language import LANGUAGE_COLUMNS, SUBTASK_COLUMN, Row
 from cuesheet.artifacts.layout import Layout
-from cuesheet.artifacts.stage_files import read_stage_file, read_validation_file
+from cuesheet.artifacts.stage_files import ValidationFile, read_stage_file
 from cuesheet.dataset.data_reader import SourceLanguage, open_data_file
 from cuesheet.dataset.metadata import Dataset
 from cuesheet.errors import CuesheetError
@@ -38,7 +38,7 @@ def collect_labels(dataset: Dataset, results: Path, annotated: Collection[int]) 
     labels: set[str] = set()
     layout = Layout(results)
     for index in annotated:
-        validated = read_validation_file(layout.validation(index))
+        validated = ValidationFile.read(layout.validation(index))
         if validated.verdict != "bad" and "plan" in validated.stage_files:
             plan = read_stage_file(layout.plan(index), "plan")
             labels |= _labels(row.model_dump() for row in plan.persistent)

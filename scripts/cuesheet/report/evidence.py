@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cuesheet.artifacts.layout import Layout
-from cuesheet.artifacts.signals_file import FOUND_BY, read_layout
+from cuesheet.artifacts.signals_file import FOUND_BY, SignalsLayout
 from cuesheet.artifacts.stage_files import StageFile
 
 _MOST_TASKS = 20  # lines about tasks
@@ -79,7 +79,7 @@ class EvidenceSummary:
     def _signals(self, layout: Layout) -> dict[str, Any] | None:
         if not layout.signals_layout.is_file():
             return None
-        found = read_layout(layout.signals_layout)
+        found = SignalsLayout.read(layout.signals_layout)
         return {
             "grippers": [
                 {

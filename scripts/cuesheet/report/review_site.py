@@ -16,7 +16,7 @@ from PIL import Image
 
 from cuesheet.artifacts.layout import KEYFRAMES_FILE, Layout, episode_name
 from cuesheet.artifacts.results import EpisodeView, annotated_episodes, read_view
-from cuesheet.artifacts.signals_file import read_signals
+from cuesheet.artifacts.signals_file import SignalsFile
 from cuesheet.files import atomic_path, write_text
 from cuesheet.report.correction_files import CorrectionFolder, marks
 from cuesheet.report.summary import is_demo_model
@@ -141,7 +141,7 @@ def _signals(view: EpisodeView) -> dict[str, Any] | None:
     path = Layout(view.results).signals(view.episode_index)
     if not path.is_file():
         return None
-    signals = read_signals(path)
+    signals = SignalsFile.read(path)
     step = -(-len(signals.times_s) // _MAX_CURVE_POINTS) or 1
     return {
         "times": [round(time_s, 3) for time_s in signals.times_s[::step]],

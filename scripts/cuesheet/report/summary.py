@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cuesheet.artifacts.inspection import read_inspection
+from cuesheet.artifacts.inspection import InspectionFile
 from cuesheet.artifacts.language import STYLES, style_name
 from cuesheet.artifacts.layout import Layout
 from cuesheet.artifacts.source_changes import describe, read_changes
 from cuesheet.artifacts.stage_files import (
     STAGES,
     Provenance,
+    ValidationFile,
     read_stage_file,
-    read_validation_file,
 )
 from cuesheet.report.evidence import EvidenceSummary, evidence_entries
 from cuesheet.report.vocabulary import VocabularySummary, vocabulary_entries
@@ -54,7 +54,7 @@ class _Totals:
 
     def add_episode(self, layout: Layout, index: int) -> None:
         """Add the files of one episode. Raises CuesheetError if one of them is broken."""
-        checked = read_validation_file(layout.validation(index))
+        checked = ValidationFile.read(layout.validation(index))
         if checked.verdict:
             self.verdicts[checked.verdict].append(index)
         if checked.left_out:
@@ -64,7 +64,7 @@ class _Totals:
         self.warnings += [{"episode_index": index, **w.model_dump()} for w in checked.warnings]
         if checked.inspection:
             self.inspected[checked.inspection].append(index)
-            self._add_calls(read_inspection(layout.inspection(index)).provenance, index)
+            self._add_calls(InspectionFile.read(layout.inspection(index)).provenance, index)
         for stage in STAGES:
             path = layout.stage_file(stage, index)
             if not path.is_file():

@@ -7,7 +7,7 @@ from typing import Any
 
 from cuesheet.artifacts.layout import Layout, task_id
 from cuesheet.artifacts.stage_files import Provenance, StageFile
-from cuesheet.artifacts.vocabulary import read_draft, read_requests, read_vocabulary
+from cuesheet.artifacts.vocabulary import DraftFile, VocabularyFile, VocabularyRequests
 
 _MOST_TASKS = 20  # lines about tasks
 _MOST_LABELS = 5  # own labels per line
@@ -40,19 +40,19 @@ class VocabularySummary:
         """Yield the requests behind the lists, with the episode of those that are about one."""
         for task in self._tasks:
             name = task_id(task)
-            for episode in read_vocabulary(layout.vocabulary(name)).drafts:
+            for episode in VocabularyFile.read(layout.vocabulary(name)).drafts:
                 path = layout.vocabulary_draft(episode)
                 if path.is_file():
-                    yield int(episode), read_draft(path).provenance
+                    yield int(episode), DraftFile.read(path).provenance
             path = layout.vocabulary_requests(name)
             if path.is_file():
-                yield None, read_requests(path).provenance
+                yield None, VocabularyRequests.read(path).provenance
 
     def as_json(self, layout: Layout) -> list[dict[str, Any]]:
         """Return one entry per task: distinct labels in the drafts, in the list, in the plans."""
         found = []
         for task, plans in sorted(self._tasks.items()):
-            vocabulary = read_vocabulary(layout.vocabulary(task_id(task)))
+            vocabulary = VocabularyFile.read(layout.vocabulary(task_id(task)))
             found.append(
                 {
                     "task": task,

@@ -11,7 +11,7 @@ from cuesheet.annotate.rehearsal import Rehearsal, Request, make_rehearsal, unre
 from cuesheet.artifacts.apply_corrections import ExternalSubtasks
 from cuesheet.artifacts.episode import Episode, Keyframe
 from cuesheet.artifacts.sampling import KeyframeSelection, select_keyframes
-from cuesheet.artifacts.signals_file import Arm, Gripper, SignalsFile, Still, Stroke, read_signals
+from cuesheet.artifacts.signals_file import Arm, Gripper, SignalsFile, Still, Stroke
 from cuesheet.artifacts.stage_files import StageFile, StageName
 from cuesheet.artifacts.subtasks import Subtask
 from cuesheet.config.signals import SignalsConfig
@@ -150,7 +150,7 @@ def _recording(
     settings = run.config.signals
     for file in recording_of(dataset, run.config, stage.episode.episode_index):
         try:
-            return read_signals(file), settings
+            return SignalsFile.read(file), settings
         except CuesheetError:  # it does not exist yet
             # More than all boundaries would have to be near an event: none is moved.
             unmoved = settings.model_copy(update={"min_snapped": 2.0})

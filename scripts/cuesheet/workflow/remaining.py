@@ -11,7 +11,7 @@ from typing import Any
 
 from cuesheet.artifacts.apply_corrections import subtasks_from_spans
 from cuesheet.artifacts.episode import Episode
-from cuesheet.artifacts.inspection import InspectionFile, read_inspection
+from cuesheet.artifacts.inspection import InspectionFile
 from cuesheet.artifacts.stage_files import StageFile, read_stage_file
 from cuesheet.config import prompt_files
 from cuesheet.errors import CuesheetError
@@ -106,7 +106,7 @@ class _Files:
 
     def _read(self, path: Path) -> StageFile | InspectionFile:
         if self.stage == "inspection":
-            return read_inspection(path)
+            return InspectionFile.read(path)
         return read_stage_file(path, self.stage)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from cuesheet.artifacts.corrections import Correction
 from cuesheet.artifacts.failures import failed_episodes
 from cuesheet.artifacts.layout import RESULTS, Layout
-from cuesheet.artifacts.signals_file import read_layout
+from cuesheet.artifacts.signals_file import SignalsLayout
 from cuesheet.config.signals import SignalsConfig
 from cuesheet.dataset.index_state import file_state, is_current
 from cuesheet.dataset.metadata import Dataset, Episode
@@ -259,7 +259,7 @@ class RunDataset:
         path = self.layout.signals_layout
         if not settings.enabled or not path.exists() or not self.layout.index.exists():
             return
-        before = read_layout(path)
+        before = SignalsLayout.read(path)
         if before.wanted == settings.gripper and not source_changed:
             return
         from cuesheet.signals.detect import detect  # imports numpy and pyarrow

@@ -8,7 +8,7 @@ from cuesheet.annotate import vocabulary
 from cuesheet.annotate.rehearsal import Rehearsal, Request, make_rehearsal
 from cuesheet.artifacts.episode import Episode
 from cuesheet.artifacts.layout import task_id
-from cuesheet.artifacts.vocabulary import DraftFile, read_draft, read_requests
+from cuesheet.artifacts.vocabulary import DraftFile, VocabularyRequests
 from cuesheet.config import prompt_files
 from cuesheet.errors import CuesheetError
 from cuesheet.vlm.prompts import Prompts
@@ -81,7 +81,7 @@ def _is_built(dataset: RunDataset, task: str, prompts: Prompts) -> bool:
 
 
 def _is_made_with(path: Path, prompt: str, prompts: Prompts) -> bool:
-    read = read_draft if prompt == "vocabulary_draft" else read_requests
+    read = DraftFile.read if prompt == "vocabulary_draft" else VocabularyRequests.read
     try:
         made = read(path).provenance
     except CuesheetError:

@@ -6,7 +6,7 @@ import pytest
 from dataset_variants import copy, edit_info, keep_episodes
 
 from cuesheet.app import signals_cli
-from cuesheet.artifacts.signals_file import read_layout
+from cuesheet.artifacts.signals_file import SignalsLayout
 from cuesheet.config.signals import SignalsConfig
 from cuesheet.dataset.index import make_index
 from cuesheet.dataset.metadata import read_dataset
@@ -41,16 +41,16 @@ def test_a_layout_is_kept_when_episodes_are_added(demo_v3: Path, tmp_path: Path)
     assert grown.refresh_index()
     grown.refresh_signals_layout(settings, source_changed=True)
     assert path.read_bytes() == before
-    assert read_layout(path).sampled_episodes == [0, 1]
+    assert SignalsLayout.read(path).sampled_episodes == [0, 1]
 
 
 def test_another_gripper_setting_is_detected_at_once(demo_v3: Path, tmp_path: Path) -> None:
     dataset = start(demo_v3, tmp_path, SignalsConfig())
     path = dataset.layout.signals_layout
-    assert [one.found_by for one in read_layout(path).grippers] == ["names"]
+    assert [one.found_by for one in SignalsLayout.read(path).grippers] == ["names"]
     none = SignalsConfig(gripper="none")
     dataset.refresh_signals_layout(none, source_changed=False)
-    assert read_layout(path).grippers == []
+    assert SignalsLayout.read(path).grippers == []
     before = path.stat().st_mtime_ns
     dataset.refresh_signals_layout(none, source_changed=False)
     assert path.stat().st_mtime_ns == before
@@ -62,10 +62,10 @@ def test_a_gripper_that_only_new_episodes_show_is_reported(
     settings = SignalsConfig()
     dataset = start(demo_v3, tmp_path, settings)
     path = dataset.layout.signals_layout
-    without_grippers = read_layout(path).model_copy(update={"grippers": []})
+    without_grippers = SignalsLayout.read(path).model_copy(update={"grippers": []})
     write_json(path, without_grippers.model_dump())
     dataset.refresh_signals_layout(settings, source_changed=True)
-    assert [one.name for one in read_layout(path).grippers] == ["gripper"]
+    assert [one.name for one in SignalsLayout.read(path).grippers] == ["gripper"]
     assert "The next run measures all episodes again" in capsys.readouterr().err
 
 
@@ -81,7 +81,7 @@ def test_an_unreadable_state_is_a_notice(demo_v3: Path, tmp_path: Path) -> None:
     extra = {"dtype": "float32", "shape": [3], "names": None}
     edit_info(source, features={**info["features"], "observation.extra": extra})
     dataset = start(source, tmp_path, SignalsConfig(state=["observation.extra"]))
-    layout = read_layout(dataset.layout.signals_layout)
+    layout = SignalsLayout.read(dataset.layout.signals_layout)
     assert (layout.state, layout.action, layout.grippers, layout.arms) == ([], [], [], [])
     assert "no column observation.extra" in layout.notices[0]
 
