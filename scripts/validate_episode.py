@@ -11,8 +11,8 @@ from pathlib import Path
 from cuesheet import files, job_log
 from cuesheet.artifacts.episode import read_episode
 from cuesheet.artifacts.inspection import InspectionFile
-from cuesheet.artifacts.stage_files import STAGES, digest, read_stage_file
-from cuesheet.assemble.validate import Report, validate_episode
+from cuesheet.artifacts.stage_files import STAGES, ValidationFile, digest, read_stage_file
+from cuesheet.assemble.validate import validate_episode
 from cuesheet.errors import CuesheetError
 
 
@@ -23,7 +23,7 @@ def make_report(
     verdict: str | None = None,
     inspection: Path | None = None,
     leave_out: str = "off",
-) -> Report:
+) -> ValidationFile:
     """Return the report on one episode. A file that cannot be read is an error of its stage.
 
     `verdict` comes from a person: good, bad or None. The merge leaves a bad episode without rows,
@@ -45,13 +45,13 @@ def make_report(
         if inspection is not None:
             _add_inspection(report, InspectionFile.read(inspection), leave_out)
         return report
-    report = Report(episode.episode_index)
+    report = ValidationFile.empty(episode.episode_index)
     for stage, message in broken:
         report.error("stage_file", stage, message)
     return report
 
 
-def _add_inspection(report: Report, inspection: InspectionFile, leave_out: str) -> None:
+def _add_inspection(report: ValidationFile, inspection: InspectionFile, leave_out: str) -> None:
     report.inspection = inspection.verdict
     left_out = {"failed": ("failed",), "doubtful": ("failed", "doubtful")}.get(leave_out, ())
     report.left_out = inspection.verdict in left_out
@@ -59,7 +59,7 @@ def _add_inspection(report: Report, inspection: InspectionFile, leave_out: str) 
         report.warn(code, where, message)
 
 
-def write_report(report: Report, json_path: Path, text_path: Path) -> None:
+def write_report(report: ValidationFile, json_path: Path, text_path: Path) -> None:
     """Write both forms of a report.
 
     Raises:
@@ -74,7 +74,7 @@ def write_report(report: Report, json_path: Path, text_path: Path) -> None:
             f"{first.message}{more}. All findings are in the log."
         )
     files.write_text(text_path, report.as_text())
-    files.write_json(json_path, report.as_json())
+    files.write_json(json_path, report.model_dump())
 
 
 def main(snakemake) -> None:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from cuesheet.artifacts.language import LanguageRow
 from cuesheet.errors import CuesheetError
+from cuesheet.text import counted
 
 StageName = Literal["plan", "interjections", "vqa", "inspection", "vocabulary"]
 STAGES: tuple[StageName, ...] = ("plan", "interjections", "vqa")  # those that write rows
@@ -191,28 +192,63 @@ class StageFile(File):
         return self.subtasks_from == "correction" or bool(self.corrected)
 
 
-class ValidationFile(File):
-    """The fields of validation/{episode}.json that the merge and the summary read."""
+class Finding(File):
+    """One problem: a stable code, a place such as "vqa event 4", a sentence."""
 
-    class Finding(File):
-        code: str
-        where: str
-        message: str
+    code: str
+    where: str
+    message: str
+
+
+class ValidationFile(File):
+    """The findings about one episode; an episode with errors has no such file."""
 
     format: Literal[1]
     episode_index: int
     errors: list[Finding]
     warnings: list[Finding]
-    counts: dict[str, int]
-    stage_files: dict[str, str]
-    verdict: Literal["good", "bad"] | None = None
+    counts: dict[str, int]  # rows by style
+    stage_files: dict[str, str]  # sha256 of each checked file
+    verdict: Literal["good", "bad"] | None = None  # of a person
     inspection: Literal["ok", "doubtful", "failed"] | None = None
     left_out: bool = False  # because of the inspection (output.leave_out)
+
+    @classmethod
+    def empty(cls, episode_index: int) -> Self:
+        """Return a report without findings."""
+        return cls(
+            format=1,
+            episode_index=episode_index,
+            errors=[],
+            warnings=[],
+            counts={},
+            stage_files={},
+        )
 
     @property
     def has_rows(self) -> bool:
         """Whether the merge writes the rows of the episode."""
         return self.verdict != "bad" and not self.left_out
+
+    def error(self, code: str, where: str, message: str) -> None:
+        self.errors.append(Finding(code=code, where=where, message=message))
+
+    def warn(self, code: str, where: str, message: str) -> None:
+        self.warnings.append(Finding(code=code, where=where, message=message))
+
+    def as_text(self) -> str:
+        """Return the report as text with one finding per line."""
+        rows = ", ".join(f"{style} {count}" for style, count in self.counts.items()) or "none"
+        errors = counted(len(self.errors), "error")
+        lines = [
+            f"Episode {self.episode_index}: {errors}, {counted(len(self.warnings), 'warning')}",
+            f"Rows: {rows}",
+            *([f"Verdict: {self.verdict}"] if self.verdict else []),
+            *([f"Inspection: {self.inspection}"] if self.inspection else []),
+        ]
+        for kind, findings in (("ERROR", self.errors), ("WARNING", self.warnings)):
+            lines += [f"{kind} {f.code} at {f.where}: {f.message}" for f in findings]
+        return "\n".join(lines) + "\n"
 
 
 def read_stage_file(path: Path | str, stage: str) -> StageFile:

@@ -5,101 +5,30 @@ report: errors (the episode must not be merged) and warnings, each with a code, 
 message, and the number of rows by style.
 """
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import groupby
 
 from cuesheet.artifacts.episode import Episode
 from cuesheet.artifacts.language import (
     EVENTS_COLUMN,
     PERSISTENT_COLUMN,
     STYLES,
-    LanguageRow,
     count_styles,
     style_name,
 )
 from cuesheet.artifacts.stage_files import (
+    MotionSpan,
     StageFile,
+    ValidationFile,
     frames_by_timestamp,
     to_float32,
 )
-from cuesheet.assemble.validate_motion import check_motion
-from cuesheet.assemble.validate_vqa import check_vqa
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One problem: a stable code, a place such as "vqa event 4", a sentence."""
-
-    code: str
-    where: str
-    message: str
-
-
-@dataclass
-class Report:
-    """The findings about one episode and its number of rows by style."""
-
-    episode_index: int
-    errors: list[Finding] = field(default_factory=list)
-    warnings: list[Finding] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=dict)
-    stage_files: dict[str, str] = field(default_factory=dict)  # sha256 of each checked file
-    verdict: str | None = None  # of a person: good, bad or none
-    inspection: str | None = None  # ok, doubtful or failed
-    left_out: bool = False  # because of the inspection
-
-    def error(self, code: str, label: str, message: str) -> None:
-        self.errors.append(Finding(code, label, message))
-
-    def warn(self, code: str, label: str, message: str) -> None:
-        self.warnings.append(Finding(code, label, message))
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "format": 1,
-            "episode_index": self.episode_index,
-            "errors": [vars(finding) for finding in self.errors],
-            "warnings": [vars(finding) for finding in self.warnings],
-            "counts": self.counts,
-            "stage_files": self.stage_files,
-            "verdict": self.verdict,
-            "inspection": self.inspection,
-            "left_out": self.left_out,
-        }
-
-    def as_text(self) -> str:
-        """Return the report as text with one finding per line."""
-        rows = ", ".join(f"{style} {count}" for style, count in self.counts.items()) or "none"
-        lines = [
-            f"Episode {self.episode_index}: "
-            f"{_count(self.errors, 'error')}, {_count(self.warnings, 'warning')}",
-            f"Rows: {rows}",
-            *([f"Verdict: {self.verdict}"] if self.verdict else []),
-            *([f"Inspection: {self.inspection}"] if self.inspection else []),
-        ]
-        for kind, findings in (("ERROR", self.errors), ("WARNING", self.warnings)):
-            lines += [f"{kind} {f.code} at {f.where}: {f.message}" for f in findings]
-        return "\n".join(lines) + "\n"
-
-
-def _count(findings: list[Finding], noun: str) -> str:
-    return f"{len(findings)} {noun}{'' if len(findings) == 1 else 's'}"
-
-
-@dataclass(frozen=True)
-class PlacedRow:
-    """A row with its column, its place in the files, and its frame (None: on no frame)."""
-
-    row: LanguageRow
-    column: str
-    label: str
-    frame_index: int | None
+from cuesheet.assemble.validate_vqa import PlacedRow, check_vqa
 
 
 def validate_episode(
     episode: Episode, stages: Mapping[str, StageFile], cameras: Collection[str]
-) -> Report:
+) -> ValidationFile:
     """Check the annotations of one episode.
 
     Args:
@@ -107,7 +36,7 @@ def validate_episode(
         stages: the annotation files by stage, without stages that are switched off.
         cameras: the camera keys of the dataset.
     """
-    report = Report(episode.episode_index)
+    report = ValidationFile.empty(episode.episode_index)
     by_timestamp = frames_by_timestamp(episode.timestamps_s)
     rows: list[PlacedRow] = []
     for stage, data in stages.items():
@@ -123,13 +52,7 @@ def validate_episode(
     starts = _check_subtasks(report, rows, episode, "plan" in stages)
     if "plan" in stages:
         _check_spans(report, stages["plan"], starts, episode)
-        begun = {
-            (one.frame_index, one.row.content)
-            for one in _of_style(rows, "motion")
-            if one.frame_index is not None
-        }
-        for problem in check_motion(begun, stages["plan"].motion, episode.length):
-            report.error(*problem)
+        _check_motion(report, rows, stages["plan"].motion, episode.length)
     _check_memory(report, rows, starts)
     _check_plans(report, rows)
     _check_task_rephrasings(report, rows, episode)
@@ -141,14 +64,14 @@ def validate_episode(
     return report
 
 
-def _check_identity(report: Report, episode: Episode, stage: str, data: StageFile) -> None:
+def _check_identity(report: ValidationFile, episode: Episode, stage: str, data: StageFile) -> None:
     if (data.dataset, data.episode_index) != (episode.dataset, episode.episode_index):
         report.error(
             "wrong_episode",
             stage,
             f"the file belongs to episode {data.episode_index} of {data.dataset!r}; expected "
-            f"episode "
-            f"{episode.episode_index} of {episode.dataset!r}. Delete the file and run again.",
+            f"episode {episode.episode_index} of {episode.dataset!r}. Delete the file and run "
+            "again.",
         )
 
 
@@ -163,7 +86,7 @@ def _placed_rows(
             yield PlacedRow(row, column, f"{stage} {noun} {number}", frame_index)
 
 
-def _check_time(report: Report, placed: PlacedRow, episode: Episode) -> None:
+def _check_time(report: ValidationFile, placed: PlacedRow, episode: Episode) -> None:
     if placed.frame_index is not None:
         return
     is_event = placed.column == EVENTS_COLUMN
@@ -177,7 +100,7 @@ def _check_time(report: Report, placed: PlacedRow, episode: Episode) -> None:
     )
 
 
-def _check_style(report: Report, placed: PlacedRow, cameras: Collection[str]) -> None:
+def _check_style(report: ValidationFile, placed: PlacedRow, cameras: Collection[str]) -> None:
     row, label = placed.row, placed.label
     if row.style not in STYLES:
         known = ", ".join(style for style in STYLES if style)
@@ -207,7 +130,7 @@ def _check_style(report: Report, placed: PlacedRow, cameras: Collection[str]) ->
         )
 
 
-def _check_content(report: Report, placed: PlacedRow) -> None:
+def _check_content(report: ValidationFile, placed: PlacedRow) -> None:
     row, label = placed.row, placed.label
     if row.style is None:
         calls = row.tool_calls or []
@@ -233,7 +156,7 @@ def _check_content(report: Report, placed: PlacedRow) -> None:
         report.error(code, label, f"the text of this {row.style} row is empty.")
 
 
-def _check_duplicates(report: Report, rows: list[PlacedRow]) -> None:
+def _check_duplicates(report: ValidationFile, rows: list[PlacedRow]) -> None:
     seen: dict[str, str] = {}
     for placed in rows:
         if placed.row.style == "vqa":
@@ -264,7 +187,7 @@ def _frames(rows: list[PlacedRow]) -> set[int]:
 
 
 def _check_subtasks(
-    report: Report, rows: list[PlacedRow], episode: Episode, has_plan: bool
+    report: ValidationFile, rows: list[PlacedRow], episode: Episode, has_plan: bool
 ) -> set[int]:
     """Check that exactly one subtask is active on every frame; return the start frames."""
     subtasks = _of_style(rows, "subtask")
@@ -291,7 +214,9 @@ def _check_subtasks(
     return starts
 
 
-def _check_spans(report: Report, plan: StageFile, starts: set[int], episode: Episode) -> None:
+def _check_spans(
+    report: ValidationFile, plan: StageFile, starts: set[int], episode: Episode
+) -> None:
     """Check that the spans agree with the rows and cover the episode without gaps."""
     spans = sorted(plan.subtasks, key=lambda span: span.start_frame)
     if {span.start_frame for span in spans} != starts:
@@ -315,7 +240,41 @@ def _check_spans(report: Report, plan: StageFile, starts: set[int], episode: Epi
             )
 
 
-def _check_memory(report: Report, rows: list[PlacedRow], starts: set[int]) -> None:
+def _check_motion(
+    report: ValidationFile, rows: list[PlacedRow], spans: Sequence[MotionSpan], length: int
+) -> None:
+    """Check that an arm has one motion at a time, and that rows, which only start, have spans."""
+    ordered = sorted(spans, key=lambda span: (span.arm, span.start_frame, span.end_frame))
+    for arm, group in groupby(ordered, key=lambda span: span.arm):
+        before = 0
+        for span in group:
+            covered = f"{span.text!r} covers frames {span.start_frame} to {span.end_frame}"
+            if not 0 <= span.start_frame < span.end_frame <= length:
+                report.error(
+                    "motion_span_invalid",
+                    f"motion of {arm}",
+                    f"{covered}; the episode has {length} frames.",
+                )
+            elif span.start_frame < before:
+                report.error(
+                    "motion_overlaps",
+                    f"motion of {arm}",
+                    f"{covered}, but the motion before it ends at frame {before}; an arm has one "
+                    "motion at a time.",
+                )
+            before = max(before, span.end_frame)
+    expected = {(span.start_frame, span.text) for span in spans}
+    found = {
+        (placed.frame_index, placed.row.content or "")
+        for placed in _of_style(rows, "motion")
+        if placed.frame_index is not None
+    }
+    for frame, text in sorted(expected ^ found):
+        what = "a span without a row" if (frame, text) in expected else "a row without a span"
+        report.error("motion_rows_disagree", "motion", f"frame {frame}: {text!r} is {what}.")
+
+
+def _check_memory(report: ValidationFile, rows: list[PlacedRow], starts: set[int]) -> None:
     memory = _of_style(rows, "memory")
     for placed in memory:
         frame_index = placed.frame_index
@@ -333,7 +292,7 @@ def _check_memory(report: Report, rows: list[PlacedRow], starts: set[int]) -> No
         report.error("memory_twice", placed.label, f"{first.label} is also memory at this time.")
 
 
-def _check_plans(report: Report, rows: list[PlacedRow]) -> None:
+def _check_plans(report: ValidationFile, rows: list[PlacedRow]) -> None:
     for first, placed in _repeated(_of_style(rows, "plan")):
         if first.row.content != placed.row.content:
             report.error(
@@ -343,7 +302,9 @@ def _check_plans(report: Report, rows: list[PlacedRow]) -> None:
             )
 
 
-def _check_task_rephrasings(report: Report, rows: list[PlacedRow], episode: Episode) -> None:
+def _check_task_rephrasings(
+    report: ValidationFile, rows: list[PlacedRow], episode: Episode
+) -> None:
     starts = {0, *(frame_index for frame_index, _ in episode.task_starts)}
     for placed in _of_style(rows, "task_aug"):
         if placed.frame_index not in starts | {None}:
@@ -355,7 +316,7 @@ def _check_task_rephrasings(report: Report, rows: list[PlacedRow], episode: Epis
             )
 
 
-def _check_speech(report: Report, rows: list[PlacedRow]) -> None:
+def _check_speech(report: ValidationFile, rows: list[PlacedRow]) -> None:
     """Check that interjections have speech and a plan, and speech an interjection.
 
     The exception is the speech on the first frame.

@@ -6,33 +6,27 @@ Coordinates are pixels of the source frame, measured from its top left corner: t
 
 import json
 from collections.abc import Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 from cuesheet.artifacts.episode import Episode
 from cuesheet.artifacts.language import LanguageRow
-from cuesheet.artifacts.stage_files import VqaPair
+from cuesheet.artifacts.stage_files import ValidationFile, VqaPair
 from cuesheet.vlm.vqa_answers import check_answer
 
 
-class Placed(Protocol):
-    """A row, its place in the files and its frame (None: on no frame)."""
+@dataclass(frozen=True)
+class PlacedRow:
+    """A row with its column, its place in the files, and its frame (None: on no frame)."""
 
-    @property
-    def row(self) -> LanguageRow: ...
-
-    @property
-    def label(self) -> str: ...
-
-    @property
-    def frame_index(self) -> int | None: ...
-
-
-class Reporter(Protocol):
-    def error(self, code: str, label: str, message: str) -> None: ...
+    row: LanguageRow
+    column: str
+    label: str
+    frame_index: int | None
 
 
 def check_vqa(
-    report: Reporter, events: Sequence[Placed], pairs: Sequence[VqaPair], episode: Episode
+    report: ValidationFile, events: Sequence[PlacedRow], pairs: Sequence[VqaPair], episode: Episode
 ) -> None:
     """Report what is wrong with the VQA events of one episode.
 
@@ -93,9 +87,9 @@ def check_vqa(
 
 
 def _by_frame_and_camera(
-    events: Sequence[Placed],
-) -> dict[tuple[int, str | None], list[Placed]]:
-    groups: dict[tuple[int, str | None], list[Placed]] = {}
+    events: Sequence[PlacedRow],
+) -> dict[tuple[int, str | None], list[PlacedRow]]:
+    groups: dict[tuple[int, str | None], list[PlacedRow]] = {}
     for event in events:
         if event.frame_index is not None:
             groups.setdefault((event.frame_index, event.row.camera), []).append(event)
@@ -103,7 +97,7 @@ def _by_frame_and_camera(
 
 
 def _check_pair(
-    report: Reporter, question: Placed, answer: Placed, pair: VqaPair, episode: Episode
+    report: ValidationFile, question: PlacedRow, answer: PlacedRow, pair: VqaPair, episode: Episode
 ) -> None:
     text = answer.row.content
     if not text or not (question.row.content or "").strip():
