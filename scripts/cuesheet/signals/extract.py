@@ -1,5 +1,7 @@
 """Measures one episode by the layout of its dataset: the content of `signals/{episode}.json`."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from cuesheet.artifacts.signals_file import (
@@ -22,22 +24,20 @@ from cuesheet.signals.series import fill_gaps, step_of, without_jumps
 CURVES_PER_SECOND = 10
 MAX_CURVE_STEPS = 2000
 
+# A gripper, its values on every frame, and its strokes.
+_Measured = tuple[GripperLayout, np.ndarray, list[Stroke]]
+
 
 def measure(layout: SignalsLayout, record: Record, dataset: str, episode_index: int) -> SignalsFile:
     """Return gripper strokes, rests, motion and curves of one episode."""
     times_s = record.timestamps_s
     state, action = fill_gaps(record.state), fill_gaps(record.action)
     steps = curve_frames(times_s)
-    measured = {
-        one.name: column
+    grippers = [
+        (one, column, _strokes(one, times_s, column))
         for one in layout.grippers
         if (column := _column(one, state, action)) is not None
-    }
-    grippers = {
-        one.name: _strokes(one, times_s, measured[one.name])
-        for one in layout.grippers
-        if one.name in measured
-    }
+    ]
     arms, motion = [], []
     scale = np.array(layout.scale)
     for arm in layout.arms:
@@ -46,12 +46,7 @@ def measure(layout: SignalsLayout, record: Record, dataset: str, episode_index: 
         speed = arm_speed(times_s, state[:, arm.dimensions], scale[arm.dimensions])
         still = still_spans(times_s, speed, arm)
         arms.append(_arm(arm, times_s, speed[steps], still))
-        mine = [
-            (one, stroke)
-            for one in layout.grippers
-            if one.arm == arm.name
-            for stroke in grippers.get(one.name, ())
-        ]
+        mine = [(one, s) for one, _, strokes in grippers if one.arm == arm.name for s in strokes]
         motion += primitives(times_s, state, speed, arm, mine, still)
     return SignalsFile(
         dataset=dataset,
@@ -60,16 +55,13 @@ def measure(layout: SignalsLayout, record: Record, dataset: str, episode_index: 
         times_s=[round(float(value), 4) for value in times_s[steps]],
         grippers=[
             Gripper(
-                name=one.name,
-                strokes=grippers[one.name],
-                opening=_rounded(_opening(one, measured[one.name])[steps], 3),
+                name=one.name, strokes=strokes, opening=_rounded(_opening(one, column)[steps], 3)
             )
-            for one in layout.grippers
-            if one.name in grippers
+            for one, column, strokes in grippers
         ],
         arms=arms,
-        trajectory=_trajectory(layout, state, action, steps),
-        motion=motion or _strokes_alone(layout, grippers, record.length),
+        trajectory=_trajectory(layout, state, grippers, steps),
+        motion=motion or _strokes_alone(grippers, record.length),
         notices=list(layout.notices),
     )
 
@@ -127,40 +119,31 @@ def _arm(
     return Arm(name=arm.name, still=spans, speed=_rounded(speed / arm.speed, 3))
 
 
-def _strokes_alone(
-    layout: SignalsLayout, grippers: dict[str, list[Stroke]], length: int
-) -> list[MotionSpan]:
+def _strokes_alone(grippers: Sequence[_Measured], length: int) -> list[MotionSpan]:
     """Return the motion of a robot whose arm is not recorded: only the strokes are known."""
-    found = []
-    for one in layout.grippers:
-        for stroke in grippers.get(one.name, ()):
-            end = min(stroke.end_frame, length)
-            found.append(
-                MotionSpan(
-                    arm=one.arm or one.name,
-                    start_frame=stroke.start_frame,
-                    end_frame=end,
-                    text=f"{stroke.kind} {with_article(one.name)}",
-                )
-            )
-    return found
+    return [
+        MotionSpan(
+            arm=one.arm or one.name,
+            start_frame=stroke.start_frame,
+            end_frame=min(stroke.end_frame, length),
+            text=f"{stroke.kind} {with_article(one.name)}",
+        )
+        for one, _, strokes in grippers
+        for stroke in strokes
+    ]
 
 
 def _trajectory(
-    layout: SignalsLayout, state: np.ndarray, action: np.ndarray, steps: np.ndarray
+    layout: SignalsLayout, state: np.ndarray, grippers: Sequence[_Measured], steps: np.ndarray
 ) -> list[list[float]]:
     """Return the moving dimensions of the state, scaled, and the openings of the grippers."""
     scale, center = np.array(layout.scale), np.array(layout.center)
     width = min(state.shape[1], len(scale))
-    grippers = {one.state for one in layout.grippers}
-    free = [d for d in range(width) if scale[d] > 0 and d not in grippers]
+    of_grippers = {one.state for one in layout.grippers}
+    free = [d for d in range(width) if scale[d] > 0 and d not in of_grippers]
     parts = [(without_jumps(state)[:, free] - center[free]) / scale[free]]
     # A gripper tells more about the phase than a joint, so the openings count twice.
-    parts += [
-        4.0 * _opening(one, values)[:, None]
-        for one in layout.grippers
-        if (values := _column(one, state, action)) is not None
-    ]
+    parts += [4.0 * _opening(one, column)[:, None] for one, column, _ in grippers]
     values = np.hstack(parts)[steps]
     return [] if not values.shape[1] else [_rounded(row, 4) for row in values]
 

@@ -48,35 +48,29 @@ _NOT_OPENING = re.compile(
 
 @dataclass(frozen=True)
 class Sample:
-    """The pooled frames of the sampled episodes: one array per episode, gaps filled."""
+    """The state or the action of the sampled episodes: one array per episode, gaps filled."""
 
     times_s: Sequence[np.ndarray]
     values: Sequence[np.ndarray]  # [frames, dimensions]
+    names: Sequence[str]  # of the dimensions
 
     @property
     def width(self) -> int:
         return self.values[0].shape[1] if self.values else 0
 
-
-@dataclass(frozen=True)
-class Traits:
-    """How one dimension behaves in the sample; every trait is 0 to 1, 1 is like a gripper."""
-
-    two_levels: float  # it is at one of two values
-    rests_at_end: float  # it is at one end of its range, or far from it: objects have any width
-    independence: float
-    sparseness: float
-    strokes_per_minute: float
-
     @property
-    def score(self) -> float:
-        """0 to 1; 0 if a necessary trait is missing."""
-        levels = min(self.two_levels + self.rests_at_end, 1.0)
-        if min(2 * levels, self.independence) < 0.6:
-            return 0.0
-        if not 0 < self.strokes_per_minute <= MAX_STROKES_PER_MINUTE:
-            return 0.0
-        return 0.5 * levels + 0.3 * self.independence**2 + 0.2 * self.sparseness
+    def minutes(self) -> float:
+        return sum(max(times[-1] - times[0], 1e-3) for times in self.times_s) / 60
+
+    def column(self, dimension: int) -> list[np.ndarray]:
+        """Return one dimension of every episode."""
+        return [values[:, dimension] for values in self.values]
+
+    def count_strokes(self, series: Sequence[np.ndarray], low: float, high: float) -> int:
+        return sum(
+            len(find_strokes(times, values, low=low, high=high))
+            for times, values in zip(self.times_s, series, strict=True)
+        )
 
 
 def named_grippers(names: Sequence[str]) -> list[int]:
@@ -111,11 +105,13 @@ def scaled(sample: Sample) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
     return units, low, np.where(tiny, low, high)
 
 
-def traits(sample: Sample) -> list[Traits | None]:
-    """Return the traits of every dimension; None for one that hardly moves."""
+def scores(sample: Sample) -> list[float | None]:
+    """Return how much every dimension is like a gripper, 0 to 1; None for one that hardly moves.
+
+    The traits are 0 to 1 too: it is at one of two levels; it is at one end of its range, or far
+    from it; it moves independently of the others; it rests most of the time.
+    """
     units, low, high = scaled(sample)
-    if not units:
-        return []
     smoothed = [
         smooth(values, max(1, round(0.15 / step_of(times))))
         for times, values in zip(sample.times_s, units, strict=True)
@@ -129,29 +125,22 @@ def traits(sample: Sample) -> list[Traits | None]:
     pooled, pooled_smoothed = np.concatenate(units), np.concatenate(smoothed)
     moving = high > low
     togetherness = _togetherness(speed, moving)
-    minutes = sum(max(times[-1] - times[0], 1e-3) for times in sample.times_s) / 60
-    result: list[Traits | None] = []
+    result: list[float | None] = []
     for dimension in range(sample.width):
         if not moving[dimension]:
             result.append(None)
             continue
-        series = pooled[:, dimension]
-        legs = sum(
-            len(find_strokes(times, values[:, dimension], high=1.0, low=0.0))
-            for times, values in zip(sample.times_s, units, strict=True)
+        series, smooth_series = pooled[:, dimension], pooled_smoothed[:, dimension]
+        two_levels = float(np.clip((_separation(series) - 0.75) / 0.2, 0, 1))
+        rests_at_end = max(rest_at_low_end(smooth_series), rest_at_low_end(1 - smooth_series))
+        levels = min(two_levels + rests_at_end, 1.0)
+        independence = float(np.clip((0.65 - togetherness[dimension]) / 0.5, 0, 1))
+        strokes = sample.count_strokes([values[:, dimension] for values in units], 0.0, 1.0)
+        is_gripper = min(2 * levels, independence) >= 0.6 and (
+            0 < strokes / sample.minutes <= MAX_STROKES_PER_MINUTE
         )
-        result.append(
-            Traits(
-                two_levels=float(np.clip((_separation(series) - 0.75) / 0.2, 0, 1)),
-                rests_at_end=max(
-                    rest_at_low_end(pooled_smoothed[:, dimension]),
-                    rest_at_low_end(1 - pooled_smoothed[:, dimension]),
-                ),
-                independence=float(np.clip((0.65 - togetherness[dimension]) / 0.5, 0, 1)),
-                sparseness=_sparseness(speed[:, dimension]),
-                strokes_per_minute=legs / minutes,
-            )
-        )
+        score = 0.5 * levels + 0.3 * independence**2 + 0.2 * _sparseness(speed[:, dimension])
+        result.append(score if is_gripper else 0.0)
     return result
 
 

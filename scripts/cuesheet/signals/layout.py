@@ -10,7 +10,7 @@ import numpy as np
 from cuesheet.artifacts.signals_file import ArmLayout, GripperLayout, SignalsLayout
 from cuesheet.errors import CuesheetError
 from cuesheet.signals import gripper
-from cuesheet.signals.gripper import Sample, Traits
+from cuesheet.signals.gripper import Sample
 from cuesheet.signals.motion import arm_speed, position_dimensions
 from cuesheet.signals.record import Record
 from cuesheet.signals.series import fill_gaps, robust_range
@@ -35,17 +35,23 @@ FoundBy = Literal["config", "names", "data"]
 
 @dataclass(frozen=True)
 class _Found:
+    """A gripper: its dimensions of state and action, one of which may be missing."""
+
     state: int | None
     action: int | None
     found_by: FoundBy
     agreement: float  # signed correlation of action and state; 0 if one is missing
 
-    def measured_in(self) -> tuple[Literal["state", "action"], int]:
-        """Return the record that measures the gripper, and its dimension."""
-        if self.state is not None:
-            return "state", self.state
-        assert self.action is not None
-        return "action", self.action
+
+@dataclass(frozen=True)
+class _Measured:
+    """A gripper in the record that measures it: the state, or the action without a state."""
+
+    record: Literal["state", "action"]
+    name: str  # of the dimension
+    series: list[np.ndarray]  # of every sampled episode
+    low: float
+    high: float
 
 
 def make_layout(
@@ -57,33 +63,29 @@ def make_layout(
 ) -> SignalsLayout:
     """Return the layout of a dataset. `wanted`: `auto`, `none`, or the names of the grippers.
 
-    Raises:
-        CuesheetError: a wanted gripper is not a dimension of the state or the action.
+    Raises CuesheetError if a wanted gripper is not a dimension of the state or the action.
     """
     times = [record.timestamps_s for record in records]
-    state = Sample(times, [fill_gaps(record.state) for record in records])
-    action = Sample(times, [fill_gaps(record.action) for record in records])
+    state = Sample(times, [fill_gaps(record.state) for record in records], names.state)
+    action = Sample(times, [fill_gaps(record.action) for record in records], names.action)
     notices: list[str] = []
-    found = _find(state, action, names, wanted, notices)
-    pooled = np.concatenate(state.values) if records else np.zeros((0, len(names.state)))
-    units, low, high = gripper.scaled(state) if records else ([], np.zeros(0), np.zeros(0))
-    scale = (
-        np.where(high > low, np.std(np.concatenate(units), axis=0) * (high - low), 0.0)
-        if (units)
-        else np.zeros(len(names.state))
-    )
-    arms = _arms(state, found, names, scale)
-    grippers = _gripper_layouts(state, action, found, names, arms)
+    found = _find(state, action, wanted, notices)
+    center = scale = np.zeros(len(names.state))
+    if records:
+        units, low, high = gripper.scaled(state)
+        scale = np.where(high > low, np.std(np.concatenate(units), axis=0) * (high - low), 0.0)
+        center = np.concatenate(state.values).mean(axis=0)
+    arms = _arms(state, found, scale)
     return SignalsLayout(
         dataset=dataset,
         state=list(names.state_columns),
         action=list(names.action_columns),
         state_names=list(names.state),
         action_names=list(names.action),
-        center=[float(value) for value in (pooled.mean(axis=0) if len(pooled) else scale)],
-        scale=[float(value) for value in scale],
+        center=center.tolist(),
+        scale=scale.tolist(),
         arms=arms,
-        grippers=grippers,
+        grippers=_gripper_layouts(state, action, found, arms),
         wanted=wanted if isinstance(wanted, str) else list(wanted),
         sampled_episodes=list(episodes),
         notices=notices,
@@ -91,48 +93,43 @@ def make_layout(
 
 
 def _find(
-    state: Sample,
-    action: Sample,
-    names: Names,
-    wanted: str | Sequence[str],
-    notices: list[str],
+    state: Sample, action: Sample, wanted: str | Sequence[str], notices: list[str]
 ) -> list[_Found]:
     if wanted == "none" or not state.values:
         return []
     if wanted != "auto":
-        return _pair(state, action, names, *_configured(names, wanted), "config")
-    by_name = (gripper.named_grippers(names.state), gripper.named_grippers(names.action))
+        return _pair(state, action, *_configured(state.names, action.names, wanted), "config")
+    by_name = (gripper.named_grippers(state.names), gripper.named_grippers(action.names))
     if any(by_name):
-        found = _pair(state, action, names, *by_name, "names")
-        return [one for one in found if _is_plausible(one, state, action, names, notices)]
-    return _by_behavior(state, action, names, notices)
+        found = _pair(state, action, *by_name, "names")
+        return [one for one in found if _is_plausible(one, state, action, notices)]
+    return _by_behavior(state, action, notices)
 
 
-def _configured(names: Names, wanted: str | Sequence[str]) -> tuple[list[int], list[int]]:
+def _configured(
+    state: Sequence[str], action: Sequence[str], wanted: str | Sequence[str]
+) -> tuple[list[int], list[int]]:
     """Return the dimensions of state and action with the configured names."""
-    both: tuple[list[int], list[int]] = ([], [])
-    for name in [wanted] if isinstance(wanted, str) else wanted:
-        places = [
-            [index for index, known in enumerate(part) if known == name]
-            for part in (names.state, names.action)
-        ]
-        if not any(places):
-            known = list(dict.fromkeys([*names.state, *names.action]))
+    wanted = [wanted] if isinstance(wanted, str) else wanted
+    known = list(dict.fromkeys([*state, *action]))
+    for name in wanted:
+        if name not in known:
             near = did_you_mean(name, known)
             raise CuesheetError(
                 f"config: signals.gripper: the dataset has no dimension {name!r}"
                 + (f"; did you mean {near!r}?" if near else "")
                 + f" Its dimensions are {', '.join(known) or 'none'}."
             )
-        for found, place in zip(both, places, strict=True):
-            found += place
-    return both
+    of_state, of_action = (
+        [index for name in wanted for index, given in enumerate(names) if given == name]
+        for names in (state, action)
+    )
+    return of_state, of_action
 
 
 def _pair(
     state: Sample,
     action: Sample,
-    names: Names,
     of_state: Sequence[int],
     of_action: Sequence[int],
     found_by: FoundBy,
@@ -141,7 +138,7 @@ def _pair(
     kept: list[int] = []
     for dimension in of_state:
         mirrored = any(
-            gripper.side_of(names.state[dimension]) == gripper.side_of(names.state[other])
+            gripper.side_of(state.names[dimension]) == gripper.side_of(state.names[other])
             and _alike(state, dimension, other)
             for other in kept
         )
@@ -150,8 +147,8 @@ def _pair(
     left = list(of_action)
     found: list[_Found] = []
     for dimension in kept:
-        side = gripper.side_of(names.state[dimension])
-        same_side = [d for d in left if gripper.side_of(names.action[d]) == side] or left
+        side = gripper.side_of(state.names[dimension])
+        same_side = [d for d in left if gripper.side_of(action.names[d]) == side] or left
         rated = [(_agreement(state, action, dimension, other), other) for other in same_side]
         best = max(rated, key=lambda pair: abs(pair[0]), default=None)
         if best is not None and len(kept) >= len(of_action) - len(found):
@@ -171,76 +168,67 @@ def _alike(sample: Sample, first: int, second: int) -> bool:
 
 
 def _agreement(state: Sample, action: Sample, of_state: int, of_action: int) -> float:
-    return gripper.lagged_agreement(
-        state.times_s,
-        [values[:, of_action] for values in action.values],
-        [values[:, of_state] for values in state.values],
-    )
+    return gripper.lagged_agreement(state.times_s, action.column(of_action), state.column(of_state))
 
 
-def _is_plausible(
-    one: _Found, state: Sample, action: Sample, names: Names, notices: list[str]
-) -> bool:
+def _measure(one: _Found, state: Sample, action: Sample) -> _Measured:
+    record: Literal["state", "action"] = "action" if one.state is None else "state"
+    sample, dimension = (action, one.action) if one.state is None else (state, one.state)
+    assert dimension is not None
+    series = sample.column(dimension)
+    low, high = robust_range(np.concatenate(series)[:, None])
+    return _Measured(record, sample.names[dimension], series, float(low[0]), float(high[0]))
+
+
+def _is_plausible(one: _Found, state: Sample, action: Sample, notices: list[str]) -> bool:
     """Tell whether a named gripper moves, and not all the time; add a notice if it does not."""
-    measured_in, dimension = one.measured_in()
-    sample, label = (state, names.state) if measured_in == "state" else (action, names.action)
-    series = [values[:, dimension] for values in sample.values]
-    pooled = np.concatenate(series)
-    low, high = robust_range(pooled[:, None])
-    minutes = sum(max(times[-1] - times[0], 1e-3) for times in sample.times_s) / 60
-    strokes = sum(
-        len(gripper.find_strokes(times, values, low=float(low[0]), high=float(high[0])))
-        for times, values in zip(sample.times_s, series, strict=True)
-    )
+    measured, minutes = _measure(one, state, action), state.minutes
+    strokes = state.count_strokes(measured.series, measured.low, measured.high)
     if strokes == 0:
-        notices.append(f"{label[dimension]}: named like a gripper but it does not move; not used")
+        notices.append(f"{measured.name}: named like a gripper but it does not move; not used")
         return False
     if strokes > gripper.MAX_STROKES_PER_MINUTE * max(minutes, 0.1):
         notices.append(
-            f"{label[dimension]}: named like a gripper but it switches {strokes / minutes:.0f} "
+            f"{measured.name}: named like a gripper but it switches {strokes / minutes:.0f} "
             "times per minute; not used"
         )
         return False
     return True
 
 
-def _by_behavior(state: Sample, action: Sample, names: Names, notices: list[str]) -> list[_Found]:
+def _by_behavior(state: Sample, action: Sample, notices: list[str]) -> list[_Found]:
     """Return the dimensions that behave like a gripper, of the state or else of the action."""
-    rated_state, rated_action = gripper.traits(state), gripper.traits(action)
+    rated_state, rated_action = gripper.scores(state), gripper.scores(action)
     found: list[_Found] = []
     used: set[int] = set()
-    for dimension, one in enumerate(rated_state):
-        pairs = (
-            [
-                (abs(value), value, other)
-                for other, behavior in enumerate(rated_action)
-                if behavior is not None
-                and other not in used
-                and abs(value := _agreement(state, action, dimension, other))
-                >= gripper.MIN_AGREEMENT
-            ]
-            if _score(one) >= 0.5
-            else []
-        )
-        _, signed, partner = max(pairs, default=(0.0, 0.0, None))
+    for dimension, rated in enumerate(rated_state):
+        score, signed = rated or 0.0, 0.0
+        partner: int | None = None
+        for other, behavior in enumerate(rated_action) if score >= 0.5 else ():
+            if behavior is None or other in used:
+                continue
+            value = _agreement(state, action, dimension, other)
+            is_better = (abs(value), value) >= (abs(signed), signed)
+            if abs(value) >= gripper.MIN_AGREEMENT and is_better:
+                signed, partner = value, other
         # Both records of the same gripper vote.
-        score = _score(one)
         if partner is not None:
-            score = 0.5 * (score + _score(rated_action[partner]))
+            score = 0.5 * (score + (rated_action[partner] or 0.0))
         if score >= gripper.ACCEPTED:
             found.append(_Found(dimension, partner, "data", signed))
-            used.add(partner) if partner is not None else None
+            if partner is not None:
+                used.add(partner)
         elif score >= gripper.DOUBTFUL:
             notices.append(
-                f"{names.state[dimension]} may be a gripper (score {score:.2f}, {gripper.ACCEPTED} "
+                f"{state.names[dimension]} may be a gripper (score {score:.2f}, {gripper.ACCEPTED} "
                 "needed); not used. Set signals.gripper to its name to use it"
             )
     found = _without_mirrors(state, found)
-    if not found and (not state.width or not any(_score(one) for one in rated_state)):
+    if not found and not any(rated_state):
         found = [
             _Found(None, dimension, "data", 0.0)
-            for dimension, one in enumerate(rated_action)
-            if _score(one) >= gripper.ACCEPTED + 0.08
+            for dimension, rated in enumerate(rated_action)
+            if (rated or 0.0) >= gripper.ACCEPTED + 0.08
         ]
     if len(found) > max(2, (state.width or action.width) // 4):
         notices.append(
@@ -248,10 +236,6 @@ def _by_behavior(state: Sample, action: Sample, names: Names, notices: list[str]
         )
         return []
     return found
-
-
-def _score(one: Traits | None) -> float:
-    return 0.0 if one is None else one.score
 
 
 def _without_mirrors(state: Sample, found: Sequence[_Found]) -> list[_Found]:
@@ -265,18 +249,16 @@ def _without_mirrors(state: Sample, found: Sequence[_Found]) -> list[_Found]:
     return kept
 
 
-def _arms(
-    state: Sample, found: Sequence[_Found], names: Names, scale: np.ndarray
-) -> list[ArmLayout]:
+def _arms(state: Sample, found: Sequence[_Found], scale: np.ndarray) -> list[ArmLayout]:
     """Return the moving state dimensions by arm: by side in the names, else by the grippers."""
-    taken = {one.state for one in found} | set(gripper.named_grippers(names.state))
+    taken = {one.state for one in found} | set(gripper.named_grippers(state.names))
     free = [d for d in range(state.width) if d not in taken and scale[d] > 0]
     if not free:
         return []
-    groups = _by_side(free, names.state) or _by_gripper(free, found, state.width)
+    groups = _by_side(free, state.names) or _by_gripper(free, found, state.width)
     arms = []
     for name, dimensions in groups.items():
-        position = position_dimensions(dimensions, names.state)
+        position = position_dimensions(dimensions, state.names)
         speeds = np.concatenate(
             [
                 arm_speed(times, values[:, dimensions], scale[dimensions])
@@ -324,75 +306,59 @@ def _by_gripper(free: Sequence[int], found: Sequence[_Found], width: int) -> dic
 
 
 def _gripper_layouts(
-    state: Sample,
-    action: Sample,
-    found: Sequence[_Found],
-    names: Names,
-    arms: Sequence[ArmLayout],
+    state: Sample, action: Sample, found: Sequence[_Found], arms: Sequence[ArmLayout]
 ) -> list[GripperLayout]:
-    labels = _labels(found, names)
+    measured = [_measure(one, state, action) for one in found]
+    labels = _labels([one.name for one in measured])
     layouts = []
-    for number, (one, label) in enumerate(zip(found, labels, strict=True)):
-        measured, dimension = one.measured_in()
-        sample = state if measured == "state" else action
-        series = [values[:, dimension] for values in sample.values]
-        low, high = robust_range(np.concatenate(series)[:, None])
+    for number, (one, of_one, label) in enumerate(zip(found, measured, labels, strict=True)):
         arm = next((a.name for a in arms if a.name.split()[0] == label.split()[0]), None)
         if arm is None and arms:
             arm = arms[number].name if len(arms) == len(found) else arms[0].name
-        name = _name_of(one, names)
+        is_paired = one.state is not None and one.action is not None
         layouts.append(
             GripperLayout(
                 name=label,
                 arm=arm,
                 state=one.state,
                 action=one.action,
-                measured_in=measured,
+                measured_in=of_one.record,
                 found_by=one.found_by,
-                low=float(low[0]),
-                high=float(high[0]) if high[0] > low[0] else float(low[0]) + 1.0,
-                open_is_high=_open_is_high(name, measured, series, float(low[0]), float(high[0])),
-                agreement=abs(one.agreement)
-                if one.state is not None and one.action is not None
-                else None,
+                low=of_one.low,
+                high=of_one.high if of_one.high > of_one.low else of_one.low + 1.0,
+                open_is_high=_open_is_high(of_one),
+                agreement=abs(one.agreement) if is_paired else None,
             )
         )
     return layouts
 
 
-def _name_of(one: _Found, names: Names) -> str:
-    measured_in, dimension = one.measured_in()
-    return (names.state if measured_in == "state" else names.action)[dimension]
-
-
-def _labels(found: Sequence[_Found], names: Names) -> list[str]:
-    if len(found) == 1:
+def _labels(names: Sequence[str]) -> list[str]:
+    if len(names) == 1:
         return ["gripper"]
-    sides = [gripper.side_of(_name_of(one, names)) for one in found]
-    if None not in sides and len(set(sides)) == len(found):
+    sides = [gripper.side_of(name) for name in names]
+    if None not in sides and len(set(sides)) == len(names):
         return [f"{side} gripper" for side in sides]
-    return [f"gripper {number}" for number in range(1, len(found) + 1)]
+    return [f"gripper {number}" for number in range(1, len(names) + 1)]
 
 
-def _open_is_high(
-    name: str, measured: str, series: Sequence[np.ndarray], low: float, high: float
-) -> bool:
+def _open_is_high(measured: _Measured) -> bool:
     """Tell whether the high end of the range is open: by name, else by variation, start and end.
 
     A gripper that closes on an object stops short of its end, so the closed levels vary more and
     the open one recurs; most episodes begin and end with an open gripper. A state usually counts
     the opening up.
     """
-    if re.search(r"clos", name, re.IGNORECASE):
+    if re.search(r"clos", measured.name, re.IGNORECASE):
         return False
-    if re.search(r"open|width|aperture", name, re.IGNORECASE):
+    if re.search(r"open|width|aperture", measured.name, re.IGNORECASE):
         return True
-    span = max(high - low, 1e-12)
-    units = np.concatenate(series) / span - low / span
+    low, span = measured.low, max(measured.high - measured.low, 1e-12)
+    units = np.concatenate(measured.series) / span - low / span
     spread_low = float(np.percentile(units[units < 0.5], 75)) if (units < 0.5).any() else 0.0
     spread_high = 1 - float(np.percentile(units[units > 0.5], 25)) if (units > 0.5).any() else 0.0
     rest_low, rest_high = gripper.rest_at_low_end(units), gripper.rest_at_low_end(1 - units)
-    ends = np.array([values[frame] for values in series for frame in (0, -1)])
+    ends = np.array([values[frame] for values in measured.series for frame in (0, -1)])
     vote = 2.0 * (spread_low - spread_high) + 0.5 * (rest_high - rest_low)
     vote += 0.5 * float(np.mean(np.where((ends - low) / span > 0.5, 1, -1)))
-    return vote + (0.3 if measured == "state" else 0.0) > 0
+    return vote + (0.3 if measured.record == "state" else 0.0) > 0

@@ -32,8 +32,7 @@ def read_record(
 ) -> Record:
     """Read the columns of one episode.
 
-    Raises:
-        CuesheetError: the file cannot be read, a column is missing or is not numeric.
+    Raises CuesheetError if the file cannot be read, or a column is missing or is not numeric.
     """
     path = root / row.data_file
     columns = list(dict.fromkeys([*state, *action]))
@@ -77,52 +76,15 @@ def _read_rows(
 
 def _as_array(column: pa.ChunkedArray) -> np.ndarray:
     """Return numbers or (nested) lists of numbers as float64 [frames, dimensions]; null as NaN."""
-    rows = len(column)
-    values = column.combine_chunks()
-    if isinstance(values, pa.ChunkedArray):
-        values = pa.concat_arrays(values.chunks)
-    if _has_null_list(values):
-        return _ragged(column.to_pylist())
-    while pa.types.is_list(values.type) or _is_fixed(values.type) or _is_large(values.type):
-        values = values.flatten()
-    if not (
-        pa.types.is_floating(values.type)
-        or pa.types.is_integer(values.type)
-        or pa.types.is_boolean(values.type)
-    ):
-        raise TypeError(f"values of type {values.type}")
-    numbers = values.to_pylist() if values.null_count or _is_bool(values) else None
-    array = (
-        np.from_dlpack(values).astype(np.float64)
-        if numbers is None
-        else np.array([np.nan if v is None else float(v) for v in numbers])
-    )
-    return array.reshape(rows, -1)
-
-
-def _is_bool(values: pa.Array) -> bool:
-    return pa.types.is_boolean(values.type)
-
-
-def _is_fixed(data_type: pa.DataType) -> bool:
-    return pa.types.is_fixed_size_list(data_type)
-
-
-def _is_large(data_type: pa.DataType) -> bool:
-    return pa.types.is_large_list(data_type)
-
-
-def _has_null_list(values: pa.Array) -> bool:
-    lists = pa.types.is_list(values.type) or _is_fixed(values.type) or _is_large(values.type)
-    return lists and values.null_count > 0
-
-
-def _ragged(rows: Sequence[Any]) -> np.ndarray:
-    width = max((np.size(row) for row in rows if row is not None), default=0)
-    array = np.full((len(rows), width), np.nan)
-    for number, row in enumerate(rows):
-        if row is not None:
-            array[number] = np.array(row, dtype=np.float64).reshape(-1)
+    kind = column.type
+    while isinstance(kind, pa.ListType | pa.LargeListType | pa.FixedSizeListType):
+        kind = kind.value_type
+    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
+        raise TypeError(f"values of type {kind}")
+    rows = column.to_pylist()
+    known = [np.array(row, dtype=np.float64).reshape(-1) for row in rows if row is not None]
+    array = np.full((len(rows), max(map(len, known), default=0)), np.nan)
+    array[[row is not None for row in rows]] = known
     return array
 
 
