@@ -9,7 +9,6 @@ from typing import Any
 from cuesheet.annotate.frame_selection import frames_around
 from cuesheet.annotate.stage import Stage, row
 from cuesheet.artifacts.apply_corrections import interjections_by_frame
-from cuesheet.artifacts.episode import Keyframe
 from cuesheet.artifacts.subtasks import remaining_plan
 from cuesheet.config.stages import FramesConfig, InterjectionsConfig
 from cuesheet.vlm.replies import Acknowledgement, Interjection
@@ -82,49 +81,71 @@ async def annotate(
     """Fill `stage` with the events, and with the plans that they need and the plan stage lacks.
 
     No requests are sent if a person wrote the interjections (`corrections`; see
-    `cuesheet.artifacts.apply_corrections`). Without a camera only the task is acknowledged.
-
-    Args:
-        stage: the stage that collects the rows.
-        settings: the settings of the stage.
-        plan: the JSON of the plan stage.
-        camera: camera key of the frames; None: the episode has no camera.
-        layout: layout of the contact sheets.
-        seed: seed of the choice of moments.
-        corrections: interjections and speech that replace the model's; None: none.
-
-    Returns:
-        `corrected`: the times of the interjections and speech that a person wrote.
+    `cuesheet.artifacts.apply_corrections`). Without a camera only the task is acknowledged. `plan`
+    is the JSON of the plan stage. Returns the times of the interjections and speech that a person
+    wrote, as `corrected`.
     """
+    episode, task, subtasks = stage.episode, plan["task"]["text"], plan["subtasks"]
     if corrections is not None:
         corrected = _write_corrections(stage, corrections)
         _complete_plans(stage, plan)
         return {"corrected": corrected}
-    episode = stage.episode
-    task, subtasks = plan["task"]["text"], plan["subtasks"]
-    positions = choose_subtask_starts(
-        subtasks,
-        seed=seed,
-        episode_index=episode.episode_index,
-        not_before_s=settings.not_before_s,
-        count=settings.max_per_episode,
-    )
-    key = f"{seed} {episode.episode_index}"
-    kinds = draw_in_turn(KINDS, len(positions), f"kinds {key}")
-    first, *manners = draw_in_turn(MANNERS, len(positions) + 1, f"manners {key}")
-    calls = [_acknowledge(stage, task, first)]
+    first_manner, moments = _draw_moments(settings, subtasks, seed, episode.episode_index)
+    grid = episode.frames_at(camera, episode.grid) if camera else []
+
+    async def interject(position: int, kind: str, manner: str) -> None:
+        coming = subtasks[position]
+        start_s = coming["start_s"]
+        frames = frames_around(grid, coming["start_frame"], settings.frames)
+        media, words = stage.sheets(frames, layout)
+        reply = await stage.ask_or_warn(
+            f"interject {start_s:.2f}",
+            "interjections_interject",
+            Interjection,
+            media,
+            {
+                "frames": words,
+                "task": task,
+                "last": subtasks[position - 1]["label"] if position else "none",
+                "coming": coming["label"],
+                "time_s": start_s,
+                "kind": kind,
+                "manner": manner,
+            },
+            warning=f"the model gave no usable interjection at {start_s:.2f} s; none is written",
+        )
+        if reply is not None:
+            stage.events.append(row("interjection", "user", reply.interjection, start_s))
+            stage.add_speech(reply.speech, start_s)
+
     if camera is None:
         stage.warn(f"episode {episode.name} has no camera: no interjections written")
-    else:
-        grid = episode.frames_at(camera, episode.grid)
-        calls += [
-            _interject(stage, settings, grid, layout, task, subtasks, *drawn)
-            for drawn in zip(positions, kinds, manners, strict=True)
-        ]
-    await asyncio.gather(*calls)
+        moments = []
+    await asyncio.gather(
+        _acknowledge(stage, task, first_manner), *(interject(*moment) for moment in moments)
+    )
     _complete_plans(stage, plan)
     stage.events.sort(key=lambda event: event["timestamp"])
     return {"corrected": []}
+
+
+def _draw_moments(
+    settings: InterjectionsConfig,
+    subtasks: Sequence[Mapping[str, Any]],
+    seed: int,
+    episode_index: int,
+) -> tuple[str, list[tuple[int, str, str]]]:
+    """Return the manner of the acknowledgement; position, kind and manner of each interjection."""
+    positions = choose_subtask_starts(
+        subtasks,
+        seed=seed,
+        episode_index=episode_index,
+        not_before_s=settings.not_before_s,
+        count=settings.max_per_episode,
+    )
+    kinds = draw_in_turn(KINDS, len(positions), f"kinds {seed} {episode_index}")
+    first, *manners = draw_in_turn(MANNERS, len(positions) + 1, f"manners {seed} {episode_index}")
+    return first, list(zip(positions, kinds, manners, strict=True))
 
 
 def _write_corrections(
@@ -155,42 +176,6 @@ async def _acknowledge(stage: Stage, task: str, manner: str) -> None:
     )
     if reply is not None:
         stage.add_speech(reply.speech, stage.episode.timestamps_s[0])
-
-
-async def _interject(
-    stage: Stage,
-    settings: InterjectionsConfig,
-    grid: Sequence[Keyframe],
-    layout: FramesConfig,
-    task: str,
-    subtasks: Sequence[dict[str, Any]],
-    position: int,
-    kind: str,
-    manner: str,
-) -> None:
-    coming = subtasks[position]
-    start_s = coming["start_s"]
-    frames = frames_around(grid, coming["start_frame"], settings.frames)
-    media, words = stage.sheets(frames, layout)
-    reply = await stage.ask_or_warn(
-        f"interject {start_s:.2f}",
-        "interjections_interject",
-        Interjection,
-        media,
-        {
-            "frames": words,
-            "task": task,
-            "last": subtasks[position - 1]["label"] if position else "none",
-            "coming": coming["label"],
-            "time_s": start_s,
-            "kind": kind,
-            "manner": manner,
-        },
-        warning=f"the model gave no usable interjection at {start_s:.2f} s; none is written",
-    )
-    if reply is not None:
-        stage.events.append(row("interjection", "user", reply.interjection, start_s))
-        stage.add_speech(reply.speech, start_s)
 
 
 def _complete_plans(stage: Stage, plan: dict[str, Any]) -> None:

@@ -81,19 +81,16 @@ async def annotate(
     memories = given.memories if given else {}
     shown = grid if settings.memory else None
     await _write_memory(stage, settings.frames, shown, found.subtasks, task["text"], memories)
+    starts_s = [subtask.start_s(episode) for subtask in found.subtasks]
     is_skipped = camera is None and given is None
     source = given.source if given else "model"
     return {
         "task": task,
         "subtasks": [subtask.as_json(episode) for subtask in found.subtasks],
         **({"skipped": "no camera"} if is_skipped else {"subtasks_from": source}),
-        # What a person wrote in addition to subtasks.
-        "corrected": [
+        "corrected": [  # what a person wrote in addition to subtasks
             *([] if rephrasings is None else [{"style": "task_aug"}]),
-            *(
-                {"style": "memory", "timestamp": found.subtasks[position].start_s(episode)}
-                for position in memories
-            ),
+            *({"style": "memory", "timestamp": starts_s[place]} for place in memories),
         ],
         **({"propagation": propagated.as_json(settings, source)} if propagated else {}),
         **_record_of_signals(evidence, found.refined),

@@ -15,9 +15,11 @@ from pydantic import BaseModel
 
 from cuesheet.annotate import contact_sheet
 from cuesheet.annotate.stage import CutClip, Reply, Stage
-from cuesheet.artifacts.episode import Keyframe
+from cuesheet.artifacts.episode import Episode, Keyframe
 from cuesheet.artifacts.stage_files import StageName
+from cuesheet.config.vlm import VlmConfig
 from cuesheet.vlm.client import Answer, Clip, Image, Media
+from cuesheet.vlm.prompts import Prompts
 from cuesheet.vlm.replies import MAX_LABEL_CHARS, Description, Segmentation
 from cuesheet.vlm.vocabulary import DraftedSteps, MergedSteps
 
@@ -81,8 +83,7 @@ class _NoModel:
         system: str,
         media: Sequence[Media],
         text: str,
-        needs_media: bool = True,
-        sampling: Mapping[str, Any] | None = None,
+        **_: Any,
     ) -> Answer[Reply]:
         value = self._typical(reply)
         images = tuple(size for one in media for size in _sizes(one))
@@ -143,15 +144,6 @@ class Rehearsal(Stage):
 
     vlm: _NoModel
 
-    @property
-    def requests(self) -> list[Request]:
-        return self.vlm.requests
-
-    @property
-    def subtask_s(self) -> float:
-        """Assumed length of a subtask (s)."""
-        return self.vlm.subtask_s
-
     def encode_keyframe(self, frame: Keyframe) -> UnsentImage:
         return UnsentImage(width=frame.width, height=frame.height)
 
@@ -181,11 +173,11 @@ class Rehearsal(Stage):
         reply: type[Reply],
         media: Sequence[Media] | None,
         values: Mapping[str, object] | None = None,
-        sampling: Mapping[str, Any] | None = None,
-        text: str | None = None,
+        *more: Any,
+        **others: Any,
     ) -> Answer[Reply]:
         self.expect(values or {})
-        return await super().ask(name, prompt, reply, media, values, sampling, text)
+        return await super().ask(name, prompt, reply, media, values, *more, **others)
 
 
 def unread_clip(start_frame: int, end_frame: int) -> bytes:
@@ -211,11 +203,8 @@ def _instance(
 ) -> Any:
     """Return a value that a JSON schema allows.
 
-    Args:
-        schema: the schema of the value.
-        root: the document that its references point into.
-        counts: items of the lists by their key.
-        number: place of the value in its list; the items of a list differ.
+    References point into `root`. `counts` are the lengths of lists by their key; `number` is the
+    place of the value in its list, whose items differ.
     """
     if "$ref" in schema:
         schema = root["$defs"][schema["$ref"].rpartition("/")[2]]
@@ -249,16 +238,15 @@ def _list_of(
 
 
 def make_rehearsal(
-    name: StageName,
-    *,
-    stage_of: Mapping[str, Any],
-    subtask_s: float,
+    name: StageName, episode: Episode, prompts: Prompts, settings: VlmConfig, subtask_s: float
 ) -> Rehearsal:
-    """Return a stage to rehearse.
-
-    Args:
-        name: the stage.
-        stage_of: the fields of `Stage` other than its name and model.
-        subtask_s: assumed length of a subtask (s).
-    """
-    return Rehearsal(name=name, vlm=_NoModel(stage_of["prompts"].hashes, subtask_s), **stage_of)
+    """Return a stage to rehearse. `subtask_s`: assumed length of a subtask (s)."""
+    return Rehearsal(
+        name=name,
+        episode=episode,
+        prompts=prompts,
+        vlm=_NoModel(prompts.hashes, subtask_s),
+        images=settings.images,
+        sampling=settings.sampling.model_dump(),
+        serve=settings.serve,
+    )

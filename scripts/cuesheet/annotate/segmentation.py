@@ -93,16 +93,6 @@ def sample_settings(stage: Stage, settings: PlanConfig) -> list[dict[str, Any]]:
     ]
 
 
-def _suggested_in(evidence: Evidence, stage: Stage, window: Window) -> str:
-    """Return lines about the propagated segments within a window."""
-    episode = stage.episode
-    return "\n".join(
-        f"- {subtask.start_s(episode):.2f} to {subtask.end_s(episode):.2f} s: {subtask.label}"
-        for subtask in (evidence.propagated.subtasks if evidence.propagated else ())
-        if subtask.start_frame < window.end_frame and subtask.end_frame > window.start_frame
-    )
-
-
 async def segment_windows(
     stage: Stage,
     settings: PlanConfig,
@@ -112,29 +102,36 @@ async def segment_windows(
     evidence: Evidence,
 ) -> list[Segmented]:
     """Return the subtasks of every window. Raises CuesheetError if one has none."""
+    episode = stage.episode
+    suggested = evidence.propagated.subtasks if evidence.propagated else ()
 
     async def one(window: Window, before: asyncio.Task[Segmented] | None) -> Segmented:
         # The semaphore is fair, so the first unfinished window always holds a slot.
         async with stage.slots:
             media, words = source.show(stage, window)
-            frames = window.start_frame, window.end_frame
             start_s, end_s = _times(stage, window)
             values = {
                 "frames": words,
                 "task": task,
                 "start_s": start_s,
                 "end_s": end_s,
-                "episode_s": stage.episode.end_s,
+                "episode_s": episode.end_s,
                 "more_before": window.start_frame > 0,
-                "more_after": window.end_frame < stage.episode.length,
-                "recorded": table(evidence.recording, stage.episode, *frames),
+                "more_after": window.end_frame < episode.length,
+                "recorded": table(
+                    evidence.recording, episode, window.start_frame, window.end_frame
+                ),
                 "granularity": settings.granularity,
-                "suggested": _suggested_in(evidence, stage, window),
+                "suggested": "\n".join(
+                    f"- {one.start_s(episode):.2f} to {one.end_s(episode):.2f} s: {one.label}"
+                    for one in suggested
+                    if one.start_frame < window.end_frame and one.end_frame > window.start_frame
+                ),
             }
-            request = _WindowRequest(window, media, values)
-            description = await _describe(stage, request) if settings.describe_first else ""
+            requests = _WindowRequests(stage, settings, window, media, values)
+            description = await requests.describe() if settings.describe_first else ""
             under_way = _label_at((await before).subtasks, window.start_frame) if before else ""
-            return await _segment(stage, settings, request, description, under_way)
+            return await requests.segment(description, under_way)
 
     tasks: list[asyncio.Task[Segmented]] = []
     for window in windows:
@@ -165,23 +162,6 @@ def _label_at(subtasks: Sequence[Subtask], frame: int) -> str:
     return found[0] if found else subtasks[-1].label
 
 
-@dataclass(frozen=True)
-class _WindowRequest:
-    """A window and its media. `shared`: values of the text with which its requests begin."""
-
-    window: Window
-    media: list[Media]
-    shared: dict[str, Any]
-
-    @property
-    def start_s(self) -> float:
-        return self.shared["start_s"]
-
-    @property
-    def end_s(self) -> float:
-        return self.shared["end_s"]
-
-
 def _clip_words(start_s: float, end_s: float) -> str:
     words = f"Clip: {start_s:.2f} to {end_s:.2f} s"
     if start_s > 0:
@@ -198,122 +178,118 @@ def _times(stage: Stage, window: Window) -> tuple[float, float]:
     return subtask.start_s(stage.episode), subtask.end_s(stage.episode)
 
 
-async def _describe(stage: Stage, request: _WindowRequest) -> str:
-    """Return a description of the window as text for the segmentation; it may be empty."""
-    between = f"{request.start_s:.2f} to {request.end_s:.2f} s"
-    reply = await stage.ask_or_warn(
-        f"describe {request.start_s:.2f}",
-        "plan_describe",
-        Description,
-        request.media,
-        request.shared,
-        warning=f"the model gave no usable description of {between}",
-    )
-    if reply is None:
-        return ""
-    events = _on_episode_clock(
-        stage,
-        request,
-        [(event.at_s, event.at_s, event.what) for event in reply.events],
-        "description",
-    )
-    lines = [f"- {max(at_s, request.start_s):.2f} s: {what}" for at_s, _, what in sorted(events)]
-    return "\n".join([reply.scene, *lines])
+@dataclass(frozen=True)
+class _WindowRequests:
+    """The requests about a window. `shared`: values of the text with which they begin."""
 
+    stage: Stage
+    settings: PlanConfig
+    window: Window
+    media: list[Media]
+    shared: dict[str, Any]
 
-async def _segment(
-    stage: Stage, settings: PlanConfig, request: _WindowRequest, description: str, under_way: str
-) -> Segmented:
-    """Segment a window. `under_way`: the last label of the window before, if any."""
-    values = {
-        **request.shared,
-        "description": description,
-        "under_way": under_way,
-        "max_subtasks": settings.max_subtasks,
-        "min_subtask_s": settings.shortest_s,
-    }
+    @property
+    def between(self) -> str:
+        return f"{self.shared['start_s']:.2f} to {self.shared['end_s']:.2f} s"
 
-    async def sample(
-        number: int, sampling: dict[str, Any]
-    ) -> tuple[Answer[Segmentation], list[Subtask]]:
-        which = f" sample {number}" if sampling else ""
-        name = f"segment {request.start_s:.2f}{which}"
-        answer = await stage.ask(
-            name, "plan_segment", Segmentation, request.media, values, sampling
+    async def describe(self) -> str:
+        """Return a description of the window as text for the segmentation; it may be empty."""
+        start_s = self.shared["start_s"]
+        reply = await self.stage.ask_or_warn(
+            f"describe {start_s:.2f}",
+            "plan_describe",
+            Description,
+            self.media,
+            self.shared,
+            warning=f"the model gave no usable description of {self.between}",
         )
-        return answer, _usable_subtasks(stage, settings, request, answer, f"segmentation{which}")
+        if reply is None:
+            return ""
+        events = [(event.at_s, event.at_s, event.what) for event in reply.events]
+        events = self._on_episode_clock(events, "description")
+        lines = [f"- {max(at_s, start_s):.2f} s: {what}" for at_s, _, what in sorted(events)]
+        return "\n".join([reply.scene, *lines])
 
-    found = await asyncio.gather(
-        *(sample(*one) for one in enumerate(sample_settings(stage, settings)))
-    )
-    usable = [subtasks for _, subtasks in found if subtasks]
-    if not usable:
-        raise _no_segmentation(stage, request, found[0][0])
-    if len(usable) < len(found):
-        stage.warn(
-            f"{len(found) - len(usable)} of {len(found)} samples of {request.start_s:.2f} to "
-            f"{request.end_s:.2f} s were not usable; they count as empty"
-        )
-    subtasks = usable[0]
-    if len(found) > 1:
+    async def segment(self, description: str, under_way: str) -> Segmented:
+        """Segment the window. `under_way`: the last label of the window before, if any."""
+        values = {
+            **self.shared,
+            "description": description,
+            "under_way": under_way,
+            "max_subtasks": self.settings.max_subtasks,
+            "min_subtask_s": self.settings.shortest_s,
+        }
+
+        async def sample(number: int, sampling: dict[str, Any]) -> Answer[Segmentation]:
+            name = f"segment {self.shared['start_s']:.2f}{_which(number, sampling)}"
+            return await self.stage.ask(
+                name, "plan_segment", Segmentation, self.media, values, sampling
+            )
+
+        samplings = list(enumerate(sample_settings(self.stage, self.settings)))
+        answers = await asyncio.gather(*(sample(*one) for one in samplings))
+        samples = [
+            self._subtasks_of(answer.value, f"segmentation{_which(*one)}")
+            for answer, one in zip(answers, samplings, strict=True)
+        ]
+        usable = [subtasks for subtasks in samples if subtasks]
+        if not usable:
+            raise self._no_segmentation(answers[0])
+        if len(usable) < len(samples):
+            self.stage.warn(
+                f"{len(samples) - len(usable)} of {len(samples)} samples of {self.between} were "
+                "not usable; they count as empty"
+            )
+        if len(samples) == 1:
+            return Segmented(usable[0], samples)
         subtasks = enforce_limits(
-            consensus(usable, stage.episode),
-            stage.episode,
-            min_subtask_s=settings.shortest_s,
-            max_subtasks=settings.max_subtasks,
+            consensus(usable, self.stage.episode),
+            self.stage.episode,
+            min_subtask_s=self.settings.shortest_s,
+            max_subtasks=self.settings.max_subtasks,
         )
-    return Segmented(subtasks, [sample for _, sample in found])
+        return Segmented(subtasks, samples)
 
-
-def _usable_subtasks(
-    stage: Stage,
-    settings: PlanConfig,
-    request: _WindowRequest,
-    answer: Answer[Segmentation],
-    what: str,
-) -> list[Subtask]:
-    """Return the subtasks of a reply, or none if it is unusable. `what` names it in warnings."""
-    spans = [
-        (span.start_s, span.end_s, span.label)
-        for span in (answer.value.subtasks if answer.value is not None else [])
-    ]
-    return clean_spans(
-        _on_episode_clock(stage, request, spans, what),
-        request.window,
-        stage.episode,
-        min_subtask_s=settings.shortest_s,
-        max_subtasks=settings.max_subtasks,
-    )
-
-
-def _no_segmentation(
-    stage: Stage, request: _WindowRequest, answer: Answer[Segmentation]
-) -> CuesheetError:
-    found = (
-        "two replies in a row did not match the schema"
-        if answer.value is None
-        else f"none of its {len(answer.value.subtasks)} spans is within the window"
-    )
-    key = answer.call["key"]
-    cached = f"{key[:2]}/{key}.json"
-    return CuesheetError(
-        f"episode {stage.episode.name}: the model gave no usable segmentation of "
-        f"{request.start_s:.2f} to {request.end_s:.2f} s: {found}. Its reply is in the response "
-        f"cache (vlm.cache_dir) as {cached}. Run the same command to request it again, or change "
-        "the prompt, the sampling or the model."
-    )
-
-
-def _on_episode_clock(
-    stage: Stage, request: _WindowRequest, spans: list[tuple[float, float, str]], what: str
-) -> list[tuple[float, float, str]]:
-    """Apply `from_episode_start` if the window is a clip. Warn if times were shifted."""
-    if not spans or not any(isinstance(item, Clip) for item in request.media):
-        return spans
-    moved = from_episode_start(spans, request.start_s, request.end_s)
-    if moved != spans:
-        stage.warn(
-            f"the {what} of {request.start_s:.2f} to {request.end_s:.2f} s counted from the clip's "
-            f"first frame; its times were moved by {request.start_s:.2f} s"
+    def _subtasks_of(self, reply: Segmentation | None, what: str) -> list[Subtask]:
+        """Return the subtasks of a reply; none if it is unusable. `what` names it in warnings."""
+        spans = [(one.start_s, one.end_s, one.label) for one in (reply.subtasks if reply else [])]
+        return clean_spans(
+            self._on_episode_clock(spans, what),
+            self.window,
+            self.stage.episode,
+            min_subtask_s=self.settings.shortest_s,
+            max_subtasks=self.settings.max_subtasks,
         )
-    return moved
+
+    def _no_segmentation(self, answer: Answer[Segmentation]) -> CuesheetError:
+        found = (
+            "two replies in a row did not match the schema"
+            if answer.value is None
+            else f"none of its {len(answer.value.subtasks)} spans is within the window"
+        )
+        key = answer.call["key"]
+        return CuesheetError(
+            f"episode {self.stage.episode.name}: the model gave no usable segmentation of "
+            f"{self.between}: {found}. Its reply is in the response cache (vlm.cache_dir) as "
+            f"{key[:2]}/{key}.json. Run the same command to request it again, or change the "
+            "prompt, the sampling or the model."
+        )
+
+    def _on_episode_clock(
+        self, spans: list[tuple[float, float, str]], what: str
+    ) -> list[tuple[float, float, str]]:
+        """Apply `from_episode_start` if the window is a clip. Warn if times were shifted."""
+        if not spans or not any(isinstance(item, Clip) for item in self.media):
+            return spans
+        start_s = self.shared["start_s"]
+        moved = from_episode_start(spans, start_s, self.shared["end_s"])
+        if moved != spans:
+            self.stage.warn(
+                f"the {what} of {self.between} counted from the clip's first frame; its times were "
+                f"moved by {start_s:.2f} s"
+            )
+        return moved
+
+
+def _which(number: int, sampling: dict[str, Any]) -> str:
+    return f" sample {number}" if sampling else ""

@@ -24,14 +24,14 @@ from cuesheet.errors import SurroundingsError
 from cuesheet.text import counted
 from cuesheet.vlm.client import Answer, Clip, Image, Media, Vlm
 from cuesheet.vlm.prompts import Prompts
-from cuesheet.vlm.replies import CompletedEvents, Relabel, Segmentation, shorten_label
+from cuesheet.vlm.replies import LabelCandidates, shorten_label
 from cuesheet.vlm.run_environment import (
     SERVER_FILE_VARIABLE,
     SHARED_FOLDER_VARIABLE,
     explain_missing_server,
     find,
 )
-from cuesheet.vlm.vocabulary import DraftedSteps, use_own_words, with_vocabulary
+from cuesheet.vlm.vocabulary import labeled_items, use_own_words, with_vocabulary
 
 Reply = TypeVar("Reply", bound=BaseModel)
 # Requests of an episode with several images that are in memory at the same time: enough to keep a
@@ -49,18 +49,8 @@ class Model(Protocol):
     @property
     def calls(self) -> list[dict[str, Any]]: ...
 
-    async def ask(
-        self,
-        *,
-        name: str,
-        prompt: str,
-        reply: type[Reply],
-        system: str,
-        media: Sequence[Media],
-        text: str,
-        needs_media: bool = True,
-        sampling: Mapping[str, Any] | None = None,
-    ) -> Answer[Reply]: ...
+    async def ask(self, *_: Any, **request: Any) -> Answer[Any]:
+        """See `Vlm.ask`."""
 
 
 @dataclass
@@ -178,16 +168,9 @@ class Stage:
 
     def _shorten_labels(self, name: str, value: BaseModel | None) -> None:
         """Cut the labels that are still too long after a correction, with a warning for each."""
-        parts: list[Any] = []
-        if isinstance(value, Segmentation):
-            parts = value.subtasks
-        elif isinstance(value, CompletedEvents):
-            parts = value.events
-        elif isinstance(value, DraftedSteps):
-            parts = value.steps
-        elif isinstance(value, Relabel):
-            parts = [value]
-        for part in parts:
+        for part in labeled_items(value):
+            if isinstance(part, LabelCandidates):
+                continue  # the chosen one is shortened
             label = shorten_label(part.label)
             if label != part.label:
                 self.warn(

@@ -38,10 +38,7 @@ async def choose_task(
 ) -> dict[str, str]:
     """Return the task to use: the dataset's, or one derived from a sheet of the whole episode."""
     given = stage.episode.task.strip()
-    derive = settings.derive_task == "always" or (
-        settings.derive_task == "if_short" and is_short(given)
-    )
-    if derive:
+    if settings.derive_task == "always" or (settings.derive_task == "if_short" and is_short(given)):
         media, words = stage.sheets(sample_evenly(grid, settings.frames.per_sheet), settings.frames)
         reply = await stage.ask_or_warn(
             "task_from_video",
@@ -87,34 +84,26 @@ async def _rephrase(stage: Stage, settings: PlanConfig, task: str) -> list[str]:
     if wanted.mode == "off":
         return []
     warning = "the model gave no usable rephrasing of the task"
-    found: list[str] = []
+    groups: list[tuple[list[str], int]] = []  # rephrasings, and how many of them are used
     if wanted.mode == "free":
+        values: dict[str, object] = {"task": task, "count": wanted.count}
         free = await stage.ask_or_warn(
-            "rephrase",
-            "plan_rephrase",
-            Rephrasings,
-            None,
-            {"task": task, "count": wanted.count},
-            warning=warning,
+            "rephrase", "plan_rephrase", Rephrasings, None, values, warning=warning
         )
-        if free is None:
-            return []
-        found = _distinct([task], free.rephrasings)[: wanted.count]
+        if free is not None:
+            groups = [(free.rephrasings, wanted.count)]
     else:
         counts = {axis: getattr(wanted, axis) for axis in _AXES}
+        values = {"task": task, "axes": counts}
         by_axis = await stage.ask_or_warn(
-            "rephrase",
-            "plan_rephrase_axes",
-            AxisRephrasings,
-            None,
-            {"task": task, "axes": counts},
-            warning=warning,
+            "rephrase", "plan_rephrase_axes", AxisRephrasings, None, values, warning=warning
         )
-        if by_axis is None:
-            return []
-        for axis, count in counts.items():
-            found += _distinct([task, *found], getattr(by_axis, axis))[:count]
-    if not found:
+        if by_axis is not None:
+            groups = [(getattr(by_axis, axis), count) for axis, count in counts.items()]
+    found: list[str] = []
+    for texts, count in groups:
+        found += _distinct([task, *found], texts)[:count]
+    if groups and not found:
         stage.warn(warning)
     return found
 

@@ -15,6 +15,7 @@ from cuesheet.artifacts.apply_corrections import apply_vqa, check_decoded
 from cuesheet.artifacts.episode import Keyframe
 from cuesheet.config.stages import VqaConfig
 from cuesheet.text import is_placeholder
+from cuesheet.vlm.client import Answer
 from cuesheet.vlm.coordinates import (
     Convention,
     CoordinateCheck,
@@ -62,21 +63,16 @@ async def annotate(
 ) -> dict[str, Any]:
     """Fill `stage` with question and answer events. Return `pairs`, the same in typed form.
 
-    Args:
-        stage: collects rows and warnings.
-        settings: the settings of the stage.
-        cameras: cameras whose frames are shown at every tick.
-        convention: the convention of the coordinates that the model writes.
-        seed: random seed for question types and objects.
-        plan: the questions are about its objects; None: about the objects of the task.
-        corrections: applied to the replies, see `cuesheet.artifacts.apply_corrections`; `corrected`
-            lists them.
-        progress: called after each reply.
+    The frames of all `cameras` are shown at every tick. Questions are about the objects of the
+    `plan`, or else of the task. `corrections` are applied to the replies (see
+    `cuesheet.artifacts.apply_corrections`) and listed in `corrected`. `progress` is called after
+    each reply.
     """
     check_decoded(corrections, stage.episode)
-    asking = _Asking(stage, settings, convention, _task(stage, plan))
-    plan = plan or PlanFacts(asking.task)
-    objects = objects_in([*plan.labels, *plan.vocabulary, asking.task])
+    plan = plan or PlanFacts(stage.episode.task)
+    task = "" if is_placeholder(plan.task) else plan.task
+    asking = _Asking(stage, convention, task)
+    objects = objects_in([*plan.labels, *plan.vocabulary, task])
     by_camera = []
     for camera in cameras:
         groups = _groups(stage, settings, camera)
@@ -106,11 +102,6 @@ async def annotate(
     return {"pairs": pairs, "corrected": corrected}
 
 
-def _task(stage: Stage, plan: PlanFacts | None) -> str:
-    task = plan.task if plan is not None else stage.episode.task
-    return "" if is_placeholder(task) else task
-
-
 def _groups(stage: Stage, settings: VqaConfig, camera: str) -> list[list[Keyframe]]:
     return group_frames(stage.episode.frames_at(camera, stage.episode.vqa), settings.per_call)
 
@@ -123,11 +114,8 @@ def count_requests(stage: Stage, settings: VqaConfig, cameras: Sequence[str]) ->
 class _Asking:
     """Requests about frames, and their replies as pairs."""
 
-    def __init__(
-        self, stage: Stage, settings: VqaConfig, convention: Convention, task: str
-    ) -> None:
+    def __init__(self, stage: Stage, convention: Convention, task: str) -> None:
         self.stage = stage
-        self.settings = settings
         self.task = task
         self.check = CoordinateCheck(convention)
         self._convention = convention
@@ -151,13 +139,12 @@ class _Asking:
         coordinates = CoordinateFrame(self._convention, frame.width, frame.height, self._limits)
         question_types = tuple(topic.question_type for topic in topics)
         name = f"{' '.join(question_types)} {frame.camera} {frame.frame_index}"
-        prompt = f"vqa_{question_types[0]}" if len(question_types) == 1 else "vqa_frame"
-        answer = await self.stage.ask(
+        first, is_single = question_types[0], len(question_types) == 1
+        model = VQA_REPLIES[first] if is_single else visual_questions(question_types)
+        answer: Answer[Any] = await self.stage.ask(
             f"{name} again" if already_asked else name,
-            prompt,
-            VQA_REPLIES[question_types[0]]
-            if len(question_types) == 1
-            else visual_questions(question_types),
+            f"vqa_{first}" if is_single else "vqa_frame",
+            model,
             [self.stage.encode_keyframe(frame)],
             text=self._text(frame, topics, coordinates, already_asked),
         )
@@ -165,15 +152,10 @@ class _Asking:
             if not already_asked:
                 self.stage.warn(f"vqa: no usable reply for {name}; no pair is written")
             return []
-        value: Any = answer.value
-        replies = (
-            [value]
-            if len(question_types) == 1
-            else [getattr(value, question_type) for question_type in question_types]
-        )
+        value = answer.value
         pairs = [
-            self._pair(frame, question_type, reply, coordinates)
-            for frame, question_type, reply in zip(frames, question_types, replies, strict=True)
+            self._pair(frame, kind, value if is_single else getattr(value, kind), coordinates)
+            for frame, kind in zip(frames, question_types, strict=True)
         ]
         return [pair for pair in pairs if pair is not None]
 
@@ -292,10 +274,6 @@ async def _replace_repeated(asking: _Asking, pairs: list[dict[str, Any]]) -> lis
             "and type, even after a second request; no pair is written for them"
         )
     return result
-
-
-def _key(pair: Mapping[str, Any]) -> tuple[str, str]:
-    return pair["type"], normalized(pair["question"])
 
 
 def normalized(question: str) -> str:

@@ -6,12 +6,11 @@ words, before it chooses.
 """
 
 from functools import cache
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, Field, create_model
 
 from cuesheet.vlm.replies import (
-    CompletedEvent,
     CompletedEvents,
     Evidence,
     LabelCandidates,
@@ -19,7 +18,6 @@ from cuesheet.vlm.replies import (
     Reply,
     Seconds,
     Segmentation,
-    Span,
     StepLabel,
     candidates,
     long_labels,
@@ -27,6 +25,11 @@ from cuesheet.vlm.replies import (
 
 AnyReply = TypeVar("AnyReply", bound=BaseModel)
 
+# The models are made at run time, so mypy does not know their types.
+_make: Any = create_model
+_literal: Any = Literal
+_list: Any = list
+_annotated: Any = Annotated
 # The label of a step that a drafted list does not have.
 OTHER = "other"
 
@@ -69,25 +72,6 @@ class MergedSteps(Reply):
         return long_labels(labels)
 
 
-# Position of the model's own words in a reply: after the evidence, before the label from the list.
-class _OwnLabel(Reply):
-    what_changed: Evidence = ""
-    own_words: StepLabel
-
-
-class _OwnSpan(Reply):
-    what_changed: Evidence = ""
-    start_s: Seconds
-    end_s: Seconds
-    own_words: StepLabel
-
-
-class _OwnEvent(Reply):
-    what_changed: Evidence = ""
-    at_s: Seconds
-    own_words: StepLabel
-
-
 @cache
 def with_vocabulary(
     reply: type[AnyReply], labels: tuple[str, ...], own_words: bool = False
@@ -102,48 +86,49 @@ def with_vocabulary(
         labels: the labels that the reply may have.
         own_words: also allow the label `other`, with the label in the model's own words.
     """
-    if not labels:
+    if not labels or not issubclass(
+        reply, Relabel | LabelCandidates | Segmentation | CompletedEvents
+    ):
         return reply
-    # The models are made at run time, so their types are not known before.
-    make: Any = create_model
-    literal: Any = Literal
-    list_of: Any = list
-    one: Any = literal[(*labels, OTHER) if own_words else labels]
-    label = (one, ...)
+    if issubclass(reply, Relabel | LabelCandidates):
+        return _limited(reply, labels, own_words)
+    ((name, items),) = reply.model_fields.items()
+    item = _limited(get_args(items.annotation)[0], labels, own_words)
+    list_of_items = _annotated[_list[item], *items.metadata]
+    return _make(reply.__name__, __base__=reply, **{name: (list_of_items, ...)})
 
-    def like(model: type[Reply], first: type[Reply], **fields: Any) -> Any:
+
+def _limited(model: Any, labels: tuple[str, ...], own_words: bool) -> Any:
+    """Return a model like `model`, whose last field is a label or a list of labels."""
+    one = _literal[(*labels, OTHER) if own_words else labels]
+    *before, name = model.model_fields
+    bases = model
+    if own_words:
         # Fields keep the place that they have in the last base.
-        bases = (model, first) if own_words else model
-        return make(model.__name__, __base__=bases, **fields)
+        order = dict.fromkeys(before, (Any, ...)) | {"own_words": (StepLabel, ...)}
+        bases = (model, _make("Order", __base__=Reply, **order))
+    label = (_list[one], candidates()) if name == "labels" else (one, ...)
+    return _make(model.__name__, __base__=bases, **{name: label})
 
-    if reply is Relabel:
-        return like(Relabel, _OwnLabel, label=label)
-    if reply is LabelCandidates:
-        several = (list_of[one], candidates())
-        return like(LabelCandidates, _OwnLabel, labels=several)
-    if reply is Segmentation:
-        span: Any = like(Span, _OwnSpan, label=label)
-        spans = (list_of[span], Field(min_length=1, max_length=64))
-        return make("Segmentation", __base__=Segmentation, subtasks=spans)
-    if reply is CompletedEvents:
-        event: Any = like(CompletedEvent, _OwnEvent, label=label)
-        events = (list_of[event], Field(max_length=32))
-        return make("CompletedEvents", __base__=CompletedEvents, events=events)
-    return reply
+
+def labeled_items(reply: BaseModel | None) -> list[Any]:
+    """Return the parts of a reply that have the labels of steps."""
+    if isinstance(reply, Segmentation):
+        return list(reply.subtasks)
+    if isinstance(reply, CompletedEvents):
+        return list(reply.events)
+    if isinstance(reply, DraftedSteps):
+        return list(reply.steps)
+    return [reply] if isinstance(reply, Relabel | LabelCandidates) else []
 
 
 def use_own_words(reply: BaseModel | None) -> None:
     """Replace the label `other` by the model's own words in a reply of `with_vocabulary`."""
-    labeled_items: list[Any] = [reply]
-    if isinstance(reply, Segmentation):
-        labeled_items = list(reply.subtasks)
-    elif isinstance(reply, CompletedEvents):
-        labeled_items = list(reply.events)
-    for labeled in labeled_items:
-        own = getattr(labeled, "own_words", None)
+    for item in labeled_items(reply):
+        own = getattr(item, "own_words", None)
         if own is None:
             continue
-        if isinstance(labeled, LabelCandidates):
-            labeled.labels = [own if label == OTHER else label for label in labeled.labels]
-        elif labeled.label == OTHER:
-            labeled.label = own
+        if isinstance(item, LabelCandidates):
+            item.labels = [own if label == OTHER else label for label in item.labels]
+        elif item.label == OTHER:
+            item.label = own

@@ -49,18 +49,12 @@ def rehearse_episode(
         subtask_s: assumed length of a subtask (s).
         stages: the stages; those of the later ones depend on the plan if it is one of them.
     """
-    common = {
-        "episode": undecoded_episode(run, dataset, index),
-        "prompts": prompts,
-        "images": run.config.vlm.images,
-        "sampling": run.config.vlm.sampling.model_dump(),
-        "serve": run.config.vlm.serve,
-    }
+    episode = undecoded_episode(run, dataset, index)
     made: dict[str, Rehearsal] = {
-        name: make_rehearsal(name, stage_of=common, subtask_s=subtask_s) for name in stages
+        name: make_rehearsal(name, episode, prompts, run.config.vlm, subtask_s) for name in stages
     }
     asyncio.run(_rehearse(run, dataset, index, made))
-    return [request for stage in made.values() for request in stage.requests]
+    return [request for stage in made.values() for request in stage.vlm.requests]
 
 
 async def _rehearse(run: Run, dataset: RunDataset, index: int, made: dict[str, Rehearsal]) -> None:
@@ -154,7 +148,7 @@ def _recording(
         except CuesheetError:  # it does not exist yet
             # More than all boundaries would have to be near an event: none is moved.
             unmoved = settings.model_copy(update={"min_snapped": 2.0})
-            return assume_recording(stage.episode, stage.subtask_s), unmoved
+            return assume_recording(stage.episode, stage.vlm.subtask_s), unmoved
     return None, settings
 
 

@@ -37,19 +37,12 @@ def rehearse_vocabulary(
     prompts = Prompts(dataset.prompts_dir / f"{name}.md" for name in names)
 
     def rehearsal(index: int) -> Rehearsal:
-        common = {
-            "episode": episode_of(index),
-            "prompts": prompts,
-            "images": run.config.vlm.images,
-            "sampling": run.config.vlm.sampling.model_dump(),
-            "serve": run.config.vlm.serve,
-        }
-        return make_rehearsal("vocabulary", stage_of=common, subtask_s=subtask_s)
+        return make_rehearsal("vocabulary", episode_of(index), prompts, run.config.vlm, subtask_s)
 
     def drafted(index: int) -> tuple[list[Request], DraftFile]:
         stage, camera = rehearsal(index), dataset.default_camera_of(index)
         parts = asyncio.run(vocabulary.draft(stage, run.plan, camera))
-        return stage.requests, DraftFile(**stage.result(**parts))
+        return stage.vlm.requests, DraftFile(**stage.result(**parts))
 
     tasks = drafted_episodes(dataset, run.config)
     every = [index for episodes in tasks.values() for index in episodes]
@@ -65,7 +58,7 @@ def rehearse_vocabulary(
         stage = rehearsal(tasks[task][0])
         stage.expect({"end_s": stage.episode.end_s})
         asyncio.run(vocabulary.build(stage.vlm, prompts, task, drafts))
-        requests += stage.requests
+        requests += stage.vlm.requests
     if requests:
         yield requests, len(unbuilt) / min(len(unbuilt), _MOST_REHEARSED)
 
