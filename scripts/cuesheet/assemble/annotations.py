@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from cuesheet.assemble.export import tidy_tables
 from cuesheet.dataset.data_reader import scalars, seconds_from_start
 from cuesheet.dataset.metadata import Dataset, read_dataset
-from cuesheet.dataset.task_starts import read_task_starts
+from cuesheet.dataset.task_index import read_task_starts
 from cuesheet.errors import CuesheetError
 from cuesheet.text import counted
 

@@ -169,10 +169,8 @@ class _Writing:
         if self.subtask_numbers is None:
             return table
         rows = persistent.slice(0, 1).to_pylist()[0]
-        times, label = (
-            _float32(table.column("timestamp")),
-            f"{self.source}, episode {episode_index}",
-        )
+        times = _float32(table.column("timestamp"))
+        label = f"{self.source}, episode {episode_index}"
         column = number_frames(rows, times, self.subtask_numbers, label)
         return table.append_column(SUBTASK_COLUMN, column)
 

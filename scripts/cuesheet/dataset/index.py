@@ -1,10 +1,7 @@
 """The index of a dataset: episodes.parquet, one row per episode, made from checked metadata.
 
-Columns: episode_index, task, tasks, task_starts (frame_index and task, if there are several),
-length (frames), fps, data_file (relative to the dataset's root), row_from and row_to (rows of the
-data file, end exclusive), fingerprint, timestamps (float32 s, one per frame), cameras (key, kind,
-file, from_s, to_s, width and height in pixels, codec). A row group holds 64 episodes, so a job that
-needs one episode reads little.
+`artifacts.index` lists the columns. A row group holds 64 episodes, so a job that needs one episode
+reads little.
 """
 
 import json
@@ -28,8 +25,7 @@ from cuesheet.dataset.index_checks import (
 )
 from cuesheet.dataset.index_state import NOTICES_KEY, STATE_KEY, source_state
 from cuesheet.dataset.metadata import Dataset, Episode
-from cuesheet.dataset.task_checks import check_tasks
-from cuesheet.dataset.task_starts import read_task_starts
+from cuesheet.dataset.task_index import check_tasks, read_task_starts
 from cuesheet.dataset.timing_checks import check_times, contradicted_fps, timing_notices
 from cuesheet.errors import CuesheetError
 from cuesheet.files import atomic_path
@@ -70,8 +66,13 @@ def build_index(
     task_starts = read_task_starts(dataset)
     left_out = elsewhere.union(*concerned.values())
     entries = [
-        _entry(dataset, episode, found.rows[episode.episode_index], found.videos)
-        | {"task_starts": _as_structs(task_starts.get(episode.episode_index, ()))}
+        _entry(
+            dataset,
+            episode,
+            found.rows[episode.episode_index],
+            found.videos,
+            task_starts.get(episode.episode_index, ()),
+        )
         for episode in dataset.episodes
         if episode.episode_index not in left_out
     ]
@@ -183,7 +184,11 @@ def _problem_text(dataset: Dataset, problems: list[Problem]) -> str:
 
 
 def _entry(
-    dataset: Dataset, episode: Episode, rows: DataRows, checks: dict[str, VideoFileCheck]
+    dataset: Dataset,
+    episode: Episode,
+    rows: DataRows,
+    checks: dict[str, VideoFileCheck],
+    task_starts: Sequence[tuple[int, str]],
 ) -> dict[str, Any]:
     cameras = []
     for camera in dataset.cameras.values():
@@ -208,6 +213,7 @@ def _entry(
         "episode_index": episode.episode_index,
         "task": episode.task,
         "tasks": list(episode.tasks),
+        "task_starts": [{"frame_index": frame, "task": task} for frame, task in task_starts],
         "length": episode.length,
         "fps": dataset.fps,
         "data_file": episode.data_file,
@@ -217,10 +223,6 @@ def _entry(
         "timestamps": rows.timestamps,
         "cameras": cameras,
     }
-
-
-def _as_structs(starts: Sequence[tuple[int, str]]) -> list[dict[str, Any]]:
-    return [{"frame_index": frame_index, "task": task} for frame_index, task in starts]
 
 
 def _size_notices(dataset: Dataset, found: _Findings) -> list[str]:

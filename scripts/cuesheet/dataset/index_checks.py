@@ -1,7 +1,7 @@
 """Checks of a dataset's metadata against its data and video files.
 
-Nothing is decoded. Three columns of each data file are read in batches. Of each video file the
-index of frames is read, and packets of an episode only if that index is not conclusive.
+Nothing is decoded. Three columns of each data file are read. Of each video file the index of frames
+is read, and packets of an episode only if that index is not conclusive.
 """
 
 import bisect
@@ -23,7 +23,6 @@ from cuesheet.errors import CuesheetError
 from cuesheet.media import packets
 
 _COLUMNS = ("episode_index", "frame_index", "timestamp")
-_BATCH_ROWS = 65_536
 # Fraction of a frame by which float32 may change a timestamp. Language rows store times as float32.
 _MAX_ROUNDING = 0.1
 
@@ -69,14 +68,14 @@ class VideoFileCheck:
     problems: list[Problem]
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Run:
     """Consecutive rows of one episode."""
 
     episode_index: int
     row_from: int
-    frame_index: list[np.ndarray] = field(default_factory=list)
-    timestamp: list[np.ndarray] = field(default_factory=list)
+    frame_index: np.ndarray
+    timestamps: np.ndarray  # float64
 
 
 def check_metadata(dataset: Dataset) -> list[Problem]:
@@ -219,39 +218,29 @@ def _numbers(episodes: Mapping[int, Episode]) -> str:
 
 
 def _runs(file: pq.ParquetFile) -> Iterator[_Run]:
-    run: _Run | None = None
-    row = 0
-    for batch in file.iter_batches(_BATCH_ROWS, columns=list(_COLUMNS)):
-        episode, frame, time = (_scalars(batch.column(name), name) for name in _COLUMNS)
-        cuts = [0, *(np.flatnonzero(np.diff(episode)) + 1).tolist(), len(episode)]
-        for start, end in itertools.pairwise(cuts):
-            if start == end:
-                continue
-            if run is None or run.episode_index != int(episode[start]):
-                if run is not None:
-                    yield run
-                run = _Run(int(episode[start]), row + start)
-            run.frame_index.append(frame[start:end])
-            run.timestamp.append(time[start:end].astype(np.float64))
-        row += len(episode)
-    if run is not None:
-        yield run
+    table = file.read(columns=list(_COLUMNS))
+    episode, frame, time = (_scalars(table.column(name), name) for name in _COLUMNS)
+    cuts = np.flatnonzero(np.diff(episode)) + 1
+    for start, end in itertools.pairwise([0, *cuts.tolist(), len(episode)]):
+        if start < end:
+            times = time[start:end].astype(np.float64)
+            yield _Run(int(episode[start]), start, frame[start:end], times)
 
 
-def _scalars(column: pa.Array, name: str) -> np.ndarray:
+def _scalars(column: pa.ChunkedArray, name: str) -> np.ndarray:
     """Return a column of numbers; features of shape [1] may be stored as lists of one."""
+    rows = len(column)
     if pa.types.is_nested(column.type):
-        flat = column.flatten()
-        if len(flat) != len(column):
+        column = column.combine_chunks().flatten()
+        if len(column) != rows:
             raise CuesheetError(f"the column {name!r} holds lists; expected one number per row")
-        column = flat
     if column.null_count:
         row = column.is_null().to_pylist().index(True)
         raise CuesheetError(f"the column {name!r} has no value in row {row}; expected a number")
     numeric = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
     if not numeric:
         raise CuesheetError(f"the column {name!r} is of type {column.type}; expected numbers")
-    values = column.to_numpy(zero_copy_only=False)
+    values = column.to_numpy()
     if name != "timestamp" and pa.types.is_floating(column.type):
         if not np.all(np.isfinite(values)) or np.any(values != np.floor(values)):
             raise CuesheetError(f"the column {name!r} holds fractions; expected whole numbers")
@@ -262,7 +251,7 @@ def _scalars(column: pa.Array, name: str) -> np.ndarray:
 def _check_run(
     run: _Run, episode: Episode, check: DataFileCheck, data_file: str, fps: float
 ) -> DataRows:
-    frame_index, timestamps = np.concatenate(run.frame_index), np.concatenate(run.timestamp)
+    frame_index, timestamps = run.frame_index, run.timestamps
     messages = []
     if len(frame_index) != episode.length:
         messages.append(

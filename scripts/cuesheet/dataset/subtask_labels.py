@@ -6,7 +6,7 @@ tasks_high_level.parquet (the text as index or column, and one column of numbers
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from cuesheet.artifacts.subtasks import Subtask
 from cuesheet.dataset.metadata import Dataset
+from cuesheet.dataset.task_table import is_text
 from cuesheet.errors import CuesheetError
 from cuesheet.text import did_you_mean
 
@@ -25,7 +26,7 @@ _SETTING = "config: plan.subtask_column"
 
 def check_column(dataset: Dataset, column: str) -> None:
     """Raise CuesheetError if the dataset has no such column, or no labels for its numbers."""
-    features: Mapping[str, Any] = dataset.info["features"]
+    features = dataset.info["features"]
     if column not in features:
         texts = [key for key, feature in features.items() if feature.get("dtype") == "string"]
         near = did_you_mean(column, features)
@@ -70,7 +71,7 @@ def read_labels(root: Path, column: str = "subtask_index") -> dict[int, str]:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise CuesheetError(f"{path} is not a readable parquet file: {error}") from None
-    texts = [field.name for field in table.schema if _is_text(field.type)]
+    texts = [field.name for field in table.schema if is_text(field.type)]
     integers = [field.name for field in table.schema if pa.types.is_integer(field.type)]
     numbers = column if column in integers else integers[0] if len(integers) == 1 else None
     if numbers is None or len(texts) != 1:
@@ -106,7 +107,7 @@ def read_subtasks(
             "frames. The episode was recorded again after it was indexed; run again."
         )
     values = found.to_pylist()
-    if not _is_text(found.type):
+    if not is_text(found.type):
         values = _named(values, root, column, f"{path}, episode {episode_index}")
     labels = [" ".join(value.split()) if value else "" for value in values]
     return stretches(labels), labels.count("")
@@ -136,7 +137,3 @@ def _named(values: Sequence[Any], root: Path, column: str, source: str) -> list[
             f"{labels_file(root, column)}, which has {len(labels)}"
         )
     return [labels.get(number) for number in numbers]
-
-
-def _is_text(data_type: pa.DataType) -> bool:
-    return pa.types.is_string(data_type) or pa.types.is_large_string(data_type)

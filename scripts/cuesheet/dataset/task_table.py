@@ -106,11 +106,12 @@ def _read_parquet(path: Path, name: str) -> dict[int, str]:
 
 def _texts(table: pa.Table) -> list[str]:
     """Return the text column with the tasks, or all text columns if none of them is known."""
-    texts = [field.name for field in table.schema if _is_text(field.type)]
+    texts = [field.name for field in table.schema if is_text(field.type)]
     return [column for column in _TEXT_COLUMNS if column in texts][:1] or texts
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def is_text(kind: pa.DataType) -> bool:
+    """Return whether a column of this type holds texts, possibly as a dictionary."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
