@@ -52,8 +52,8 @@ def check_applied(correction: Correction, episode: Episode) -> None:
 def subtasks_from_spans(spans: Sequence[Mapping[str, Any]], episode: Episode) -> list[Subtask]:
     """Return the corrected subtasks (`start_s`, `end_s`, `label`) of an episode in frames.
 
-    Raises:
-        CuesheetError: two begin on the same frame, or the last one does not end with the episode.
+    Raises CuesheetError if two begin on one frame, or the last one does not end with the
+    episode.
     """
     starts = [episode.nearest_frame(span["start_s"]) for span in spans]
     for number, (before, after) in enumerate(itertools.pairwise(starts)):
@@ -80,8 +80,7 @@ def interjections_by_frame(
 ) -> dict[int, Mapping[str, Any]]:
     """Return corrected interjections (`time_s`, `interjection`, `speech`) by their nearest frame.
 
-    Raises:
-        CuesheetError: two are on the same frame, or speech alone is not on the first frame.
+    Raises CuesheetError if two are on one frame, or speech alone is not on the first frame.
     """
     found: dict[int, Mapping[str, Any]] = {}
     for number, entry in enumerate(entries):

@@ -140,8 +140,7 @@ def files_below(folder: Path) -> dict[int, Path]:
 def read_correction(path: Path, dataset_name: str) -> Correction:
     """Read a correction file, JSON or CSV, and check it against its own path.
 
-    Raises:
-        CuesheetError: the file cannot be read, or its content is not a valid correction.
+    Raises CuesheetError if it cannot be read, or its content is not a valid correction.
     """
     try:
         data = path.read_bytes()
@@ -157,13 +156,8 @@ def read_correction(path: Path, dataset_name: str) -> Correction:
 def decode_correction(data: bytes, path: Path, dataset_name: str) -> dict[str, Any]:
     """Return the content of a correction file as a JSON object that is not validated yet.
 
-    Args:
-        data: the bytes of the file.
-        path: its path; the suffix says whether it is JSON or CSV.
-        dataset_name: name of the dataset, which a CSV file does not contain.
-
-    Raises:
-        CuesheetError: the file is neither JSON nor a CSV table of subtasks.
+    A CSV file (by the suffix of `path`) does not contain the name of its dataset. Raises
+    CuesheetError if the file is neither JSON nor a CSV table of subtasks.
     """
     try:
         text = data.decode("utf-8-sig")

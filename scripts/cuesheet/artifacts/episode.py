@@ -137,14 +137,9 @@ class KeyframesFile(File):
 
 
 def read_episode(folder: Path | str, *, needs_images: bool = True) -> Episode:
-    """Read `keyframes.json` of a keyframes folder.
+    """Read `keyframes.json` of a keyframes folder; with `needs_images`, check that images exist.
 
-    Args:
-        folder: `keyframes/{episode}` of the results.
-        needs_images: check that the images exist.
-
-    Raises:
-        CuesheetError: the file is missing, truncated or not valid, or an image is missing.
+    Raises CuesheetError if the file is missing, truncated or not valid, or an image is missing.
     """
     folder = Path(folder)
     path = folder / KEYFRAMES_FILE

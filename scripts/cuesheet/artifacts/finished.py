@@ -72,9 +72,7 @@ def _time_of(layout: Layout, stage: str, index: int) -> float | None:
 def finished_episodes(results: Path, stage: str) -> set[int]:
     """Return the episodes whose file of a stage exists, even if a later job of theirs failed.
 
-    Args:
-        results: the dataset's result folder.
-        stage: plan, interjections, vqa, validation, or keyframes.
+    `stage`: plan, interjections, vqa, validation, or keyframes.
     """
     layout = Layout(results)
     if stage == "keyframes":

@@ -114,8 +114,7 @@ class IndexedEpisode:
 def indexed_episodes(path: Path | str) -> list[int]:
     """Return the numbers of all episodes of the index, in ascending order.
 
-    Raises:
-        CuesheetError: the index cannot be read.
+    Raises CuesheetError if the index cannot be read.
     """
     try:
         with pq.ParquetFile(path) as file:
@@ -128,8 +127,7 @@ def indexed_episodes(path: Path | str) -> list[int]:
 def read_indexed_episode(path: Path | str, episode_index: int) -> IndexedEpisode:
     """Read one episode of the index, and only the row group that contains it.
 
-    Raises:
-        CuesheetError: the index cannot be read or has no such episode.
+    Raises CuesheetError if the index cannot be read or has no such episode.
     """
     try:
         with pq.ParquetFile(path) as file:

@@ -52,8 +52,7 @@ PERSISTENT_DICTIONARY_TYPE = _with_dictionaries(PERSISTENT_TYPE)
 def hub_features(feature_type: str) -> dict[str, Any]:
     """Return the two columns as the Hugging Face datasets library describes them in file metadata.
 
-    Args:
-        feature_type: the name for lists in this file: "List" (datasets 4 and later) or "Sequence".
+    `feature_type` is its name for lists: "List" (datasets 4 and later) or "Sequence".
     """
     text = {"dtype": "string", "_type": "Value"}
     call = {"type": text, "function": {"name": text, "arguments": {"text": text}}}

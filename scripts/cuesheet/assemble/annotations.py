@@ -39,13 +39,9 @@ class State(TypedDict):
 
 
 def open_annotations(path: Path | str) -> "Annotations":
-    """Open an annotated dataset.
+    """Open an annotated dataset, such as results/NAME/annotated.
 
-    Args:
-        path: the folder of the dataset, such as results/NAME/annotated.
-
-    Raises:
-        CuesheetError: the folder is not a LeRobot dataset.
+    Raises CuesheetError if the folder is not a LeRobot dataset.
     """
     folder = Path(path)
     return Annotations(read_dataset(folder, folder.resolve().name))
@@ -107,8 +103,7 @@ class Annotations:
     def frames(self, episode_index: int) -> pd.DataFrame:
         """Return one row per frame of an episode: frame_index, time_s, and the keys of `State`.
 
-        Raises:
-            CuesheetError: there is no such episode, or its data file cannot be read.
+        Raises CuesheetError if there is no such episode, or its data file cannot be read.
         """
         rows = self.rows(episode_index)
         times_s = self._times_s(episode_index)

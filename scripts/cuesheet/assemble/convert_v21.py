@@ -45,17 +45,11 @@ def convert_dataset(
     extra_files: Sequence[str] = (),
     subtasks: Path | None = None,
 ) -> None:
-    """Create the annotated dataset from the source and the merged data files.
+    """Create the annotated dataset from the source, of format v2.1, and the merged data files.
 
-    Args:
-        dataset: the source, of format v2.1.
-        merged: the folder with the merged data files, whose paths are those of the source.
-        annotated: the folder of the new dataset.
-        extra_files: patterns of files to take over that the LeRobot format does not define.
-        subtasks: the labels of the column subtask_index, if the data files have it.
-
-    Raises:
-        CuesheetError: a file cannot be read, or the joined videos are not exact.
+    Paths in `merged` are those of the source. `extra_files` and `subtasks`: see
+    `finalize_dataset`. Raises CuesheetError if a file cannot be read, or the joined videos are
+    not exact.
     """
     prepare(dataset, annotated)
     columns: dict[str, list[Any]] = {"episode_index": [e.episode_index for e in dataset.episodes]}

@@ -47,10 +47,7 @@ class EpisodeWriter:
     def write(self, table: pa.Table, persistent: pa.ChunkedArray, events: pa.ChunkedArray) -> None:
         """Add an episode: `table` with the columns of the source, and the two language columns.
 
-        Args:
-            table: all columns but the language columns, in the order of the schema.
-            persistent: one list per frame, of `PERSISTENT_DICTIONARY_TYPE`.
-            events: one list per frame, of `EVENTS_TYPE`.
+        They have one list per frame, of `PERSISTENT_DICTIONARY_TYPE` and `EVENTS_TYPE`.
         """
         whole = pa.table([*table.columns, persistent, events], schema=self._schema)
         self._writer.write_table(whole, row_group_size=max(whole.num_rows, 1))

@@ -95,8 +95,7 @@ def write_inspections(layout: Layout, episodes: Iterable[int], path: Path) -> No
 def tidy_tables(dataset: Dataset) -> Iterator[pd.DataFrame]:
     """Yield the table of every data file of an annotated dataset.
 
-    Raises:
-        CuesheetError: the dataset has no language columns, or a file cannot be read.
+    Raises CuesheetError if the dataset has no language columns, or a file cannot be read.
     """
     for data_file, episodes in dataset.data_files.items():
         if not dataset.has_file(data_file):

@@ -54,18 +54,14 @@ def finalize_dataset(
 ) -> Placed:
     """Add everything but the data files, which exist already, to the annotated dataset.
 
-    Args:
-        dataset: the source.
-        annotated: the folder of the annotated dataset.
-        videos: "hardlink", "symlink" or "copy". If the file system does not support a link, a
-            symlink is tried next, then a copy, with a notice.
-        extra_files: patterns of files to take over that the LeRobot format does not define.
-        progress: wraps the linked files to show progress, as `tqdm` does.
-        subtasks: the labels of the column subtask_index, if the data files have it.
+    If the file system does not support the links that `videos` names ("hardlink", "symlink" or
+    "copy"), a symlink is tried next, then a copy, with a notice. `extra_files` are patterns of
+    files to take over that the LeRobot format does not define, `subtasks` is the table of the
+    column subtask_index, if the data files have it. `progress` wraps the linked files, as
+    `tqdm` does.
 
-    Raises:
-        CuesheetError: one folder is inside the other, a link leads out of the source, or a file
-            cannot be read or created.
+    Raises CuesheetError if one folder is inside the other, a link leads out of the source, or a
+    file cannot be read or created.
     """
     source, target = prepare(dataset, annotated)
     placed = Placed()
@@ -92,8 +88,7 @@ def finalize_dataset(
 def check_source(dataset: Dataset, extra_files: Sequence[str] = ()) -> list[str]:
     """Check what `finalize_dataset` will take over, before any other work; return notices.
 
-    Raises:
-        CuesheetError: as `find_source_files` and `annotated_info`.
+    Raises CuesheetError as `find_source_files` and `annotated_info` do.
     """
     annotated_info(dataset)
     left_out = find_source_files(dataset.root, extra_files).left_out
@@ -163,11 +158,8 @@ def annotated_info(dataset: Dataset, has_subtask_index: bool = False) -> dict[st
 def extended_info(info: Mapping[str, Any], has_subtask_index: bool = False) -> dict[str, Any]:
     """Return info.json of the annotated dataset: every key stays in its place, known or not.
 
-    The language columns are added to `features` and `say` to `tools`; features of columns that the
-    merge drops are removed.
-
-    Raises:
-        CuesheetError: `tools` is not a list.
+    The language columns are added to `features` and `say` to `tools`; features of columns that
+    the merge drops are removed. Raises CuesheetError if `tools` is not a list.
     """
     extended = copy.deepcopy(dict(info))
     dropped = {*LANGUAGE_COLUMNS, *STALE_COLUMNS}

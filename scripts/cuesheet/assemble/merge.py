@@ -80,19 +80,14 @@ def merge_file(
     replaced: Collection[str | None] | None = None,
     subtask_numbers: Mapping[str, int] | None = None,
 ) -> Merged:
-    """Write `output`: the data file `source` with the language columns. Atomic.
+    """Write `output`, atomically: the data file `source` with the language columns.
 
-    Args:
-        source: a data file of the dataset.
-        output: the annotated file.
-        annotations: returns the rows of an episode; None keeps the language rows of the source.
-        expected: frames by episode in the order of the file, according to the metadata.
-        progress: wraps the episodes to show progress, as `tqdm` does.
-        replaced: the styles whose rows in the source are replaced; None: all styles.
-        subtask_numbers: number by label, to write the column subtask_index; None: no such column.
+    `annotations` returns the rows of an episode; None keeps the language rows of the source.
+    `expected` has the frames by episode in the order of the file. `replaced` are the styles
+    whose rows in the source are replaced (None: all), `subtask_numbers` the numbers for the
+    column subtask_index (None: no such column). `progress` wraps the episodes, as `tqdm` does.
 
-    Raises:
-        CuesheetError: the file does not agree with the metadata, or a row is not on any frame.
+    Raises CuesheetError if the file does not agree with the metadata, or a row is on no frame.
     """
     try:
         with open_data_file(source) as file:
@@ -258,17 +253,10 @@ def _pandas_metadata(value: bytes, dropped: set[str]) -> bytes:
 def language_columns(
     rows: EpisodeRows, timestamps: pa.ChunkedArray, episode_index: int, source: Path | str
 ) -> LanguageColumns:
-    """Return the two columns of one episode.
+    """Return the two columns of one episode; `timestamps` is its column, in seconds.
 
-    Args:
-        rows: the episode's rows, in any order.
-        timestamps: the episode's `timestamp` column, seconds, one per frame.
-        episode_index: for messages.
-        source: the data file, for messages.
-
-    Raises:
-        CuesheetError: a row's timestamp is not that of a frame, because the annotations belong to
-            an older recording of the episode.
+    Raises CuesheetError if a row's timestamp is not that of a frame, because the annotations
+    belong to an older recording of the episode.
     """
     times = _float32(timestamps).tolist()
     frame_of = dict(zip(times, range(len(times)), strict=True))

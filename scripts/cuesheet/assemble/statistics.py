@@ -30,8 +30,7 @@ def complete_statistics(
 ) -> list[dict[str, dict[str, Any]]]:
     """Return the statistics of every episode; compute those of episodes that lack any.
 
-    Raises:
-        CuesheetError: a data file or a video cannot be read.
+    Raises CuesheetError if a data file or a video cannot be read.
     """
     return [
         _in_one_shape(known[episode.episode_index], dataset)

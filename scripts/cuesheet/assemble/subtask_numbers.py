@@ -27,13 +27,8 @@ NO_SUBTASK = ""
 def collect_labels(dataset: Dataset, results: Path, annotated: Collection[int]) -> list[str]:
     """Return the labels of all subtasks of a dataset, sorted; NO_SUBTASK last if it is needed.
 
-    Args:
-        dataset: the source.
-        results: its result folder.
-        annotated: the episodes with annotation files. All others keep the source's rows.
-
-    Raises:
-        CuesheetError: a file is missing or damaged.
+    Episodes that are not `annotated` keep the source's rows. Raises CuesheetError if a file is
+    missing or damaged.
     """
     labels: set[str] = set()
     layout = Layout(results)
@@ -94,14 +89,9 @@ def number_frames(
 ) -> pa.Array:
     """Return the number of the active subtask of each frame.
 
-    Args:
-        rows: the persistent rows of the episode, with the timestamps that the data file has.
-        times: the timestamps of its frames, float32.
-        numbers: the number of each label.
-        source: the episode, for messages.
-
-    Raises:
-        CuesheetError: a label is not in the table, which is older than the annotations.
+    `rows` are persistent rows, with the timestamps that the data file has; `times` are those of
+    its frames, float32. Raises CuesheetError if a label is not in the table, which is then
+    older than the annotations.
     """
     subtasks = sorted(
         (row["timestamp"], row["content"]) for row in rows if row["style"] == "subtask"

@@ -29,13 +29,7 @@ from cuesheet.assemble.validate_vqa import PlacedRow, check_vqa
 def validate_episode(
     episode: Episode, stages: Mapping[str, StageFile], cameras: Collection[str]
 ) -> ValidationFile:
-    """Check the annotations of one episode.
-
-    Args:
-        episode: the episode's timestamps and decoded keyframes.
-        stages: the annotation files by stage, without stages that are switched off.
-        cameras: the camera keys of the dataset.
-    """
+    """Check the annotations of one episode; stages that are switched off have no file."""
     report = ValidationFile.empty(episode.episode_index)
     by_timestamp = frames_by_timestamp(episode.timestamps_s)
     rows: list[PlacedRow] = []

@@ -28,14 +28,7 @@ class PlacedRow:
 def check_vqa(
     report: ValidationFile, events: Sequence[PlacedRow], pairs: Sequence[VqaPair], episode: Episode
 ) -> None:
-    """Report what is wrong with the VQA events of one episode.
-
-    Args:
-        report: receives the errors.
-        events: the rows of style "vqa".
-        pairs: the file's list with the frame, camera, question type and answer of each pair.
-        episode: the decoded keyframes with their sizes.
-    """
+    """Report what is wrong with `events`, the rows of style "vqa", and the file's list of pairs."""
     decoded = {
         camera: {frame.frame_index for frame in keyframes}
         for camera, keyframes in episode.keyframes.items()

@@ -38,10 +38,8 @@ _HELD_BYTES = 128 << 20  # of an episode, decoded; larger episodes are held in a
 def open_data_file(path: Path) -> pq.ParquetFile:
     """Open a data file for reading in bounded memory.
 
-    The strings of persistent lists are read as dictionaries; the column's type says so.
-
-    Raises:
-        OSError, pa.ArrowException: the file does not exist or is not readable.
+    The strings of persistent lists are read as dictionaries; the column's type says so. Raises
+    OSError or pa.ArrowException if the file does not exist or is not readable.
     """
     metadata = pq.read_metadata(path)
     leaves = (metadata.schema.column(number) for number in range(len(metadata.schema)))
@@ -61,14 +59,10 @@ def episode_tables(
 ) -> Iterator[tuple[int, pa.Table]]:
     """Yield the file's episodes in order, each as (episode_index, its rows of `columns`).
 
-    Args:
-        file: the data file, opened with `open_data_file`.
-        columns: the columns to read, among them `episode_index` and `timestamp`.
-        source: the file's path, for messages.
-        folder: for temporary files with rows that are too large for memory.
-
-    Raises:
-        CuesheetError: a needed column is missing, or an episode's rows are not contiguous.
+    `columns` include `episode_index` and `timestamp`; `open_data_file` opened `file`. `source`
+    is its path, for messages. `folder` is for temporary files with rows that are too large for
+    memory. Raises CuesheetError if a needed column is missing, or an episode's rows are not
+    contiguous.
     """
     for needed in ("episode_index", "timestamp"):
         if needed not in columns:
@@ -113,14 +107,11 @@ def scalars(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
 
 
 def episode_start_s(timestamps: np.ndarray) -> float:
-    """Return the time of an episode's start on the clock of its timestamps, in seconds.
+    """Return the time of an episode's start on the clock of its `timestamps` (float64), in seconds.
 
-    In the format, timestamps count from the start of the episode, so it is 0. If the first one is
-    later than a second and than two frames, the timestamps continue across episodes or are those of
-    another clock, and it is the first one.
-
-    Args:
-        timestamps: float64, one per frame of the episode.
+    In the format, timestamps count from the start of the episode, so it is 0. If the first one
+    is later than a second and than two frames, the timestamps continue across episodes or are
+    those of another clock, and it is the first one.
     """
     period_s = float(timestamps[1] - timestamps[0]) if len(timestamps) > 1 else 0.0
     first_s = float(timestamps[0])

@@ -30,14 +30,9 @@ _YES = {"1", "ON", "YES", "TRUE"}  # values of HF_HUB_OFFLINE
 def open_dataset(place: HubDataset, name: str, *, online: bool) -> Path:
     """Return the folder of a dataset, with its metadata; `fetch` adds data and video files.
 
-    Args:
-        place: the address on the hub.
-        name: the workflow's name of the dataset.
-        online: whether the hub may be contacted. Jobs use the commit that their run resolved.
-
-    Raises:
-        CuesheetError: there is no such dataset or revision, or the hub cannot be reached and the
-            dataset was not opened before.
+    `name` is the workflow's name of the dataset. Jobs are not `online`: they use the commit
+    that their run resolved. Raises CuesheetError if there is no such dataset or revision, or if
+    the hub cannot be reached and the dataset was not opened before.
     """
     state = _read_state(name)
     known = state if state and state["dataset"] == str(place) else None
@@ -72,14 +67,8 @@ def fetch(
 ) -> int:
     """Download the files that this machine lacks; return their number.
 
-    Args:
-        place: the dataset on the hub, which `open_dataset` opened.
-        name: the workflow's name of the dataset.
-        files: the files, relative to its root.
-        optional: further files, which the hub may lack.
-
-    Raises:
-        CuesheetError: a file cannot be downloaded.
+    Paths are relative to the dataset's root; the hub may lack `optional` files. Raises
+    CuesheetError if a file cannot be downloaded.
     """
     state = _read_state(name)
     assert state is not None, "open_dataset comes first"

@@ -42,15 +42,9 @@ def build_index(
 ) -> tuple[pa.Table, list[str]]:
     """Return the index of a dataset, and notices for the person who runs the workflow.
 
-    Args:
-        dataset: the metadata.
-        selected: the episodes to annotate (None: all). Any other episode that has problems is left
-            out of the index, with a notice.
-        progress: wraps the list of data and video files to show progress, as `tqdm` does.
-
-    Raises:
-        CuesheetError: metadata and files disagree; the message names file and episode of the first
-            thirty problems.
+    Any episode that is not `selected` (None: all are) and has problems is left out, with a
+    notice. `progress` wraps the list of files, as `tqdm` does. Raises CuesheetError if metadata
+    and files disagree; the message names file and episode of the first thirty problems.
     """
     every = {episode.episode_index for episode in dataset.episodes}
     needed = every if selected is None else set(selected)

@@ -107,14 +107,9 @@ def check_data_file(
     fps: float,
     image_cameras: Sequence[str] = (),
 ) -> DataFileCheck:
-    """Check the rows of a data file.
+    """Check the rows of a data file, in which the metadata expects `episodes` in this order.
 
-    Args:
-        root: the dataset's root.
-        data_file: the file, relative to it.
-        episodes: the episodes that the metadata expects in it, in order.
-        fps: frames per second.
-        image_cameras: the cameras whose images are columns of the file.
+    `image_cameras` are the cameras whose images are columns of the file.
     """
     check = DataFileCheck()
     expected = {episode.episode_index: episode for episode in episodes}
@@ -288,15 +283,7 @@ def _check_run(
 def check_video_file(
     root: Path, file: str, camera: str, episodes: Sequence[Episode], fps: float
 ) -> VideoFileCheck:
-    """Check that the video range of every episode has at least as many frames as the episode.
-
-    Args:
-        root: the dataset's root.
-        file: the video file, relative to it.
-        camera: the camera's key.
-        episodes: the episodes in the file.
-        fps: frames per second.
-    """
+    """Check that the video range of every episode has at least as many frames as the episode."""
     problems: list[Problem] = []
     ordered = sorted(episodes, key=lambda episode: episode.videos[camera].from_s)
     for before, after in itertools.pairwise(ordered):

@@ -99,11 +99,7 @@ class Dataset:
         return (self.root / file).is_file()
 
     def episode(self, episode_index: int) -> Episode:
-        """Return the episode with that number.
-
-        Raises:
-            CuesheetError: there is none; the message names the valid range.
-        """
+        """Return the episode with that number. Raises CuesheetError that names the valid range."""
         try:
             return self._by_index[episode_index]
         except KeyError:
@@ -113,11 +109,7 @@ class Dataset:
             ) from None
 
     def camera(self, key: str) -> Camera:
-        """Return the camera with that key.
-
-        Raises:
-            CuesheetError: there is none; the message names the most similar key and all keys.
-        """
+        """Return the camera with that key. Raises CuesheetError that names the most similar one."""
         try:
             return self.cameras[key]
         except KeyError:
@@ -134,15 +126,10 @@ class Dataset:
 
 
 def read_dataset(root: Path | str, name: str) -> Dataset:
-    """Read a dataset's metadata.
+    """Read the metadata of the dataset in the folder `root`; `name` is for messages.
 
-    Args:
-        root: the folder that holds `meta/info.json`.
-        name: the workflow's name of the dataset, for messages.
-
-    Raises:
-        CuesheetError: the path does not exist or is not a LeRobot dataset, a metadata file is
-            malformed, a needed key or column is missing, or the format version is not supported.
+    Raises CuesheetError if the path does not exist or is not a LeRobot dataset, a metadata file
+    is malformed, a needed key or column is missing, or the format version is not supported.
     """
     root = Path(root).expanduser()
     info = _read_info(root, name)

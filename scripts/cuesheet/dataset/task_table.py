@@ -19,10 +19,9 @@ _TEXT_COLUMNS = ("task", "__index_level_0__")
 
 
 def read_task_names(root: Path, name: str) -> dict[int, str]:
-    """Return task by task_index of a dataset of v3.0; empty if it has no table or an empty one.
+    """Return task by task_index of a dataset; empty if it has no table or an empty one.
 
-    Raises:
-        CuesheetError: a table cannot be read or has other columns.
+    Raises CuesheetError if a table cannot be read or has other columns.
     """
     found: dict[int, str] = {}
     for path in task_files(root):

@@ -39,8 +39,7 @@ def read_episodes(
 ) -> list[Episode]:
     """Return the episodes by ascending number, which is the order of the dataset's frames.
 
-    Raises:
-        CuesheetError: a metadata file is missing or malformed, or an episode has no entry in it.
+    Raises CuesheetError if a metadata file is missing or malformed, or an episode has no entry.
     """
     rows = _episode_rows(root, name)
     chunk_size = _chunk_size(info, name)

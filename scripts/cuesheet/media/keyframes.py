@@ -28,8 +28,7 @@ def camera_frames(
 ) -> Iterator[RgbFrame]:
     """Yield the frames of one camera, from its video or from the images in the data file.
 
-    Raises:
-        CuesheetError: the episode does not have the camera, or the frames cannot be read.
+    Raises CuesheetError if the episode has no such camera, or the frames cannot be read.
     """
     source = row.camera(camera)
     label = f"episode {row.episode_index}, camera {camera}"
@@ -71,9 +70,7 @@ def write_keyframes(
     """Write `{camera}/{frame_index:06d}.png` and keyframes.json; return the content of the JSON.
 
     The folder is written under another name and renamed, so it is either complete or absent.
-
-    Raises:
-        CuesheetError: as `camera_frames`, or frames are missing, or the disk is full.
+    Raises CuesheetError as `camera_frames` does, and if frames are missing or the disk is full.
     """
     target = Path(directory)
     frame_indices = selection.frame_indices

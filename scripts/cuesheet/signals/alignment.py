@@ -118,14 +118,8 @@ def _move_to_events(
 ) -> list[float]:
     """Move times that are at an event of the source to the same event of the target.
 
-    The path is only as exact as the band and the noise allow; events are exact.
-
-    Args:
-        times_s: times in the source, increasing.
-        warped: the same times in the target by the path.
-        source: events of the source.
-        expected: times in the target of these events by the path.
-        target: events of the target.
+    The path is only as exact as the band and the noise allow; events are exact. `warped` and
+    `expected` are `times_s` and the events of the source in the target, by the path.
     """
     moved = list(warped)
     for number, at_s in enumerate(times_s):
