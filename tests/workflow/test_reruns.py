@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from dataset_variants import copy, keep_episodes, set_task
 from processes import eventually, processes_in
-from workflow_runs import REPOSITORY, Workdir
+from workflow_runs import REPOSITORY, Workdir, estimate_of
 
 from cuesheet.serving.response_cache import describe_request
 
@@ -306,3 +306,22 @@ def test_a_new_checkout_of_the_workflow_makes_nothing_again(finished_demo, tmp_p
     # If this plans nothing either, the profiles need no rerun-triggers.
     with_code = ("--rerun-triggers", "mtime", "params", "input", "software-env", "code")
     assert work.run("--dry-run", *with_code).jobs
+
+
+def test_the_estimate_leaves_out_what_the_cache_has(finished):
+    shutil.rmtree(finished.path / "results")
+    estimate = estimate_of(finished)
+    total = estimate.total
+    assert total.low.requests <= total.likely.requests < 2
+    assert total.high.requests >= estimate.cached.requests > 30
+    line = next(
+        line for line in finished.run("--dry-run").output.splitlines() if "estimated" in line
+    )
+    assert "responses more from the cache" in line
+    # A changed prompt changes all requests of its stage, and those of no other.
+    with (finished.path / "prompts/vqa_count.md").open("a") as prompt:
+        prompt.write("\nLook closely.\n")
+    stages = estimate_of(finished).stages
+    assert stages["vqa"].likely.requests == stages["vqa"].low.requests == 26
+    assert stages["plan"].likely.requests < 1
+    assert "fewer if the cache has responses" in finished.run("--dry-run").output

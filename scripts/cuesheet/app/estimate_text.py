@@ -2,6 +2,7 @@
 
 from cuesheet.config.vlm import VlmConfig
 from cuesheet.serving.accounting import in_words
+from cuesheet.text import counted
 from cuesheet.workflow.estimate import Amount, Estimate, Range
 from cuesheet.workflow.run import Run
 
@@ -16,6 +17,8 @@ def as_table(estimate: Estimate, run: Run) -> str:
     ]
     asked = {name: amount for name, amount in estimate.prompts.items() if amount.requests}
     lines += [_row(name, amount) for name, amount in asked.items()]
+    if estimate.cached.requests:
+        lines.append(_row("in the cache", estimate.cached))
     total = estimate.total
     lines += [
         _row("likely", total.likely),
@@ -27,16 +30,28 @@ def as_table(estimate: Estimate, run: Run) -> str:
         f"  CPU time:          about {in_words(estimate.cpu_s)}, without the model server",
         *(f"  {name:<18} {text}" for name, text in _price(total, run.config.vlm, run.gpus)),
     ]
-    return "\n".join([*lines, *(f"  NOTICE: {notice}" for notice in estimate.notices)])
+    notices = list(estimate.notices)
+    if estimate.cached.requests:
+        notices.append(
+            "responses in the cache are not requested again, so `likely` and `at least` do not "
+            "count them; `at most` does, because a request may differ from that of the earlier run"
+        )
+    if estimate.may_be_cached:
+        notices.append(
+            "the cache has responses of this model to requests with other settings or prompts; "
+            "requests that did not change are not sent again, so fewer than `at least` may be sent"
+        )
+    return "\n".join([*lines, *(f"  NOTICE: {notice}" for notice in notices)])
 
 
 def as_line(estimate: Estimate, run: Run) -> str:
     """Return the estimate of one dataset in one line."""
     total = estimate.total
-    if not total.likely.requests:
+    if not total.high.requests:
         return f"{estimate.dataset}: no requests are estimated"
     parts = [
         f"{estimate.dataset}: estimated {short_text(total)}",
+        *_cached(estimate),
         f"{estimate.frames_to_decode:,} frames to decode",
         f"{_megabytes(estimate.clip_bytes + estimate.keyframe_bytes)} on disk",
         *(
@@ -45,6 +60,14 @@ def as_line(estimate: Estimate, run: Run) -> str:
         ),
     ]
     return ", ".join(parts) + "; `cuesheet estimate` shows the parts"
+
+
+def _cached(estimate: Estimate) -> list[str]:
+    count = round(estimate.cached.requests)
+    parts = [f"{counted(count, 'response')} more from the cache"] if count else []
+    if estimate.may_be_cached:
+        parts.append("fewer if the cache has responses to some of them")
+    return parts
 
 
 def short_text(total: Range) -> str:

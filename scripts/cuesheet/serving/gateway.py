@@ -190,6 +190,7 @@ class Gateway:
         except CallFailedError as error:
             error.key = key
             raise
+        self._writers.submit(self.cache.note, group, stage, key)
         self.dispatcher.counters.cache_hits += found.hit
         self.dispatcher.counters.joined += joined and not found.hit
         hit = found.hit or joined

@@ -3,6 +3,11 @@
 `<folder>/<first two hex digits>/<sha256>.json` has a description of the request (media as hash and
 size, never their bytes), the response as the server sent it, and the time of the request. Writers
 rename a finished file into place, so any number of processes can share a folder without locks.
+
+`<folder>/requests/<recipe>/<episode>.txt` has the keys of the requests of one stage of an episode,
+one per line, in the order of their responses. A recipe is a hash of the settings that determine
+the requests (`Run.recipes`). The files serve estimates alone: a lost line only makes an estimate
+higher.
 """
 
 import binascii
@@ -94,8 +99,17 @@ def _has_message(reply: Mapping[str, Any]) -> bool:
 class ResponseCache:
     """A folder of responses that several processes read and write at the same time."""
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(
+        self, folder: Path | str, recipes: Mapping[str, Mapping[str, str]] | None = None
+    ) -> None:
+        """Open a folder; it is created by the first write.
+
+        Args:
+            folder: the folder.
+            recipes: the recipe of each stage, by dataset, for `note`.
+        """
         self.folder = Path(folder)
+        self._recipes = recipes or {}
         self.write_error = ""  # why the last response could not be cached, without its path
 
     def path(self, key: str) -> Path:
@@ -161,6 +175,29 @@ class ResponseCache:
             return False
         return True
 
+    def note(self, group: str, stage: str, key: str) -> None:
+        """Note that a stage of an episode ("dataset/episode") has the response of `key`."""
+        dataset, _, episode = group.partition("/")
+        recipe = self._recipes.get(dataset, {}).get(stage)
+        if recipe is None:
+            return
+        path = _noted_file(self.folder, recipe, episode)
+        with contextlib.suppress(OSError):
+            if key in _noted(path):
+                return
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("ab") as file:
+                file.write(f"{key}\n".encode())
+
+    def noted(self, recipe: str, episode: str) -> set[str]:
+        """Return the keys that were noted for an episode and are still in the cache."""
+        keys = _noted(_noted_file(self.folder, recipe, episode))
+        return {key for key in keys if os.path.exists(self.path(key))}
+
+    def has_noted(self, recipe: str) -> bool:
+        """Tell whether any key was noted for a recipe."""
+        return _noted_file(self.folder, recipe, "").parent.is_dir()
+
     def invalidate(self, key: str) -> bool:
         """Mark a response as invalid: replays still use it, other runs request it again."""
         if not _KEY.fullmatch(key):
@@ -219,6 +256,18 @@ def read_entry(path: Path) -> dict[str, Any]:
     except (TypeError, RecursionError) as error:
         raise ValueError(f"it is not a cache entry: {error}") from error
     return entry
+
+
+def _noted_file(folder: Path, recipe: str, episode: str) -> Path:
+    return folder / "requests" / recipe / f"{episode}.txt"
+
+
+def _noted(path: Path) -> set[str]:
+    """Return the keys in a file of `note`; two runs may have written to one line."""
+    try:
+        return set(_KEY.findall(path.read_text("ascii")))
+    except (OSError, ValueError):
+        return set()
 
 
 def _digest(value: Any) -> str:

@@ -302,7 +302,8 @@ async def _open_gateway(
         Counters(),
         budget=Budget.of(config),
     )
-    gateway = Gateway(dispatcher, ResponseCache(config["cache_dir"]), secrets.token_urlsafe(24))
+    cache = ResponseCache(config["cache_dir"], config.get("recipes"))
+    gateway = Gateway(dispatcher, cache, secrets.token_urlsafe(24))
     runner = web.AppRunner(gateway.application(), access_log=None, shutdown_timeout=HTTP_SHUTDOWN_S)
     await runner.setup()
     ending.push_async_callback(runner.cleanup)

@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from cuesheet.annotate.rehearsal import Request
+from cuesheet.artifacts.layout import episode_name
 from cuesheet.artifacts.stage_files import StageName, read_stage_file
 from cuesheet.config import prompt_files
 from cuesheet.errors import CuesheetError
+from cuesheet.serving.response_cache import ResponseCache
 from cuesheet.vlm.prompts import Prompts
 from cuesheet.vlm.token_counts import TokenCounter, token_counter
 from cuesheet.workflow.rehearsed_episode import (
@@ -62,6 +64,9 @@ class Amount:
     def __add__(self, other: "Amount") -> "Amount":
         return Amount(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
+    def times(self, factor: float) -> "Amount":
+        return Amount(*(getattr(self, f.name) * factor for f in fields(self)))
+
     @property
     def prompt_tokens(self) -> float:
         return self.image_tokens + self.text_tokens
@@ -81,7 +86,13 @@ class Range:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What remains to be done for one dataset. `prompts`: likely amounts by prompt file."""
+    """What remains to be done for one dataset.
+
+    `prompts`: likely amounts by prompt file, whether or not responses are cached. `stages` has
+    them without `cached`, the likely amount whose responses are in the cache, except for the high
+    estimate. `may_be_cached`: the cache has responses of the model, but no run had these settings
+    of a stage, so even fewer requests than the low estimate may be sent.
+    """
 
     dataset: str
     episodes: int
@@ -93,6 +104,8 @@ class Estimate:
     keyframe_bytes: float
     cpu_s: float
     notices: Sequence[str] = ()
+    cached: Amount = Amount()
+    may_be_cached: bool = False
 
     @property
     def total(self) -> Range:
@@ -142,12 +155,15 @@ def _estimate(run: Run, dataset: RunDataset, counter: TokenCounter) -> Estimate:
     ]
     stages: dict[str, Range] = {}
     by_prompt: dict[str, Amount] = {}
+    cached = Amount()
     for stage in remaining.by_stage:
         amounts = [
             _amounts(dataset, made, remaining, stage)
             for made in (rehearsed if stage in dependent else rehearsed[:1])
         ]
-        stages[stage] = _range([sum(found.values(), Amount()) for found in amounts])
+        whole = _range([sum(found.values(), Amount()) for found in amounts])
+        stages[stage] = _without_cached(whole, _count_cached(run, dataset, remaining, stage))
+        cached += whole.likely + stages[stage].likely.times(-1)
         by_prompt |= amounts[0]
     if run.config.plan.drafts_vocabulary:
         stages["vocabulary"], found = _vocabulary(run, dataset, counter, lengths[0])
@@ -159,6 +175,8 @@ def _estimate(run: Run, dataset: RunDataset, counter: TokenCounter) -> Estimate:
         stages,
         by_prompt,
         notices=tuple(notices),
+        cached=cached,
+        may_be_cached=_may_be_cached(run, dataset, remaining),
         **_media(run, dataset, needed),
     )
 
@@ -203,6 +221,36 @@ def _amounts(
     return {prompt: found[prompt] for prompt in sorted(found)}
 
 
+def _count_cached(run: Run, dataset: RunDataset, remaining: Remaining, stage: str) -> int:
+    """Return how many requests of the remaining episodes have a response in the cache.
+
+    They are those of earlier runs with the same settings. Corrected episodes have other requests.
+    """
+    cache, recipe = ResponseCache(run.config.vlm.cache_dir), run.recipes(dataset)[stage]
+    episodes = set(remaining.of(stage, "")) - remaining.corrected
+    return len(set().union(*(cache.noted(recipe, episode_name(index)) for index in episodes)))
+
+
+def _may_be_cached(run: Run, dataset: RunDataset, remaining: Remaining) -> bool:
+    """Tell whether the cache may have responses to a stage that has new settings."""
+    cache = ResponseCache(run.config.vlm.cache_dir)
+    recipes = run.recipes(dataset)
+    is_new = any(
+        episodes and not cache.has_noted(recipes[stage])
+        for stage, episodes in remaining.by_stage.items()
+    )
+    return is_new and cache.may_hold(run.model)
+
+
+def _without_cached(whole: Range, cached: int) -> Range:
+    """Leave `cached` requests out, except of the high estimate: frames may have changed."""
+    likely, low = (
+        amount.times(max(0.0, 1 - cached / amount.requests)) if amount.requests else amount
+        for amount in (whole.likely, whole.low)
+    )
+    return Range(likely, low, whole.high)
+
+
 def _vocabulary(
     run: Run, dataset: RunDataset, counter: TokenCounter, subtask_s: float
 ) -> tuple[Range, dict[str, Amount]]:
@@ -213,8 +261,7 @@ def _vocabulary(
     )
     for requests, factor in rehearsed:
         for (_, prompt), one in _by_prompt(requests, counter).items():
-            values = (getattr(one.amount, each.name) * factor for each in fields(Amount))
-            found[prompt] = Amount(*values)
+            found[prompt] = one.amount.times(factor)
     return _range([sum(found.values(), Amount())]), found
 
 
@@ -280,7 +327,7 @@ def _interpolate(
         return total
     # It is sent once per task and then cached.
     share = len({dataset.episode(index).task for index in episodes}) / len(episodes)
-    return Amount(*(getattr(total, one.name) * share for one in fields(Amount)))
+    return total.times(share)
 
 
 def _depends_on_task_alone(

@@ -4,6 +4,9 @@ Only metadata is read here, because every job parses the Snakefile.
 """
 
 import functools
+import hashlib
+import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +15,13 @@ from typing import Any
 from cuesheet.artifacts.finished import jobs_of
 from cuesheet.artifacts.layout import RESULTS, episode_name
 from cuesheet.artifacts.stage_files import STAGES, StageName
+from cuesheet.config import prompt_files
 from cuesheet.config.models import Config
 from cuesheet.config.stages import PlanConfig
 from cuesheet.errors import CuesheetError
 from cuesheet.text import did_you_mean
 from cuesheet.vlm.coordinates import default_relabeling, unknown_family_notice
+from cuesheet.vlm.prompts import Prompts
 from cuesheet.workflow.run_dataset import RunDataset
 from demo_vlm import MODEL_ID as DEMO_MODEL
 
@@ -156,6 +161,29 @@ class Run:
             **({"leave_out": config.output.leave_out} if config.inspect.enabled else {}),
         }
 
+    def recipes(self, dataset: RunDataset) -> dict[str, str]:
+        """Return a hash of what determines the requests of each stage, but for single episodes."""
+        common = {
+            "root": os.path.abspath(dataset.root),
+            "model_settings": {**self.model_settings, "serve": None},
+            "media": self.media_settings["keyframes"],
+            "signals": self.config.signals.model_dump(),
+            "frames": self.config.plan.frames.model_dump(),
+            "cameras": [dataset.default_camera, *dataset.vqa_cameras],
+            "coordinates": self.config.vlm.coordinates,
+            "seed": self.config.seed,
+        }
+        found: dict[str, str] = {}
+        for stage in self.asking_stages:
+            section = {"plan": self.plan, "inspection": self.config.inspect}
+            settings = section.get(stage) or getattr(self.config, stage)
+            names = prompt_files.of_stages([stage])
+            hashes = Prompts(dataset.prompts_dir / f"{name}.md" for name in names).hashes
+            recipe = {**common, "settings": settings.model_dump(), "prompts": hashes}
+            text = json.dumps(recipe, sort_keys=True, default=str)
+            found[stage] = hashlib.sha256(text.encode()).hexdigest()[:32]
+        return found
+
     def dataset(self, name: str) -> RunDataset:
         """Return the dataset called `name`. Raises CuesheetError with the most similar name."""
         if name not in self.datasets:
@@ -193,6 +221,7 @@ class Run:
             "shard": self.shard,
             "results_dir": str(self.results_root),
             "totals": self.totals(),
+            "recipes": {name: self.recipes(dataset) for name, dataset in self.datasets.items()},
             "ends_run": True,
         }
 

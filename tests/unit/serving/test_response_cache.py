@@ -240,3 +240,24 @@ def test_the_model_behind_a_served_name_is_remembered(tmp_path):
     ResponseCache(tmp_path).write_root("robots", "")
     assert ResponseCache(tmp_path).read_root("robots") == "Qwen/Qwen3-VL-8B-Instruct"
     assert ResponseCache(tmp_path).read_root("other") == ""
+
+
+def test_the_keys_of_an_episode_are_noted_once_and_only_while_their_responses_exist(tmp_path):
+    cache = ResponseCache(tmp_path, {"demo": {"vqa": "recipe"}})
+    body = request()
+    key = request_key(body)
+    cache.put(key, describe_request(body), completion("x"), {})
+    for _ in range(2):
+        cache.note("demo/000003", "vqa", key)
+    cache.note("demo/000003", "vqa", "0" * 64)  # a response that could not be stored
+    cache.note("demo/000003", "judge", key)
+    cache.note("other/000003", "vqa", key)
+    (file,) = tmp_path.glob("requests/*/*")
+    assert file.name == "000003.txt"
+    assert file.read_text().count(key) == 1
+    assert cache.has_noted("recipe")
+    assert not cache.has_noted("another")
+    assert cache.noted("recipe", "000003") == {key}
+    assert cache.noted("recipe", "000004") == set()
+    file.write_bytes(b"\xff damaged")
+    assert cache.noted("recipe", "000003") == set()

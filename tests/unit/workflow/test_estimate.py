@@ -9,14 +9,18 @@ from cuesheet.app import estimate_cli
 from cuesheet.app.estimate_text import as_line, as_table, short_text
 from cuesheet.artifacts.layout import Layout
 from cuesheet.config import prompt_files
+from cuesheet.serving.response_cache import ResponseCache, key_of
 from cuesheet.vlm.prompts import Prompts
 from cuesheet.workflow.estimate import Amount, Estimate, Range, estimate_run
 from cuesheet.workflow.load import load_run
 
 
 def estimate(demo_v3, repository, tmp_path, **settings):
+    vlm = {"cache_dir": str(tmp_path / "cache"), **settings.pop("vlm", {})}
     run = load_run(
-        {"dataset": str(demo_v3), **settings}, repository, results_root=tmp_path / "results"
+        {"dataset": str(demo_v3), "vlm": vlm, **settings},
+        repository,
+        results_root=tmp_path / "results",
     )
     (found,) = estimate_run(run)
     return run, found
@@ -223,3 +227,57 @@ def test_files_of_another_model_are_not_finished(demo_v3, repository, tmp_path):
         content = {**about, "persistent": [], "events": [], "provenance": {**provenance, **change}}
         path.write_text(json.dumps(content))
         assert estimate(demo_v3, repository, tmp_path, **off)[1].episodes == episodes, change
+
+
+def cache_responses(tmp_path, run, dataset, stage, episode, count):
+    """Put responses to requests of a stage into the cache, as the gateway of a run does."""
+    recipes = {dataset.name: run.recipes(dataset)}
+    cache = ResponseCache(tmp_path / "cache", recipes)
+    reply = {"choices": [{"message": {"content": "{}"}}]}
+    for number in range(count):
+        request = {"model": run.model, "messages": [{"content": f"{stage} {episode} {number}"}]}
+        key = key_of(request)
+        cache.put(key, request, reply, {})
+        cache.note(f"{dataset.name}/{episode:06d}", stage, key)
+    return cache
+
+
+def test_cached_requests_are_only_counted_as_the_most_that_may_be_sent(
+    demo_v3, repository, tmp_path
+):
+    run, before = estimate(demo_v3, repository, tmp_path)
+    cache_responses(tmp_path, run, run.dataset("demo_v3"), "vqa", 0, 10)
+    cache = cache_responses(tmp_path, run, run.dataset("demo_v3"), "vqa", 1, 10)
+    run, found = estimate(demo_v3, repository, tmp_path)
+    assert found.cached.requests == pytest.approx(20)
+    assert found.stages["vqa"].likely.requests == pytest.approx(58 - 20)
+    assert found.stages["vqa"].low.requests == pytest.approx(58 - 20)
+    assert found.stages["vqa"].high == before.stages["vqa"].high
+    assert found.stages["plan"] == before.stages["plan"]
+    assert "20 responses more from the cache" in as_line(found, run)
+    assert "`at most` does" in as_table(found, run)
+    # Of a response that was deleted since, the request is sent again.
+    next(cache.folder.glob("??/*.json")).unlink()
+    _, found = estimate(demo_v3, repository, tmp_path)
+    assert found.stages["vqa"].likely.requests == pytest.approx(58 - 19)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"vqa": {"hz": 0.5}},
+        {"seed": 5},
+        {"keyframes": {"per_second": 4}},
+        {"vlm": {"images": {"jpeg_quality": 50}}},
+        {"vlm": {"sampling": {"temperature": 0.5}}},
+    ],
+)
+def test_other_settings_make_other_requests(demo_v3, repository, tmp_path, change):
+    run, _ = estimate(demo_v3, repository, tmp_path)
+    cache_responses(tmp_path, run, run.dataset("demo_v3"), "vqa", 0, 10)
+    run, found = estimate(demo_v3, repository, tmp_path, **change)
+    assert not found.cached.requests
+    # Some requests may still be the same, which only the frames show.
+    assert found.may_be_cached
+    assert "fewer if the cache has responses" in as_line(found, run)
+    assert "fewer than `at least` may be sent" in as_table(found, run)
