@@ -40,6 +40,7 @@ rule all:
         lambda _: targets().clips,
         lambda _: targets().keyframes,
         lambda _: targets().annotations,
+        lambda _: targets().details,
         lambda _: targets().datasets,
         lambda _: targets().summaries,
         lambda _: targets().reports,

@@ -144,6 +144,12 @@ def prompts_of(*names):
     ]
 
 
+def clips_of_page(wildcards):
+    """Return the clips that a review page shows, also those that were deleted."""
+    dataset = dataset_of(wildcards)
+    return with_deleted(dataset.layout.review_page, targets().clips_of(dataset))
+
+
 def clip_for_plan(wildcards):
     """Return the default camera's clip if the plan stage sends clips."""
     dataset = dataset_of(wildcards)

@@ -162,6 +162,17 @@ def measure_jobs_rarely():
     benchmark.BENCHMARK_INTERVAL_SHORT = benchmark.BENCHMARK_INTERVAL
 
 
+def with_deleted(output, inputs):
+    """Return inputs of a job, after making it run if one of them does not exist.
+
+    Without this, Snakemake re-creates a deleted input only if the output has another reason to be
+    made. Input functions are called while the jobs are collected, before their reasons are determined.
+    """
+    if workflow.is_main_process and not all(map(os.path.exists, inputs)):
+        workflow.dag.forcefiles.add(str(output))
+    return inputs
+
+
 def is_planning():
     """Tell whether files of earlier runs must not change: dry runs, --touch, jobs of a run."""
     return not workflow.is_main_process or workflow.dryrun or workflow.touch

@@ -70,7 +70,7 @@ rule build_review:
     input:
         summary="<results>/{dataset}/summary.json",
         data=merged_data_files,
-        clips=lambda wildcards: targets().clips_of(dataset_of(wildcards)),
+        clips=clips_of_page,
     output:
         page="<results>/{dataset}/review/index.html",
     log:

@@ -290,9 +290,29 @@ def test_a_deleted_clip_is_created_again_with_the_review_page(finished_demo, tmp
     assert clip.read_bytes() == content
     assert other.stat().st_mtime_ns == before
     assert (work.path / page).is_file()
-    clip.unlink()  # the page exists, so Snakemake looks for the clip only if it is a target too
-    assert work.run().jobs == {"extract_clip": 1, "build_review": 1}
-    assert clip.is_file()
+    # Snakemake looks for an input of a page that exists only if the input is a target too.
+    for target in ((page,), (f"./{page}",), (), ("reports",)):
+        clip.unlink()
+        assert work.run(*target).jobs == {"extract_clip": 1, "build_review": 1}, target
+        assert clip.is_file()
+
+
+def test_deleted_files_for_people_are_created_again(finished_demo, tmp_path):
+    work = finished_demo.copy_to(tmp_path / "copy")
+    results = work.path / "results/demo_v3"
+    text = results / "validation/000001.txt"
+    content = text.read_bytes()
+    text.unlink()
+    jobs = work.run().jobs
+    assert text.read_bytes() == content
+    assert jobs["validate_episode"] == 1
+    assert "annotate_plan" not in jobs
+    layout = results / "signals/layout.json"
+    content = layout.read_bytes()
+    layout.unlink()
+    assert work.run().jobs["detect_signals"] == 1
+    assert layout.read_bytes() == content
+    assert work.run("--dry-run").jobs == {}
 
 
 def test_a_new_checkout_of_the_workflow_makes_nothing_again(finished_demo, tmp_path):

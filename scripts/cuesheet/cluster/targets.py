@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cuesheet.cluster.plan import ShardPlan
+from cuesheet.workflow.propagation import has_recording
 from cuesheet.workflow.run import Run
 from cuesheet.workflow.run_dataset import RunDataset
 from cuesheet.workflow.vocabulary import vocabularies
@@ -67,6 +68,22 @@ class Targets:
                 *dataset.validations(dataset.worked_on),
             )
         ]
+
+    @property
+    def details(self) -> list[str]:
+        """Files that a person reads and no final file needs, so that a deleted one is re-created.
+
+        With shards, the outer run knows none of them.
+        """
+        if self.is_sharded:
+            return []
+        found = []
+        for dataset in self._datasets:
+            found += [str(dataset.layout.validation_text(index)) for index in dataset.worked_on]
+            is_measured = "plan" in self.run.stages and has_recording(dataset, self.run.config)
+            if is_measured and dataset.worked_on:
+                found.append(str(dataset.layout.signals_layout))
+        return found
 
     def shards_of(self, name: str) -> list[str]:
         """Return the markers of all shards of a dataset."""
