@@ -1,72 +1,71 @@
 """From a request to the text of its reply.
 
-The keys of the requested schema say what is wanted. Each kind of object gets a generous set of
+The keys of the requested schema say what is wanted. Each kind of reply gets a generous set of
 values, and `schema.conform` keeps those that the schema has, in its order and within its bounds.
 """
 
 import json
+from collections import defaultdict
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from demo_vlm import phrases, question, schema, vision
+from demo_vlm import phrases, schema, vision
 from demo_vlm.frames import TimedFrames, timed_frames
 from demo_vlm.media import Media
-from demo_vlm.request import ApiError, ChatRequest
-from demo_vlm.visual import VisualQuestion
+from demo_vlm.question import Question
+from demo_vlm.request import ApiError
 
 # What holds if the question does not say it.
 DEFAULT_MOST, DEFAULT_MIN_S, DEFAULT_REPHRASINGS = 64, 0.5, 10
 AXES = ("synonym", "omit_arm", "omit_orientation", "omit_grasp", "combined")
+SLOWER = "The motion slows down."
 
 
 class Facts:
     """What the demo model knows of a request; measured when it is first needed."""
 
     def __init__(self, text: str, media: Media) -> None:
-        self.text = text
-        self.asked = question.parse(text)
+        self.asked = Question(text)
+        self.task = self.asked.task
         self.media = media
 
     @cached_property
     def image(self) -> np.ndarray:
         images = [*self.media.images, *(clip.frames[0] for clip in self.media.clips)]
         if not images:
-            raise ApiError(400, "this reply needs an image, and none was sent", param="messages")
+            raise ApiError(400, "this reply needs images, and none was sent", param="messages")
         return images[0]
 
     @cached_property
     def seen(self) -> TimedFrames:
-        seen = timed_frames(self.asked, self.media)
-        if not len(seen):
-            raise ApiError(400, "this reply needs images, and none was sent", param="messages")
-        return seen
+        assert self.image is not None
+        return timed_frames(self.asked, self.media)
 
     @cached_property
     def regions(self) -> list[vision.Region]:
-        """Regions of the image; the whole image if none stands out."""
-        found = vision.find_regions(self.image, self.asked.task)
-        if found:
-            return found
-        height, width = self.image.shape[:2]
-        color = vision.colors.name_of(np.median(self.image, axis=(0, 1)))
-        whole = (0.0, 0.0, float(width), float(height))
-        return [vision.Region(color, whole, (width / 2, height / 2), 1.0, 0.0)]
+        return vision.find_regions(self.image, self.task)
 
     @cached_property
     def window_s(self) -> tuple[float, float]:
         """The window of the question; else from the first frame to one step past the last."""
-        if self.asked.window_s or self.asked.clip_s or self.asked.span_s:
-            return self.asked.window_s or self.asked.clip_s or self.asked.span_s
+        for name in ("Window", "Clip", "Span"):
+            if found := self.asked.span_s(name):
+                return found
         times = self.seen.times_s
         step = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
         return float(times[0]), float(times[-1]) + step
 
+    @cached_property
+    def is_moving(self) -> bool:
+        return bool(vision.peaks(self.seen, 1))
+
     def boundaries(self, min_s: float = DEFAULT_MIN_S, most: int = DEFAULT_MOST) -> list[float]:
         """Return the times (s) of at most `most` lulls in the motion inside the window."""
         start, end = self.window_s
-        return [time for time in vision.boundaries(self.seen, min_s, most) if start < time < end]
+        found = vision.boundaries(self.seen, min_s)[:most]
+        return sorted(time for time in found if start < time < end)
 
     def place(self, region: vision.Region) -> str:
         """Describe the place of a region in the image."""
@@ -81,54 +80,93 @@ class Facts:
     def scaled(self, *values: float) -> list[float]:
         """Pixels (x, y, x, y, …) of the image in the coordinates that the question wants."""
         height, width = self.image.shape[:2]
-        wanted = self.asked.coordinates or (width, height)
+        wanted = self.asked.extent() or (width, height)
         scales = (wanted[0] / width, wanted[1] / height)
         return [round(value * scales[i % 2], 1) for i, value in enumerate(values)]
 
 
-def reply_text(request: ChatRequest, media: Media) -> str:
-    """Return the reply: JSON if a schema is requested, else a plain sentence."""
-    facts = Facts(request.question, media)
-    if request.schema is None:
-        if not (media.images or media.clips):
-            return (
-                "I am classical vision behind a chat API, not a language model: send images, or "
-                "name a JSON schema in response_format."
-            )
+def reply_text(text: str, wanted: dict | None, media: Media) -> str:
+    """Return the reply to a question: JSON if a schema is `wanted`, else a plain sentence."""
+    facts = Facts(text, media)
+    if wanted is not None:
+        value = schema.conform(_values(wanted, facts), wanted, wanted)
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    if media.images or media.clips:
         return _scene(facts)
-    value = _object(request.schema, request.schema, facts)
-    return json.dumps(schema.conform(value, request.schema), ensure_ascii=False, allow_nan=False)
+    return (
+        "I am classical vision behind a chat API, not a language model: send images, or name a "
+        "JSON schema in response_format."
+    )
 
 
-def _object(part: dict, document: dict, facts: Facts) -> dict[str, Any]:
+def _values(wanted: dict, facts: Facts) -> dict[str, Any]:
     """Return values for an object of the schema, by the keys it has."""
-    properties = schema.resolve(part, document).get("properties", {})
-    keys = set(properties)
-    if {"question", "answer"} <= keys:
-        return _visual(properties, document, facts, facts.text)
-    visual = _several_visual(properties, document, facts)
-    if visual:
-        return visual
-    for kind, values in _KINDS:
-        if kind <= keys:
+    properties = wanted.get("properties", {})
+    if {"question", "answer"} <= properties.keys():
+        return _visual(properties, wanted, facts, facts.asked)
+    for keys, values in _KINDS:
+        if keys <= properties.keys():
             return values(facts)
-    return {}
+    fields = {name: schema.resolve(part, wanted) for name, part in properties.items()}
+    if all("question" in field.get("properties", {}) for field in fields.values()):
+        return {
+            name: _visual(field["properties"], wanted, facts, facts.asked.field(name))
+            for name, field in fields.items()
+        }
+    names = ", ".join(properties)
+    raise ApiError(400, f"the demo model has no reply with {names}", param="response_format")
 
 
-def _visual(properties: dict, document: dict, facts: Facts, text: str) -> dict[str, Any]:
-    inner = schema.resolve(properties["answer"], document).get("properties", {})
-    return VisualQuestion(facts, question.topic(text)).answer(set(inner))
+def _visual(properties: dict, document: dict, facts: Facts, asked: Question) -> dict[str, Any]:
+    """Return an answer about a region of the image, and the question that it answers.
+
+    `asked`: the lines about the object; their words choose the region.
+    """
+    keys = schema.resolve(properties["answer"], document)["properties"].keys()
+    target, names = asked.line("Ask about"), asked.line("Already asked about")
+    named = [region for region in facts.regions if region.color in target.lower().split()]
+    first = (named or facts.regions)[0]
+    name = target if named and " and " not in target else first.label
+    # A question that fits this image only cannot repeat another one.
+    is_first = not (names or "Do not ask again:" in asked.text or (target and not named))
+    when = "" if is_first else f" at {facts.asked.image_times_s().get(1, 0.0):.2f} s"
+    place = facts.place(first)
+    same = [region for region in facts.regions if region.color == first.color]
+    answer: dict[str, Any]
+    if "detections" in keys:
+        box = facts.scaled(*first.box)
+        answer = {"detections": [{"label": name, "bbox_format": "xyxy", "bbox": box}]}
+        question = f"Where is the {name}{when}?"
+    elif "point" in keys:
+        answer = {"label": name, "point_format": "xy", "point": facts.scaled(*first.point)}
+        question = f"Which point is on the {name}{when}?"
+    elif "count" in keys:
+        count = len(same) if first.salience else 0
+        answer = {"label": f"{first.color} region", "count": count}
+        question = f"How many {first.color} regions are in view{when}?"
+    elif "relation" in keys:
+        answer = {"subject": name, **_relation(facts, first)}
+        question = f"Where is the {name} compared with the {answer['object']}{when}?"
+    else:
+        answer = {"label": f"object {place}", "attribute": "color", "value": first.color}
+        question = f"What color is the object {place}{when}?"
+    locations = ", ".join(facts.place(region) for region in same)
+    return {"locations": locations, "answer": answer, "question": question}
 
 
-def _several_visual(properties: dict, document: dict, facts: Facts) -> dict[str, Any]:
-    """Return one question and answer per field, if that is what all fields are."""
-    found = {}
-    for name, part in properties.items():
-        inner = schema.resolve(part, document).get("properties", {})
-        if not {"question", "answer"} <= set(inner):
-            return {}
-        found[name] = _visual(inner, document, facts, question.section(facts.text, name))
-    return found
+def _relation(facts: Facts, first: vision.Region) -> dict[str, str]:
+    """Compare a region with the most salient one of another color, or else with the image."""
+    width = facts.image.shape[1]
+    other, x = "center of the image", width / 2
+    for region in facts.regions:
+        if region.color != first.color:
+            other, x = region.label, region.center[0]
+            break
+    # Heights cannot be seen in one image, so no region is above another one.
+    relation = "left_of" if first.center[0] < x else "right_of"
+    if abs(first.center[0] - x) < width / 50:
+        relation = "near"
+    return {"object": other, "relation": relation}
 
 
 def _scene(facts: Facts) -> str:
@@ -137,109 +175,95 @@ def _scene(facts: Facts) -> str:
 
 
 def _description(facts: Facts) -> dict[str, Any]:
-    events = [
-        {"at_s": round(time, 3), "what": "The image changes quickly."}
-        for time in vision.peaks(facts.seen, 4)
-    ]
+    times = vision.peaks(facts.seen, 4)
+    events = [{"at_s": round(time, 3), "what": "The image changes quickly."} for time in times]
     return {"scene": _scene(facts), "events": events}
 
 
 def _segmentation(facts: Facts) -> dict[str, Any]:
+    most = int(facts.asked.number("Limits", "at most") or DEFAULT_MOST) - 1
+    cuts = facts.boundaries(facts.asked.number("Limits", "at least") or DEFAULT_MIN_S, most)
     start, end = facts.window_s
-    asked = facts.asked
-    most = (asked.max_subtasks or DEFAULT_MOST) - 1
-    cuts = facts.boundaries(asked.min_subtask_s or DEFAULT_MIN_S, max(0, most))
-    edges = [start, *cuts, end]
-    names = phrases.labels(asked.task, len(edges) - 1)
-    parts = zip(edges[:-1], edges[1:], names, strict=True)
-    return {
-        "subtasks": [
-            {
-                "what_changed": "The motion slows down.",
-                "start_s": round(a, 3),
-                "end_s": round(b, 3),
-                "own_words": name,
-                "label": name,
-            }
-            for a, b, name in parts
-        ]
-    }
+    names = phrases.labels(facts.task, len(cuts) + 1)
+    parts = zip([start, *cuts], [*cuts, end], names, strict=True)
+    subtasks = [
+        {"start_s": round(a, 3), "end_s": round(b, 3), **_step(name)} for a, b, name in parts
+    ]
+    return {"subtasks": subtasks}
+
+
+def _step(label: str, what_changed: str = SLOWER) -> dict[str, Any]:
+    return {"what_changed": what_changed, "own_words": label, "label": label}
+
+
+def _timed_steps(times: list[float], names: list[str]) -> list[dict[str, Any]]:
+    return [
+        {"at_s": round(time, 3), **_step(name)} for time, name in zip(times, names, strict=True)
+    ]
 
 
 def _events(facts: Facts) -> dict[str, Any]:
     times = [*facts.boundaries(), facts.window_s[1]]
-    whole = phrases.imperative(facts.asked.first_label) or phrases.labels(facts.asked.task, 1)[0]
-    thing = phrases.verb_and_object(whole)[1]
-    names = [*([f"move toward {thing}"] * (len(times) - 1)), whole]
-    events = zip(times, names, strict=True)
-    return {
-        "events": [
-            {
-                "what_changed": "The motion slows down.",
-                "at_s": round(time, 3),
-                "own_words": name,
-                "label": name,
-            }
-            for time, name in events
-        ]
-    }
-
-
-def _drafted_steps(facts: Facts) -> dict[str, Any]:
-    times = [*facts.boundaries(), facts.window_s[1]]
-    names = phrases.labels(facts.asked.task, len(times))
-    if int(10 * times[-1]) % 4 == 3:  # as a second person would word the steps of some recordings
-        names = phrases.reworded(names)
-    steps = [
-        {"what_changed": "The motion slows down.", "at_s": round(time, 3), "label": name}
-        for time, name in zip(times, names, strict=True)
-    ]
-    return {"steps": steps}
-
-
-def _merged_steps(facts: Facts) -> dict[str, Any]:
-    groups = phrases.merged(facts.asked.steps)
-    return {"steps": [{"numbers": found, "label": label} for label, found in groups.items()]}
+    whole = _label(facts)["label"]
+    toward = f"move toward {phrases.verb_and_object(whole)[1]}"
+    return {"events": _timed_steps(times, [toward] * (len(times) - 1) + [whole])}
 
 
 def _steps(facts: Facts) -> dict[str, Any]:
     """Return the steps of a recording, or those that several recordings have."""
-    return _merged_steps(facts) if facts.asked.steps else _drafted_steps(facts)
-
-
-def _labels(facts: Facts) -> dict[str, Any]:
-    first = _label(facts)["label"]
-    found = (one for one in phrases.labels(facts.asked.task, 3) if one.lower() != first.lower())
-    other = next(found, f"{first} again")
-    return {"what_changed": "The image changes.", "own_words": first, "labels": [first, other]}
+    drafted = facts.asked.numbered("Step")
+    if drafted:
+        first_words = {other: one for one, other in phrases.SAME.items()}
+        numbers = defaultdict(list)
+        for number, label in drafted.items():
+            numbers[phrases.replace_start(label.strip(), first_words)].append(int(number))
+        return {"steps": [{"numbers": found, "label": label} for label, found in numbers.items()]}
+    times = [*facts.boundaries(), facts.window_s[1]]
+    names = phrases.labels(facts.task, len(times))
+    if int(10 * times[-1]) % 4 == 3:  # as a second person would word the steps of some recordings
+        names = [phrases.replace_start(name, phrases.SAME) for name in names]
+    return {"steps": _timed_steps(times, names)}
 
 
 def _label(facts: Facts) -> dict[str, Any]:
-    label = phrases.imperative(facts.asked.first_label)
-    label = label or phrases.labels(facts.asked.task, 1)[0]
-    return {"what_changed": "The image changes.", "own_words": label, "label": label}
+    label = phrases.imperative(facts.asked.line("First label"))
+    return _step(label or phrases.labels(facts.task, 1)[0], "The image changes.")
+
+
+def _labels(facts: Facts) -> dict[str, Any]:
+    first = _label(facts)
+    others = (one for one in phrases.labels(facts.task, 3) if one.lower() != first["label"].lower())
+    return {**first, "labels": [first["label"], next(others)]}
 
 
 def _rephrasings(facts: Facts) -> dict[str, Any]:
-    wanted = facts.asked.rephrasings
-    wanted = DEFAULT_REPHRASINGS if wanted is None else wanted
-    return {"rephrasings": phrases.rephrasings(facts.asked.task, wanted)}
+    wanted = int(facts.asked.number("Rephrasings wanted") or DEFAULT_REPHRASINGS)
+    return {"rephrasings": phrases.rephrasings(facts.task, wanted)}
 
 
 def _axes(facts: Facts) -> dict[str, Any]:
-    sentences = iter(phrases.rephrasings(facts.asked.task, len(phrases.REPHRASINGS)))
+    """Deal the rephrasings out to the axes."""
+    wanted = facts.asked.numbered("Axis")
+    sentences = phrases.rephrasings(facts.task, DEFAULT_REPHRASINGS)
+    counts = [int(wanted.get(axis, 2)) for axis in AXES]
+    ends = np.cumsum(counts)
     return {
-        axis: [sentence for _, sentence in zip(range(facts.asked.axes.get(axis, 2)), sentences)]  # noqa: B905
-        for axis in AXES
+        axis: sentences[end - count : end]
+        for axis, count, end in zip(AXES, counts, ends, strict=True)
     }
 
 
 def _interjection(facts: Facts) -> dict[str, Any]:
-    step = facts.asked.coming or facts.asked.task
+    step = facts.asked.line("Coming subtask") or facts.task
     return {
-        "interjection": phrases.interjection(step, facts.asked.kind),
-        "speech": phrases.speech(step, facts.asked.manner),
+        "interjection": phrases.interjection(step, facts.asked.line("Kind")),
+        "speech": phrases.speech(step, facts.asked.line("Manner")),
     }
+
+
+def _memory(facts: Facts) -> dict[str, Any]:
+    before, finished = facts.asked.line("Memory so far"), facts.asked.line("Just finished")
+    return {"memory": phrases.memory(before, finished)}
 
 
 def _task(facts: Facts) -> dict[str, Any]:
@@ -247,26 +271,16 @@ def _task(facts: Facts) -> dict[str, Any]:
 
 
 def _verdict(facts: Facts) -> dict[str, Any]:
-    same = phrases.share_a_word(facts.asked.predicted_label, facts.asked.reference_label)
-    why = "They share a word." if same else "They share no word."
-    return {"why": why, "same": same}
+    labels = facts.asked.line("Predicted label"), facts.asked.line("Reference label")
+    same = phrases.share_a_word(*labels)
+    return {"why": "They share a word." if same else "They share no word.", "same": same}
 
 
-def _is_moving(facts: Facts) -> bool:
-    speed = vision.speeds(facts.seen)
-    return bool(len(speed)) and float(speed.max()) > vision.STILL
-
-
-def _subtask_verdict(facts: Facts) -> dict[str, Any]:
-    if _is_moving(facts):
-        return {"why": "The image changed.", "complete": "yes"}
-    return {"why": "The image did not change.", "complete": "no"}
-
-
-def _episode_verdict(facts: Facts) -> dict[str, Any]:
-    if _is_moving(facts):
-        return {"why": "Things moved.", "achieved": "yes", "retried": False}
-    return {"why": "Nothing moved.", "achieved": "no", "retried": False}
+def _moved(facts: Facts) -> dict[str, Any]:
+    """Judge a subtask or an episode by whether anything moved."""
+    verdict = "yes" if facts.is_moving else "no"
+    why = "The image changed." if facts.is_moving else "The image did not change."
+    return {"why": why, "complete": verdict, "achieved": verdict, "retried": False}
 
 
 _KINDS = (
@@ -275,15 +289,16 @@ _KINDS = (
     ({"events"}, _events),
     ({"steps"}, _steps),
     ({"labels"}, _labels),
-    ({"number"}, lambda f: {"why": "It is the first one.", "number": 1}),
-    ({"memory"}, lambda f: {"memory": phrases.memory(f.asked.memory, f.asked.finished)}),
+    ({"number"}, lambda facts: {"why": "It is the first one.", "number": 1}),
+    ({"memory"}, _memory),
     ({"rephrasings"}, _rephrasings),
     ({"synonym", "combined"}, _axes),
     ({"interjection", "speech"}, _interjection),
-    ({"speech"}, lambda f: {"speech": phrases.speech(f.asked.task, f.asked.manner)}),
+    ({"speech"}, _interjection),
     ({"same"}, _verdict),
-    ({"complete"}, _subtask_verdict),
-    ({"achieved"}, _episode_verdict),
+    ({"complete"}, _moved),
+    ({"achieved"}, _moved),
+    ({"color"}, lambda facts: {"color": facts.regions[0].color}),
     ({"task"}, _task),
     ({"label"}, _label),
 )

@@ -1,145 +1,66 @@
-"""Parses the lines of a question that do not depend on the wording of the prompt."""
+"""Reads the labeled lines of a question, such as "Task: …"; the rest of the prompt may change."""
 
 import re
-from dataclasses import dataclass, field
 
-NUMBER = r"-?\d+(?:\.\d+)?"
-_UNKNOWN = {"", "unknown", "none", "n/a"}
-
-
-@dataclass(frozen=True)
-class SheetLayout:
-    """Columns of the contact sheets and the times (s) of each sheet's tiles."""
-
-    columns: int
-    times_s: tuple[tuple[float, ...], ...]
+_NUMBER = r"-?\d+(?:\.\d+)?"
+_NOTHING = ("", "unknown", "none", "n/a")
 
 
-@dataclass(frozen=True)
 class Question:
-    """What the lines say; None or empty if a line is missing."""
+    """The text of a question. Lines that are missing or broken are read as empty."""
 
-    task: str = ""
-    sheets: SheetLayout | None = None
-    image_times_s: dict[int, float] = field(default_factory=dict)
-    clip_s: tuple[float, float] | None = None
-    window_s: tuple[float, float] | None = None
-    max_subtasks: int | None = None
-    min_subtask_s: float | None = None
-    memory: str = ""
-    finished: str = ""
-    starting: str = ""
-    span_s: tuple[float, float] | None = None
-    first_label: str = ""
-    predicted_label: str = ""
-    reference_label: str = ""
-    coming: str = ""
-    last: str = ""
-    kind: str = ""
-    manner: str = ""
-    coordinates: tuple[float, float] | None = None
-    rephrasings: int | None = None
-    axes: dict[str, int] = field(default_factory=dict)
-    steps: dict[int, str] = field(default_factory=dict)
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.task = self.line("Task")
 
+    def line(self, name: str) -> str:
+        """Return the text of the line "NAME: …"."""
+        match = re.search(rf"(?m)^[ \t]*{name}:[ \t]*(.*)$", self.text)
+        value = match[1].strip() if match else ""
+        return "" if value.lower().rstrip(".") in _NOTHING else value
 
-def parse(text: str) -> Question:
-    """Read the lines out of the question. Lines that are missing or broken are left empty."""
-    return Question(
-        task=_line(text, "Task"),
-        sheets=_sheets(text),
-        image_times_s={
-            int(number): float(time)
-            for number, time in re.findall(rf"(?m)^[ \t]*Image (\d+):\s*({NUMBER})\s*s\b", text)
-        },
-        clip_s=_range(text, "Clip"),
-        window_s=_range(text, "Window"),
-        max_subtasks=_whole(text, r"^[ \t]*Limits:.*?at most (\d+)"),
-        min_subtask_s=_real(text, rf"^[ \t]*Limits:.*?at least ({NUMBER})\s*s"),
-        memory=_line(text, "Memory so far"),
-        finished=_line(text, "Just finished"),
-        starting=_line(text, "Starting now"),
-        span_s=_range(text, "Span"),
-        first_label=_line(text, "First label"),
-        predicted_label=_line(text, "Predicted label"),
-        reference_label=_line(text, "Reference label"),
-        coming=_line(text, "Coming subtask"),
-        last=_line(text, "Last subtask"),
-        kind=_line(text, "Kind").lower(),
-        manner=_line(text, "Manner").lower(),
-        coordinates=_coordinates(text),
-        rephrasings=_whole(text, r"^[ \t]*Rephrasings wanted:\s*(\d+)"),
-        axes={
-            name: int(count)
-            for name, count in re.findall(r"(?m)^[ \t]*Axis ([a-z_]+):\s*(\d+)", text)
-        },
-        steps={
-            int(number): label.strip()
-            for number, label in re.findall(r"(?m)^[ \t]*Step (\d+):[ \t]*(.+)$", text)
-        },
-    )
+    def numbered(self, name: str) -> dict[str, str]:
+        """Return the texts of the lines "NAME 1: …", "NAME 2: …" by number (or other word)."""
+        return dict(re.findall(rf"(?m)^[ \t]*{name} (\w+):[ \t]*(.+)$", self.text))
 
+    def span_s(self, name: str) -> tuple[float, float] | None:
+        """Return the times (s) of the line "NAME: 1.50 to 3.00 s"."""
+        match = re.match(rf"({_NUMBER})\s*to\s*({_NUMBER})\s*s\b", self.line(name))
+        return (float(match[1]), float(match[2])) if match else None
 
-@dataclass(frozen=True)
-class Topic:
-    """What one visual question is about."""
+    def number(self, name: str, words: str = "") -> float | None:
+        """Return the number that follows `words` in the line "NAME: …"."""
+        match = re.search(rf"{words}\s*({_NUMBER})", self.line(name))
+        return float(match[1]) if match else None
 
-    target: str = ""
-    names: str = ""  # objects that were asked about
-    already_asked: bool = False
+    def image_times_s(self) -> dict[int, float]:
+        """Return the times (s) of single images by their number, from 1."""
+        found = self.numbered("Image").items()
+        return {
+            int(number): float(text.split()[0])
+            for number, text in found
+            if number.isdigit() and re.match(rf"{_NUMBER}\s+s\b", text)
+        }
 
+    def sheet_columns(self) -> int:
+        """Return the number of columns of contact sheets; 0 if the images are not sheets."""
+        match = re.search(r"(\d+) columns?\b", self.line("Images"))
+        return int(match[1]) if match else 0
 
-def topic(text: str) -> Topic:
-    """Read the lines about the object of a visual question."""
-    return Topic(
-        target=_line(text, "Ask about"),
-        names=_line(text, "Already asked about"),
-        already_asked=re.search(r"(?m)^[ \t]*Do not ask again:", text) is not None,
-    )
+    def sheet_times_s(self) -> list[list[float]]:
+        """Return the times (s) of the tiles of each contact sheet, row by row."""
+        rows = self.numbered("Sheet").values()
+        return [[float(time) for time in re.findall(_NUMBER, row)] for row in rows]
 
+    def extent(self) -> tuple[float, float] | None:
+        """Return the coordinates that the right and the lower edge of the image have."""
+        line = self.line("Coordinates")
+        size = re.search(rf"({_NUMBER})\s*x\s*({_NUMBER})$", line)
+        if size:
+            return float(size[1]), float(size[2])
+        return (1000.0, 1000.0) if line.startswith("0 to 1000 ") else None
 
-def section(text: str, name: str) -> str:
-    """Return the lines about one field of a reply with several questions."""
-    _, _, rest = text.partition(f"Field `{name}`:")
-    return re.split(r"(?m)^[ \t]*Field `", rest)[0]
-
-
-def _line(text: str, name: str) -> str:
-    match = re.search(rf"(?m)^[ \t]*{re.escape(name)}:[ \t]*(.*)$", text)
-    value = match.group(1).strip() if match else ""
-    return "" if value.lower().rstrip(".") in _UNKNOWN else value
-
-
-def _range(text: str, name: str) -> tuple[float, float] | None:
-    match = re.search(rf"(?m)^[ \t]*{name}:\s*({NUMBER})\s*to\s*({NUMBER})\s*s\b", text)
-    return (float(match.group(1)), float(match.group(2))) if match else None
-
-
-def _whole(text: str, pattern: str) -> int | None:
-    match = re.search(pattern, text, re.MULTILINE)
-    return int(match.group(1)) if match else None
-
-
-def _real(text: str, pattern: str) -> float | None:
-    match = re.search(pattern, text, re.MULTILINE)
-    return float(match.group(1)) if match else None
-
-
-def _sheets(text: str) -> SheetLayout | None:
-    head = re.search(r"(?m)^[ \t]*Images: .*?(\d+) columns?\b", text)
-    rows = re.findall(rf"(?m)^[ \t]*Sheet \d+:((?:[ \t]+{NUMBER}(?=\s|$))+)", text)
-    if not head or not rows:
-        return None
-    times = tuple(tuple(float(value) for value in row.split()) for row in rows)
-    return SheetLayout(max(1, int(head.group(1))), times)
-
-
-def _coordinates(text: str) -> tuple[float, float] | None:
-    """Return the coordinates of the right and the lower edge of the image."""
-    line = _line(text, "Coordinates")
-    size = re.search(rf"({NUMBER})\s*x\s*({NUMBER})\s*$", line)
-    if size:
-        return float(size.group(1)), float(size.group(2))
-    if re.match(r"0 to 1000\b", line):
-        return 1000.0, 1000.0
-    return None
+    def field(self, name: str) -> "Question":
+        """Return the part about one field of a reply with several questions."""
+        _, _, rest = self.text.partition(f"Field `{name}`:")
+        return Question(re.split(r"(?m)^[ \t]*Field `", rest)[0])

@@ -1,22 +1,23 @@
 """The HTTP side: routes, authorization, life and death of the process."""
 
+import argparse
 import asyncio
+import contextlib
 import hashlib
 import hmac
-import json
 import logging
 import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import cv2
 from aiohttp import web
 
-from demo_vlm import MODEL_ID, answers, tokens
-from demo_vlm.request import ApiError, ChatRequest, parse_body, read_media
+from demo_vlm import MODEL_ID, tokens
+from demo_vlm.answers import reply_text
+from demo_vlm.request import ApiError, parse_request
 
 log = logging.getLogger("demo_vlm")
 
@@ -25,43 +26,27 @@ MAX_BODY_BYTES = 256 * 1024 * 1024
 PARENT_POLL_S = 0.5
 
 
-def complete(body: Any) -> dict:
+def complete(raw: bytes) -> dict:
     """Answer one chat request: the body of the OpenAI response. Raises ApiError."""
-    request = parse_body(body)
-    media = read_media(request.parts)
-    text = answers.reply_text(request, media)
+    request = parse_request(raw)
+    media = request.read_media()
     prompt_tokens = tokens.count_prompt(request.texts, media)
-    text, completion_tokens, finish_reason = tokens.cut(text, request.max_tokens)
+    most = request.max_completion_tokens or request.max_tokens
+    text = reply_text(request.question, request.schema(), media)
+    text, completion_tokens, finish_reason = tokens.cut(text, most)
+    message = {"role": "assistant", "content": text}
     return {
-        "id": f"chatcmpl-{_digest(request)}",
+        "id": f"chatcmpl-{hashlib.sha256(raw).hexdigest()[:24]}",
         "object": "chat.completion",
         "created": int(time.time()),
         "model": MODEL_ID,
-        "system_fingerprint": "classical-vision",
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": text},
-                "logprobs": None,
-                "finish_reason": finish_reason,
-            }
-        ],
+        "choices": [{"index": 0, "message": message, "finish_reason": finish_reason}],
         "usage": {
             "prompt_tokens": prompt_tokens,
             "completion_tokens": completion_tokens,
             "total_tokens": prompt_tokens + completion_tokens,
         },
     }
-
-
-def _digest(request: ChatRequest) -> str:
-    """Return the id of a request; equal requests have equal ids."""
-    digest = hashlib.sha256()
-    for text in request.texts:
-        digest.update(text.encode("utf-8", "replace"))
-    for part in request.parts:
-        digest.update(hashlib.sha256(part.url.encode("utf-8", "replace")).digest())
-    return digest.hexdigest()[:24]
 
 
 def application(api_key: str | None, pool: ThreadPoolExecutor) -> web.Application:
@@ -74,21 +59,10 @@ def application(api_key: str | None, pool: ThreadPoolExecutor) -> web.Applicatio
         entry = {"id": MODEL_ID, "object": "model", "created": 0, "owned_by": "cuesheet"}
         return web.json_response({"object": "list", "data": [entry]})
 
-    async def model(request: web.Request) -> web.Response:
-        if request.match_info["name"] != MODEL_ID:
-            raise ApiError.unknown_model(request.match_info["name"])
-        return web.json_response(
-            {"id": MODEL_ID, "object": "model", "created": 0, "owned_by": "cuesheet"}
-        )
-
     async def chat(request: web.Request) -> web.Response:
-        try:
-            raw = await request.read()
-            body = await asyncio.get_running_loop().run_in_executor(pool, json.loads, raw)
-        except (ValueError, RecursionError) as error:
-            raise ApiError(400, f"the body is not JSON: {error}", code="invalid_json") from error
+        raw = await request.read()
         started = time.perf_counter()
-        result = await asyncio.get_running_loop().run_in_executor(pool, complete, body)
+        result = await asyncio.get_running_loop().run_in_executor(pool, complete, raw)
         log.info(
             "chat: %d prompt tokens, %d completion tokens, %s, %.0f ms",
             result["usage"]["prompt_tokens"],
@@ -105,19 +79,17 @@ def application(api_key: str | None, pool: ThreadPoolExecutor) -> web.Applicatio
                 _authorize(request.headers.get("Authorization", ""), api_key)
             return await handler(request)
         except ApiError as error:
-            return web.json_response(error.body(), status=error.status)
+            failure = error
         except web.HTTPException as error:
-            message = f"{request.method} {request.path}: {error.reason}"
-            return web.json_response(ApiError(error.status, message).body(), status=error.status)
+            failure = ApiError(error.status, f"{request.method} {request.path}: {error.reason}")
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
             failure = ApiError(500, "the server failed on this request; see its log")
-            return web.json_response(failure.body(), status=500)
+        return web.json_response(failure.body(), status=failure.status)
 
     app = web.Application(middlewares=[guard], client_max_size=MAX_BODY_BYTES)
     app.router.add_get("/health", health)
     app.router.add_get("/v1/models", models)
-    app.router.add_get("/v1/models/{name}", model)
     app.router.add_post("/v1/chat/completions", chat)
     return app
 
@@ -126,69 +98,41 @@ def _authorize(header: str, api_key: str) -> None:
     scheme, _, given = header.partition(" ")
     same = hmac.compare_digest(given.strip().encode(), api_key.encode())
     if scheme.lower() != "bearer" or not same:
-        raise ApiError(
-            401,
-            "the API key is missing or wrong: send it as `Authorization: Bearer KEY`",
-            code="invalid_api_key",
-        )
+        message = "the API key is missing or wrong: send it as `Authorization: Bearer KEY`"
+        raise ApiError(401, message, code="invalid_api_key")
 
 
-async def _serve(
-    host: str,
-    port: int,
-    port_file: Path | None,
-    api_key: str | None,
-    workers: int,
-    parent_pid: int,
-) -> None:
+async def serve(options: argparse.Namespace, api_key: str | None) -> None:
+    """Serve until SIGTERM, SIGINT or the end of the parent process.
+
+    Raises OSError if the address cannot be had.
+    """
+    parent_pid = os.getppid()
     ended = asyncio.Event()
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ended.set)
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="vision")
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    # One thread per call: concurrency comes from the calls, and the order of sums stays the same.
+    cv2.setNumThreads(1)
+    pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1))
     runner = web.AppRunner(application(api_key, pool), access_log=None)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host, port, shutdown_timeout=2.0)
-        await site.start()
-        bound = runner.addresses[0][1]
-        log.info("%s listens on http://%s:%d/v1", MODEL_ID, host, bound)
+        await web.TCPSite(runner, "127.0.0.1", options.port, shutdown_timeout=2.0).start()
+        port = runner.addresses[0][1]
+        log.info("%s listens on http://127.0.0.1:%d/v1", MODEL_ID, port)
         log.info(
             "%s is not a language model: its replies come from classical vision on the pixels "
             "of each request and from the words of its task",
             MODEL_ID,
         )
-        if port_file is not None:
-            partial = port_file.with_name(f".{port_file.name}.{os.getpid()}")
-            partial.write_text(f"{bound}\n", encoding="utf-8")
-            partial.replace(port_file)  # whoever waits for the file reads it whole
-        while not ended.is_set():
-            try:
+        if options.port_file is not None:
+            partial = options.port_file.with_name(f".{options.port_file.name}.{os.getpid()}")
+            partial.write_text(f"{port}\n", encoding="utf-8")
+            partial.replace(options.port_file)  # whoever waits for the file reads it whole
+        while not ended.is_set() and os.getppid() == parent_pid:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(ended.wait(), PARENT_POLL_S)
-            except TimeoutError:
-                if os.getppid() != parent_pid:
-                    log.info("the parent process %d has ended, so this one ends too", parent_pid)
-                    break
     finally:
         await runner.cleanup()
         pool.shutdown(wait=False, cancel_futures=True)
         log.info("%s has stopped", MODEL_ID)
-
-
-def serve(
-    *,
-    host: str,
-    port: int,
-    port_file: Path | None = None,
-    api_key: str | None = None,
-    workers: int = 2,
-    parent_pid: int | None = None,
-) -> int:
-    """Serve until SIGTERM, SIGINT or the end of the parent process; returns 0.
-
-    Raises OSError if the address cannot be had.
-    """
-    # One thread a call: concurrency comes from the calls, and the order of sums stays the same.
-    cv2.setNumThreads(1)
-    asyncio.run(_serve(host, port, port_file, api_key, workers, parent_pid or os.getppid()))
-    return 0

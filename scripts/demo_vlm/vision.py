@@ -6,9 +6,19 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-from demo_vlm import colors
 from demo_vlm.frames import TimedFrames
 
+# Shades of the colors that have a name, in RGB.
+SHADES = (
+    *(("black", (0, 0, 0)), ("gray", (75, 75, 75)), ("gray", (150, 150, 150))),
+    *(("white", (255, 255, 255)), ("brown", (110, 70, 35)), ("brown", (160, 110, 70))),
+    *(("red", (110, 15, 15)), ("red", (160, 40, 40)), ("red", (230, 20, 20))),
+    *(("orange", (255, 140, 0)), ("yellow", (160, 150, 20)), ("yellow", (240, 220, 20))),
+    *(("green", (15, 60, 20)), ("green", (30, 150, 40)), ("green", (130, 210, 60))),
+    *(("cyan", (20, 130, 140)), ("cyan", (0, 220, 220)), ("blue", (15, 25, 90))),
+    *(("blue", (25, 50, 220)), ("blue", (90, 140, 240)), ("purple", (80, 10, 110))),
+    *(("purple", (140, 40, 200)), ("pink", (255, 150, 190)), ("pink", (230, 60, 160))),
+)
 # Distance (CIE Lab, a and b) from the image's median color from which a pixel stands out.
 STANDS_OUT = 22.0
 # Share of the image that a region covers at least and at most.
@@ -28,7 +38,6 @@ class Region:
     color: str
     box: tuple[float, float, float, float]
     point: tuple[float, float]
-    area: float  # share of the image
     salience: float
 
     @property
@@ -40,80 +49,79 @@ class Region:
         return (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
 
 
+def _to_lab(image: np.ndarray) -> np.ndarray:
+    """Convert H x W x 3 RGB to float32 CIE Lab (L 0 to 100, a and b about -100 to 100)."""
+    return cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+
+
+def color_names(lab: np.ndarray) -> np.ndarray:
+    """Return the name of the nearest of SHADES for each pixel of an image in CIE Lab.
+
+    Lightness counts half: it depends on the light more than on the object.
+    """
+    known = _to_lab(np.array([[rgb for _, rgb in SHADES]]))[0]
+    difference = (lab[:, :, None] - known) * (0.5, 1, 1)
+    return np.array([name for name, _ in SHADES])[
+        np.linalg.norm(difference, axis=-1).argmin(axis=-1)
+    ]
+
+
 def find_regions(image: np.ndarray, preferred: str = "") -> list[Region]:
     """Return the regions that stand out by color, the most salient first.
+
+    The whole image is the only region if none stands out; its salience is 0.
 
     Args:
         image: H x W x 3 uint8 RGB.
         preferred: text whose color words (such as a task's) put regions of that color first.
     """
-    scale = min(1.0, SEARCH_SIDE / max(image.shape[:2]))
-    size = (max(8, round(image.shape[1] * scale)), max(8, round(image.shape[0] * scale)))
+    height, width = image.shape[:2]
+    scale = min(1.0, SEARCH_SIDE / max(height, width))
+    size = (max(8, round(width * scale)), max(8, round(height * scale)))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    lab = colors.to_lab(cv2.GaussianBlur(small, (0, 0), 0.8))
-    distance = np.hypot(*np.moveaxis(lab[..., 1:] - np.median(lab[..., 1:], axis=(0, 1)), -1, 0))
-    hue = np.round(np.arctan2(lab[..., 2], lab[..., 1]) / (np.pi / 6)).astype(int) % 12
-    stands_out = distance > STANDS_OUT
-    found = []
-    for sector in np.unique(hue[stands_out]):
-        mask = (stands_out & np.isin(hue, (sector, (sector + 1) % 12))).astype(np.uint8)
-        mask &= (~_covered(found, mask.shape)).astype(np.uint8)
-        count, parts, stats, _ = cv2.connectedComponentsWithStats(mask)
+    lab = _to_lab(cv2.GaussianBlur(small, (0, 0), 0.8))
+    median = np.median(lab, axis=(0, 1))
+    distance = np.linalg.norm((lab - median)[..., 1:], axis=-1)
+    names = np.where(distance > STANDS_OUT, color_names(lab), "")
+    regions = []
+    for color in np.unique(names[names != ""]):
+        count, parts, stats, _ = cv2.connectedComponentsWithStats((names == color).astype(np.uint8))
         for part in range(1, count):
-            area = stats[part, cv2.CC_STAT_AREA] / mask.size
-            if MIN_AREA <= area <= MAX_AREA:
-                found.append((parts == part, stats[part], area))
-    regions = [
-        _region(image, small, distance, mask, stat, area, scale) for mask, stat, area in found
-    ]
+            left, top, wide, high, area = stats[part].tolist()
+            if not MIN_AREA <= area / parts.size <= MAX_AREA:
+                continue
+            mask = parts == part
+            x, y = _inner_point(mask, (left + wide / 2, top + high / 2))
+            right, bottom = min((left + wide) / scale, width), min((top + high) / scale, height)
+            box = (left / scale, top / scale, right, bottom)
+            point = ((x + 0.5) / scale, (y + 0.5) / scale)
+            salience = float(distance[mask].mean() * np.sqrt(area / parts.size))
+            regions.append(Region(str(color), box, point, salience))
+    if not regions:
+        color = str(color_names(median[None, None])[0, 0])
+        regions.append(Region(color, (0.0, 0.0, width, height), (width / 2, height / 2), 0.0))
     wanted = preferred.lower().split()
-    return sorted(regions, key=lambda r: (r.color not in wanted, -r.salience, r.box))
+    return sorted(regions, key=lambda one: (one.color not in wanted, -one.salience, one.box))
 
 
-def _covered(found: list, shape: tuple[int, int]) -> np.ndarray:
-    covered = np.zeros(shape, bool)
-    for mask, _, _ in found:
-        covered |= mask
-    return covered
-
-
-def _region(
-    image: np.ndarray,
-    small: np.ndarray,
-    distance: np.ndarray,
-    mask: np.ndarray,
-    stat: np.ndarray,
-    area: float,
-    scale: float,
-) -> Region:
-    left, top, width, height = (int(value) for value in stat[:4])
-    # A pixel far from the region's edge is on the region, even if the region is a ring.
+def _inner_point(mask: np.ndarray, center: tuple[float, float]) -> tuple[int, int]:
+    """Return a pixel far from the edge of a region and near `center`; also of a ring."""
     depth = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
     rows, columns = np.nonzero(depth >= 0.9 * depth.max())
-    off_center = np.hypot(rows - top - height / 2, columns - left - width / 2)
-    y, x = rows[off_center.argmin()], columns[off_center.argmin()]
-    box = (left / scale, top / scale, (left + width) / scale, (top + height) / scale)
-    return Region(
-        color=colors.name_of(np.median(small[mask], axis=0)),
-        box=(box[0], box[1], min(box[2], image.shape[1]), min(box[3], image.shape[0])),
-        point=((x + 0.5) / scale, (y + 0.5) / scale),
-        area=area,
-        salience=float(distance[mask].mean() * np.sqrt(area)),
-    )
+    nearest = np.hypot(columns - center[0], rows - center[1]).argmin()
+    return int(columns[nearest]), int(rows[nearest])
 
 
 def speeds(seen: TimedFrames) -> np.ndarray:
     """Return the mean absolute change of the pixels (0 to 255 per second) in each interval."""
-    if len(seen) < 2:
-        return np.zeros(0)
     # A last frame right after the one before would make noise look like speed.
     spans = np.clip(np.diff(seen.times_s), 0.1, None)
     moved = [float(cv2.absdiff(before, after).mean()) for before, after in pairwise(seen.frames)]
     return np.array(moved) / spans
 
 
-def boundaries(seen: TimedFrames, min_s: float, most: int) -> list[float]:
-    """Return the times (s) of at most `most` lulls between motion peaks, in order.
+def boundaries(seen: TimedFrames, min_s: float) -> list[float]:
+    """Return the times (s) of lulls between motion peaks, the most prominent first.
 
     They keep `min_s` from each other and from both ends.
     """
@@ -131,9 +139,9 @@ def boundaries(seen: TimedFrames, min_s: float, most: int) -> list[float]:
     chosen: list[float] = []
     for _, time in sorted(lulls, reverse=True):
         ends = (float(seen.times_s[0]), float(seen.times_s[-1]))
-        if len(chosen) < most and all(abs(time - other) >= min_s for other in (*ends, *chosen)):
+        if all(abs(time - other) >= min_s for other in (*ends, *chosen)):
             chosen.append(time)
-    return sorted(chosen)
+    return chosen
 
 
 def peaks(seen: TimedFrames, most: int) -> list[float]:

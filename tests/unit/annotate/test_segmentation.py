@@ -11,7 +11,7 @@ from cuesheet.annotate.segmentation import from_episode_start
 from cuesheet.annotate.stage import IMAGE_REQUESTS
 from cuesheet.config.stages import PlanConfig
 from cuesheet.errors import CuesheetError
-from demo_vlm.question import parse
+from demo_vlm.question import Question
 
 
 def settings(mode="single_frames", **frames) -> PlanConfig:
@@ -208,15 +208,16 @@ async def test_the_demo_model_reads_what_windows_say(tmp_path, monkeypatch, mode
     async with asking(tmp_path, monkeypatch, halves, seconds=9) as (stage, server):
         await annotate(stage, settings(mode), lambda start, end: b"%d %d" % (start, end))
     last = next(body for body in reversed(server.bodies) if kind_of(body) == "Segmentation")
-    asked = parse(words_of(last))
+    asked = Question(words_of(last))
     # 9 s at 2 frames per second and the last frame are 19 frames: 9 and 10.
-    assert asked.window_s == (4.5, 9.0)
+    assert asked.span_s("Window") == (4.5, 9.0)
     assert asked.task == "put the red block into the bowl"
-    assert (asked.max_subtasks, asked.min_subtask_s) == (None, 0.5)
+    assert asked.number("Limits", "at most") is None
+    assert asked.number("Limits", "at least") == 0.5
     times = (*(4.5 + step / 2 for step in range(9)), 8.9)
     if mode == "contact_sheets":
-        assert asked.sheets.times_s == (times,)
+        assert asked.sheet_times_s() == [list(times)]
     elif mode == "single_frames":
-        assert tuple(asked.image_times_s.values()) == times
+        assert tuple(asked.image_times_s().values()) == times
     else:
-        assert asked.clip_s == (4.5, 9.0)
+        assert asked.span_s("Clip") == (4.5, 9.0)

@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 
 from cuesheet.vlm import replies
-from demo_vlm import answers, phrases, question
-from demo_vlm.colors import name_of
+from demo_vlm import answers, phrases
 from demo_vlm.frames import timed_frames
 from demo_vlm.media import Media
-from demo_vlm.question import parse
-from demo_vlm.request import ChatRequest
+from demo_vlm.question import Question
 from demo_vlm.vision import STILL, speeds
 
 RED, GREEN, BLUE, YELLOW = (210, 20, 20), (20, 180, 30), (20, 40, 210), (230, 210, 20)
@@ -31,8 +29,8 @@ def draw(image: np.ndarray, box: tuple[int, int, int, int], color) -> np.ndarray
 
 
 def answer(reply: type[replies.Reply], text: str, *images: np.ndarray):
-    request = ChatRequest((text,), text, (), reply.model_json_schema(), None)
-    return reply.model_validate_json(answers.reply_text(request, Media(list(images))))
+    text = answers.reply_text(text, reply.model_json_schema(), Media(list(images)))
+    return reply.model_validate_json(text)
 
 
 def test_box_and_point_lie_on_the_thing_that_was_drawn():
@@ -89,14 +87,19 @@ def test_the_color_is_the_color_of_the_pixels(color, name):
     assert (found.attribute, found.value) == ("color", name)
 
 
-def test_plain_colors_have_their_plain_names():
-    known = {
-        (0, 0, 0): "black", (128, 128, 128): "gray", (255, 255, 255): "white",
-        (255, 0, 0): "red", (255, 140, 0): "orange", (110, 70, 35): "brown",
-        (255, 255, 0): "yellow", (0, 128, 0): "green", (0, 255, 255): "cyan",
-        (0, 0, 255): "blue", (128, 0, 160): "purple", (255, 150, 190): "pink",
-    }  # fmt: skip
-    assert {rgb: name_of(np.array(rgb)) for rgb in known} == known
+@pytest.mark.parametrize(
+    ("rgb", "name"),
+    [
+        *(((0, 0, 0), "black"), ((128, 128, 128), "gray"), ((255, 255, 255), "white")),
+        *(((255, 0, 0), "red"), ((255, 140, 0), "orange"), ((110, 70, 35), "brown")),
+        *(((255, 255, 0), "yellow"), ((0, 128, 0), "green"), ((0, 255, 255), "cyan")),
+        *(((0, 0, 255), "blue"), ((128, 0, 160), "purple"), ((255, 150, 190), "pink")),
+        *(((90, 90, 92), "gray"), ((120, 20, 15), "red"), ((20, 60, 25), "green")),
+    ],
+)
+def test_plain_colors_have_their_plain_names(rgb, name):
+    image = np.full((64, 64, 3), rgb, np.uint8)
+    assert answer(replies.AttributeQA, "Task: x", image).answer.value == name
 
 
 @pytest.mark.parametrize(
@@ -193,8 +196,8 @@ def test_limits_are_respected_and_the_window_is_covered():
         "",
     ):
         end, spans = ask_segments(times, frames, limits)
-        most = parse(limits).max_subtasks or answers.DEFAULT_MOST
-        least = parse(limits).min_subtask_s or answers.DEFAULT_MIN_S
+        most = Question(limits).number("Limits", "at most") or answers.DEFAULT_MOST
+        least = Question(limits).number("Limits", "at least") or answers.DEFAULT_MIN_S
         assert 1 <= len(spans) <= most
         assert spans[0].start_s == 0
         assert spans[-1].end_s == pytest.approx(end)
@@ -223,7 +226,8 @@ def test_labels_neither_idle_nor_repeat():
 def test_the_burned_in_time_is_not_taken_for_motion():
     times = np.arange(0, 10, 0.5)
     image = sheet([table(112, 160)] * len(times), 5, plate=18)
-    asked = question.Question(sheets=question.SheetLayout(5, (tuple(times.tolist()),)))
+    row = " ".join(f"{time:.2f}" for time in times)
+    asked = Question(f"Images: 1 contact sheet, 5 columns\nSheet 1: {row}")
     assert speeds(timed_frames(asked, Media([image]))).max() <= STILL
 
 
