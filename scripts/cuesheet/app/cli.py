@@ -1,7 +1,8 @@
 """The command `cuesheet`: one entry point for every tool of the library.
 
 Each subcommand is the `main(arguments)` of a module, imported only when it is called, so that
-`cuesheet status` does not load pandas.
+`cuesheet status` does not load pandas. A `main` returns nothing or an exit status, and raises
+CuesheetError for a user error.
 """
 
 import importlib
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from cuesheet.errors import CuesheetError
 from cuesheet.text import did_you_mean
 
 COMMANDS = {
@@ -45,7 +47,7 @@ def usage() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a subcommand and return its exit status; 2 for an unknown one.
+    """Run a subcommand and return its exit status; 1 for a user error, 2 for an unknown command.
 
     A reader that closes the output early, such as `head`, ends the command without a message.
     """
@@ -77,7 +79,11 @@ def _run(arguments: Sequence[str] | None) -> int:
         )
         return 2
     module = importlib.import_module(COMMANDS[name][0])
-    return int(module.main(rest) or 0)
+    try:
+        return int(module.main(rest) or 0)
+    except CuesheetError as error:
+        print(f"cuesheet {name}: {error}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

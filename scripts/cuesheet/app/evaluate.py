@@ -8,7 +8,6 @@ of the two. docs/evaluation.md defines the scores and the file layouts.
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,31 +20,25 @@ from cuesheet.evaluation.table import as_text, write_plot
 from cuesheet.files import write_json
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command and return its exit status; 2 if the input is wrong."""
+def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
+    report = evaluate(
+        options.results,
+        read_reference(options.reference),
+        baselines=options.baseline,
+        token_f1_threshold=options.token_f1,
+        only_annotated=options.only_annotated,
+        ignored_boxes=options.ignore_box,
+        granularity=Granularity(parse_folds(options.fold), parse_mapping(options.map)),
+    )
     try:
-        report = evaluate(
-            options.results,
-            read_reference(options.reference),
-            baselines=options.baseline,
-            token_f1_threshold=options.token_f1,
-            only_annotated=options.only_annotated,
-            ignored_boxes=options.ignore_box,
-            granularity=Granularity(parse_folds(options.fold), parse_mapping(options.map)),
-        )
         if options.plot:
             write_plot(report, options.plot)
         if options.json and options.json != "-":
             write_json(options.json, report)
-    except CuesheetError as error:
-        print(f"ERROR: {error}", file=sys.stderr)
-        return 2
     except (OSError, ValueError) as error:  # a full disk, or a plot format that does not exist
-        print(f"ERROR: cannot write the scores: {error}", file=sys.stderr)
-        return 2
+        raise CuesheetError(f"cannot write the scores: {error}") from None
     print(json.dumps(report, indent=2) if options.json == "-" else as_text(report).rstrip("\n"))
-    return 0
 
 
 def parse_folds(entries: Sequence[str]) -> dict[str, Side]:

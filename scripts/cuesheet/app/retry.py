@@ -6,7 +6,6 @@ from them are deleted, so the next run of the workflow re-creates both.
 """
 
 import argparse
-import sys
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -184,8 +183,7 @@ def describe(retried: Retried, cache: Path) -> str:
     return text
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status; 1 for a user error, reported in one line."""
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="cuesheet retry",
         description=(
@@ -204,15 +202,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--cache", type=Path, help="response cache (default: that of the dataset's newest run)"
     )
     given = parser.parse_args(arguments)
+    layout = _layout_of(given.dataset)
+    cache = given.cache or cache_of(layout.dataset)
     try:
-        layout = _layout_of(given.dataset)
-        cache = given.cache or cache_of(layout.dataset)
-        try:
-            episodes = parse_episodes(",".join(given.episodes)) if given.episodes else None
-        except ValueError as error:
-            raise CuesheetError(f"EPISODES: {error}") from None
-        print(describe(retry(layout, ResponseCache(cache), episodes), cache))
-    except CuesheetError as error:
-        print(f"cuesheet retry: {error}", file=sys.stderr)
-        return 1
-    return 0
+        episodes = parse_episodes(",".join(given.episodes)) if given.episodes else None
+    except ValueError as error:
+        raise CuesheetError(f"EPISODES: {error}") from None
+    print(describe(retry(layout, ResponseCache(cache), episodes), cache))

@@ -1,7 +1,6 @@
 """`cuesheet signals DATASET`: which dimensions are grippers, and how often they close and open."""
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,6 @@ from cuesheet.artifacts.layout import Layout
 from cuesheet.artifacts.signals_file import FOUND_BY, GripperLayout, SignalsLayout
 from cuesheet.dataset.index import make_index
 from cuesheet.dataset.metadata import read_dataset
-from cuesheet.errors import CuesheetError
 from cuesheet.signals.detect import detect
 from cuesheet.signals.extract import measure
 from cuesheet.signals.layout import SAMPLED_EPISODES
@@ -77,7 +75,7 @@ def report(root: Path, state: Sequence[str], action: Sequence[str], gripper: lis
     return "\n".join([*lines, *(f"  NOTICE: {notice}" for notice in layout.notices)])
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="cuesheet signals",
         description="Show which dimensions of state and action are used as grippers and arms.",
@@ -91,9 +89,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--gripper", nargs="*", default=[], help="dimensions that are grippers (default: detect)"
     )
     given = parser.parse_args(arguments)
-    try:
-        print(report(given.dataset, given.state, given.action, given.gripper))
-    except CuesheetError as error:
-        print(f"cuesheet signals: {error}", file=sys.stderr)
-        return 1
-    return 0
+    print(report(given.dataset, given.state, given.action, given.gripper))

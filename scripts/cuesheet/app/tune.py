@@ -283,8 +283,7 @@ def _show(value: Any) -> str:
     return json.dumps(value) if not isinstance(value, str) else value
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status; 2 if the input is wrong."""
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="cuesheet tune",
         description=__doc__,
@@ -296,9 +295,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--cores", type=int, default=4, help="cores of a run (default: 4)")
     given = parser.parse_args(arguments)
-    try:
-        print(tune(read_tuning(given.config), given.folder, given.cores))
-    except CuesheetError as error:
-        print(f"cuesheet tune: {error}", file=sys.stderr)
-        return 2
-    return 0
+    print(tune(read_tuning(given.config), given.folder, given.cores))

@@ -6,7 +6,6 @@ working directory. It asks neither SLURM nor the run.
 
 import argparse
 import json
-import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -273,7 +272,7 @@ def _datasets_of_runs(runs: Path) -> list[str]:
     return sorted(names)
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="cuesheet status", description=__doc__.split("\n", 1)[0])
     parser.add_argument(
         "datasets",
@@ -283,18 +282,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print all values as JSON")
     options = parser.parse_args(arguments)
     now = time.time()
-    try:
-        names = options.datasets or _datasets_of_runs(RUNS)
-        if not names:
-            raise CuesheetError(
-                "no run was started in this folder; change to the working directory of the run"
-            )
-        found = [status_of(_results_of(name), RUNS, now) for name in names]
-    except CuesheetError as error:
-        print(f"Cuesheet: {error}", file=sys.stderr)
-        return 1
+    names = options.datasets or _datasets_of_runs(RUNS)
+    if not names:
+        raise CuesheetError(
+            "no run was started in this folder; change to the working directory of the run"
+        )
+    found = [status_of(_results_of(name), RUNS, now) for name in names]
     if options.json:
         print(json.dumps(found, indent=2))
     else:
         print("\n".join(as_text(status, now) for status in found), end="")
-    return 0

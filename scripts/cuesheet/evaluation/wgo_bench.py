@@ -9,7 +9,6 @@ they are re-encoded at --fps and scaled into --width x --height with black borde
 import argparse
 import json
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -25,6 +24,7 @@ from cuesheet.errors import CuesheetError
 from cuesheet.evaluation.references import wgo_rows
 from cuesheet.files import remove_temporary_folders, temporary_folder
 from cuesheet.media.ffmpeg import run_ffmpeg
+from cuesheet.text import counted
 
 CAMERA = "observation.images.main"
 _CHUNK = 1000  # videos per folder
@@ -179,7 +179,7 @@ def _write_info(
     (folder / "meta" / "info.json").write_text(json.dumps(info, indent=2), encoding="utf-8")
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="cuesheet wgo-bench",
         description=__doc__,
@@ -193,17 +193,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.fps < 1 or any(size < 2 or size % 2 for size in (options.width, options.height)):
         parser.error("--fps must be at least 1; --width and --height must be even and at least 2")
-    try:
-        count = convert(
-            options.source,
-            options.target,
-            fps=options.fps,
-            width=options.width,
-            height=options.height,
-            progress=lambda rows: tqdm(rows, desc="videos", unit="video"),
-        )
-    except CuesheetError as error:
-        print(f"ERROR: {error}", file=sys.stderr)
-        return 2
-    print(f"{count} {'episode' if count == 1 else 'episodes'}: {options.target}")
-    return 0
+    count = convert(
+        options.source,
+        options.target,
+        fps=options.fps,
+        width=options.width,
+        height=options.height,
+        progress=lambda rows: tqdm(rows, desc="videos", unit="video"),
+    )
+    print(f"{counted(count, 'episode')}: {options.target}")

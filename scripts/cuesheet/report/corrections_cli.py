@@ -6,7 +6,6 @@
 import argparse
 import csv
 import io
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,23 +28,17 @@ _OTHER_KEYS = (
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status; 1 for a user error, reported in one line."""
+def main(arguments: Sequence[str] | None = None) -> None:
     given = _parser().parse_args(arguments)
     results = Path(given.results)
     folder = Path(given.to) if given.to else Path("corrections") / results.resolve().name
-    try:
-        written, left = export(
-            results, folder, given.episodes, as_csv=given.csv, overwrite=given.overwrite
-        )
-    except CuesheetError as error:
-        print(f"Cuesheet: {error}", file=sys.stderr)
-        return 1
+    written, left = export(
+        results, folder, given.episodes, as_csv=given.csv, overwrite=given.overwrite
+    )
     print(f"{counted(written, 'file')} written to {folder}")
     if left:
         verb = "was" if left == 1 else "were"
         print(f"{counted(left, 'existing file')} {verb} not changed (--overwrite replaces)")
-    return 0
 
 
 def export(

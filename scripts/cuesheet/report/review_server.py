@@ -154,7 +154,7 @@ def _cookie(port: str) -> str:
     return f"cuesheet-review-{port}"
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="cuesheet review",
         description=__doc__,
@@ -172,12 +172,10 @@ def main(arguments: list[str] | None = None) -> int:
     layout = Layout(options.results)
     name = layout.dataset
     if not layout.review_page.is_file():
-        print(
-            f"ERROR: {layout.review_page} does not exist; expected the result folder of a finished "
-            "run, results/DATASET. Run the workflow of this dataset first.",
-            file=sys.stderr,
+        raise CuesheetError(
+            f"{layout.review_page} does not exist; expected the result folder of a finished run, "
+            "results/DATASET. Run the workflow of this dataset first."
         )
-        return 2
     corrections = CorrectionFolder(
         options.corrections / name,
         name,
@@ -189,8 +187,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         listener = socket.create_server(("127.0.0.1", options.port))
     except (OSError, OverflowError) as error:
-        print(f"ERROR: cannot listen on port {options.port}: {error}", file=sys.stderr)
-        return 2
+        raise CuesheetError(f"cannot listen on port {options.port}: {error}") from None
     address = f"http://127.0.0.1:{listener.getsockname()[1]}/?token={server.token}"
     print(
         f"Review page of {name}: {address}\n"
@@ -198,4 +195,3 @@ def main(arguments: list[str] | None = None) -> int:
     )
     sys.stdout.flush()
     web.run_app(server.application(), sock=listener, print=None, access_log=None)
-    return 0

@@ -25,23 +25,17 @@ from cuesheet.text import counted
 SHOWN_FILES = 20
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status; 1 for a user error, reported in one line."""
+def main(arguments: Sequence[str] | None = None) -> None:
     given = _parser().parse_args(arguments)
-    try:
-        url = push(
-            Path(given.results),
-            given.repo_id,
-            private=not given.public,
-            overwrite=given.overwrite,
-            tag=given.tag,
-            extra_files=given.extra_files,
-        )
-    except CuesheetError as error:
-        print(f"Cuesheet: {error}", file=sys.stderr)
-        return 1
+    url = push(
+        Path(given.results),
+        given.repo_id,
+        private=not given.public,
+        overwrite=given.overwrite,
+        tag=given.tag,
+        extra_files=given.extra_files,
+    )
     print(url)
-    return 0
 
 
 def push(

@@ -3,7 +3,8 @@
 from chat_server import completion, refusal, serving
 from dialects import DIALECTS, plain
 
-from cuesheet.app.check_server import check, main
+from cuesheet.app import cli
+from cuesheet.app.check_server import check
 from cuesheet.config.load import load_config
 
 
@@ -72,12 +73,12 @@ async def test_a_server_that_cannot_be_used_gives_exit_status_1():
 def test_without_a_server_and_with_a_wrong_file_the_command_says_so(tmp_path, capsys):
     config = tmp_path / "config.yaml"
     config.write_text("vlm: {serve: replay, model: m}")
-    assert main([str(config)]) == 0
+    assert cli.main(["check-server", str(config)]) == 0
     assert "needs no server" in capsys.readouterr().out
     config.write_text("vlm: {serve: externl}")
-    assert main([str(config)]) == 1
+    assert cli.main(["check-server", str(config)]) == 1
     assert "vlm.serve" in capsys.readouterr().err
-    assert main([str(tmp_path / "none.yaml")]) == 1
+    assert cli.main(["check-server", str(tmp_path / "none.yaml")]) == 1
     assert "none.yaml does not exist" in capsys.readouterr().err
 
 
@@ -85,15 +86,15 @@ def test_the_given_settings_override_those_of_the_folder(tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "config.yaml").write_text("vlm: {serve: replay, model: m}")
-    assert main([]) == 0
+    assert cli.main(["check-server"]) == 0
     assert "needs no server" in capsys.readouterr().out
     (tmp_path / "mine.yaml").write_text("vlm: {model: other}")
-    assert main(["mine.yaml"]) == 0
+    assert cli.main(["check-server", "mine.yaml"]) == 0
     assert "needs no server" in capsys.readouterr().out
 
 
 def test_a_server_that_the_run_starts_is_started_and_checked(tmp_path, capsys):
     config = tmp_path / "config.yaml"
     config.write_text("vlm: {serve: demo}")
-    assert main([str(config)]) == 0
+    assert cli.main(["check-server", str(config)]) == 0
     assert "listed models:      cuesheet-demo-1" in capsys.readouterr().out

@@ -7,7 +7,6 @@ import sys
 import pytest
 
 from cuesheet.app import cli, estimate_cli
-from cuesheet.report import review_server, upload
 from cuesheet.text import counted
 
 
@@ -56,10 +55,10 @@ def test_a_missing_file_of_settings_is_named_without_an_error_number(tmp_path, c
 
 
 def test_a_review_of_something_else_says_which_folder_is_expected(tmp_path, capsys):
-    assert review_server.main([str(tmp_path)]) != 0
+    assert cli.main(["review", str(tmp_path)]) == 1
     assert "expected the result folder of a finished run" in capsys.readouterr().err
 
 
 def test_a_push_checks_the_name_of_the_repository_first(tmp_path, capsys):
-    assert upload.main([str(tmp_path), "name"]) == 1
+    assert cli.main(["push", str(tmp_path), "name"]) == 1
     assert "'name' does not name a repository; expected user/name" in capsys.readouterr().err

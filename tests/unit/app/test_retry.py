@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cuesheet.app.retry import cache_of, main
+from cuesheet.app import cli
+from cuesheet.app.retry import cache_of
 from cuesheet.serving.response_cache import ResponseCache, describe_request, key_of
 
 REPLY = {"choices": [{"message": {"content": '{"label": "x"}'}}]}
@@ -56,14 +57,14 @@ def files() -> set[str]:
 
 
 def test_invalid_replies_and_failed_stages_are_requested_again(keys, capsys):
-    assert main(["demo"]) == 0
+    assert cli.main(["retry", "demo"]) == 0
     assert invalidated(keys) == {"invalid", "correction", "failed"}
     assert files() == {"plan/000000.json", "plan/000001.json", "vqa/000000.json"}
     assert capsys.readouterr().out == (
         "The next run re-creates: vqa of episode 1; plan of episode 2. 3 cached responses will be "
         "requested again.\n"
     )
-    assert main(["demo"]) == 0
+    assert cli.main(["retry", "demo"]) == 0
     assert "nothing to request again" in capsys.readouterr().out
 
 
@@ -80,7 +81,7 @@ def test_drafts_and_lists_of_labels_without_a_usable_reply_are_requested_again(k
     (folder / "requests").mkdir()
     requests = {"format": 1, "provenance": {"calls": [{**invalid, "key": keys["vqa 0"]}]}}
     (folder / "requests/wave-0.json").write_text(json.dumps(requests))
-    assert main(["demo"]) == 0
+    assert cli.main(["retry", "demo"]) == 0
     assert {"plan 1", "vqa 0"} < invalidated(keys)
     assert {name for name in files() if name.startswith("vocabulary")} == {
         "vocabulary/drafts/000000.json"
@@ -89,17 +90,17 @@ def test_drafts_and_lists_of_labels_without_a_usable_reply_are_requested_again(k
 
 
 def test_everything_of_given_episodes_is_requested_again(keys, capsys):
-    assert main(["results/demo", "0", "2"]) == 0
+    assert cli.main(["retry", "results/demo", "0", "2"]) == 0
     assert invalidated(keys) == {"plan 0", "vqa 0", "failed"}
     assert files() == {"plan/000001.json", "vqa/000001.json"}
 
 
 def test_an_unknown_episode_or_dataset_is_one_line_and_changes_nothing(keys, capsys):
-    assert main(["demo", "0,7-8"]) == 1
+    assert cli.main(["retry", "demo", "0,7-8"]) == 1
     assert "no annotations of episodes 7 to 8" in capsys.readouterr().err
-    assert main(["dmo"]) == 1
+    assert cli.main(["retry", "dmo"]) == 1
     assert "no results of dmo" in capsys.readouterr().err
-    assert main(["demo", "one"]) == 1
+    assert cli.main(["retry", "demo", "one"]) == 1
     assert "EPISODES: 'one' is neither" in capsys.readouterr().err
     assert invalidated(keys) == set()
     assert len(files()) == 5
@@ -107,7 +108,7 @@ def test_an_unknown_episode_or_dataset_is_one_line_and_changes_nothing(keys, cap
 
 def test_a_damaged_file_is_named_and_nothing_is_changed(keys, capsys):
     Path("results/demo/vqa/000000.json").write_text("{")
-    assert main(["demo"]) == 1
+    assert cli.main(["retry", "demo"]) == 1
     assert "vqa/000000.json is not valid JSON" in capsys.readouterr().err
     assert invalidated(keys) == set()
 
@@ -127,5 +128,5 @@ def test_the_cache_is_the_one_of_the_newest_run_of_the_dataset(keys, tmp_path):
 
 
 def test_responses_of_another_cache_are_counted_and_the_option_is_named(keys, capsys):
-    assert main(["demo", "--cache", "elsewhere"]) == 0
+    assert cli.main(["retry", "demo", "--cache", "elsewhere"]) == 0
     assert "3 responses are not in elsewhere" in capsys.readouterr().out

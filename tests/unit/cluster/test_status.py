@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cuesheet.cluster.status import as_text, main, status_of
+from cuesheet.app import cli
+from cuesheet.cluster.status import as_text, status_of
 
 NOW = 1_800_000_000.0
 RUN = "20270115-080000-1-abcdef"
@@ -125,9 +126,9 @@ def test_the_text_names_shard_job_gpu_and_log(folder):
 
 def test_a_folder_without_a_run_is_said_in_words(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main([]) == 1
+    assert cli.main(["status"]) == 1
     assert "no run was started in this folder" in capsys.readouterr().err
-    assert main(["demo"]) == 1
+    assert cli.main(["status", "demo"]) == 1
     assert "no run in this folder contained demo" in capsys.readouterr().err
 
 
@@ -135,13 +136,13 @@ def test_a_dataset_is_named_by_its_name_or_by_its_folder(folder, monkeypatch, ca
     monkeypatch.chdir(folder)
     texts = []
     for name in ("demo", "results/demo", "results/demo/", str(folder / "results/demo")):
-        assert main([name, "--json"]) == 0
+        assert cli.main(["status", name, "--json"]) == 0
         (found,) = json.loads(capsys.readouterr().out)
         texts.append((found["dataset"], found["episodes"]))
     assert texts == [("demo", {**texts[0][1], "total": 8, "done": 3})] * 4
     config = {"totals": {"other": {"episodes": ["000000"], "stages": ["plan"]}}}
     write(Path(".cuesheet/runs/x/config.json"), config)
-    assert main(["nope"]) == 1
+    assert cli.main(["status", "nope"]) == 1
     assert "no run in this folder contained nope; its runs contained demo, other" in (
         capsys.readouterr().err
     )

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cuesheet.app.evaluate import main
+from cuesheet.app import cli
 from cuesheet.artifacts.stage_files import VqaPair
 from cuesheet.errors import CuesheetError
 from cuesheet.evaluation.baselines import motion_split, uniform_split
@@ -322,7 +322,7 @@ def run(tmp_path):
 
 def test_one_command_prints_and_plots_the_scores(run, tmp_path, capsys):
     results, reference = map(str, run)
-    assert main([results, "--reference", reference, "--baseline", "uniform"]) == 0
+    assert cli.main(["evaluate", results, "--reference", reference, "--baseline", "uniform"]) == 0
     text = capsys.readouterr().out
     assert "2 episodes, 3 reference segments" in text
     assert "1 annotated episode without a reference" in text
@@ -338,7 +338,12 @@ def test_one_command_prints_and_plots_the_scores(run, tmp_path, capsys):
     (line,) = [line for line in differences.splitlines() if "IoU 0.75 " in line][:1]
     assert line.split()[5:] == ["+0.000", "[+0.000,", "+0.000]", "within", "noise"]
     plot = tmp_path / "plot.svg"
-    assert main([results, "--reference", reference, "--json", "-", "--plot", str(plot)]) == 0
+    assert (
+        cli.main(
+            ["evaluate", results, "--reference", reference, "--json", "-", "--plot", str(plot)]
+        )
+        == 0
+    )
     (system,) = json.loads(capsys.readouterr().out)["systems"]
     assert system["labels"] == {
         **{"pairs": 2, "exact": 0.5, "token_f1": 0.5, "same": 0.5},
@@ -352,7 +357,7 @@ def test_one_command_prints_and_plots_the_scores(run, tmp_path, capsys):
 
 def test_a_run_can_be_held_against_another_run(run, capsys):
     results = str(run[0])
-    assert main([results, "--reference", results, "--json", "-"]) == 0
+    assert cli.main(["evaluate", results, "--reference", results, "--json", "-"]) == 0
     (system,) = json.loads(capsys.readouterr().out)["systems"]
     assert system["end_to_end"]["0.75"]["f1"] == 1
     assert system["edit"] == 1
@@ -361,14 +366,14 @@ def test_a_run_can_be_held_against_another_run(run, capsys):
 def test_only_annotated_leaves_the_others_out(run, capsys):
     results, reference = map(str, run)
     arguments = [results, "--reference", reference, "--only-annotated", "--json", "-"]
-    assert main(arguments) == 0
+    assert cli.main(["evaluate", *arguments]) == 0
     (system,) = json.loads(capsys.readouterr().out)["systems"]
     assert (system["episodes"], system["segment"]["0.75"]["f1"]) == (1, 1)
 
 
 def test_a_reference_of_other_episodes_is_an_error(run, tmp_path, capsys):
     (tmp_path / "other.json").write_text(json.dumps([ROWS[2] | {"episode": 9}]))
-    assert main([str(run[0]), "--reference", str(tmp_path / "other.json")]) == 2
+    assert cli.main(["evaluate", str(run[0]), "--reference", str(tmp_path / "other.json")]) == 1
     assert "no episode number in common" in capsys.readouterr().err
 
 
@@ -524,13 +529,13 @@ def test_events_are_scored_against_folded_phases(run, tmp_path, capsys):
     rows += [{"episode": 0, "start_s": 3, "end_s": 5, "text": "idle"}]
     (tmp_path / "phases.json").write_text(json.dumps(rows))
     command = [str(run[0]), "--reference", str(tmp_path / "phases.json"), "--json", "-"]
-    assert main(command) == 0
+    assert cli.main(["evaluate", *command]) == 0
     (system,) = json.loads(capsys.readouterr().out)["systems"]
     assert system["segments"] == {"predicted": 2, "reference": 3}
-    assert main([*command, "--fold", "idle", "--map", "hoist=lift"]) == 0
+    assert cli.main(["evaluate", *command, "--fold", "idle", "--map", "hoist=lift"]) == 0
     (system,) = json.loads(capsys.readouterr().out)["systems"]
     assert system["segments"] == {"predicted": 2, "reference": 2}
     assert system["end_to_end"]["0.75"]["f1"] == 1
     for wrong in (["--fold", "idle=left"], ["--map", "hoist"]):
-        assert main([*command, *wrong]) == 2
+        assert cli.main(["evaluate", *command, *wrong]) == 1
         assert wrong[0] in capsys.readouterr().err

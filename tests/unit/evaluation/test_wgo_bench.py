@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cuesheet.app import cli
 from cuesheet.dataset.metadata import read_dataset
 from cuesheet.errors import CuesheetError
-from cuesheet.evaluation.wgo_bench import CAMERA, convert, main
+from cuesheet.evaluation.wgo_bench import CAMERA, convert
 
 SEGMENTS = [{"start_sec": 0.0, "end_sec": 1.0, "subtask": "reach"}]
 SIZE = {"fps": 10, "width": 64, "height": 48}
@@ -96,9 +97,9 @@ def test_a_file_that_is_missing_or_no_parquet_is_an_error(tmp_path):
 
 def test_the_command_says_what_it_wrote_and_writes_over_nothing(bench, tmp_path, capsys):
     arguments = [str(bench), str(tmp_path / "wgo"), "--width", "64", "--height", "48"]
-    assert main(arguments) == 0
+    assert cli.main(["wgo-bench", *arguments]) == 0
     assert f"2 episodes: {tmp_path / 'wgo'}" in capsys.readouterr().out
-    assert main(arguments) == 2
+    assert cli.main(["wgo-bench", *arguments]) == 1
     assert "already exists" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        main([*arguments, "--height", "47"])
+        cli.main(["wgo-bench", *arguments, "--height", "47"])

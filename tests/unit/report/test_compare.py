@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from keyframe_files import keyframes_json
 
+from cuesheet.app import cli
 from cuesheet.artifacts.layout import Layout
 from cuesheet.errors import CuesheetError
 from cuesheet.evaluation.references import read_reference
-from cuesheet.report.compare import compare, main
+from cuesheet.report.compare import compare
 
 
 def write(path: Path, data: dict) -> None:
@@ -96,9 +97,9 @@ def test_scores_of_all_runs_are_in_one_table(runs, tmp_path):
 
 def test_one_command_writes_the_page(runs, tmp_path, capsys):
     target = tmp_path / "compare.html"
-    assert main([*map(str, runs), "--to", str(target)]) == 0
+    assert cli.main(["compare", *map(str, runs), "--to", str(target)]) == 0
     assert target.read_text().startswith("<!doctype html>")
-    assert main([str(runs[0]), "--to", str(target)]) == 2
+    assert cli.main(["compare", str(runs[0]), "--to", str(target)]) == 1
     assert "two result folders" in capsys.readouterr().err
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from keyframe_files import keyframes_json
 
-from cuesheet.report.corrections_cli import main
+from cuesheet.app import cli
 
 
 def write(path: Path, data: dict) -> None:
@@ -42,7 +42,9 @@ def export(results: Path, tmp_path: Path):
     folder = tmp_path / "corrections"
 
     def run(*arguments: str) -> tuple[int, Path]:
-        return main(["export", str(results), "--to", str(folder), *arguments]), folder
+        return cli.main(
+            ["corrections", "export", str(results), "--to", str(folder), *arguments]
+        ), folder
 
     return run
 
@@ -111,5 +113,5 @@ def test_what_cannot_be_exported_is_an_error_in_one_line(export, capsys, episode
 
 
 def test_results_without_plans_are_an_error(tmp_path, capsys):
-    assert main(["export", str(tmp_path)]) == 1
+    assert cli.main(["corrections", "export", str(tmp_path)]) == 1
     assert "has no plan; run the workflow" in capsys.readouterr().err

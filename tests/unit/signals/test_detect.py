@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from dataset_variants import copy, edit_info, keep_episodes
 
-from cuesheet.app import signals_cli
+from cuesheet.app import cli
 from cuesheet.artifacts.signals_file import SignalsLayout
 from cuesheet.config.signals import SignalsConfig
 from cuesheet.dataset.index import make_index
@@ -89,10 +89,10 @@ def test_an_unreadable_state_is_a_notice(demo_v3: Path, tmp_path: Path) -> None:
 def test_the_command_shows_what_was_found(
     demo_v3: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert signals_cli.main([str(demo_v3)]) == 0
+    assert cli.main(["signals", str(demo_v3)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "demo_v3: 11 dimensions of state, 4 of action, 4 episodes sampled"
     assert lines[1].startswith("  gripper: state gripper_open, action gripper, found by its name")
     assert lines[1].endswith("(3, 0, 1, 3)")
-    assert signals_cli.main([str(demo_v3), "--gripper", "claw"]) == 1
+    assert cli.main(["signals", str(demo_v3), "--gripper", "claw"]) == 1
     assert "the dataset has no dimension 'claw'" in capsys.readouterr().err
