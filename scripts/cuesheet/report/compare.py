@@ -8,14 +8,12 @@ and the timelines of every episode, with the lowest agreement first.
 import argparse
 import difflib
 import itertools
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cuesheet.errors import CuesheetError
 from cuesheet.evaluation.labels import first_verb
@@ -30,8 +28,8 @@ from cuesheet.evaluation.scores import (
 )
 from cuesheet.evaluation.table import score_frame
 from cuesheet.files import write_text
-from cuesheet.report.data import ReportData, gather
-from cuesheet.report.html import COLORS, PAGES, prompt_texts, score_table, total_calls
+from cuesheet.report.data import COLORS, ReportData, gather, verb_colors
+from cuesheet.report.html import prompt_texts, render_page, score_table, total_calls
 
 _MAX_TIMELINES = 300  # episodes
 
@@ -69,18 +67,17 @@ def compare(runs: Sequence[Path], reference: Reference | None = None) -> str:
             "task": tasks.get(index, ""),
             "agreement": by_episode[index] / len(agreement),
             "end_s": max((p.end_s for s in systems for p in s.segments[index]), default=1.0),
-            "lines": [(system.name, system.segments[index]) for system in systems],
+            "lines": [
+                (system.name, [(p.start_s, p.end_s, p.text) for p in system.segments[index]])
+                for system in systems
+            ],
         }
         for index in sorted(common, key=lambda index: (by_episode[index], index))
     ]
-    verbs = sum((data.verbs for data in gathered), Counter())
-    colors = {word: color for color, (word, _) in enumerate(verbs.most_common(COLORS - 1))}
+    colors = verb_colors(sum((data.verbs for data in gathered), Counter()))
     scores = evaluate(runs, reference, only_annotated=True) if reference else None
-    environment = Environment(
-        loader=FileSystemLoader(PAGES), autoescape=True, undefined=StrictUndefined
-    )
-    return environment.get_template("compare.html.j2").render(
-        css=(PAGES / "theme.css").read_text() + (PAGES / "report.css").read_text(),
+    return render_page(
+        "compare.html.j2",
         names=names,
         facts=_facts(gathered),
         prompts=_prompt_differences(names, runs, gathered),
@@ -158,8 +155,7 @@ def _facts_of(data: ReportData) -> dict[str, str]:
     }
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command and return its exit status; 2 if the input is wrong."""
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="cuesheet compare",
         description=__doc__,
@@ -181,14 +177,10 @@ def main(arguments: list[str] | None = None) -> int:
         help="HTML file to write (default: %(default)s)",
     )
     options = parser.parse_args(arguments)
+    reference = read_reference(options.reference) if options.reference else None
+    page = compare(options.results, reference)
     try:
-        reference = read_reference(options.reference) if options.reference else None
-        write_text(options.to, compare(options.results, reference))
-    except CuesheetError as error:
-        print(f"ERROR: {error}", file=sys.stderr)
-        return 2
+        write_text(options.to, page)
     except OSError as error:
-        print(f"ERROR: cannot write {options.to}: {error.strerror}", file=sys.stderr)
-        return 2
+        raise CuesheetError(f"cannot write {options.to}: {error.strerror}") from None
     print(options.to)
-    return 0

@@ -15,6 +15,7 @@ from cuesheet.artifacts.stage_files import Provenance, SubtaskRecord, VqaPair
 from cuesheet.evaluation.labels import first_verb, parse_label
 
 SAMPLES_PER_GROUP = 3
+COLORS = 8  # --c0 to --c7 of theme.css; the last one is for rare verbs
 Progress = Callable[[Sequence[int]], Iterator[int]]
 
 
@@ -204,6 +205,11 @@ def _add_provenance(data: ReportData, made: Provenance) -> None:
             min([*data.finished, made.finished_at]),
             max([*data.finished, made.finished_at]),
         ]
+
+
+def verb_colors(verbs: Counter[str]) -> dict[str, int]:
+    """Return a color per frequent verb, so that a verb has the same color in every episode."""
+    return {word: color for color, (word, _) in enumerate(verbs.most_common(COLORS - 1))}
 
 
 def chosen_timelines(timelines: Sequence[Timeline], most: int) -> list[Timeline]:

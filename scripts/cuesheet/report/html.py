@@ -21,13 +21,32 @@ from cuesheet.evaluation.labels import first_verb
 from cuesheet.evaluation.table import difference_frame, interval_note, score_frame
 from cuesheet.files import write_text
 from cuesheet.report import plots as plots
-from cuesheet.report.data import CallTally, ReportData, Sample, chosen_timelines
+from cuesheet.report.data import (
+    COLORS,
+    CallTally,
+    ReportData,
+    Sample,
+    chosen_timelines,
+    verb_colors,
+)
 from cuesheet.report.summary import DEMO_MODEL_NOTE, is_demo_model
 
 PAGES = Path(__file__).parent / "pages"
-COLORS = 8  # --c0 to --c7 of theme.css; the last one is for rare verbs
 _SAMPLE_WIDTH = 320  # px
 _MOST_NAMED = 12
+
+
+def render_page(template: str, **values: Any) -> str:
+    """Return a page as text: a template of the folder `pages` with the styles of all pages."""
+    environment = Environment(
+        loader=FileSystemLoader(PAGES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    css = (PAGES / "theme.css").read_text() + (PAGES / "report.css").read_text()
+    return environment.get_template(template).render(css=css, **values)
 
 
 def render(
@@ -48,20 +67,15 @@ def render(
         evidence: names and texts about recorded signals and corrections.
         vocabulary: the drafted labels of each task, see `report.vocabulary`.
     """
-    environment = Environment(
-        loader=FileSystemLoader(PAGES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     models = [{"name": name, "served_by": served} for name, served in sorted(data.models)]
-    colors = _colors(data)
-    return environment.get_template("report.html.j2").render(
+    colors = verb_colors(data.verbs)
+    return render_page(
+        "report.html.j2",
         data=data,
-        css=(PAGES / "theme.css").read_text() + (PAGES / "report.css").read_text(),
         models=[model["name"] for model in models],
-        demo=_sentence(DEMO_MODEL_NOTE) if any(map(is_demo_model, models)) else None,
+        demo=DEMO_MODEL_NOTE[:1].upper() + DEMO_MODEL_NOTE[1:]
+        if any(map(is_demo_model, models))
+        else None,
         tiles=_tiles(data),
         plots=_plots(data),
         timelines=chosen_timelines(data.timelines, settings.max_timelines),
@@ -126,15 +140,6 @@ def _boxes(pair: VqaPair) -> list[list[float]]:
 
 def _points(pair: VqaPair) -> list[list[float]]:
     return [pair.answer["point"]] if "point" in pair.answer else []
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _colors(data: ReportData) -> dict[str, int]:
-    """Return a color per frequent verb, so that a verb has the same color in every episode."""
-    return {word: color for color, (word, _) in enumerate(data.verbs.most_common(COLORS - 1))}
 
 
 def _tiles(data: ReportData) -> list[tuple[str, str]]:

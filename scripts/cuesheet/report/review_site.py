@@ -19,11 +19,11 @@ from cuesheet.artifacts.results import EpisodeView, annotated_episodes, read_vie
 from cuesheet.artifacts.signals_file import SignalsFile
 from cuesheet.files import atomic_path, write_text
 from cuesheet.report.correction_files import CorrectionFolder, marks
+from cuesheet.report.data import verb_colors
 from cuesheet.report.summary import is_demo_model
 
 PAGES = Path(__file__).parent / "pages"
 CHUNK = 1000  # episodes in a file of the list
-COLORS = 7  # colors of theme.css for the most frequent verbs
 _STRIP = (576, 64)  # px; approximate width and exact height of a strip of thumbnails
 _MAX_CURVE_POINTS = 2000  # per curve of the signals lane
 
@@ -80,7 +80,7 @@ def build_site(
             "model": ", ".join(sorted({model for model, _ in models})),
             "sampled": any(entry["agreement"] is not None for entry in entries),
             "demo": any(is_demo_model({"name": m, "served_by": s}) for m, s in models),
-            "colors": {word: color for color, (word, _) in enumerate(verbs.most_common(COLORS))},
+            "colors": verb_colors(verbs),
         },
     )
     _delete_others(site / "data", {episode_name(index) for index in episodes}, len(entries))

@@ -1,7 +1,7 @@
 """The summary of one dataset's results: totals over its files, as JSON and as text."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from cuesheet.report.evidence import EvidenceSummary, evidence_entries
 from cuesheet.report.vocabulary import VocabularySummary, vocabulary_entries
 from cuesheet.report.wording import Wording
 from cuesheet.report.wording import as_text as wording_text
-from cuesheet.text import as_ranges
+from cuesheet.text import as_ranges, counted
 
 _SHOWN_WARNINGS = 20
 DEMO_MODEL_NOTE = (
@@ -96,7 +96,7 @@ class _Totals:
         if provenance.model and provenance.calls:
             self.models[provenance.model] = provenance.served_by or ""
         for call in provenance.calls:
-            self.calls.update(_call_counts(call.cache_hit, call.outcome))
+            self.calls.update(["total", call.outcome, *(["cache_hits"] if call.cache_hit else [])])
             if call.outcome == "invalid" and index is not None:
                 self.invalid.add(index)
             self.not_cached += not call.stored
@@ -164,14 +164,6 @@ def summarize(
     }
 
 
-def _call_counts(cache_hit: bool, outcome: str) -> Iterable[str]:
-    yield "total"
-    if cache_hit:
-        yield "cache_hits"
-    if outcome != "ok":
-        yield outcome
-
-
 def _in_order(rows: Mapping[str, int]) -> dict[str, int]:
     known = [style_name(style) for style in STYLES]
     return {
@@ -190,7 +182,6 @@ def as_text(summary: Mapping[str, Any]) -> str:
         done += f", {episodes['not_selected']} not selected"
     if episodes["left_out"]:
         done += f", left out after errors: {', '.join(map(str, episodes['left_out']))}"
-    inspected = any(summary["inspection"].values())
     people, changes = summary["people"], summary["source_changes"]
     said = [
         f"{key} {len(people[key])}" + (f" ({as_ranges(people[key])})" if key == "bad" else "")
@@ -201,17 +192,16 @@ def as_text(summary: Mapping[str, Any]) -> str:
     entries = [
         ("Annotated dataset", summary["annotated_dataset"]),
         ("Episodes", done),
-        *(
-            [("Source changed", f"{describe(changes[-1])}, found {changes[-1]['at']}")]
-            if changes
-            else []
+        (
+            "Source changed",
+            f"{describe(changes[-1])}, found {changes[-1]['at']}" if changes else "",
         ),
-        *([("Checked by people", ", ".join(said))] if said else []),
+        ("Checked by people", ", ".join(said)),
         *evidence_entries(summary),
-        *([("Inspection", _inspection_text(summary["inspection"]))] if inspected else []),
+        ("Inspection", _inspection_text(summary["inspection"])),
         *vocabulary_entries(summary["vocabulary"]),
         ("Rows", rows),
-        *([("Wording", wording)] if (wording := wording_text(summary["wording"])) else []),
+        ("Wording", wording_text(summary["wording"])),
         (
             "Calls",
             f"{calls['total']:,} ({calls['cache_hits']:,} from the cache, "
@@ -223,11 +213,12 @@ def as_text(summary: Mapping[str, Any]) -> str:
             + (f"; {cached:,} more came from the cache" if cached else ""),
         ),
         ("Model", "; ".join(map(_model_text, summary["models"])) or "none was asked"),
+        *_attention(summary),
+        *(("Notice", notice) for notice in summary["notices"]),
         ("Warnings", _warnings_text(summary["warnings"])),
     ]
-    entries[-1:-1] = _attention(summary)
-    entries[-1:-1] = [("Notice", notice) for notice in summary["notices"]]
-    lines = [summary["dataset"], *(f"  {name + ':':<18} {text}" for name, text in entries)]
+    lines = [summary["dataset"]]
+    lines += [f"  {name + ':':<18} {text}" for name, text in entries if text]
     for warning in summary["warnings"]["first"]:
         lines.append(
             f"    episode {warning['episode_index']}, {warning['where']}: {warning['message']}"
@@ -245,8 +236,7 @@ def _numbered(episodes: Collection[int]) -> str:
 
 def _attention(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the entries about replies that are invalid or missing, and responses not cached."""
-    entries = []
-    what = []
+    entries, what = [], []
     if episodes := summary["invalid_replies_in"]:
         what.append(f"invalid replies in {_numbered(episodes)}")
     if left_out := summary["episodes"]["left_out"]:
@@ -257,18 +247,14 @@ def _attention(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
             ("To request again", f"{' and '.join(what)}: run `{command}`, then the workflow")
         )
     if count := summary["not_cached"]:
-        responses = "1 response" if count == 1 else f"{count} responses"
-        entries.append(
-            (
-                "Not cached",
-                f"{responses}, which a later run has to request again; check the disk and the "
-                "permissions of vlm.cache_dir",
-            )
-        )
+        text = f"{counted(count, 'response')}, which a later run has to request again; check the "
+        entries.append(("Not cached", f"{text}disk and the permissions of vlm.cache_dir"))
     return entries
 
 
 def _inspection_text(inspection: Mapping[str, Any]) -> str:
+    if not any(inspection.values()):
+        return ""
     parts = [f"{len(inspection['ok'])} ok"]
     for verdict in ("doubtful", "failed"):
         if inspection[verdict]:
