@@ -121,7 +121,7 @@ class _Asking:
         self._convention = convention
         self._limits = PixelLimits()
         if convention == "resized_pixels":
-            self._limits = PixelLimits.of(stage.sampling.get("mm_processor_kwargs"))
+            self._limits = PixelLimits().updated(stage.sampling.get("mm_processor_kwargs"))
 
     async def ask(
         self,

@@ -6,10 +6,9 @@ Handled: events of a stream although none was requested, completions that a gate
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
-
-from cuesheet.vlm.finite_json import load_with_nulls
 
 # In lower case: Gemini, Anthropic, Mistral.
 _FINISH_REASONS = {
@@ -37,12 +36,21 @@ def read_completion(content: bytes) -> Any:
         raise ValueError("it is empty; check vlm.base_urls, which usually end in /v1")
     else:
         # Servers write statistics such as Infinity tokens per second; the answer itself is text.
-        reply = _unwrapped(load_with_nulls(text))
+        reply = _unwrapped(_load(text))
     choices = reply.get("choices") if isinstance(reply, dict) else None
     for choice in choices if isinstance(choices, list) else ():
         if isinstance(choice, dict):
             _normalize(choice)
     return reply
+
+
+def _load(text: str) -> Any:
+    """Read JSON with None for NaN and infinity. Raises ValueError, RecursionError."""
+
+    def finite(number: str) -> float | None:
+        return float(number) if math.isfinite(float(number)) else None
+
+    return json.loads(text, strict=False, parse_constant=finite, parse_float=finite)
 
 
 def _unwrapped(reply: Any) -> Any:
@@ -59,7 +67,7 @@ def _events(text: str) -> Iterator[dict[str, Any]]:
     for line in text.splitlines():
         data = line.removeprefix("data:").strip() if line.startswith("data:") else ""
         if data and data != "[DONE]":
-            event = load_with_nulls(data)
+            event = _load(data)
             if isinstance(event, dict):
                 yield event
 

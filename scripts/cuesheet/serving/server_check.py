@@ -360,8 +360,6 @@ def _explain(
             f"vlm.model and vlm.base_urls (which usually end in /v1): {said}",
             error=found,
         )
-    if found is not None and found.kind == "context_length_exceeded":
-        said = f"{said.rstrip('.')}: {found.advice}"
     return CheckFailedError(f"{upstream.name} rejected a small request: {said}", error=found)
 
 

@@ -91,7 +91,8 @@ _ADVICE = {
     ),
     "context_length_exceeded": (
         "the request does not fit the model's context; lower plan.frames.max_frames_per_call, "
-        "tile_width or vlm.sampling.max_tokens, or serve the model with a longer context"
+        "plan.frames.tile_width, keyframes.per_second or vlm.sampling.max_tokens, or serve the "
+        "model with a longer context"
     ),
     "payload_too_large": (
         "the request is too large for the server or a proxy in front of it; lower "

@@ -338,7 +338,7 @@ class Upstream:
             return TransientError(message, error.retry_after_s, status=error.status)
         kind = error.kind if error.kind != "temporary" else "refused"
         message = error.message
-        if error.advice and kind != "context_length_exceeded":
+        if error.advice:
             message = f"{message.rstrip('.')}: {error.advice}"
         failed = CallFailedError(error.status, message, kind)
         failed.error = error

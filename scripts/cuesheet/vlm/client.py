@@ -142,13 +142,6 @@ class Vlm:
         """The records of the completed calls, in the order in which they were made."""
         return [call for call in self._calls if call["outcome"] is not None]
 
-    def _failed(self, call: dict[str, Any], error: CuesheetError) -> CuesheetError:
-        call["outcome"] = "failed"
-        call["error"] = "; ".join(filter(None, [call["error"], str(error)]))
-        if isinstance(error, VlmError):
-            error.call = call
-        return error
-
     async def ask(
         self,
         *,
@@ -188,106 +181,83 @@ class Vlm:
             configured = parameters.get("mm_processor_kwargs") or {}
             parameters["mm_processor_kwargs"] = {"fps": rates[0], **configured}
         content = [*(item.part() for item in media), {"type": "text", "text": text}]
-        messages: list[dict[str, Any]] = [
-            {"role": "system", "content": system},
-            {"role": "user", "content": content},
-        ]
-        first = await self._post(messages, reply, call, parameters)
-        try:
-            value = parse_reply(first, reply, is_complete=call["finish_reason"] == "stop")
-        except UnusableReplyError as error:
-            call["error"] = _with_cause(str(error), call)
-            return await self._correct(messages, first, reply, call, parameters)
-        complaint = _complaint(value)
-        if complaint:
-            return await self._improve(messages, first, value, complaint, call, parameters)
-        call["outcome"] = "ok"
-        return Answer(value, first, call)
-
-    async def _improve(
-        self,
-        messages: list[dict[str, Any]],
-        first: str,
-        value: Reply,
-        complaint: str,
-        call: dict[str, Any],
-        parameters: Mapping[str, Any],
-    ) -> Answer[Reply]:
-        """Request a better reply than a valid one, and return the better of the two."""
-        call["error"] = complaint
-        second = await self._correct(messages, first, type(value), call, parameters)
-        if second.value is None:
-            call["outcome"] = "ok"
-            call.pop("reply", None)
-            return Answer(value, first, call)
-        return second
-
-    async def _correct(
-        self,
-        messages: list[dict[str, Any]],
-        first: str,
-        reply: type[Reply],
-        call: dict[str, Any],
-        parameters: Mapping[str, Any],
-    ) -> Answer[Reply]:
-        shown = first[:SHOWN_REPLY_CHARS] or "(empty)"
-        correction = (
-            f"Your reply is invalid: {call['error']}. Answer the question above again with one "
-            "JSON object of the required form and nothing else."
-        )
-        dialogue = [
-            *messages,
-            {"role": "assistant", "content": shown},
-            {"role": "user", "content": [{"type": "text", "text": correction}]},
-        ]
-        if isinstance(seed := parameters.get("seed"), int):
-            # With the same random numbers, a model is more likely to repeat its mistake.
-            parameters = {**parameters, "seed": seed + 1}
-        try:
-            second = await self._post(dialogue, reply, call, parameters, correcting=True)
-            value = parse_reply(second, reply, is_complete=call["finish_reason"] == "stop")
-        except NoRoomError as error:
-            _record_invalid(call, first)
-            call["error"] += f"; a correction does not fit the context: {error}"
-            return Answer(None, first, call)
-        except UnusableReplyError as error:
-            _record_invalid(call, second)
-            call["error"] += f"; and after the correction: {_with_cause(str(error), call)}"
-            return Answer(None, second, call)
-        call["outcome"] = "retried"
-        return Answer(value, second, call)
-
-    async def _post(
-        self,
-        messages: list[dict[str, Any]],
-        reply: type[Reply],
-        call: dict[str, Any],
-        parameters: Mapping[str, Any],
-        correcting: bool = False,
-    ) -> str:
         body = {
-            "messages": messages,
+            "messages": [
+                {"role": "system", "content": system},
+                {"role": "user", "content": content},
+            ],
             "response_format": response_format(reply),
             **parameters,
         }
         if self.requested_model:
             body["model"] = self.requested_model
+        first = await self._post(body, call, "key")
+        value, error = _read(first, reply, call)
+        if value is not None and not error:
+            call["outcome"] = "ok"
+            return Answer(value, first, call)
+        call["error"] = error
+        return await self._correct(body, Answer(value, first, call), reply)
+
+    async def _correct(
+        self, body: dict[str, Any], first: Answer[Reply], reply: type[Reply]
+    ) -> Answer[Reply]:
+        """Return a better reply than `first`, whose record has what is wrong with it.
+
+        Without one, return `first` if it is at least valid, and else the second reply.
+        """
+        call = first.call
+        correction = (
+            f"Your reply is invalid: {call['error']}. Answer the question above again with one "
+            "JSON object of the required form and nothing else."
+        )
+        body["messages"] += [
+            {"role": "assistant", "content": first.text[:SHOWN_REPLY_CHARS] or "(empty)"},
+            {"role": "user", "content": [{"type": "text", "text": correction}]},
+        ]
+        if isinstance(seed := body.get("seed"), int):
+            # With the same random numbers, a model is more likely to repeat its mistake.
+            body["seed"] = seed + 1
+        try:
+            text = await self._post(body, call, "correction_key")
+        except NoRoomError as no_room:
+            value, text = None, first.text
+            error = f"a correction does not fit the context: {no_room}"
+        else:
+            value, error = _read(text, reply, call)
+            error = f"and after the correction: {error}"
+        if value is not None:
+            call["outcome"] = "retried"
+            return Answer(value, text, call)
+        call["error"] += f"; {error}"
+        if first.value is not None:
+            call["outcome"] = "ok"
+            return first
+        # What the model wrote instead, such as a refusal.
+        call["outcome"], call["reply"] = "invalid", text[:RECORDED_REPLY_CHARS]
+        return Answer(None, text, call)
+
+    async def _post(self, body: dict[str, Any], call: dict[str, Any], key: str) -> str:
+        """Send a request and return the text of its reply. `key` names its key in the record."""
         headers = {"X-Cuesheet-Group": quote(self.group), "X-Cuesheet-Stage": quote(self.stage)}
         status, answer = await self.link.post("/chat/completions", body, headers)
-        key = "correction_key" if correcting else "key"
         if status != 200:
             error = answer.get("error")
             error = error if isinstance(error, dict) else {"message": str(error)}
             call[key] = error.get("key")
             call["attempts"] += error.get("attempts") or 0
             label = f"call {call['name']!r} ({self.group})"
-            failure = error_of(label, status, error, self.requested_model, correcting)
-            raise failure if isinstance(failure, NoRoomError) else self._failed(call, failure)
+            failure = error_of(label, status, error, self.requested_model, key != "key")
+            if isinstance(failure, NoRoomError):
+                raise failure
+            call["outcome"] = "failed"
+            call["error"] = "; ".join(filter(None, [call["error"], str(failure)]))
+            failure.call = call
+            raise failure
         about = answer.get("cuesheet", {})
         call[key] = about.get("key")
-        if not correcting:
-            call["cache_hit"] = True
-        call["cache_hit"] = call["cache_hit"] and bool(about.get("cache_hit"))
+        is_hit = bool(about.get("cache_hit"))
+        call["cache_hit"] = is_hit and (key == "key" or call["cache_hit"])
         call["latency_s"] = round(call["latency_s"] + about.get("latency_s", 0.0), 4)
         for count in ("prompt_tokens", "completion_tokens", "attempts"):
             call[count] += about.get(count) or 0
@@ -300,18 +270,17 @@ class Vlm:
         call["finish_reason"] = reason if isinstance(reason, str) else None
         self.model = about.get("model") or self.model
         text, source = choice_text(choice)
+        text = _sendable(text)
         if source not in ("", "content"):
             call["answer_field"] = source
         refusal = choice["message"].get("refusal")
         if isinstance(refusal, str) and refusal.strip():
             call["refusal"] = _sendable(refusal)[:SHOWN_REPLY_CHARS]
         elif call["finish_reason"] == "content_filter":
-            call["refusal"] = (
-                _sendable(text)[:SHOWN_REPLY_CHARS] or _FINISH_REASONS["content_filter"]
-            )
+            call["refusal"] = text[:SHOWN_REPLY_CHARS] or _FINISH_REASONS["content_filter"]
         elif not text:
             call["empty_reply"] = fields_with_text(choice["message"])
-        return _sendable(text)
+        return text
 
 
 def _new_record(name: str, prompt: str) -> dict[str, Any]:
@@ -331,15 +300,14 @@ def _new_record(name: str, prompt: str) -> dict[str, Any]:
     }
 
 
-def _complaint(value: BaseModel) -> str:
-    check = getattr(value, "complaint", None)
-    return check() if callable(check) else ""
-
-
-def _record_invalid(call: dict[str, Any], text: str) -> None:
-    """Record that there is no usable reply, and what the model wrote instead, such as a refusal."""
-    call["outcome"] = "invalid"
-    call["reply"] = text[:RECORDED_REPLY_CHARS]
+def _read(text: str, reply: type[Reply], call: Mapping[str, Any]) -> tuple[Reply | None, str]:
+    """Return a typed reply, None if it is invalid, and what is wrong with it, or ""."""
+    try:
+        value = parse_reply(text, reply, is_complete=call["finish_reason"] == "stop")
+    except UnusableReplyError as error:
+        return None, _with_cause(str(error), call)
+    complaint = getattr(value, "complaint", None)  # of a valid reply that should be better
+    return value, complaint() if callable(complaint) else ""
 
 
 def _with_cause(error: str, call: Mapping[str, Any]) -> str:

@@ -52,11 +52,6 @@ class PixelLimits:
     min_pixels: int = _QWEN25_MIN_PIXELS
     max_pixels: int = _QWEN25_MAX_PIXELS
 
-    @classmethod
-    def of(cls, mm_processor_kwargs: Mapping[str, Any] | None) -> "PixelLimits":
-        """Return the limits of Qwen2.5-VL with what `mm_processor_kwargs` sets."""
-        return cls().updated(mm_processor_kwargs)
-
     def updated(self, mm_processor_kwargs: Mapping[str, Any] | None) -> "PixelLimits":
         """Return these limits with what `mm_processor_kwargs` sets.
 
@@ -124,22 +119,10 @@ class CoordinateFrame:
 
         The corners are put in order. None if the rest is less than a pixel wide or high.
         """
-        x0, y0 = self._scale(box[:2])
-        x1, y1 = self._scale(box[2:])
-        left, right = sorted((x0, x1))
-        top, bottom = sorted((y0, y1))
-        clipped = [
-            round(min(max(value, 0.0), limit), 1)
-            for value, limit in (
-                (left, self.width),
-                (top, self.height),
-                (right, self.width),
-                (bottom, self.height),
-            )
-        ]
-        if clipped[2] - clipped[0] < 1 or clipped[3] - clipped[1] < 1:
-            return None
-        return clipped
+        corners = self._scale(box[:2]), self._scale(box[2:])
+        left, right = sorted(round(min(max(x, 0.0), self.width), 1) for x, _ in corners)
+        top, bottom = sorted(round(min(max(y, 0.0), self.height), 1) for _, y in corners)
+        return None if right - left < 1 or bottom - top < 1 else [left, top, right, bottom]
 
     def _scale(self, point: Sequence[float]) -> tuple[float, float]:
         right, bottom = self.extent
@@ -189,7 +172,8 @@ class CoordinateCheck:
 
 def unknown_family_notice(model: str, configured: str, root: str = "") -> str | None:
     """Return a notice if the convention of `model` can only be assumed, else None."""
-    if configured != "auto" or family_convention(root) or family_convention(model):
+    known = [family_of(name, _FAMILIES) for name in (root, model)]
+    if configured != "auto" or any(known):
         return None
     return (
         f"the coordinate convention of the model {model} is unknown; pixels are assumed. If boxes "
@@ -221,15 +205,6 @@ def explain_convention(
     return "pixels", f"the family of {model} is unknown, so this is a guess; see vlm.coordinates"
 
 
-def family_convention(model: str) -> Convention | None:
-    """Return the convention of a model's family; None if the family is unknown.
-
-    Understands hub names, Ollama tags, ModelScope's escapes, paths into a hub cache, and local
-    folders, whose config.json names the architecture.
-    """
-    return family_of(model, _FAMILIES)
-
-
 def default_relabeling(model: str) -> Literal["off", "span", "neighbors"]:
     """Return what the model's family should see of a segment that it labels again.
 
@@ -239,7 +214,11 @@ def default_relabeling(model: str) -> Literal["off", "span", "neighbors"]:
 
 
 def family_of(model: str, table: Iterable[tuple[str, Value]]) -> Value | None:
-    """Return the value of the first family in `table` that a model's name or folder names."""
+    """Return the value of the first family in `table` that a model's name or folder names.
+
+    Understands hub names, Ollama tags, ModelScope's escapes, paths into a hub cache, and local
+    folders, whose config.json names the architecture.
+    """
     if not model:
         return None
     rows = list(table)

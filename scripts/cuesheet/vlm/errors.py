@@ -1,20 +1,9 @@
 """Errors of requests to the model, with advice for the person who started the run."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from cuesheet.errors import CuesheetError, SurroundingsError
-
-_CONTEXT_WORDS = re.compile(
-    r"context.?(?:length|window|size|limit)|max(?:imum)?.model.len|prompt.is.too.long|longer.than.the",
-    re.IGNORECASE,
-)
-_LIMIT = re.compile(
-    r"(?:context.?(?:length|window|size)|max(?:imum)?.model.len(?:gth)?)[^0-9]{0,24}(\d+)",
-    re.IGNORECASE,
-)
-_TOKENS = re.compile(r"\d{2,}")
 
 
 class VlmError(CuesheetError):
@@ -47,10 +36,8 @@ def error_of(
     if code == "not_in_cache":
         what = "the correction of its reply" if correcting else "its response"
         return VlmError(_replay_advice(label, what, str(error.get("key")), message))
-    if code == "context_length_exceeded" or (
-        status in (400, 413, 422) and _CONTEXT_WORDS.search(message)
-    ):
-        return NoRoomError(message) if correcting else VlmError(_context_advice(label, message))
+    if code == "context_length_exceeded" and correcting:
+        return NoRoomError(message)
     advice = {
         "model_server_failed": "the model server failed",
         "unauthorized": "the run's gateway rejected the key in server.json; restart the run",
@@ -65,24 +52,9 @@ def error_of(
             "vlm.base_urls (which end in /v1)"
         )
     advice = advice or "the server rejected the request"
-    error_type = VlmError if status in (400, 413, 422) else VlmUnavailableError
+    is_of_request = status in (400, 413, 422) or code == "context_length_exceeded"
+    error_type = VlmError if is_of_request else VlmUnavailableError
     return error_type(f"{label}: {advice}: {status} {message}")
-
-
-def _context_advice(label: str, message: str) -> str:
-    limit = _LIMIT.search(message)
-    allowed = limit.group(1) if limit else None
-    others = [int(number) for number in _TOKENS.findall(message) if number != allowed]
-    sizes = ""
-    if allowed and others:
-        sizes = f" (about {max(others)} tokens requested, the limit is {allowed})"
-    elif allowed:
-        sizes = f" (the limit is {allowed} tokens)"
-    return (
-        f"{label}: the request does not fit the model's context{sizes}. Lower "
-        "max_frames_per_call, tile_width or keyframes.per_second, or vlm.sampling.max_tokens, or "
-        f"serve the model with a longer context. The server says: {message}"
-    )
 
 
 def _replay_advice(label: str, what: str, key: str, message: str) -> str:

@@ -6,13 +6,13 @@ string.
 """
 
 import ast
+import functools
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import yaml
-
-from cuesheet.vlm.finite_json import load_with_nulls
 
 # The lenient readers are slow, so longer texts are read as strict JSON only.
 LONGEST_LENIENT_CHARS = 20_000
@@ -48,7 +48,7 @@ def lenient_values(text: str) -> Iterator[Any]:
     if '\\"' in text:  # JSON inside a JSON string
         forms.insert(0, text.replace('\\"', '"').replace("\\\\", "\\"))
     for form in dict.fromkeys(forms):
-        for read in (load_with_nulls, ast.literal_eval, _yaml):
+        for read in (functools.partial(json.loads, strict=False), ast.literal_eval, _yaml):
             try:
                 value = read(form)
             except (ValueError, SyntaxError, TypeError, yaml.YAMLError):

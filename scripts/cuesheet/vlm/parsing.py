@@ -7,8 +7,6 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from cuesheet.vlm.finite_json import load_finite
-
 Reply = TypeVar("Reply", bound=BaseModel)
 
 LARGEST_REPLY_CHARS = 1_000_000
@@ -222,7 +220,7 @@ def balanced_objects(text: str) -> Iterator[str]:
 
 def _validated(candidate: str, model: type[Reply]) -> Reply:
     try:
-        values = iter([load_finite(candidate)])
+        values = iter([_load(candidate)])
         cause = None
     except (ValueError, RecursionError) as error:
         values = _lenient_values(candidate)
@@ -235,6 +233,11 @@ def _validated(candidate: str, model: type[Reply]) -> Reply:
                 cause = cause or UnusableReplyError(_describe(error))
     assert cause is not None
     raise cause
+
+
+def _load(text: str) -> Any:
+    # Not strict: with `maxLength`, vLLM's grammar allows raw control characters in strings.
+    return json.loads(text, strict=False)
 
 
 def _lenient_values(text: str) -> Iterator[Any]:
@@ -264,7 +267,7 @@ def _closed(text: str, model: type[Reply]) -> Reply | None:
         for candidate in balanced_objects(closed):
             if closed.endswith(candidate):
                 try:
-                    return model.model_validate(load_finite(candidate))
+                    return model.model_validate(_load(candidate))
                 except (ValueError, RecursionError):
                     return None
     return None

@@ -104,17 +104,15 @@ Sentence = Annotated[str, _bounded(300), BeforeValidator(_one_line)]
 Paragraph = Annotated[str, _bounded(800), BeforeValidator(_one_line)]
 OptionalParagraph = Annotated[str, _bounded(800, min_length=0), BeforeValidator(_one_line)]
 # Bounds far beyond any episode and any image: without them a grammar allows 7E3007.
-Seconds = Annotated[
-    float, Field(ge=0, le=1_000_000, allow_inf_nan=False), BeforeValidator(_as_seconds)
-]
+Seconds = Annotated[float, Field(ge=0, le=1_000_000), BeforeValidator(_as_seconds)]
 Judgement = Annotated[Literal["yes", "no", "cannot_tell"], BeforeValidator(_as_choice)]
-Coordinate = Annotated[float, Field(ge=-1_000_000, le=1_000_000, allow_inf_nan=False)]
+Coordinate = Annotated[float, Field(ge=-1_000_000, le=1_000_000)]
 
 
 class Reply(BaseModel):
-    """A reply. Unknown keys are ignored; wrong types are errors."""
+    """A reply. Unknown keys are ignored; wrong types and numbers that are not finite are errors."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod

@@ -10,19 +10,20 @@ import pytest
 from chat_server import completion, question_of, refusal, serving
 from gateway_setup import gateway_before
 from processes import imported_after
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from cuesheet.errors import CuesheetError, SurroundingsError
 from cuesheet.serving.response_cache import ResponseCache
 from cuesheet.vlm.client import Clip, Image, Vlm
 from cuesheet.vlm.errors import VlmError
 from cuesheet.vlm.parsing import UnusableReplyError, parse_reply
+from cuesheet.vlm.replies import Reply
 
 PROMPTS = {"plan_relabel": "0" * 64}
 SETTINGS = {"model": "test-model", "temperature": 0.2, "max_tokens": 64, "seed": 5}
 
 
-class Point(BaseModel):
+class Point(Reply):
     x: float = Field(ge=0)
     label: str
 
@@ -336,7 +337,7 @@ async def test_records_are_in_the_order_of_asking_not_of_answering(tmp_path):
                 "This model's maximum context length is 8192 tokens. However, you requested 9764 "
                 "tokens (8740 in the messages, 1024 in the completion).",
             ),
-            r"about 9764 tokens requested, the limit is 8192.*max_frames_per_call",
+            r"length is 8192 tokens.*requested 9764.*max_frames_per_call",
         ),
         (
             lambda: refusal(
@@ -345,7 +346,7 @@ async def test_records_are_in_the_order_of_asking_not_of_answering(tmp_path):
                 "16384. Make sure that `max_model_len` is no smaller than the number of text "
                 "tokens plus multimodal tokens.",
             ),
-            r"about 20311 tokens requested, the limit is 16384.*max_frames_per_call",
+            r"length 20311.*length of 16384.*max_frames_per_call",
         ),
     ],
     ids=["401", "404", "gave up", "400", "context", "context of vLLM"],

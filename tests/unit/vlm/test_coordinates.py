@@ -6,7 +6,6 @@ from cuesheet.vlm.coordinates import (
     CoordinateFrame,
     PixelLimits,
     convention_of,
-    family_convention,
     qwen25_size,
     unknown_family_notice,
 )
@@ -86,7 +85,7 @@ def test_qwen25_resizing_stays_within_its_pixel_limits():
     ],
 )
 def test_the_processors_limits_are_taken_from_what_it_is_given(given, limits):
-    assert PixelLimits.of(given) == limits
+    assert PixelLimits().updated(given) == limits
 
 
 @pytest.mark.parametrize(
@@ -99,7 +98,7 @@ def test_the_processors_limits_are_taken_from_what_it_is_given(given, limits):
 )
 def test_a_limit_that_is_not_a_number_of_pixels_is_rejected(given, named):
     with pytest.raises(CuesheetError, match=named):
-        PixelLimits.of(given)
+        PixelLimits().updated(given)
 
 
 def test_a_lower_limit_changes_the_size_that_coordinates_count_in():
@@ -127,11 +126,6 @@ def test_boxes_and_points_outside_the_frame_are_refused():
 def test_a_local_folder_is_known_by_its_architecture(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
     assert convention_of(str(tmp_path), "auto") == "resized_pixels"
-
-
-def test_an_unknown_family_is_distinguished_from_one_that_uses_pixels():
-    assert family_convention("acme/vision-1") is None
-    assert family_convention("gpt-5") == "pixels"
 
 
 def test_many_answers_outside_the_frame_name_the_setting():
