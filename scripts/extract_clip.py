@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from cuesheet import job_log
 from cuesheet.media.clips import ClipSettings, write_clip, write_clip_of_images
-from cuesheet.media.ffmpeg import passthrough_options
 from cuesheet.media.packets import EpisodeFrames, locate_episode, locate_range
 
 if TYPE_CHECKING:
@@ -42,32 +41,17 @@ def write_image_clip(
 ) -> None:
     from cuesheet.media.image_columns import read_images
 
-    def frames(indices: range):
-        return read_images(
-            root / row.data_file,
-            root=root,
-            camera=camera,
-            row_from=row.row_from,
-            frame_indices=indices,
-            label=label,
-        )
-
-    first = next(frames(range(1)))
-    write_clip_of_images(
-        clip,
-        frames(range(row.length)),
-        length=row.length,
-        width=first.width,
-        height=first.height,
-        fps=row.fps,
-        settings=settings,
+    frames = read_images(
+        root / row.data_file,
+        root=root,
+        camera=camera,
+        row_from=row.row_from,
+        frame_indices=range(row.length),
         label=label,
     )
-
-
-def warm_up() -> None:
-    """Query FFmpeg once, in the process that the jobs fork from."""
-    passthrough_options()
+    write_clip_of_images(
+        clip, frames, length=row.length, fps=row.fps, settings=settings, label=label
+    )
 
 
 def main(snakemake) -> None:

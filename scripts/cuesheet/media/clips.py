@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import av
+from av.video.frame import PictureType
+from av.video.stream import VideoStream
 
 from cuesheet.errors import CuesheetError
 from cuesheet.files import atomic_path, temporary_folder
-from cuesheet.media.decode import RgbFrame, any_pts, ffmpeg_input
-from cuesheet.media.ffmpeg import copies_rotation, passthrough_options, run_ffmpeg, write_frames
+from cuesheet.media.decode import RgbFrame, decode_video, filter_graph, filtered
 from cuesheet.media.packets import (
     EpisodeFrames,
     demux_from,
@@ -28,9 +29,6 @@ from cuesheet.media.packets import (
     unreadable,
     video_stream,
 )
-
-# Keyframes and boxes are in the pixels of the stored frame, so a clip must not be rotated either.
-_NO_ROTATION = "sidedata=mode=delete:type=DISPLAYMATRIX"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +108,6 @@ def write_clip_of_images(
     frames: Iterable[RgbFrame],
     *,
     length: int,
-    width: int,
-    height: int,
     fps: float,
     settings: ClipSettings,
     label: str,
@@ -120,16 +116,10 @@ def write_clip_of_images(
 
     Raises CuesheetError if frames are missing or differ in size.
     """
-    rate = Fraction(fps).limit_denominator(100_000)
-    arguments = ["-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-video_size", f"{width}x{height}"]
-    arguments += ["-framerate", str(rate), "-i", "-"]
-    arguments += _encoding(width, height, "", settings, 1 / rate, fps)
+    time_base = 1 / Fraction(fps).limit_denominator(100_000)
     with atomic_path(clip) as temporary:
-        write_frames(
-            [*arguments, str(temporary)],
-            (_sized(frame, width, height, label) for frame in frames),
-            label,
-        )
+        numbered = enumerate(map(_video_frame, frames))
+        _write_h264(temporary, numbered, time_base, fps, settings, label)
         _verify(temporary, length, label)
 
 
@@ -205,90 +195,108 @@ def _write_upright(
 
 
 def _encode(target: Path, episode: EpisodeFrames, settings: ClipSettings) -> None:
-    source = episode.source
-    first, last = episode.pts[0], episode.pts[-1]
-    select = f"between(pts,{first},{last})"
-    chosen = set(episode.pts)
-    between = {
-        packet.pts for packet in source.packets if packet.shown and first < packet.pts < last
-    }
-    if others := sorted(between - chosen):
-        select += f"*not({any_pts(others)})"
-    filters = f"select='{select}',setpts=PTS-STARTPTS,{_NO_ROTATION}"
-    base = source.time_base
-    run_ffmpeg(
-        [
-            *("-y", *ffmpeg_input(source, chosen), *passthrough_options()),
-            *("-frames:v", str(len(episode.pts))),
-            *_encoding(source.width, source.height, filters, settings, base, episode.fps),
-            str(target),
-        ],
-        f"{episode.label}: encoding the clip",
-    )
-    if copies_rotation():
-        _remove_rotation(target, episode.label)
+    base = episode.source.time_base
+    _write_h264(target, _frames_of(episode), base, episode.fps, settings, episode.label)
 
 
-def _remove_rotation(clip: Path, label: str) -> None:
-    """Remove the display rotation of a clip.
-
-    It is known only once a frame is decoded. Raises CuesheetError if the clip cannot be read.
-    """
+def _frames_of(episode: EpisodeFrames) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Yield the decoded frames of an episode, with times from 0."""
+    first_pts = episode.pts[0]
     try:
-        with open_video(clip, label) as container:
-            stream = video_stream(container, label)
-            first = next(container.decode(stream), None)
-            if first is None or first.rotation == 0:
-                return
-            container.seek(0)
-            with temporary_folder() as folder:
-                upright = folder / "upright.mp4"
-                packets = (packet for packet in container.demux(stream) if packet.size)
-                _write_upright(upright, stream, packets)
-                content = upright.read_bytes()
-    except av.FFmpegError as error:
-        raise unreadable(f"{label}: {clip}", error) from error
-    clip.write_bytes(content)
+        for pts, frame in decode_video(episode, set(episode.pts)):
+            yield pts - first_pts, frame
+    except (av.FFmpegError, OSError) as error:
+        raise unreadable(episode.label, error) from error
 
 
-def _encoding(
-    width: int,
-    height: int,
-    filters: str,
-    settings: ClipSettings,
+def _write_h264(
+    target: Path,
+    frames: Iterable[tuple[int, av.VideoFrame]],
     time_base: Fraction,
     fps: float,
-) -> list[str]:
-    """Return the output options: even size, libx264, only the video, index first, one thread.
+    settings: ClipSettings,
+    label: str,
+) -> None:
+    """Encode `frames`, each with its pts in units of `time_base`, in one thread.
 
-    The encoder's time base is set, because times would be rounded to whole frame periods otherwise.
-    The duration is set, because some releases of ffmpeg write 0 for the last frame, which players
-    then skip.
+    Raises CuesheetError if there are none, if they differ in size, or if encoding fails.
     """
-    chain = [filters] if filters else []
-    duration = max(1, round(1 / (fps * time_base)))
-    if width % 2 or height % 2:
-        right, bottom = width % 2, height % 2
-        chain.append(f"pad={width + right}:{height + bottom}")
-        chain.append(f"fillborders=right={right}:bottom={bottom}:mode=smear")
-    return [
-        *("-filter_threads", "1", *(("-vf", ",".join(chain)) if chain else ())),
-        *("-map_metadata", "-1", "-an", "-sn", "-dn"),
-        *("-c:v", "libx264", "-preset", settings.preset, "-crf", str(settings.crf)),
-        *("-pix_fmt", "yuv420p", "-threads", "1"),
-        *("-enc_time_base", f"{time_base.numerator}/{time_base.denominator}"),
-        *("-bsf:v", f"setts=pts=PTS:dts=DTS:duration={duration}"),
-        *("-fflags", "+bitexact", "-flags:v", "+bitexact", "-movflags", "+faststart", "-f", "mp4"),
-    ]
+    # Without the encoder's version in the file, other releases write the same bytes.
+    options = {"movflags": "+faststart", "fflags": "+bitexact"}
+    duration = max(1, round(1 / (fps * time_base)))  # players skip a last frame of duration 0
+    stream: VideoStream | None = None
+    try:
+        with av.open(str(target), "w", format="mp4", options=options) as output:
+            for number, (pts, frame) in enumerate(frames):
+                size = (frame.width, frame.height, frame.format.name)
+                if stream is None:
+                    first_size, graph = (
+                        size,
+                        filter_graph(frame, time_base, *_to_even_yuv420p(frame)),
+                    )
+                if size != first_size:
+                    raise CuesheetError(
+                        f"{label}: frame {number} has {size[0]} x {size[1]} pixels ({size[2]}), "
+                        f"frame 0 has {first_size[0]} x {first_size[1]} ({first_size[2]}); all "
+                        "frames of a camera in an episode must have one size and format"
+                    )
+                frame.pts = pts
+                converted = filtered(graph, frame)
+                converted.pict_type = PictureType.NONE  # the encoder places its own I-frames
+                if stream is None:
+                    stream = _add_h264(output, converted, time_base, fps, settings)
+                _mux(output, stream.encode(converted), duration)
+            if stream is None:
+                raise CuesheetError(f"{label}: the video has no frames that can be decoded")
+            _mux(output, stream.encode(None), duration)
+    except (av.FFmpegError, OSError) as error:
+        raise CuesheetError(f"{label}: the clip cannot be encoded ({error})") from error
 
 
-def _sized(frame: RgbFrame, width: int, height: int, label: str) -> bytes:
-    if (frame.width, frame.height) != (width, height):
-        raise CuesheetError(
-            f"{label}: frame {frame.frame_index} has {frame.width} x {frame.height} pixels, frame "
-            f"0 has {width} x {height}; all frames of a camera in an episode must have one size"
-        )
-    return frame.data
+def _video_frame(frame: RgbFrame) -> av.VideoFrame:
+    import numpy as np  # for image cameras only: jobs of videos start faster without it
+
+    pixels = np.frombuffer(frame.data, np.uint8).reshape(frame.height, frame.width, 3)
+    return av.VideoFrame.from_ndarray(pixels, format="rgb24")
+
+
+def _to_even_yuv420p(frame: av.VideoFrame) -> list[tuple[str, str]]:
+    """Return the filters that repeat the last column or row of odd sizes and convert the pixels."""
+    right, bottom = frame.width % 2, frame.height % 2
+    filters = [("scale", "flags=bicubic:out_range=tv"), ("format", "yuv420p")]
+    if right or bottom:
+        filters.insert(0, ("fillborders", f"right={right}:bottom={bottom}:mode=smear"))
+        filters.insert(0, ("pad", f"{frame.width + right}:{frame.height + bottom}"))
+    return filters
+
+
+def _add_h264(
+    output: av.container.OutputContainer,
+    frame: av.VideoFrame,
+    time_base: Fraction,
+    fps: float,
+    settings: ClipSettings,
+) -> VideoStream:
+    """Add a stream for frames like `frame`."""
+    options = {"preset": settings.preset, "crf": str(settings.crf), "flags": "+bitexact"}
+    rate = Fraction(fps).limit_denominator(100_000)
+    stream = output.add_stream("libx264", rate=rate, options=options)
+    codec = stream.codec_context
+    # Times would be rounded to whole frame periods otherwise.
+    codec.time_base = stream.time_base = time_base
+    codec.thread_count = 1
+    codec.width, codec.height, codec.pix_fmt = frame.width, frame.height, frame.format.name
+    for name in ("color_range", "colorspace", "color_primaries", "color_trc"):
+        setattr(codec, name, getattr(frame, name))
+    return stream
+
+
+def _mux(
+    output: av.container.OutputContainer, packets: Iterable["av.Packet[Any]"], duration: int
+) -> None:
+    for packet in packets:
+        packet.duration = duration
+        output.mux(packet)
 
 
 def _verify(clip: Path, length: int, label: str) -> None:

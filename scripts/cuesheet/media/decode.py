@@ -8,7 +8,7 @@ Frames are selected by exact pts, never by a time that a decoder would round, an
 """
 
 import collections
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -89,7 +89,7 @@ def _by_one_ffmpeg(
 ) -> Iterator[RgbFrame]:
     source = episode.source
     arguments = [*ffmpeg_input(source, set(chosen)), *passthrough_options()]
-    select = any_pts(chosen)
+    select = _any_pts(chosen)
     arguments += ["-filter_threads", "1", "-vf", f"select='{select}',scale=flags=bicubic"]
     arguments += ["-frames:v", str(len(chosen)), "-pix_fmt", "rgb24", "-f", "rawvideo", "-"]
     width, height = source.width, source.height
@@ -117,7 +117,7 @@ def ffmpeg_input(source: PacketRange, wanted: set[int]) -> list[str]:
     return [*options, "-copyts", "-noautorotate", "-i", str(source.path), "-map", "0:v:0"]
 
 
-def any_pts(chosen: Sequence[int]) -> str:
+def _any_pts(chosen: Sequence[int]) -> str:
     """Return the ffmpeg expression that is not 0 for a frame with any of these pts."""
     groups = (
         "+".join(f"eq(pts,{pts})" for pts in chosen[begin : begin + _TERMS])
@@ -127,42 +127,52 @@ def any_pts(chosen: Sequence[int]) -> str:
 
 
 def _by_pyav(episode: EpisodeFrames, wanted: dict[int, int]) -> Iterator[RgbFrame]:
-    """Decode only the ranges from an I-frame to the last wanted frame that depends on it.
-
-    Each frame is yielded as soon as it is decoded: a long group of pictures is never held.
-    """
-    source = episode.source
-    to_rgb = _RgbConverter(source.time_base)
+    to_rgb = _RgbConverter(episode.source.time_base)
     try:
-        with open_video(source.path, episode.label) as container:
-            stream = video_stream(container, episode.label)
-            codec = stream.codec_context
-            codec.thread_count = 1
-            runs = decoding_runs(source, set(wanted))
-            first = source.packets[runs[0][0]]
-            packets = demux_from(container, stream, first.pts, source.first_dts)
-            position = None
-            for begin, end in runs:
-                order = _PtsOrder(p.pts for p in source.packets[begin : end + 1] if p.pts in wanted)
-                for packet in packets:
-                    if position is None:
-                        if packet.pts != first.pts:
-                            continue
-                        position = runs[0][0]
-                    current, position = position, position + 1
-                    if current >= begin:
-                        if source.codec in _SKIPPING:
-                            # No other frame depends on the skipped frames.
-                            codec.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
-                        for pts, frame in order.ready(codec.decode(packet)):
-                            yield to_rgb(frame, wanted[pts])
-                    if current == end:
-                        break
-                for pts, frame in order.rest(codec.decode(None)):
-                    yield to_rgb(frame, wanted[pts])
-                codec.flush_buffers()
+        for pts, frame in decode_video(episode, wanted):
+            yield to_rgb(frame, wanted[pts])
     except (av.FFmpegError, OSError) as error:
         raise unreadable(episode.label, error) from error
+
+
+def decode_video(
+    episode: EpisodeFrames, wanted: Collection[int]
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Yield the frames with these pts in order, each with its pts, as PyAV decodes them.
+
+    Only the ranges from an I-frame to the last wanted frame that depends on it are decoded. Each
+    frame is yielded as soon as it is decoded: a long group of pictures is never held.
+
+    Raises:
+        CuesheetError: the file is a playlist or has no video.
+        av.FFmpegError, OSError: it cannot be read.
+    """
+    source = episode.source
+    with open_video(source.path, episode.label) as container:
+        stream = video_stream(container, episode.label)
+        codec = stream.codec_context
+        codec.thread_count = 1
+        runs = decoding_runs(source, set(wanted))
+        first = source.packets[runs[0][0]]
+        packets = demux_from(container, stream, first.pts, source.first_dts)
+        position = None
+        for begin, end in runs:
+            order = _PtsOrder(p.pts for p in source.packets[begin : end + 1] if p.pts in wanted)
+            for packet in packets:
+                if position is None:
+                    if packet.pts != first.pts:
+                        continue
+                    position = runs[0][0]
+                current, position = position, position + 1
+                if current >= begin:
+                    if source.codec in _SKIPPING:
+                        # No other frame depends on the skipped frames.
+                        codec.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+                    yield from order.ready(codec.decode(packet))
+                if current == end:
+                    break
+            yield from order.rest(codec.decode(None))
+            codec.flush_buffers()
 
 
 class _PtsOrder:
@@ -204,28 +214,39 @@ class _RgbConverter:
         shape = (frame.width, frame.height, frame.format.name)
         if self._shape != shape:
             self._shape = shape
-            self._graph = self._set_up(frame)
-        self._graph.push(frame)
-        rgb = self._graph.pull()
-        assert isinstance(rgb, av.VideoFrame)  # a filter graph for audio returns other frames
+            self._graph = filter_graph(
+                frame, self._time_base, ("scale", "flags=bicubic"), ("format", "rgb24")
+            )
+        rgb = filtered(self._graph, frame)
         return RgbFrame(frame_index, rgb.width, rgb.height, _tight_bytes(rgb))
 
-    def _set_up(self, frame: av.VideoFrame) -> av.filter.Graph:
-        graph = av.filter.Graph()
-        graph.threads = 1
-        source = graph.add_buffer(
-            width=frame.width,
-            height=frame.height,
-            format=frame.format,
-            time_base=self._time_base,
-        )
-        graph.link_nodes(
-            source,
-            graph.add("scale", "flags=bicubic"),
-            graph.add("format", "rgb24"),
-            graph.add("buffersink"),
-        ).configure()
-        return graph
+
+def filter_graph(
+    frame: av.VideoFrame, time_base: Fraction, *filters: tuple[str, str]
+) -> av.filter.Graph:
+    """Return a graph of filters (name, arguments) for frames like `frame`, with one thread."""
+    graph = av.filter.Graph()
+    graph.threads = 1
+    # `Graph.add_buffer` has no color space and range, without which scalers assume others.
+    described = {
+        "video_size": f"{frame.width}x{frame.height}",
+        "pix_fmt": frame.format.name,
+        "time_base": time_base,
+        "colorspace": int(frame.colorspace),
+        "range": int(frame.color_range),
+    }
+    source = graph.add("buffer", ":".join(f"{name}={value}" for name, value in described.items()))
+    chain = [graph.add(name, arguments) for name, arguments in filters]
+    graph.link_nodes(source, *chain, graph.add("buffersink")).configure()
+    return graph
+
+
+def filtered(graph: av.filter.Graph, frame: av.VideoFrame) -> av.VideoFrame:
+    """Return the frame that the graph makes of `frame`."""
+    graph.push(frame)
+    result = graph.pull()
+    assert isinstance(result, av.VideoFrame)  # a filter graph for audio returns other frames
+    return result
 
 
 def _tight_bytes(frame: av.VideoFrame) -> bytes:
@@ -293,10 +314,9 @@ def decoding_runs(source: PacketRange, wanted: set[int]) -> list[tuple[int, int]
             continue
         leading = packet.pts < source.packets[keyframes[-1]].pts
         begin = keyframes[-2] if leading and len(keyframes) > 1 else keyframes[-1]
-        if runs and begin <= runs[-1][1]:
-            runs[-1] = (runs[-1][0], position)
-        else:
-            runs.append((begin, position))
+        while runs and begin <= runs[-1][1]:
+            begin = min(begin, runs.pop()[0])
+        runs.append((begin, position))
     return runs
 
 

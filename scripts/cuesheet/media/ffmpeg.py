@@ -4,7 +4,6 @@ Candidates, in this order: the environment variable CUESHEET_FFMPEG, an `ffmpeg`
 program in the package imageio-ffmpeg.
 """
 
-import contextlib
 import functools
 import os
 import re
@@ -12,7 +11,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from cuesheet.errors import CuesheetError
@@ -69,14 +68,6 @@ def passthrough_options() -> tuple[str, str]:
     return ("-fps_mode" if "fps_mode" in _known_options() else "-vsync", "passthrough")
 
 
-def copies_rotation() -> bool:
-    """Return whether ffmpeg copies the display rotation of its input past the filters.
-
-    Releases before 6.0, which have no `-display_rotation`, do.
-    """
-    return "display_rotation" not in _known_options()
-
-
 def input_options(formats: str) -> list[str]:
     """Return the options for an input that is not trusted: only these formats, only local files.
 
@@ -119,46 +110,18 @@ def read_frames(arguments: list[str], frame_bytes: int, purpose: str) -> Iterato
     Raises CuesheetError if ffmpeg fails or its output ends within a frame. Closing the iterator
     stops ffmpeg.
     """
-    incomplete = b""
-    with _running(arguments, purpose, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        while data := process.stdout.read(frame_bytes):
-            if len(data) < frame_bytes:
-                incomplete = data
-                break
-            yield data
-        process.stdout.close()
-    if incomplete:
-        raise CuesheetError(
-            f"{purpose}: the output of ffmpeg ends with {len(incomplete)} bytes of a frame; "
-            f"expected {frame_bytes}"
-        )
-
-
-def write_frames(arguments: list[str], frames: Iterable[bytes], purpose: str) -> None:
-    """Run ffmpeg with `frames` as its stdin. Raises CuesheetError if ffmpeg fails."""
-    with _running(arguments, purpose, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
-        assert process.stdin is not None
-        # A broken pipe means that ffmpeg exited early; its exit code and last lines say why.
-        with contextlib.suppress(BrokenPipeError):
-            for frame in frames:
-                process.stdin.write(frame)
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()
-
-
-@contextlib.contextmanager
-def _running(
-    arguments: list[str], purpose: str, *, stdin: int, stdout: int
-) -> Iterator[subprocess.Popen[bytes]]:
-    """Run ffmpeg during the block. Raises CuesheetError if it fails; an exception kills it."""
     command = ffmpeg_command(arguments)
     with (
         tempfile.TemporaryFile() as stderr,
-        subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr) as process,
+        subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr
+        ) as process,
     ):
+        assert process.stdout is not None
         try:
-            yield process
+            while len(data := process.stdout.read(frame_bytes)) == frame_bytes:
+                yield data
+            process.stdout.close()
             code = process.wait()
         except BaseException:
             process.kill()
@@ -166,3 +129,8 @@ def _running(
         if code != 0:
             stderr.seek(0)
             raise failure(purpose, command, code, stderr.read())
+    if data:
+        raise CuesheetError(
+            f"{purpose}: the output of ffmpeg ends with {len(data)} bytes of a frame; expected "
+            f"{frame_bytes}"
+        )

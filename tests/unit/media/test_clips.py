@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from av.video.reformatter import ColorRange
 from media_sources import (
     H264,
     Source,
@@ -24,9 +25,8 @@ from media_sources import (
 from PIL import Image
 
 from cuesheet.errors import CuesheetError
-from cuesheet.media import clips
 from cuesheet.media.clips import ClipSettings, write_clip, write_clip_of_images
-from cuesheet.media.decode import decode_frames
+from cuesheet.media.decode import RgbFrame, decode_frames
 from cuesheet.media.ffmpeg import passthrough_options
 from cuesheet.media.image_columns import read_images
 from cuesheet.media.packets import EpisodeFrames, locate_episode, locate_range
@@ -304,7 +304,7 @@ def test_images_in_data_files_come_out_as_they_are(images):
 def test_images_become_a_clip_of_even_size(images, tmp_path):
     file, truth = images
     clip = tmp_path / "clip.mp4"
-    arguments = {"width": 61, "height": 45, "fps": 29.97, "settings": ENCODE, "label": "episode 1"}
+    arguments = {"fps": 29.97, "settings": ENCODE, "label": "episode 1"}
     write_clip_of_images(clip, read(file, range(20)), length=20, **arguments)
     decoded = full_decode(clip, 62, 46).astype(np.int16)
     assert len(decoded) == 20
@@ -341,17 +341,33 @@ def test_images_stored_as_plain_binary_are_read(images, tmp_path):
         assert frame.data == truth[10 + frame.frame_index].tobytes()
 
 
-def test_an_encoded_clip_that_cannot_be_read_is_named_in_the_error(tmp_path, monkeypatch):
+@pytest.mark.parametrize("pixel_format", ["yuvj420p", "yuvj444p"])
+def test_full_range_becomes_the_range_of_other_clips(tmp_path, pixel_format):
     source, clip = tmp_path / "source.mp4", tmp_path / "clip.mp4"
-    run("-f", "lavfi", "-i", "testsrc2=size=64x48:rate=10", "-frames:v", "20", source)
+    picture = "testsrc2=size=64x48:rate=10"
+    run("-f", "lavfi", "-i", picture, "-frames:v", "20", "-vf", "scale=out_range=full",
+        "-pix_fmt", pixel_format, "-color_range", "pc", "-c:v", "libx264", source)  # fmt: skip
     frames = locate_range(source, from_s=0.0, to_s=2.0, length=20, fps=10.0, label="episode 1")
-    monkeypatch.setattr(clips, "copies_rotation", lambda: True)
-    monkeypatch.setattr(
-        clips, "run_ffmpeg", lambda arguments, _: Path(arguments[-1]).write_bytes(b"")
-    )
-    with pytest.raises(CuesheetError, match=r"^episode 1, .*: the video cannot be read"):
-        write_clip(clip, frames, ENCODE)
-    assert not clip.exists()
+    write_clip(clip, frames, ENCODE)
+    with av.open(str(clip)) as container:
+        codec = container.streams.video[0].codec_context
+        assert codec.pix_fmt == "yuv420p"
+        assert codec.color_range != ColorRange.JPEG
+    truth = full_decode.__wrapped__(source, 64, 48).astype(np.int16)
+    decoded = full_decode.__wrapped__(clip, 64, 48)
+    assert np.abs(decoded - truth).mean(axis=(1, 2, 3)).max() < 8
+
+
+def test_frames_that_change_their_size_are_an_error(tmp_path):
+    sizes = [(32, 16), (32, 16), (16, 32)]
+    frames = [RgbFrame(i, *size, bytes(32 * 16 * 3)) for i, size in enumerate(sizes)]
+    with pytest.raises(
+        CuesheetError, match=r"episode 1: frame 2 has 16 x 32 .*frame 0 has 32 x 16"
+    ):
+        write_clip_of_images(
+            tmp_path / "clip.mp4", frames, length=3, fps=10.0, settings=ENCODE, label="episode 1"
+        )
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("settings", [ENCODE, ClipSettings()], ids=["encoded", "copied"])
