@@ -52,8 +52,7 @@ def check_applied(correction: Correction, episode: Episode) -> None:
 def subtasks_from_spans(spans: Sequence[Mapping[str, Any]], episode: Episode) -> list[Subtask]:
     """Return the corrected subtasks (`start_s`, `end_s`, `label`) of an episode in frames.
 
-    Raises CuesheetError if two begin on one frame, or the last one does not end with the
-    episode.
+    Raises CuesheetError if two begin on one frame, or the last one does not end with the episode.
     """
     starts = [episode.nearest_frame(span["start_s"]) for span in spans]
     for number, (before, after) in enumerate(itertools.pairwise(starts)):

@@ -38,8 +38,8 @@ def episode_failures(
 ) -> dict[int, dict[str, Any]]:
     """Return the failure record of each failed episode, from `failed/{rule}/…/{episode}.json`.
 
-    Records older than `since` (Unix time, s) are ignored, and those of other rules than
-    `rules`. A record has the keys `rule`, `error`, `log` and possibly `call`.
+    Records older than `since` (Unix time, s) are ignored, and those of other rules than `rules`. A
+    record has the keys `rule`, `error`, `log` and possibly `call`.
     """
     wanted = {episode_name(index): index for index in episodes}
     found: dict[int, dict[str, Any]] = {}
@@ -57,8 +57,8 @@ def episode_failures(
 def job_errors(results: Path, since: float) -> dict[str, str]:
     """Return the cause of the last failed job of each rule, from logs since that Unix time (s).
 
-    Unlike `episode_failures`, this includes jobs that failed because of their surroundings
-    (server, key, disk), and jobs of a whole dataset. Interrupted jobs are not included.
+    Unlike `episode_failures`, this includes jobs that failed because of their surroundings (server,
+    key, disk), and jobs of a whole dataset. Interrupted jobs are not included.
     """
     logs = Layout(results).logs
     recent = ((path.stat().st_mtime, path) for path in logs.rglob("*.log"))

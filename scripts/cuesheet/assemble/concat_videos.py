@@ -59,8 +59,8 @@ def concat_videos(dataset: Dataset, annotated: Path) -> dict[str, list[Placed]]:
     """Concatenate every camera's videos below `annotated`; return the ranges of the episodes.
 
     A file whose sources have not changed is not written again: the manifest next to `annotated`
-    lists the sources of each file. Raises CuesheetError if a video cannot be read, or an
-    episode's frames are not in its range.
+    lists the sources of each file. Raises CuesheetError if a video cannot be read, or an episode's
+    frames are not in its range.
     """
     manifest = annotated.parent / _MANIFEST
     known = _read_manifest(manifest)

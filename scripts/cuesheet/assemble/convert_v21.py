@@ -47,9 +47,8 @@ def convert_dataset(
 ) -> None:
     """Create the annotated dataset from the source, of format v2.1, and the merged data files.
 
-    Paths in `merged` are those of the source. `extra_files` and `subtasks`: see
-    `finalize_dataset`. Raises CuesheetError if a file cannot be read, or the joined videos are
-    not exact.
+    Paths in `merged` are those of the source. `extra_files` and `subtasks`: see `finalize_dataset`.
+    Raises CuesheetError if a file cannot be read, or the joined videos are not exact.
     """
     prepare(dataset, annotated)
     columns: dict[str, list[Any]] = {"episode_index": [e.episode_index for e in dataset.episodes]}

@@ -32,9 +32,8 @@ def replaced_styles(stages: Collection[str], *, motion: bool = False) -> list[st
 def episodes_with_rows(dataset: Dataset) -> frozenset[int]:
     """Return the episodes that have language rows in the source.
 
-    If every row group is an episode, as in files that Cuesheet writes, the statistics of the
-    file's footer are used; otherwise the columns are read. Raises CuesheetError if a file
-    cannot be read.
+    If every row group is an episode, as in files that Cuesheet writes, the statistics of the file's
+    footer are used; otherwise the columns are read. Raises CuesheetError if a file cannot be read.
     """
     if not set(LANGUAGE_COLUMNS) & set(dataset.info["features"]):
         return frozenset()
@@ -89,8 +88,7 @@ def foreign_rows(
 ) -> tuple[list[Row], list[Row]]:
     """Return the persistent rows and events that are kept: those of other styles than `styles`.
 
-    `columns` are the episode's two language columns. Each event gets the timestamp of its
-    frame.
+    `columns` are the episode's two language columns. Each event gets the timestamp of its frame.
     """
     first = columns[0].slice(0, 1).to_pylist()
     persistent = [row for row in (first[0] if first else []) if row["style"] not in styles]

@@ -57,8 +57,8 @@ def finalize_dataset(
     If the file system does not support the links that `videos` names ("hardlink", "symlink" or
     "copy"), a symlink is tried next, then a copy, with a notice. `extra_files` are patterns of
     files to take over that the LeRobot format does not define, `subtasks` is the table of the
-    column subtask_index, if the data files have it. `progress` wraps the linked files, as
-    `tqdm` does.
+    column subtask_index, if the data files have it. `progress` wraps the linked files, as `tqdm`
+    does.
 
     Raises CuesheetError if one folder is inside the other, a link leads out of the source, or a
     file cannot be read or created.
@@ -158,8 +158,8 @@ def annotated_info(dataset: Dataset, has_subtask_index: bool = False) -> dict[st
 def extended_info(info: Mapping[str, Any], has_subtask_index: bool = False) -> dict[str, Any]:
     """Return info.json of the annotated dataset: every key stays in its place, known or not.
 
-    The language columns are added to `features` and `say` to `tools`; features of columns that
-    the merge drops are removed. Raises CuesheetError if `tools` is not a list.
+    The language columns are added to `features` and `say` to `tools`; features of columns that the
+    merge drops are removed. Raises CuesheetError if `tools` is not a list.
     """
     extended = copy.deepcopy(dict(info))
     dropped = {*LANGUAGE_COLUMNS, *STALE_COLUMNS}

@@ -83,9 +83,9 @@ def merge_file(
     """Write `output`, atomically: the data file `source` with the language columns.
 
     `annotations` returns the rows of an episode; None keeps the language rows of the source.
-    `expected` has the frames by episode in the order of the file. `replaced` are the styles
-    whose rows in the source are replaced (None: all), `subtask_numbers` the numbers for the
-    column subtask_index (None: no such column). `progress` wraps the episodes, as `tqdm` does.
+    `expected` has the frames by episode in the order of the file. `replaced` are the styles whose
+    rows in the source are replaced (None: all), `subtask_numbers` the numbers for the column
+    subtask_index (None: no such column). `progress` wraps the episodes, as `tqdm` does.
 
     Raises CuesheetError if the file does not agree with the metadata, or a row is on no frame.
     """
@@ -255,8 +255,8 @@ def language_columns(
 ) -> LanguageColumns:
     """Return the two columns of one episode; `timestamps` is its column, in seconds.
 
-    Raises CuesheetError if a row's timestamp is not that of a frame, because the annotations
-    belong to an older recording of the episode.
+    Raises CuesheetError if a row's timestamp is not that of a frame, because the annotations belong
+    to an older recording of the episode.
     """
     times = _float32(timestamps).tolist()
     frame_of = dict(zip(times, range(len(times)), strict=True))

@@ -89,9 +89,9 @@ def number_frames(
 ) -> pa.Array:
     """Return the number of the active subtask of each frame.
 
-    `rows` are persistent rows, with the timestamps that the data file has; `times` are those of
-    its frames, float32. Raises CuesheetError if a label is not in the table, which is then
-    older than the annotations.
+    `rows` are persistent rows, with the timestamps that the data file has; `times` are those of its
+    frames, float32. Raises CuesheetError if a label is not in the table, which is then older than
+    the annotations.
     """
     subtasks = sorted(
         (row["timestamp"], row["content"]) for row in rows if row["style"] == "subtask"

@@ -25,12 +25,11 @@ def check_dataset(
 ) -> None:
     """Check the annotated dataset of `source`, whose cameras are those that the run used.
 
-    Every data file opens and has the columns and types of its own source file, with the
-    language columns last; there is one row group per episode, as the metadata says; the
-    persistent list is the same on every frame of an episode; every video exists that the source
-    has, and all videos of the selected episodes and the cameras in use; the totals of info.json
-    and the lengths of the episodes agree. Raises CuesheetError that names the first twenty
-    problems.
+    Every data file opens and has the columns and types of its own source file, with the language
+    columns last; there is one row group per episode, as the metadata says; the persistent list is
+    the same on every frame of an episode; every video exists that the source has, and all videos of
+    the selected episodes and the cameras in use; the totals of info.json and the lengths of the
+    episodes agree. Raises CuesheetError that names the first twenty problems.
     """
     finished = read_dataset(annotated, source.name).with_cameras(list(source.cameras))
     has_index = SUBTASK_COLUMN in finished.info["features"]

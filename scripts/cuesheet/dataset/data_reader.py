@@ -59,10 +59,9 @@ def episode_tables(
 ) -> Iterator[tuple[int, pa.Table]]:
     """Yield the file's episodes in order, each as (episode_index, its rows of `columns`).
 
-    `columns` include `episode_index` and `timestamp`; `open_data_file` opened `file`. `source`
-    is its path, for messages. `folder` is for temporary files with rows that are too large for
-    memory. Raises CuesheetError if a needed column is missing, or an episode's rows are not
-    contiguous.
+    `columns` include `episode_index` and `timestamp`; `open_data_file` opened `file`. `source` is
+    its path, for messages. `folder` is for temporary files with rows that are too large for memory.
+    Raises CuesheetError if a needed column is missing, or an episode's rows are not contiguous.
     """
     for needed in ("episode_index", "timestamp"):
         if needed not in columns:
@@ -109,9 +108,9 @@ def scalars(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
 def episode_start_s(timestamps: np.ndarray) -> float:
     """Return the time of an episode's start on the clock of its `timestamps` (float64), in seconds.
 
-    In the format, timestamps count from the start of the episode, so it is 0. If the first one
-    is later than a second and than two frames, the timestamps continue across episodes or are
-    those of another clock, and it is the first one.
+    In the format, timestamps count from the start of the episode, so it is 0. If the first one is
+    later than a second and than two frames, the timestamps continue across episodes or are those of
+    another clock, and it is the first one.
     """
     period_s = float(timestamps[1] - timestamps[0]) if len(timestamps) > 1 else 0.0
     first_s = float(timestamps[0])

@@ -30,9 +30,9 @@ _YES = {"1", "ON", "YES", "TRUE"}  # values of HF_HUB_OFFLINE
 def open_dataset(place: HubDataset, name: str, *, online: bool) -> Path:
     """Return the folder of a dataset, with its metadata; `fetch` adds data and video files.
 
-    `name` is the workflow's name of the dataset. Jobs are not `online`: they use the commit
-    that their run resolved. Raises CuesheetError if there is no such dataset or revision, or if
-    the hub cannot be reached and the dataset was not opened before.
+    `name` is the workflow's name of the dataset. Jobs are not `online`: they use the commit that
+    their run resolved. Raises CuesheetError if there is no such dataset or revision, or if the hub
+    cannot be reached and the dataset was not opened before.
     """
     state = _read_state(name)
     known = state if state and state["dataset"] == str(place) else None

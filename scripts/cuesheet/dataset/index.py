@@ -42,9 +42,9 @@ def build_index(
 ) -> tuple[pa.Table, list[str]]:
     """Return the index of a dataset, and notices for the person who runs the workflow.
 
-    Any episode that is not `selected` (None: all are) and has problems is left out, with a
-    notice. `progress` wraps the list of files, as `tqdm` does. Raises CuesheetError if metadata
-    and files disagree; the message names file and episode of the first thirty problems.
+    Any episode that is not `selected` (None: all are) and has problems is left out, with a notice.
+    `progress` wraps the list of files, as `tqdm` does. Raises CuesheetError if metadata and files
+    disagree; the message names file and episode of the first thirty problems.
     """
     every = {episode.episode_index for episode in dataset.episodes}
     needed = every if selected is None else set(selected)

@@ -128,8 +128,8 @@ class Dataset:
 def read_dataset(root: Path | str, name: str) -> Dataset:
     """Read the metadata of the dataset in the folder `root`; `name` is for messages.
 
-    Raises CuesheetError if the path does not exist or is not a LeRobot dataset, a metadata file
-    is malformed, a needed key or column is missing, or the format version is not supported.
+    Raises CuesheetError if the path does not exist or is not a LeRobot dataset, a metadata file is
+    malformed, a needed key or column is missing, or the format version is not supported.
     """
     root = Path(root).expanduser()
     info = _read_info(root, name)

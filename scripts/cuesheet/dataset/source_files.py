@@ -36,9 +36,9 @@ class SourceFiles:
 def find_source_files(root: Path, extra_files: Sequence[str] = ()) -> SourceFiles:
     """Find the files of a dataset that the annotated dataset contains too.
 
-    `extra_files` are patterns of further files, relative to `root`; `*` also matches `/`.
-    Raises CuesheetError if an entry is a broken link, a link out of the dataset, a loop of
-    links, or neither a file nor a folder, or if a folder cannot be read.
+    `extra_files` are patterns of further files, relative to `root`; `*` also matches `/`. Raises
+    CuesheetError if an entry is a broken link, a link out of the dataset, a loop of links, or
+    neither a file nor a folder, or if a folder cannot be read.
     """
     taken_over: list[Path] = []
     left_out: list[Path] = []

@@ -88,9 +88,9 @@ def read_subtasks(
 ) -> tuple[list[Subtask], int]:
     """Return the labeled subtasks of an episode, and the number of frames without a label.
 
-    Frames without a label (null, empty, a negative number) belong to the subtask before them,
-    the first ones to the subtask after them. If no frame has a label, there are no subtasks.
-    Raises CuesheetError if the file cannot be read, or a number has no label.
+    Frames without a label (null, empty, a negative number) belong to the subtask before them, the
+    first ones to the subtask after them. If no frame has a label, there are no subtasks. Raises
+    CuesheetError if the file cannot be read, or a number has no label.
     """
     path = root / data_file
     try:

@@ -69,8 +69,8 @@ def write_keyframes(
 ) -> dict[str, Any]:
     """Write `{camera}/{frame_index:06d}.png` and keyframes.json; return the content of the JSON.
 
-    The folder is written under another name and renamed, so it is either complete or absent.
-    Raises CuesheetError as `camera_frames` does, and if frames are missing or the disk is full.
+    The folder is written under another name and renamed, so it is either complete or absent. Raises
+    CuesheetError as `camera_frames` does, and if frames are missing or the disk is full.
     """
     target = Path(directory)
     frame_indices = selection.frame_indices

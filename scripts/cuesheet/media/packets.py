@@ -192,9 +192,8 @@ def open_video(path: Path | str, label: str) -> av.container.InputContainer:
     """Open a video file of a dataset, which is not trusted.
 
     Only container formats that hold the frames themselves are opened, and only local files. A
-    playlist (HLS, DASH, ffconcat, SDP) could make FFmpeg read any file of this machine or
-    network. Raises CuesheetError for a playlist, av.FFmpegError or OSError if the file cannot
-    be opened.
+    playlist (HLS, DASH, ffconcat, SDP) could make FFmpeg read any file of this machine or network.
+    Raises CuesheetError for a playlist, av.FFmpegError or OSError if the file cannot be opened.
     """
     options = {"format_whitelist": CONTAINER_FORMATS, "protocol_whitelist": "file"}
     try:

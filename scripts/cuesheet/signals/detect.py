@@ -22,9 +22,9 @@ def detect(
 ) -> SignalsLayout:
     """Return the layout of a dataset, from its first indexed episodes whose data files exist.
 
-    An episode that cannot be read is skipped with a notice. If none can be read, the layout
-    names no columns, and the dataset is annotated from its images alone. Raises CuesheetError
-    if a gripper in `gripper` is not a dimension of the state or the action.
+    An episode that cannot be read is skipped with a notice. If none can be read, the layout names
+    no columns, and the dataset is annotated from its images alone. Raises CuesheetError if a
+    gripper in `gripper` is not a dimension of the state or the action.
     """
     features = json.loads((root / "meta" / "info.json").read_text(encoding="utf-8"))["features"]
     state, action = columns_of(features, state), columns_of(features, action)
