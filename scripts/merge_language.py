@@ -161,14 +161,14 @@ def main(snakemake) -> None:
         )
         log.info("%d episodes annotated, %d frames", len(merged.annotated), merged.frames)
         if merged.kept_from_source:
-            log.info("episodes %s keep the source's language rows", list(merged.kept_from_source))
+            log.info("episodes %s keep the source's language rows", merged.kept_from_source)
         if merged.dropped:
             log.warning(
                 "rows of %s are left out: meta/episodes does not describe these episodes",
                 describe_range(merged.dropped),
             )
         if merged.empty:
-            log.info("episodes %s have no language rows", list(merged.empty))
+            log.info("episodes %s have no language rows", merged.empty)
 
 
 if "snakemake" in globals():

@@ -152,6 +152,23 @@ def make_temporary_folder(parent: Path | None = None, *, hidden: bool = False) -
 
 
 @contextmanager
+def replacing_folder(target: Path) -> Iterator[Path]:
+    """Yield a new folder next to `target`, which it replaces afterwards; removed on an exception.
+
+    So `target` is either complete or absent.
+    """
+    partial = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
 def temporary_folder(parent: Path | None = None, *, hidden: bool = False) -> Iterator[Path]:
     """Yield a new folder (see `make_temporary_folder`), which is removed afterwards."""
     folder = make_temporary_folder(parent, hidden=hidden)

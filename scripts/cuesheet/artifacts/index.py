@@ -16,47 +16,37 @@ import pyarrow.parquet as pq
 from cuesheet.artifacts.sampling import shortest_float32
 from cuesheet.errors import CuesheetError
 
+
+def _list_of(item: pa.DataType) -> pa.DataType:
+    return pa.list_(pa.field("element", item))
+
+
+_CAMERA = pa.struct(
+    [
+        ("camera", pa.string()),
+        ("kind", pa.string()),
+        ("file", pa.string()),
+        ("from_s", pa.float64()),
+        ("to_s", pa.float64()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("codec", pa.string()),
+    ]
+)
 SCHEMA = pa.schema(
     [
         pa.field("episode_index", pa.int64(), nullable=False),
-        pa.field("task", pa.string()),
-        pa.field("tasks", pa.list_(pa.field("element", pa.string()))),
-        pa.field("length", pa.int64()),
-        pa.field("fps", pa.float64()),
-        pa.field("data_file", pa.string()),
-        pa.field("row_from", pa.int64()),
-        pa.field("row_to", pa.int64()),
-        pa.field("fingerprint", pa.string()),
-        pa.field("timestamps", pa.list_(pa.field("element", pa.float32()))),
-        pa.field(
-            "cameras",
-            pa.list_(
-                pa.field(
-                    "element",
-                    pa.struct(
-                        [
-                            pa.field("camera", pa.string()),
-                            pa.field("kind", pa.string()),
-                            pa.field("file", pa.string()),
-                            pa.field("from_s", pa.float64()),
-                            pa.field("to_s", pa.float64()),
-                            pa.field("width", pa.int32()),
-                            pa.field("height", pa.int32()),
-                            pa.field("codec", pa.string()),
-                        ]
-                    ),
-                )
-            ),
-        ),
-        pa.field(
-            "task_starts",
-            pa.list_(
-                pa.field(
-                    "element",
-                    pa.struct([pa.field("frame_index", pa.int64()), pa.field("task", pa.string())]),
-                )
-            ),
-        ),
+        ("task", pa.string()),
+        ("tasks", _list_of(pa.string())),
+        ("length", pa.int64()),
+        ("fps", pa.float64()),
+        ("data_file", pa.string()),
+        ("row_from", pa.int64()),
+        ("row_to", pa.int64()),
+        ("fingerprint", pa.string()),
+        ("timestamps", _list_of(pa.float32())),
+        ("cameras", _list_of(_CAMERA)),
+        ("task_starts", _list_of(pa.struct([("frame_index", pa.int64()), ("task", pa.string())]))),
     ]
 )
 

@@ -11,9 +11,8 @@ import pyarrow as pa
 
 from cuesheet.artifacts.language import EVENTS_COLUMN, PERSISTENT_COLUMN
 
-_ARGUMENTS = pa.struct([pa.field("text", pa.string())])
-_FUNCTION = pa.struct([pa.field("name", pa.string()), pa.field("arguments", _ARGUMENTS)])
-_TOOL_CALL = pa.struct([pa.field("type", pa.string()), pa.field("function", _FUNCTION)])
+_FUNCTION = pa.struct([("name", pa.string()), ("arguments", pa.struct([("text", pa.string())]))])
+_TOOL_CALL = pa.struct([("type", pa.string()), ("function", _FUNCTION)])
 
 PERSISTENT_ROW = pa.struct(
     [

@@ -52,17 +52,19 @@ def keyframe_file(camera: str, frame_index: int) -> str:
 
 def benchmark_of(log: Path) -> Path:
     """Return the benchmark file of the job that writes the log `log`."""
-    position = len(log.parts) - 1 - log.parts[::-1].index("logs")
-    path = Path(*log.parts[:position], "benchmarks", *log.parts[position + 1 :])
-    return path.with_suffix(".tsv")
+    return _beside(log, "benchmarks").with_suffix(".tsv")
 
 
 def failure_record(log: Path) -> Path | None:
     """Return the file in which a failed job records its cause; None if it has no episode."""
     if not is_episode_name(log.stem) or "logs" not in log.parts:
         return None
+    return _beside(log, "failed").with_suffix(".json")
+
+
+def _beside(log: Path, folder: str) -> Path:
     position = len(log.parts) - 1 - log.parts[::-1].index("logs")
-    return Path(*log.parts[:position], "failed", *log.parts[position + 1 :]).with_suffix(".json")
+    return Path(*log.parts[:position], folder, *log.parts[position + 1 :])
 
 
 @dataclass(frozen=True)
@@ -223,9 +225,6 @@ class Layout:
     def log(self, rule: str, *parts: str) -> Path:
         """Log of a job; `parts`: its wildcards, such as camera and episode."""
         return self.logs.joinpath(rule, *parts).with_suffix(".log")
-
-    def benchmark(self, rule: str, *parts: str) -> Path:
-        return (self.folder / "benchmarks").joinpath(rule, *parts).with_suffix(".tsv")
 
     @property
     def failed(self) -> Path:

@@ -10,7 +10,7 @@ not describe are left out.
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -60,15 +60,15 @@ class EpisodeRows:
     events: Sequence[Row]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Merged:
     """What a merge did, by episode number."""
 
-    annotated: tuple[int, ...]
-    kept_from_source: tuple[int, ...]  # not annotated in this run, but the source had language rows
-    empty: tuple[int, ...]
-    frames: int
-    dropped: tuple[int, ...] = ()  # rows without metadata, as a crashed recorder leaves them
+    annotated: list[int] = field(default_factory=list)
+    kept_from_source: list[int] = field(default_factory=list)  # not annotated in this run
+    empty: list[int] = field(default_factory=list)
+    frames: int = 0
+    dropped: list[int] = field(default_factory=list)  # without metadata; a recorder crashed
 
 
 def merge_file(
@@ -123,70 +123,57 @@ class _Writing:
         expected: Mapping[int, int],
         progress: Callable[[Sequence[int]], Iterator[int]],
     ) -> Merged:
-        outcomes: dict[str, list[int]] = {"annotated": [], "kept": [], "empty": []}
-        dropped: list[int] = []
-        row = frames = 0
+        merged, row = Merged(), 0
         for wanted in progress(list(expected)):
             following = next(episodes, None)
             while following is not None and following[0] not in expected:
-                dropped.append(following[0])
+                merged.dropped.append(following[0])
                 row += following[1].num_rows
                 following = next(episodes, None)
-            episode_index, table = following or (None, None)
-            if episode_index != wanted or table is None or table.num_rows != expected[wanted]:
+            index, table = following or (None, None)
+            if index != wanted or table is None or table.num_rows != expected[wanted]:
                 found = (
                     "the file ends"
                     if table is None
-                    else f"found {table.num_rows} rows of episode {episode_index}"
+                    else f"found {table.num_rows} rows of episode {index}"
                 )
                 raise CuesheetError(
                     f"{self.source}: expected {expected[wanted]} rows of episode {wanted} next, as "
                     f"the metadata says; {found}. Delete the dataset's episodes.parquet and run "
                     "again: the index reports what disagrees."
                 )
-            columns, outcome = self._language(episode_index, table, row)
-            outcomes[outcome].append(episode_index)
-            self.writer.write(self._with_numbers(table, columns[0], episode_index), *columns)
+            rows = self.annotations(index)
+            if rows is None:
+                persistent, events, had_rows = self.own.take(row, row + table.num_rows)
+                (merged.kept_from_source if had_rows else merged.empty).append(index)
+            else:
+                persistent, events = self._annotated(rows, index, table, row)
+                merged.annotated.append(index)
+            if self.subtask_numbers is not None:
+                active = persistent.slice(0, 1).to_pylist()[0]
+                times = _float32(table.column("timestamp"))
+                label = f"{self.source}, episode {index}"
+                numbers = number_frames(active, times, self.subtask_numbers, label)
+                table = table.append_column(SUBTASK_COLUMN, numbers)
+            self.writer.write(table, persistent, events)
             row += table.num_rows
-            frames += table.num_rows
-        dropped += [episode_index for episode_index, _ in episodes]
-        return Merged(
-            annotated=tuple(outcomes["annotated"]),
-            kept_from_source=tuple(outcomes["kept"]),
-            empty=tuple(outcomes["empty"]),
-            frames=frames,
-            dropped=tuple(dropped),
-        )
+            merged.frames += table.num_rows
+        merged.dropped += [index for index, _ in episodes]
+        return merged
 
-    def _with_numbers(
-        self, table: pa.Table, persistent: pa.ChunkedArray, episode_index: int
-    ) -> pa.Table:
-        if self.subtask_numbers is None:
-            return table
-        rows = persistent.slice(0, 1).to_pylist()[0]
-        times = _float32(table.column("timestamp"))
-        label = f"{self.source}, episode {episode_index}"
-        column = number_frames(rows, times, self.subtask_numbers, label)
-        return table.append_column(SUBTASK_COLUMN, column)
-
-    def _language(
-        self, episode_index: int, table: pa.Table, first_row: int
-    ) -> tuple[LanguageColumns, str]:
-        """Return the language columns of an episode and its outcome: annotated, kept or empty."""
-        rows = self.annotations(episode_index)
+    def _annotated(
+        self, rows: EpisodeRows, index: int, table: pa.Table, first_row: int
+    ) -> LanguageColumns:
+        """Return the columns of an annotated episode, with rows of the source that stay."""
         timestamps = table.column("timestamp")
-        if rows is not None:
-            rows = _on_own_clock(rows, scalars(timestamps).astype(np.float64))
-        if rows is not None and self.replaced is None:
-            return language_columns(rows, timestamps, episode_index, self.source), "annotated"
-        *found, had_rows = self.own.take(first_row, first_row + table.num_rows)
-        if rows is None:
-            return (found[0], found[1]), "kept" if had_rows else "empty"
-        if self.replaced is not None and had_rows and (rows.persistent or rows.events):
-            times = _float32(timestamps).tolist()
-            persistent, events = foreign_rows((found[0], found[1]), times, self.replaced)
-            rows = EpisodeRows([*rows.persistent, *persistent], [*rows.events, *events])
-        return language_columns(rows, timestamps, episode_index, self.source), "annotated"
+        rows = _on_own_clock(rows, scalars(timestamps).astype(np.float64))
+        if self.replaced is not None:
+            *found, had_rows = self.own.take(first_row, first_row + table.num_rows)
+            if had_rows and (rows.persistent or rows.events):
+                times = _float32(timestamps).tolist()
+                persistent, events = foreign_rows((found[0], found[1]), times, self.replaced)
+                rows = EpisodeRows([*rows.persistent, *persistent], [*rows.events, *events])
+        return language_columns(rows, timestamps, index, self.source)
 
 
 def _on_own_clock(rows: EpisodeRows, timestamps: np.ndarray) -> EpisodeRows:

@@ -12,8 +12,7 @@ from cuesheet.config.models import Config, DatasetEntry
 from cuesheet.errors import CuesheetError
 from cuesheet.text import did_you_mean
 
-# Settings and values of earlier versions, and what replaces them.
-RENAMED_SETTINGS: dict[str, str] = {}
+# Values of earlier versions, and what replaces them.
 RENAMED_VALUES: dict[tuple[str, str], str] = {("vlm.serve", "offline"): "demo"}
 
 _SNAKEMAKE_KEY = "pathvars"  # Snakemake reads it itself
@@ -32,11 +31,9 @@ def load_config(raw: Mapping[str, Any] | None) -> Config:
     known = _drop_unknown(Config, ours, "", problems)
     if "dataset" in known:
         before = len(problems)
-        entries = _read_dataset(known["dataset"], problems)
+        known["dataset"] = _read_dataset(known["dataset"], problems)
         if len(problems) > before:
             del known["dataset"]
-        else:
-            known["dataset"] = entries
     config = _validate(Config, known, "", problems)
     if config is not None and not problems:
         try:
@@ -72,9 +69,6 @@ def _drop_unknown(
     for key, value in raw.items():
         field = model.model_fields.get(key) if isinstance(key, str) else None
         path = f"{above}{key}"
-        if path in RENAMED_SETTINGS:
-            problems.append(f"{path}: this setting is now called {RENAMED_SETTINGS[path]}")
-            continue
         if field is None:
             problems.append(_unknown_key(model, str(key), above))
             continue
@@ -86,12 +80,11 @@ def _drop_unknown(
         if section is None:
             kept[key] = value
         elif isinstance(value, Mapping):
-            kept[key] = _drop_unknown(section, value, f"{above}{key}.", problems)
+            kept[key] = _drop_unknown(section, value, f"{path}.", problems)
         elif value is not None:  # a section without a line below it means its defaults
             problems.append(
-                f"{above}{key}: found {show(value)}, expected a section with "
-                f"{_some(section.model_fields)}, for example "
-                f"{{{_example(section)}}}"
+                f"{path}: found {show(value)}, expected a section with "
+                f"{_some(section.model_fields)}, for example {{{_example(section)}}}"
             )
     return kept
 

@@ -1,8 +1,6 @@
 """Decodes the keyframes of an episode to PNG files and lists them in keyframes.json."""
 
 import json
-import os
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from cuesheet.artifacts.index import IndexedEpisode
 from cuesheet.artifacts.layout import KEYFRAMES_FILE, keyframe_file
 from cuesheet.artifacts.sampling import KeyframeSelection
 from cuesheet.errors import CuesheetError
-from cuesheet.files import naming_full_disk
+from cuesheet.files import naming_full_disk, replacing_folder
 from cuesheet.media.decode import RgbFrame, decode_frames
 from cuesheet.media.packets import locate_episode
 
@@ -69,35 +67,27 @@ def write_keyframes(
 ) -> dict[str, Any]:
     """Write `{camera}/{frame_index:06d}.png` and keyframes.json; return the content of the JSON.
 
-    The folder is written under another name and renamed, so it is either complete or absent. Raises
-    CuesheetError as `camera_frames` does, and if frames are missing or the disk is full.
+    The folder is either complete or absent. Raises CuesheetError as `camera_frames` does, and if
+    frames are missing or the disk is full.
     """
     target = Path(directory)
     frame_indices = selection.frame_indices
-    partial = target.with_name(target.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        with naming_full_disk(target):
-            keyframes = {}
-            for camera in cameras:
-                frames = camera_frames(
-                    row, camera, root=root, frame_indices=frame_indices, decoder=decoder
+    keyframes = {}
+    with naming_full_disk(target), replacing_folder(target) as partial:
+        for camera in cameras:
+            frames = camera_frames(
+                row, camera, root=root, frame_indices=frame_indices, decoder=decoder
+            )
+            entries = _write_camera(partial, camera, frames, row.shortest_timestamps)
+            if [entry["frame_index"] for entry in entries] != frame_indices:
+                raise CuesheetError(
+                    f"episode {row.episode_index}, camera {camera}: expected {len(frame_indices)} "
+                    f"decoded frames, got {len(entries)}"
                 )
-                entries = _write_camera(partial, camera, frames, row.shortest_timestamps)
-                if [entry["frame_index"] for entry in entries] != frame_indices:
-                    raise CuesheetError(
-                        f"episode {row.episode_index}, camera {camera}: expected "
-                        f"{len(frame_indices)} decoded frames, got {len(entries)}"
-                    )
-                keyframes[camera] = entries
-            description = _describe(row, dataset, decoder, selection, keyframes)
-            text = json.dumps(description, indent=1, ensure_ascii=False, allow_nan=False)
-            (partial / KEYFRAMES_FILE).write_text(text + "\n", encoding="utf-8")
-            shutil.rmtree(target, ignore_errors=True)
-            os.replace(partial, target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            keyframes[camera] = entries
+        description = _describe(row, dataset, decoder, selection, keyframes)
+        text = json.dumps(description, indent=1, ensure_ascii=False, allow_nan=False)
+        (partial / KEYFRAMES_FILE).write_text(text + "\n", encoding="utf-8")
     return description
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cuesheet.artifacts.layout import KEYFRAMES_FILE, Layout
 from cuesheet.errors import SurroundingsError
-from cuesheet.files import read_json
+from cuesheet.files import read_json, replacing_folder
 
 # Environment variable of the jobs of a shard: the folder for its images.
 SCRATCH_VARIABLE = "CUESHEET_SCRATCH"
@@ -36,17 +36,12 @@ def local_folder(folder: Path | str, dataset: str) -> Path | None:
 
 def link_images(local: Path, folder: Path | str) -> None:
     """Create `folder` atomically with keyframes.json of `local` and links to its cameras."""
-    target = Path(folder)
-    partial = target.with_name(f"{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for entry in local.iterdir():
-        if entry.is_dir():
-            (partial / entry.name).symlink_to(entry.absolute(), target_is_directory=True)
-        else:
-            shutil.copyfile(entry, partial / entry.name)
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(partial, target)
+    with replacing_folder(Path(folder)) as partial:
+        for entry in local.iterdir():
+            if entry.is_dir():
+                (partial / entry.name).symlink_to(entry.absolute(), target_is_directory=True)
+            else:
+                shutil.copyfile(entry, partial / entry.name)
 
 
 def unlink_images(results: Path, episodes: Iterable[int]) -> None:

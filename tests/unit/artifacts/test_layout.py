@@ -8,7 +8,7 @@ import pytest
 from snakemake.pathvars import Pathvars
 
 from cuesheet.artifacts import layout
-from cuesheet.artifacts.layout import RESULTS, Layout, failure_record
+from cuesheet.artifacts.layout import RESULTS, Layout, benchmark_of, failure_record
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 LIBRARY = REPOSITORY / "scripts"
@@ -70,7 +70,7 @@ def test_rules_write_logs_and_benchmarks_to_the_paths_of_the_layout() -> None:
         (log,), (benchmark,) = _paths(text, "log"), _paths(text, "benchmark")
         parts = Path(log).with_suffix("").relative_to(PATTERNS.logs / name).parts
         assert Path(log) == PATTERNS.log(name, *parts)
-        assert Path(benchmark) == PATTERNS.benchmark(name, *parts)
+        assert Path(benchmark) == benchmark_of(PATTERNS.log(name, *parts))
 
 
 def test_rules_name_the_results_folder_by_its_path_variable_only() -> None:
@@ -99,7 +99,7 @@ def _names() -> set[str]:
     files = Layout(Path())
     properties = [name for name, value in vars(Layout).items() if isinstance(value, property)]
     paths = [Path(str(getattr(files, name))) for name in properties if name != "dataset"]
-    paths += [files.evaluation(), files.benchmark("x"), files.clip("x", 0), files.log("x")]
+    paths += [files.evaluation(), files.clip("x", 0), files.log("x")]
     paths += [files.stage_folder(name) for name in ("plan", "interjections", "vqa", "validation")]
     first = {path.parts[0] for path in paths if path.parts}
     return first | {layout.KEYFRAMES_FILE}

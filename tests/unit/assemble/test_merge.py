@@ -195,7 +195,7 @@ def test_language_rows_of_the_source_stay_in_episodes_without_new_rows(root, tmp
     begin, length = lengths(source)[0], lengths(source)[1]
     new = {1: make_rows(times[begin : begin + length], 99)}
     merged = merge(once, twice, new)
-    assert (merged.annotated, merged.kept_from_source, merged.empty) == ((1,), (0, 2), (3, 4))
+    assert (merged.annotated, merged.kept_from_source, merged.empty) == ([1], [0, 2], [3, 4])
     result = pq.read_table(twice)
     persistent, events = reference(pq.read_table(source), first | new)
     assert result.column("language_persistent").to_pylist() == persistent
@@ -288,7 +288,7 @@ def test_rows_of_episodes_without_metadata_are_left_out(root, tmp_path):
     described = {number: length for number, length in lengths(source).items() if number in (0, 3)}
     new = rows_for(source, [0])
     merged = merge_file(earlier, tmp_path / "out.parquet", new.get, described)
-    assert (merged.annotated, merged.kept_from_source, merged.dropped) == ((0,), (3,), (1, 2, 4))
+    assert (merged.annotated, merged.kept_from_source, merged.dropped) == ([0], [3], [1, 2, 4])
     table = pq.read_table(tmp_path / "out.parquet")
     whole = pq.read_table(source)
     kept = whole.filter(pc.is_in(whole["episode_index"], pa.array([0, 3])))
@@ -361,7 +361,7 @@ def run(script, root, results, annotated):
 
 def test_the_script_merges_the_rows_that_were_validated(script, root, results):
     merged, table = run(script, root, results, [0, 1])
-    assert merged.annotated == (0, 1)
+    assert merged.annotated == [0, 1]
     rows = rows_for(root / FILE, [0, 1])
     persistent, events = reference(pq.read_table(root / FILE), rows)
     assert table.column("language_persistent").to_pylist() == persistent
