@@ -230,10 +230,8 @@ def _write_h264(
             for number, (pts, frame) in enumerate(frames):
                 size = (frame.width, frame.height, frame.format.name)
                 if stream is None:
-                    first_size, graph = (
-                        size,
-                        filter_graph(frame, time_base, *_to_even_yuv420p(frame)),
-                    )
+                    first_size = size
+                    graph = filter_graph(frame, time_base, *_to_even_yuv420p(frame))
                 if size != first_size:
                     raise CuesheetError(
                         f"{label}: frame {number} has {size[0]} x {size[1]} pixels ({size[2]}), "
