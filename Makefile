@@ -81,18 +81,19 @@ test: announce slurm workflow unit vllm lerobot torchcodec  ## Run all tests
 
 .PHONY: announce
 announce:
-	@echo "All tests take about 40 minutes on two cores. They install environments of 8 GB in all into"
-	@echo ".venv, .venv-vllm, .venv-lerobot and .venv-torchcodec, and, as root with apt, SLURM into this"
-	@echo "machine; without root or apt the tests on SLURM are skipped. \`make suite\` installs 1.5 GB only."
+	@echo "All tests take about 40 minutes on two cores. They install environments of 8 GB in all into .venv,"
+	@echo ".venv-cluster, .venv-vllm, .venv-lerobot and .venv-torchcodec, and, as root with apt, SLURM into"
+	@echo "this machine; without root or apt the tests on SLURM are skipped. \`make suite\` installs 1.5 GB only."
 	@test -d "$${CUESHEET_TEST_DATA:-../shared/data}" || \
 	  echo "CUESHEET_TEST_DATA names no folder: tests that need more than data/demo_v3 are skipped."
 
+SUITE_INSTALLED := $(VENV)/.test-installed .venv-cluster/.installed
 SMALL := -m "not torchcodec and not vllm and not lerobot and not slurm"
 # All tests of a file run in one process, so that they share what the file prepares.
 PARALLEL := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: suite
-suite: $(VENV)/.test-installed  ## Run the tests that need no additional large environment
+suite: $(SUITE_INSTALLED)  ## Run the tests that need no additional large environment
 	@$(BIN)/python -m pytest $(SMALL) $(PARALLEL) $(PYTEST)
 
 .PHONY: unit
@@ -100,7 +101,7 @@ unit: $(VENV)/.test-installed  ## Run the unit tests and the small form of the a
 	@$(BIN)/python -m pytest tests/unit tests/attack $(SMALL) $(if $(COVERAGE),--cov --cov-report=term) $(PYTEST)
 
 .PHONY: workflow
-workflow: $(VENV)/.test-installed  ## Run the tests of the suite that run workflows
+workflow: $(SUITE_INSTALLED)  ## Run the tests of the suite that run workflows
 	@$(BIN)/python -m pytest tests/workflow $(SMALL) $(PARALLEL) $(PYTEST)
 
 # The suite runs a small form of all of these except the soak test. Each prints a table and fails if
@@ -122,7 +123,7 @@ attack-soak: $(VENV)/.test-installed
 
 # A SLURM on this machine, which the tests install and start (root and apt; otherwise skipped).
 .PHONY: slurm
-slurm: $(VENV)/.test-installed .venv-vllm/.installed  ## Run the tests on a real SLURM
+slurm: $(SUITE_INSTALLED) .venv-vllm/.installed  ## Run the tests on a real SLURM
 	@$(BIN)/python -m pytest -m slurm tests/workflow/test_slurm.py $(PYTEST)
 
 .PHONY: bench
@@ -141,7 +142,7 @@ lint: $(VENV)/.test-installed  ## Check style, the rules, and that generated fil
 	$(BIN)/cuesheet config --check
 
 .PHONY: coverage
-coverage: $(VENV)/.test-installed  ## Run `make suite` and check how much of the library it runs
+coverage: $(SUITE_INSTALLED)  ## Run `make suite` and check how much of the library it runs
 	@$(BIN)/python -m pytest $(SMALL) $(PARALLEL) --quiet --cov --cov-report=term $(PYTEST)
 
 .PHONY: sizes
@@ -166,7 +167,7 @@ config: $(VENV)/.workflow-installed  ## Regenerate config.yaml, its schema and i
 # Pins only change if a requirement changed; UPGRADE=--upgrade selects the newest versions.
 .PHONY: lock
 lock: .venv-lock/.installed  ## Pin envs/*.in with hashes into envs/*.lock.txt
-	for name in workflow test vllm docs; do \
+	for name in workflow cluster kubernetes test vllm docs; do \
 	  (cd envs && ../.venv-lock/bin/uv pip compile --quiet $(UPGRADE) \
 	    --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
 	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
@@ -206,6 +207,18 @@ $(VENV)/.workflow-installed: pyproject.toml $(VENV)/.packages-installed
 $(VENV)/.test-installed: envs/test.lock.txt $(VENV)/.workflow-installed
 	@echo "Installing what tests and lint need into $(VENV)."
 	@$(BIN)/python $(INSTALL) --force-reinstall --require-hashes --requirement envs/test.lock.txt
+	@touch $@
+
+# The workflow's environment with the plugins of profiles/slurm and profiles/kubernetes, for the tests
+# that need them. Every start of Snakemake imports all plugins, so all other tests do without.
+.venv-cluster/.installed: envs/cluster.lock.txt envs/kubernetes.lock.txt $(VENV)/.packages-installed
+	@echo "Installing the plugins for clusters into .venv-cluster."
+	@$(BIN)/python -m venv --clear .venv-cluster
+	@site="$$(.venv-cluster/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"; \
+	workflow="$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"; \
+	echo "import site; site.addsitedir('$$workflow')" > "$$site/workflow.pth"
+	@.venv-cluster/bin/python $(INSTALL) --require-hashes \
+	  --requirement envs/cluster.lock.txt --requirement envs/kubernetes.lock.txt
 	@touch $@
 
 # The decoder torchcodec requires torch (large), so its tests have a separate environment.

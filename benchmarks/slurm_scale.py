@@ -4,13 +4,14 @@
     python benchmarks/slurm_scale.py --episodes 100000 --submit              # and submitting
     python benchmarks/slurm_scale.py --episodes 100000 --run 60              # and running, asleep
 
-It creates a dataset that consists of metadata (30 s episodes, two cameras, empty video files) and
-plans its annotation with profiles/slurm: seconds, CPU seconds and peak memory of the outer process.
-With `--submit`, the shards are also submitted to a real SLURM (tests/slurm_cluster.py, as root)
-with many simulated nodes and GPUs. The partition is held, so that jobs queue and none starts: jobs
-per minute, CPU seconds and memory of the outer process and the controller. With `--run S`, they run
-to their end, 200 at once, as jobs that sleep S seconds and write the marker of the shard (a
-replacement for `sbatch` in the path does this). It prints one JSON object per size.
+It needs the plugin for SLURM, which .venv-cluster has. It creates a dataset that consists of
+metadata (30 s episodes, two cameras, empty video files) and plans its annotation with
+profiles/slurm: seconds, CPU seconds and peak memory of the outer process. With `--submit`, the
+shards are also submitted to a real SLURM (tests/slurm_cluster.py, as root) with many simulated
+nodes and GPUs. The partition is held, so that jobs queue and none starts: jobs per minute, CPU
+seconds and memory of the outer process and the controller. With `--run S`, they run to their end,
+200 at once, as jobs that sleep S seconds and write the marker of the shard (a replacement for
+`sbatch` in the path does this). It prints one JSON object per size.
 """
 
 import argparse

@@ -2,11 +2,11 @@
 
     python benchmarks/slurm_shards.py --dataset /path/to/dev_v3 --shards 4
 
-It runs as root and starts the SLURM of tests/slurm_cluster.py. It annotates the dataset with the
-demo model and profiles/slurm, and prints one JSON object: wall and CPU seconds of the outer
-process, and for every shard its wall seconds, the CPU seconds of all its processes (decoding, steps
-and the demo model), and the seconds from the start of its SLURM job to the first request to its
-model server.
+It needs the plugin for SLURM (.venv-cluster), runs as root and starts the SLURM of
+tests/slurm_cluster.py. It annotates the dataset with the demo model and profiles/slurm, and prints
+one JSON object: wall and CPU seconds of the outer process, and for every shard its wall seconds,
+the CPU seconds of all its processes (decoding, steps and the demo model), and the seconds from the
+start of its SLURM job to the first request to its model server.
 """
 
 import argparse

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 from processes import PATIENCE_S, command_of, processes_in
-from workflow_runs import REPOSITORY, CountingServer, Workdir
+from workflow_runs import CLUSTER_PYTHON, REPOSITORY, CountingServer, Workdir
 
 
 class SlurmWorkdir(Workdir):
     """A working directory whose runs send their jobs to SLURM, in shards."""
+
+    python = CLUSTER_PYTHON
 
     def command(self, *arguments: str) -> list[str]:
         cores = ["--cores", "2"]

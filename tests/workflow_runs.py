@@ -25,6 +25,11 @@ from cuesheet.workflow.estimate import Estimate, estimate_run
 from cuesheet.workflow.load import load_run
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+# The workflow's environment with the plugins for clusters.
+CLUSTER_PYTHON = str(REPOSITORY / ".venv-cluster" / "bin" / "python")
+needs_cluster_plugins = pytest.mark.skipif(
+    not Path(CLUSTER_PYTHON).exists(), reason="no .venv-cluster; run: make .venv-cluster/.installed"
+)
 
 
 def until(is_true: Callable[[], object], what: str, timeout_s: float = PATIENCE_S) -> None:
@@ -65,12 +70,14 @@ class Finished:
 class Workdir:
     """A working directory with its own configuration, results and cache."""
 
+    python = sys.executable
+
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def command(self, *arguments: str) -> list[str]:
         return [
-            *(sys.executable, "-m", "snakemake"),
+            *(self.python, "-m", "snakemake"),
             *("--snakefile", str(REPOSITORY / "Snakefile")),
             *("--directory", str(self.path)),
             *("--cores", "2"),

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 from processes import PATIENCE_S
-from workflow_runs import REPOSITORY
+from workflow_runs import CLUSTER_PYTHON, REPOSITORY
 
 from cuesheet.artifacts.stage_files import read_stage_file
 
@@ -60,6 +60,10 @@ INSTALL = Covered(
     "installs a package",
     "tests/unit/test_package.py::test_a_wheel_has_the_library_its_data_and_the_command",
 )
+PLUGINS = Covered(
+    "installs packages",
+    "tests/workflow/test_sharded_runs.py::test_the_slurm_profile_plans_shards_without_a_cluster",
+)
 PINNED = (
     "tests/unit/test_requirement_files.py"
     "::test_the_gpu_lock_has_the_vllm_and_torch_that_the_tests_run"
@@ -87,6 +91,7 @@ NOT_RUN = {
     "snakemake --workflow-profile profiles/slurm --config dataset=/path/to/dataset": Covered(
         "needs SLURM", SLURM
     ),
+    "python -m pip install --require-hashes --requirement envs/cluster.lock.txt": PLUGINS,
     "cuesheet push results/name user/new-name [--public] [--tag v1]": Covered("needs a hub", PUSH),
     "make wgobench FILE=wgo_bench.parquet CONFIG=model.yaml": Covered("needs the benchmark", BENCH),
     "docker build --file containers/workflow.Dockerfile --tag cuesheet .": DOCKER,
@@ -163,6 +168,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory, demo_vlm_url: str) -> Path:
     ignored = shutil.ignore_patterns(".*", "__pycache__", "results", "site", "corrections")
     shutil.copytree(REPOSITORY, folder, ignore=ignored)
     (folder / ".venv").symlink_to(sys.prefix)
+    (folder / ".venv-cluster").symlink_to(Path(CLUSTER_PYTHON).parents[1])
     done = run(folder, as_run("make demo", demo_vlm_url))
     assert done.returncode == 0, done.stdout[-3000:]
     page = (REPOSITORY / "docs" / "first-annotation.md").read_text(encoding="utf-8")
@@ -200,6 +206,8 @@ def as_run(command: str, demo_vlm_url: str) -> str:
     for text, used in READERS_REPLACE.items():
         command = command.replace(text, used)
     command = re.sub("^make ", MAKE, command)
+    if "--workflow-profile" in command:
+        command = re.sub("^snakemake ", ".venv-cluster/bin/python -m snakemake ", command)
     command = re.sub("^pytest ", "pytest --collect-only --quiet ", command)
     return command.replace("http://127.0.0.1:8000", demo_vlm_url)
 
@@ -231,6 +239,8 @@ def run(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("command", RUN_HERE, ids=lambda c: f"{Path(c.page).stem}: {c.text[:60]}")
 def test_a_documented_command_works(command, clone, demo_vlm_url, tmp_path):
+    if "profiles/" in command.text and not Path(CLUSTER_PYTHON).exists():
+        pytest.skip("no .venv-cluster; run: make .venv-cluster/.installed")
     folder = tmp_path / "cuesheet"
     shutil.copytree(clone, folder, symlinks=True)
     text = as_run(command.text, demo_vlm_url)

@@ -5,9 +5,9 @@ import subprocess
 import sys
 
 import pytest
-from workflow_runs import REPOSITORY, Finished, Workdir
+from workflow_runs import CLUSTER_PYTHON, REPOSITORY, Finished, Workdir, needs_cluster_plugins
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, needs_cluster_plugins]
 
 
 COPIED = ("Snakefile", "rules", "scripts", "config", "envs", "profiles", "data")
@@ -22,7 +22,7 @@ def dry_run(workdir: Workdir, *arguments: str) -> Finished:
         copy(source, workdir.path / name)
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "snakemake", "--dry-run", "--quiet", "host"),
+            *(CLUSTER_PYTHON, "-m", "snakemake", "--dry-run", "--quiet", "host"),
             *("--workflow-profile", "profiles/kubernetes"),
             *("--default-storage-prefix", str(workdir.path)),
             *("--config", "dataset=data/demo_v3", *arguments),

@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from workflow_runs import REPOSITORY, Workdir
+from workflow_runs import CLUSTER_PYTHON, REPOSITORY, Workdir, needs_cluster_plugins
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, needs_cluster_plugins]
 
 # Entries of the profile that are comments until somebody fills them in.
 FILLED_IN = (
@@ -45,6 +45,7 @@ def submit(workdir: Workdir, tmp_path: Path, demo_v3: Path, monkeypatch):
         (folder / name).chmod(0o755)
     workdir.configure(dataset=str(demo_v3))
     workdir.run("results/demo_v3/episodes.parquet")
+    workdir.python = CLUSTER_PYTHON
     monkeypatch.setenv("PATH", f"{folder}:{Path(sys.executable).parent}:/usr/bin:/bin")
     monkeypatch.setenv("RECORDED", str(recorded))
     monkeypatch.setenv("LOADEDMODULES", "cuda/12.4")

@@ -4,15 +4,15 @@ import json
 import os
 import shutil
 import signal
-from pathlib import Path
 
 import pytest
 from slurm_runs import annotations, eventually, orphans_in
-from workflow_runs import REPOSITORY, Workdir
+from workflow_runs import CLUSTER_PYTHON, REPOSITORY, Workdir, needs_cluster_plugins
 
 pytestmark = pytest.mark.workflow
 
 TWO = {"shards": "always", "episodes_per_shard": 2}
+SLURM_PROFILE = ("--workflow-profile", str(REPOSITORY / "profiles" / "slurm"))
 
 
 @pytest.fixture(scope="module")
@@ -148,16 +148,23 @@ def test_a_judge_without_a_server_is_refused_before_anything_starts(
     assert done.returncode
     assert "config: evaluate.judge: found true in a run with one job per shard" in done.output
     assert "Traceback" not in done.output
-    on_a_cluster = ("--dry-run", "--workflow-profile", str(REPOSITORY / "profiles/slurm"))
-    work.configure(**settings, cluster={"episodes_per_shard": 2})
-    done = work.run(*on_a_cluster, check=False)
-    assert done.returncode
-    assert "config: evaluate.judge: found true in a run with one job per shard" in done.output
     # As the message says: afterwards, without shards, nothing but the judge is asked.
     work.configure(**settings, cluster={"shards": "never"})
     jobs = work.run().jobs
     assert not any(rule.startswith(("annotate", "extract", "decode")) for rule in jobs), jobs
     assert work.json("results/demo_v3/evaluation.json")["judged_labels"] > 0
+
+
+@needs_cluster_plugins
+def test_a_judge_on_a_cluster_is_an_error_before_anything_is_submitted(tmp_path, demo_v3):
+    work = Workdir(tmp_path / "work")
+    work.python = CLUSTER_PYTHON
+    settings = {"reference": str(tmp_path / "truth.csv"), "judge": True}
+    (tmp_path / "truth.csv").write_text("episode,start_s,end_s,text\n0,0.0,2.5,approach the puck\n")
+    work.configure(dataset=str(demo_v3), evaluate=settings, cluster={"episodes_per_shard": 2})
+    done = work.run("--dry-run", *SLURM_PROFILE, check=False)
+    assert done.returncode
+    assert "config: evaluate.judge: found true in a run with one job per shard" in done.output
 
 
 def test_nothing_is_left_of_a_run_in_shards_that_was_killed(tmp_path, demo_v3):
@@ -174,11 +181,11 @@ def test_nothing_is_left_of_a_run_in_shards_that_was_killed(tmp_path, demo_v3):
     assert work.json("results/demo_v3/summary.json")["episodes"]["annotated"] == 2
 
 
-@pytest.mark.parametrize("profile", ["slurm"])
-def test_the_profile_plans_shards_without_a_cluster(tmp_path, demo_v3, profile):
+@needs_cluster_plugins
+def test_the_slurm_profile_plans_shards_without_a_cluster(tmp_path, demo_v3):
     work = Workdir(tmp_path / "work")
+    work.python = CLUSTER_PYTHON
     work.configure(dataset=str(demo_v3), cluster={"episodes_per_shard": 1})
-    folder = str(Path(REPOSITORY) / "profiles" / profile)
-    jobs = work.run("--dry-run", "--workflow-profile", folder).jobs
+    jobs = work.run("--dry-run", *SLURM_PROFILE).jobs
     assert jobs["annotate_shard"] == 4
     assert not any(rule.startswith(("annotate_plan", "decode")) for rule in jobs)

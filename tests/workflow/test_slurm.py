@@ -23,9 +23,9 @@ from slurm_runs import (
     resources,
     slurm,
 )
-from workflow_runs import CountingServer, Workdir
+from workflow_runs import CountingServer, Workdir, needs_cluster_plugins
 
-pytestmark = [pytest.mark.slurm, pytest.mark.workflow]
+pytestmark = [pytest.mark.slurm, pytest.mark.workflow, needs_cluster_plugins]
 
 SHARDS = ("00000", "00001")
 # Merging and what follows are the same without a cluster, and each is one more job.
