@@ -44,3 +44,13 @@ write_keyframes({str(tmp_path / "keyframes")!r}, row, dataset="demo", root={str(
 """
     assert not imported_after(code) & HEAVY
     assert len(list((tmp_path / "keyframes").rglob("*.png"))) == 3
+
+
+def test_reading_the_metadata_of_a_dataset_imports_none_of_them(demo_v3):
+    pytest.importorskip("pandas")
+    code = f"""
+from pathlib import Path
+from cuesheet.dataset.metadata import read_dataset
+assert len(read_dataset(Path({str(demo_v3)!r}), "demo").episodes) == 4
+"""
+    assert not imported_after(code) & HEAVY
