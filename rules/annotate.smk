@@ -13,15 +13,9 @@ rule annotate_plan:
     input:
         keyframes="<results>/{dataset}/keyframes/{episode}",
         clip=clip_for_plan,
-        recording=lambda wildcards: recording_of(
-            dataset_of(wildcards), CONFIG, int(wildcards.episode)
-        ),
-        references=lambda wildcards: reference_files(
-            dataset_of(wildcards), CONFIG, int(wildcards.episode)
-        ),
-        vocabulary=lambda wildcards: vocabulary_of(
-            dataset_of(wildcards), CONFIG, int(wildcards.episode)
-        ),
+        recording=of_episode(recording_of, CONFIG),
+        references=of_episode(reference_files, CONFIG),
+        vocabulary=of_episode(vocabulary_of, CONFIG),
         prompts=prompts_of(*prompt_files.PLAN),
     output:
         json=update("<results>/{dataset}/plan/{episode}.json"),
@@ -39,18 +33,14 @@ rule annotate_plan:
     params:
         model_settings=RUN.model_settings,
         signals=CONFIG.signals.model_dump(),
-        references=lambda wildcards: references_of(
-            dataset_of(wildcards), CONFIG, int(wildcards.episode)
-        ),
+        references=of_episode(references_of, CONFIG),
         plan=RUN.plan.model_dump(exclude={"vocabulary", "vocabulary_episodes"}),
-        vocabulary=lambda wildcards: RUN.labels_for(dataset_of(wildcards), int(wildcards.episode)),
-        camera=lambda wildcards: dataset_of(wildcards).default_camera_of(int(wildcards.episode)),
+        vocabulary=of_episode(RUN.labels_for),
+        camera=of_episode(RunDataset.default_camera_of),
         # A function of the input: a dataset that moved is not a reason to run again.
         root=lambda wildcards, input: str(dataset_of(wildcards).root),
-        given=lambda wildcards: dataset_of(wildcards).given_subtasks(int(wildcards.episode)),
-        rephrasings=lambda wildcards: dataset_of(wildcards).corrected_rephrasings(
-            int(wildcards.episode)
-        ),
+        given=of_episode(RunDataset.given_subtasks),
+        rephrasings=of_episode(RunDataset.corrected_rephrasings),
     script:
         "../scripts/annotate_plan.py"
 
@@ -77,11 +67,9 @@ rule annotate_interjections:
         model_settings=RUN.model_settings,
         interjections=CONFIG.interjections.model_dump(),
         frames=CONFIG.plan.frames.model_dump(),
-        camera=lambda wildcards: dataset_of(wildcards).default_camera_of(int(wildcards.episode)),
+        camera=of_episode(RunDataset.default_camera_of),
         seed=CONFIG.seed,
-        corrections=lambda wildcards: dataset_of(wildcards).corrected_interjections(
-            int(wildcards.episode)
-        ),
+        corrections=of_episode(RunDataset.corrected_interjections),
     script:
         "../scripts/annotate_interjections.py"
 
@@ -108,10 +96,10 @@ rule annotate_vqa:
     params:
         model_settings=RUN.model_settings,
         vqa=CONFIG.vqa.model_dump(),
-        cameras=lambda wildcards: dataset_of(wildcards).vqa_cameras_of(int(wildcards.episode)),
+        cameras=of_episode(RunDataset.vqa_cameras_of),
         coordinates=CONFIG.vlm.coordinates,
         seed=CONFIG.seed,
-        corrections=lambda wildcards: dataset_of(wildcards).vqa_corrections(int(wildcards.episode)),
+        corrections=of_episode(RunDataset.vqa_corrections),
     script:
         "../scripts/annotate_vqa.py"
 
@@ -137,6 +125,6 @@ rule inspect_episode:
     params:
         model_settings=RUN.model_settings,
         frames=CONFIG.plan.frames.model_dump(),
-        camera=lambda wildcards: dataset_of(wildcards).default_camera_of(int(wildcards.episode)),
+        camera=of_episode(RunDataset.default_camera_of),
     script:
         "../scripts/inspect_episode.py"

@@ -26,7 +26,7 @@ rule validate_episode:
         mem_mb=500,
     params:
         cameras=lambda wildcards: dataset_of(wildcards).cameras,
-        verdict=lambda wildcards: dataset_of(wildcards).verdict(int(wildcards.episode)),
+        verdict=of_episode(RunDataset.verdict),
         leave_out=CONFIG.output.leave_out,
     script:
         "../scripts/validate_episode.py"

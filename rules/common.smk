@@ -31,6 +31,7 @@ from cuesheet.errors import CuesheetError
 from cuesheet.config import prompt_files
 from cuesheet.vlm import run_environment
 from cuesheet.workflow.load import bundled_files, load_run
+from cuesheet.workflow.run_dataset import RunDataset
 from cuesheet.workflow.vocabulary import (
     drafted_episodes,
     drafted_in,
@@ -116,6 +117,11 @@ def dataset_of(wildcards):
     dataset = RUN.dataset(wildcards.dataset)
     dataset.check_wildcards(dict(wildcards.items()))
     return dataset
+
+
+def of_episode(answer, *settings):
+    """Return an input function: what `answer` says about the dataset and episode of a job."""
+    return lambda wildcards: answer(dataset_of(wildcards), *settings, int(wildcards.episode))
 
 
 def results_of(wildcards):

@@ -49,8 +49,8 @@ rule decode_keyframes:
         mem_mb=1000,
     params:
         root=lambda wildcards, input: str(dataset_of(wildcards).root),
-        source=lambda wildcards: dataset_of(wildcards).keyframes_source(int(wildcards.episode)),
-        cameras=lambda wildcards: dataset_of(wildcards).cameras_of(int(wildcards.episode)),
+        source=of_episode(RunDataset.keyframes_source),
+        cameras=of_episode(RunDataset.cameras_of),
         decoder=CONFIG.keyframes.decoder,
         per_second=CONFIG.keyframes.per_second,
         vqa_hz=CONFIG.vqa.hz if CONFIG.vqa.enabled else None,

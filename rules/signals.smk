@@ -51,7 +51,7 @@ rule extract_signals:
     params:
         # A function of the input: a dataset that moved is not a reason to run again.
         root=lambda wildcards, input: str(dataset_of(wildcards).root),
-        source=lambda wildcards: dataset_of(wildcards).signals_source(int(wildcards.episode)),
+        source=of_episode(RunDataset.signals_source),
         signals=CONFIG.signals.detection,
     script:
         "../scripts/extract_signals.py"

@@ -27,7 +27,7 @@ rule draft_vocabulary:
     params:
         model_settings=RUN.model_settings,
         plan=RUN.plan.model_dump(include={"frames", "granularity"}),
-        camera=lambda wildcards: dataset_of(wildcards).default_camera_of(int(wildcards.episode)),
+        camera=of_episode(RunDataset.default_camera_of),
     script:
         "../scripts/draft_vocabulary.py"
 

@@ -118,6 +118,10 @@ class ShardPlan:
         """Return a hash of everything that the clips and keyframes of a shard depend on."""
         return self.media_hash(self.episodes(shard))
 
+    def media_hash(self, episodes: Iterable[int]) -> str:
+        """Return a hash of everything that the clips and keyframes of some episodes depend on."""
+        return _hash([self._media_sources(index) for index in episodes])
+
     def _media_sources(self, index: int) -> list[Any]:
         clips = [self.dataset.clip_source(index, key) for key in self.dataset.cameras_of(index)]
         return [self.dataset.keyframes_source(index), clips]
@@ -135,10 +139,6 @@ class ShardPlan:
     def media_markers_of(self, episodes: Iterable[int]) -> list[str]:
         """Return the markers of the clips and keyframes of the shards with these episodes."""
         return [self.media_marker(shard) for shard in self._shards_with(episodes)]
-
-    def media_hash(self, episodes: Iterable[int]) -> str:
-        """Return a hash of everything that the clips and keyframes of some episodes depend on."""
-        return _hash([self._media_sources(index) for index in episodes])
 
     def _shards_with(self, episodes: Iterable[int]) -> list[str]:
         return list(dict.fromkeys(self._shard_of[index] for index in episodes))

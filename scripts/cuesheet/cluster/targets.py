@@ -58,16 +58,7 @@ class Targets:
     @functools.cached_property
     def annotations(self) -> list[str]:
         """Stage files and validations by name, so that a deleted file is re-created."""
-        if self.is_sharded:
-            return [marker for name in self.shard_plans for marker in self.shards_of(name)]
-        return [
-            file
-            for dataset in self._datasets
-            for file in (
-                *dataset.stage_files(dataset.worked_on, self.run.stages),
-                *dataset.validations(dataset.worked_on),
-            )
-        ]
+        return [file for dataset in self._datasets for file in self.annotations_of(dataset)]
 
     @property
     def details(self) -> list[str]:
@@ -123,7 +114,7 @@ class Targets:
 
     @property
     def evaluations(self) -> list[str]:
-        return [str(self.run.datasets[name].layout.evaluation()) for name in self.run.references]
+        return [file for name in self.run.references for file in self.evaluation_of(name)]
 
     def evaluation_of(self, name: str) -> list[str]:
         """Return the scores of a dataset; none if it has no reference."""
