@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from cuesheet.errors import CuesheetError
 from cuesheet.evaluation.labels import first_verb
 from cuesheet.evaluation.references import Reference, read_reference, read_results
@@ -135,8 +133,8 @@ def _diff(old: list[str] | None, new: list[str] | None) -> list[str] | None:
 
 def _facts(gathered: Sequence[ReportData]) -> list[tuple[str, list[str]]]:
     """Return what each run used and produced: (title, one cell per run)."""
-    facts = pd.DataFrame([_facts_of(data) for data in gathered])
-    return [(str(title), list(facts[title])) for title in facts.columns]
+    facts = [_facts_of(data) for data in gathered]
+    return [(title, [one[title] for one in facts]) for title in facts[0]]
 
 
 def _facts_of(data: ReportData) -> dict[str, str]:

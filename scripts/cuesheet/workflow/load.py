@@ -42,22 +42,12 @@ from cuesheet.workflow.vocabulary import notice_of
 
 
 @dataclass(frozen=True)
-class _Source:
-    """A source dataset, with the cameras that the run uses."""
+class _Cameras:
+    """The cameras of a dataset that the run uses."""
 
-    dataset: Dataset
-    address: HubDataset | None  # None if the dataset is on this machine
-    default_camera: str | None
-    vqa_cameras: list[str]
-
-
-@dataclass(frozen=True)
-class _Episodes:
-    """Which episodes a run annotates."""
-
-    selected: Sequence[int]
-    left_out: frozenset[int] = frozenset()  # failed before
-    kept: frozenset[int] = frozenset()  # have language rows already
+    dataset: Dataset  # with these cameras only
+    default: str | None
+    vqa: list[str]
 
 
 class _Problems:
@@ -168,36 +158,34 @@ def _load_dataset(
     with problems.collected():
         _check_prompts(prompts_dir, config, parse=online)
     try:
-        source = _open_source(name, entry, repository, online)
-        notices = check_source(source.dataset, config.output.extra_files) if online else []
+        source, address = _open_source(name, entry, repository, online)
+        notices = check_source(source, config.output.extra_files) if online else []
     except CuesheetError as error:
         problems.add(error)
         raise problems.as_error() from None
     with problems.collected():
-        source = _select_cameras(source, entry, config)
+        cameras = _select_cameras(source, entry, config)
     with problems.collected():
-        selected = _select_episodes(source.dataset, entry)
+        selected = _select_episodes(source, entry)
     problems.report()
-    dataset = source.dataset
-    if source.address is not None and online:
+    dataset = cameras.dataset
+    if address is not None and online:
         files = dataset.files_of(selected)
         every = dataset.files_of(selected, include_excluded=True)
-        hub.fetch(source.address, name, files, optional=every)
-    layout = Layout(results_root / name)
-    if shard is None:
-        episodes = _exclude_episodes(dataset, selected, config, layout, is_main_run=True)
-    else:
-        episodes = _exclude_episodes(dataset, shard["episodes"], config, layout, is_main_run=False)
+        hub.fetch(address, name, files, optional=every)
+    if shard is not None:
+        selected = shard["episodes"]
+    layout, is_main_run = Layout(results_root / name), shard is None
     found = RunDataset(
         name,
         dataset,
-        episodes.selected,
-        source.default_camera,
-        source.vqa_cameras,
+        selected,
+        cameras.default,
+        cameras.vqa,
         prompts_dir,
-        left_out=episodes.left_out,
+        left_out=_failed_before(name, selected, config, layout, is_main_run),
         corrections=read_corrections(Path(config.corrections_dir).expanduser() / name, dataset),
-        kept=episodes.kept,
+        kept=_kept(dataset, selected, config, is_main_run),
         output_format=config.output.format,
         subtask_column=_subtask_column(dataset, config),
         results_root=results_root,
@@ -209,8 +197,10 @@ def _load_dataset(
     return found
 
 
-def _open_source(name: str, entry: DatasetEntry, repository: Path, online: bool) -> _Source:
-    """Read the metadata of a source dataset, from disk or from a hub."""
+def _open_source(
+    name: str, entry: DatasetEntry, repository: Path, online: bool
+) -> tuple[Dataset, HubDataset | None]:
+    """Read the metadata of a source dataset; return its address too if it is on a hub."""
     address = parse_hub_address(entry.path)
     if address is None:
         root = _resolve(entry.path, repository)
@@ -227,12 +217,11 @@ def _open_source(name: str, entry: DatasetEntry, repository: Path, online: bool)
             f"{name}: the working directory {Path.cwd()} is inside the dataset {root}, which "
             "is read-only; run in another folder (snakemake --directory FOLDER ...)"
         )
-    return _Source(read_dataset(root, name), address, None, [])
+    return read_dataset(root, name), address
 
 
-def _select_cameras(source: _Source, entry: DatasetEntry, config: Config) -> _Source:
+def _select_cameras(dataset: Dataset, entry: DatasetEntry, config: Config) -> _Cameras:
     """Apply the settings `cameras`, `default_camera` and `vqa.cameras`."""
-    dataset = source.dataset
     if isinstance(entry.cameras, list):
         check_cameras("cameras", entry.cameras, list(dataset.cameras), dataset.excluded_cameras)
         dataset = dataset.with_cameras(entry.cameras)
@@ -247,7 +236,7 @@ def _select_cameras(source: _Source, entry: DatasetEntry, config: Config) -> _So
         vqa_cameras = config.vqa.cameras
     elif config.vqa.cameras == "default":
         vqa_cameras = [default_camera] if default_camera else []
-    return _Source(dataset, source.address, default_camera, vqa_cameras)
+    return _Cameras(dataset, default_camera, vqa_cameras)
 
 
 def _select_episodes(dataset: Dataset, entry: DatasetEntry) -> Sequence[int]:
@@ -259,31 +248,39 @@ def _select_episodes(dataset: Dataset, entry: DatasetEntry) -> Sequence[int]:
     return entry.episodes
 
 
-def _exclude_episodes(
-    dataset: Dataset, selected: Sequence[int], config: Config, layout: Layout, is_main_run: bool
-) -> _Episodes:
-    """Apply the settings `existing` and `output.on_missing`."""
-    name, kept, left_out = dataset.name, frozenset[int](), frozenset[int]()
-    if config.existing == "keep":
-        kept = episodes_with_rows(dataset) & frozenset(selected)
-        if kept and len(kept) == len(selected) and is_main_run:
-            print(
-                f"Cuesheet: {name}: existing is keep and every selected episode has language rows "
-                "already, so the model is not used",
-                file=sys.stderr,
-            )
-    if config.output.on_missing == "leave_unannotated":
-        rules = {"extract_clip", "decode_keyframes", "extract_signals", "validate_episode"}
-        rules |= {f"annotate_{stage}" for stage in STAGES if getattr(config, stage).enabled}
-        rules |= {"inspect_episode"} if config.inspect.enabled else set()
-        left_out = frozenset(episode_failures(layout.folder, selected, rules=rules))
-        if left_out and len(left_out) == len(selected) and is_main_run:
-            raise CuesheetError(
-                f"{name}: output.on_missing is leave_unannotated, but all {len(selected)} episodes "
-                f"failed in the last run; the causes are in {layout.failed}. Set it to fail to try "
-                "them again."
-            )
-    return _Episodes(selected, left_out, kept)
+def _kept(
+    dataset: Dataset, selected: Sequence[int], config: Config, is_main_run: bool
+) -> frozenset[int]:
+    """Apply the setting `existing`: return the episodes that keep their language rows."""
+    if config.existing != "keep":
+        return frozenset()
+    kept = episodes_with_rows(dataset) & frozenset(selected)
+    if kept and len(kept) == len(selected) and is_main_run:
+        print(
+            f"Cuesheet: {dataset.name}: existing is keep and every selected episode has language "
+            "rows already, so the model is not used",
+            file=sys.stderr,
+        )
+    return kept
+
+
+def _failed_before(
+    name: str, selected: Sequence[int], config: Config, layout: Layout, is_main_run: bool
+) -> frozenset[int]:
+    """Apply the setting `output.on_missing`: return the episodes that are left out."""
+    if config.output.on_missing != "leave_unannotated":
+        return frozenset()
+    rules = {"extract_clip", "decode_keyframes", "extract_signals", "validate_episode"}
+    rules |= {f"annotate_{stage}" for stage in STAGES if getattr(config, stage).enabled}
+    rules |= {"inspect_episode"} if config.inspect.enabled else set()
+    left_out = frozenset(episode_failures(layout.folder, selected, rules=rules))
+    if left_out and len(left_out) == len(selected) and is_main_run:
+        raise CuesheetError(
+            f"{name}: output.on_missing is leave_unannotated, but all {len(selected)} episodes "
+            f"failed in the last run; the causes are in {layout.failed}. Set it to fail to try "
+            "them again."
+        )
+    return left_out
 
 
 def _subtask_column(dataset: Dataset, config: Config) -> str | None:
