@@ -51,13 +51,9 @@ class Lease:
     ) -> None:
         """Prepare a lease; nothing is written.
 
-        Args:
-            path: the file.
-            about: information for those who wait, such as the id of a job.
-            content: the whole content instead, from `identity`, if several leases share it.
-            source: an existing file with that content, to which the lease becomes a link.
-            disk_time: returns the time (s, Unix time) by the clock of the disk; default: found out
-                by writing a file.
+        `about` is information for those who wait, such as the id of a job. Leases that share their
+        `content` (from `identity`) become links to the file `source`, which has it. `disk_time`
+        returns the Unix time (s) by the clock of the disk; without it, a file is written.
         """
         self.path = Path(path)
         self._content = content or {**about, **identity()}

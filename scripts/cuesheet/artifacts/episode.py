@@ -118,14 +118,9 @@ class KeyframesFile(File):
             keyframes={
                 camera: [
                     Keyframe(
-                        camera=camera,
-                        frame_index=entry.frame_index,
-                        timestamp_s=entry.timestamp_s,
-                        path=folder / entry.file,
-                        width=entry.width,
-                        height=entry.height,
+                        camera, e.frame_index, e.timestamp_s, folder / e.file, e.width, e.height
                     )
-                    for entry in entries
+                    for e in entries
                 ]
                 for camera, entries in self.keyframes.items()
             },

@@ -102,8 +102,7 @@ SAY_TOOL: Mapping[str, Any] = {
 
 def say(text: str) -> list[dict[str, Any]]:
     """Return the tool calls of a speech row as plain data."""
-    function = Function(name="say", arguments=Arguments(text=text))
-    return [ToolCall(type="function", function=function).model_dump()]
+    return [{"type": "function", "function": {"name": "say", "arguments": {"text": text}}}]
 
 
 def style_name(style: str | None) -> str:

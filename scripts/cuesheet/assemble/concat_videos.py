@@ -6,7 +6,7 @@ in the range that the new metadata states.
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
@@ -63,7 +63,7 @@ def concat_videos(dataset: Dataset, annotated: Path) -> dict[str, list[Placed]]:
     frames are not in its range.
     """
     manifest = annotated.parent / _MANIFEST
-    known = _read_manifest(manifest)
+    known = read_json(manifest).get("files", {})
     sources: dict[str, list[str]] = {}
     placed: dict[str, list[Placed]] = {}
     for camera in (*dataset.cameras.values(), *dataset.excluded_cameras.values()):
@@ -97,19 +97,12 @@ def video_files(placed: Mapping[str, Sequence[Placed]]) -> set[str]:
 
 def as_columns(camera: str, places: Sequence[Placed]) -> dict[str, list[float]]:
     """Return the columns of meta/episodes with the ranges of the episodes."""
-    rows = [asdict(place) for place in places]
-    names = {
-        "chunk_index": "chunk_index",
-        "file_index": "file_index",
-        "from_timestamp": "from_s",
-        "to_timestamp": "to_s",
+    return {
+        f"videos/{camera}/chunk_index": [place.chunk_index for place in places],
+        f"videos/{camera}/file_index": [place.file_index for place in places],
+        f"videos/{camera}/from_timestamp": [place.from_s for place in places],
+        f"videos/{camera}/to_timestamp": [place.to_s for place in places],
     }
-    return {f"videos/{camera}/{name}": [row[key] for row in rows] for name, key in names.items()}
-
-
-def _read_manifest(path: Path) -> dict[str, list[str]]:
-    files = read_json(path).get("files")
-    return files if isinstance(files, dict) else {}
 
 
 def _pieces(dataset: Dataset, camera: str) -> Iterator[_Piece]:

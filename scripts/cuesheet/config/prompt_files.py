@@ -29,6 +29,13 @@ _WINDOW = {
     "suggested": "Segments from a corrected episode (`plan.propagate`); may be empty.",
     "granularity": "`events` or `phases` (setting `plan.granularity`).",
 }
+_SEGMENT = {
+    **_FRAMES,
+    **_TASK,
+    "start_s": "Start of the segment.",
+    "end_s": "End of the segment.",
+    "label": "Label from the segmentation.",
+}
 _VOCABULARY = {
     "vocabulary": "Labels that may be used (setting `plan.vocabulary`); empty for any.",
     "own_words": "True if the reply may have another label (`plan.vocabulary: auto`).",
@@ -69,11 +76,7 @@ PROMPT_FILES = {
     "plan_relabel": PromptFile(
         "Labels one segment again (`plan.relabel`).",
         {
-            **_FRAMES,
-            **_TASK,
-            "start_s": "Start of the segment.",
-            "end_s": "End of the segment.",
-            "label": "Label from the segmentation.",
+            **_SEGMENT,
             **_NEIGHBORS,
             "count": "Number of labels (setting `plan.label_candidates`).",
             **_VOCABULARY,
@@ -82,11 +85,7 @@ PROMPT_FILES = {
     "plan_select_label": PromptFile(
         "Selects one of several labels of a segment (`plan.label_candidates`).",
         {
-            **_FRAMES,
-            **_TASK,
-            "start_s": "Start of the segment.",
-            "end_s": "End of the segment.",
-            "label": "Label from the segmentation.",
+            **_SEGMENT,
             **_NEIGHBORS,
             "labels": "The labels to choose from.",
         },
@@ -94,11 +93,7 @@ PROMPT_FILES = {
     "plan_second_look": PromptFile(
         "Lists the events that are completed within a segment (`plan.second_look`).",
         {
-            **_FRAMES,
-            **_TASK,
-            "start_s": "Start of the segment.",
-            "end_s": "End of the segment.",
-            "label": "Label from the segmentation.",
+            **_SEGMENT,
             **_VOCABULARY,
         },
     ),

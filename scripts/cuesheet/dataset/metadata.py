@@ -110,19 +110,14 @@ class Dataset:
 
     def camera(self, key: str) -> Camera:
         """Return the camera with that key. Raises CuesheetError that names the most similar one."""
-        try:
+        if key in self.cameras:
             return self.cameras[key]
-        except KeyError:
-            raise CuesheetError(
-                f"{self.name}: there is no camera {key!r}. {self._camera_hint(key)}"
-            ) from None
-
-    def _camera_hint(self, key: str) -> str:
-        if not self.cameras:
-            return "The dataset has no camera."
-        near = did_you_mean(key, self.cameras, cutoff=0.5)
-        hint = f"Did you mean {near!r}? " if near else ""
-        return f"{hint}The cameras are: {', '.join(self.cameras)}."
+        hint = "The dataset has no camera."
+        if self.cameras:
+            near = did_you_mean(key, self.cameras, cutoff=0.5)
+            hint = f"Did you mean {near!r}? " if near else ""
+            hint += f"The cameras are: {', '.join(self.cameras)}."
+        raise CuesheetError(f"{self.name}: there is no camera {key!r}. {hint}")
 
 
 def read_dataset(root: Path | str, name: str) -> Dataset:
@@ -268,7 +263,7 @@ def _cameras(
                 f"meta/info.json: the feature {key!r} is {feature!r}; expected an object with "
                 "dtype and shape."
             )
-        dtype = feature.get("dtype") if isinstance(feature, dict) else None
+        dtype = feature.get("dtype")
         if dtype not in ("video", "image"):
             continue
         if not _CAMERA_KEY.fullmatch(key):

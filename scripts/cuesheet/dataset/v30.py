@@ -217,18 +217,14 @@ def _whole_numbers(table: pa.Table, column: str, name: str) -> list[int]:
 
 
 def _whole(value: Any, column: str, name: str) -> int:
-    """Return a whole number. Raises CuesheetError for anything else."""
-    value = as_whole(_number(value))
-    usable = isinstance(value, int | float) and not isinstance(value, bool)
-    if not usable or value != value or value in (float("inf"), float("-inf")):
+    """Return a whole number, at least 0. Raises CuesheetError for anything else."""
+    number = as_whole(_number(value))
+    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
         raise CuesheetError(
-            f"{name}: meta/episodes has {str(value)[:40]!r} in {column!r}; expected a whole number."
+            f"{name}: meta/episodes has {str(value)[:40]!r} in {column!r}; expected a whole "
+            "number, at least 0."
         )
-    if value != int(value) or value < 0:
-        raise CuesheetError(
-            f"{name}: meta/episodes has {value} in {column!r}; expected a whole number, at least 0."
-        )
-    return int(value)
+    return number
 
 
 def _number(value: Any) -> Any:

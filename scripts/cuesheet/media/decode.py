@@ -57,12 +57,7 @@ def decode_frames(
     Raises CuesheetError if the file cannot be decoded, if the decoder does not return exactly these
     frames, or if it is not installed.
     """
-    try:
-        decode = _DECODERS[decoder]
-    except KeyError:
-        raise CuesheetError(
-            f"keyframes.decoder is {decoder!r}; it must be one of {', '.join(_DECODERS)}"
-        ) from None
+    decode = _DECODERS[decoder]
     wanted = {episode.pts[index]: index for index in frame_indices}
     found = 0
     if not wanted:
@@ -218,7 +213,7 @@ class _RgbConverter:
                 frame, self._time_base, ("scale", "flags=bicubic"), ("format", "rgb24")
             )
         rgb = filtered(self._graph, frame)
-        return RgbFrame(frame_index, rgb.width, rgb.height, _tight_bytes(rgb))
+        return RgbFrame(frame_index, rgb.width, rgb.height, rgb.to_ndarray().tobytes())
 
 
 def filter_graph(
@@ -247,17 +242,6 @@ def filtered(graph: av.filter.Graph, frame: av.VideoFrame) -> av.VideoFrame:
     result = graph.pull()
     assert isinstance(result, av.VideoFrame)  # a filter graph for audio returns other frames
     return result
-
-
-def _tight_bytes(frame: av.VideoFrame) -> bytes:
-    """Return the pixels of an rgb24 frame without the padding at the end of its rows."""
-    plane = frame.planes[0]
-    row_bytes = frame.width * 3
-    data = memoryview(plane)
-    if plane.line_size == row_bytes:
-        return bytes(data[: row_bytes * frame.height])
-    starts = range(0, plane.line_size * frame.height, plane.line_size)
-    return b"".join(data[start : start + row_bytes] for start in starts)
 
 
 def _by_torchcodec(episode: EpisodeFrames, wanted: dict[int, int]) -> Iterator[RgbFrame]:

@@ -199,12 +199,6 @@ def test_times_in_keyframes_json_are_the_shortest_decimals_of_their_float32():
     assert [shortest_float32(float(v)) for v in values] == [float(str(v)) for v in values]
 
 
-def test_an_unknown_decoder_is_refused_by_name(demo_v3):
-    case = sources(demo_v3)[0]
-    with pytest.raises(CuesheetError, match=r"'opencv'.*ffmpeg, pyav, torchcodec"):
-        next(decode_frames(_located(case), [0], "opencv"))
-
-
 @pytest.mark.skipif(
     importlib.util.find_spec("torchcodec") is not None,
     reason="torchcodec is installed",
