@@ -260,3 +260,30 @@ def test_a_run_without_any_episode_has_a_report(tmp_path):
     (tmp_path / "empty").mkdir()
     page = render(gather(tmp_path / "empty", [0, 1]), ReportConfig(), {})
     assert "2 episodes are missing" in page
+
+
+def test_question_types_have_one_order_in_the_table_and_below_it(results):
+    path = results / "vqa/000000.json"
+    content = json.loads(path.read_text())
+    (pair,) = content["pairs"]
+    point = {"label": "cup", "point": [20.0, 20.0], "point_format": "xy"}
+    count = {"label": "cup", "count": 1}
+    content["pairs"] = [
+        {**pair, "type": "keypoint", "answer": point},
+        {**pair, "type": "count", "answer": count},
+        pair,
+    ]
+    write(path, content)
+    page = render(gather(results, [0]), ReportConfig(), {})
+    table, _, sections = page.partition('id="questions"')[2].partition("</table>")
+    types = re.findall(r"<tr><td>(\w+)</td>", table)
+    assert types == ["bbox", "count", "keypoint"]
+    assert re.findall(r"<h3[^>]*>(\w+)</h3>", sections.partition('id="calls"')[0]) == types
+
+
+def test_lists_in_cards_are_indented_like_those_in_notices(page):
+    paddings = {
+        name: re.search(rf"^\.{name} ul {{.*?padding-left: (\d+px)", page, re.MULTILINE)[1]
+        for name in ("card", "notice")
+    }
+    assert paddings["card"] == paddings["notice"]
