@@ -200,6 +200,13 @@ class Config(Section):
                 f"dataset: the name {name!r} is not usable as a folder; name the dataset with "
                 "letters, digits, dot, dash and underscore: {my_name: path}"
             )
+        # Snakemake takes such a value of a wildcard as the sign of an endless recursion.
+        if repeated := re.search(r"(.+?)\1{19,}$", name):
+            raise ValueError(
+                f"dataset: the name {name if len(name) <= 40 else name[:37] + '...'!r} ends with "
+                f"{repeated[1]!r} {len(repeated[0]) // len(repeated[1])} times in a row; Snakemake "
+                "accepts fewer than 20. Give the dataset another name: {my_name: path}"
+            )
         return DatasetEntry(
             path=entry.path,
             episodes=self.episodes if entry.episodes is None else entry.episodes,

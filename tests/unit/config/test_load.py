@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from snakemake.io import PeriodicityDetector
 
 from cuesheet.config.load import load_config
 from cuesheet.errors import CuesheetError
@@ -164,6 +165,11 @@ MISTAKES = [
     ("dataset: {x: {path: a, episodes: 3-1}}", "dataset.x.episodes: the range '3-1' ends before"),
     ("dataset: {3: a}", "dataset.3: the name is 3, expected text; put it in quotes"),
     ("dataset: {a b: x}", "the name 'a b' is not usable as a folder"),
+    (
+        f"dataset: /data/{'d' * 200}",
+        f"the name '{'d' * 37}...' ends with 'd' 200 times in a row; Snakemake accepts fewer than "
+        "20. Give the dataset another name: {my_name: path}",
+    ),
     ("dataset: [a/x, b/x]", "a/x and b/x would both be called 'x'; give them names"),
     ("episodes: [0, x]", "episodes: 'x' is neither an episode number nor a range"),
     ("episodes: 5-2", "episodes: the range '5-2' ends before it starts; write 2-5"),
@@ -313,3 +319,13 @@ def test_an_address_of_a_server_may_have_spaces_around_it_and_capitals():
     vlm = {"serve": "external", "base_urls": [" HTTP://[::1]:8000/v1 "], "model": "m"}
     found = load_config({"dataset": "d", "vlm": vlm}).vlm.base_urls
     assert found == ["http://[::1]:8000/v1"]
+
+
+@pytest.mark.parametrize("name", ["run_" + "0" * 19, "run_" + "0" * 20, "ab" * 20, "ab" * 20 + "a"])
+def test_the_names_that_snakemake_rejects_are_rejected(name):
+    rejected = PeriodicityDetector().is_periodic(name) is not None
+    if rejected:
+        with pytest.raises(CuesheetError, match="times in a row"):
+            load_config({"dataset": f"/data/{name}"}).dataset_entries()
+    else:
+        assert name in load_config({"dataset": f"/data/{name}"}).dataset_entries()
