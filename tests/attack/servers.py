@@ -26,12 +26,13 @@ from pathlib import Path
 from attack.leaked_keys import KEY, KEY_VARIABLE, leaks
 from chat_server import completion, question_of, refusal, serving
 from gateway_setup import chat, gateway_before, supervisor_settings
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from cuesheet.serving import lifecycle
 from cuesheet.serving.dispatcher import LONGEST_RETRY_AFTER_S
 from cuesheet.vlm.client import Image, Vlm
 from cuesheet.vlm.errors import VlmError
+from cuesheet.vlm.replies import Reply
 
 ATTEMPTS = 2
 TIMEOUT_S = 3.0
@@ -44,7 +45,7 @@ LARGE = 100_000_000
 GARBAGE = ("I cannot see that.", "{", '{"x": "left"}', "", "[" * 5000, '{"x": NaN}', "\ud800{")
 
 
-class Point(BaseModel):
+class Point(Reply):
     x: float = Field(ge=0)
     label: str
 

@@ -10,12 +10,13 @@ import pytest
 from chat_server import completion, question_of, serving
 from faults import FAULTS, TEN_MB
 from gateway_setup import gateway_before
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from cuesheet.serving.dispatcher import LONGEST_BACKOFF_S
 from cuesheet.serving.upstream import LARGEST_REPLY_BYTES
 from cuesheet.vlm.client import Image, Vlm
 from cuesheet.vlm.errors import VlmError
+from cuesheet.vlm.replies import Reply
 
 SEED = 20
 ATTEMPTS = 3
@@ -28,7 +29,7 @@ SECONDS = 120.0
 GOOD = '{"x": 1.5, "label": "cup"}'
 
 
-class Point(BaseModel):
+class Point(Reply):
     x: float = Field(ge=0)
     label: str
 
