@@ -10,32 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from cuesheet import files, job_log
+from cuesheet.annotate.stage import connect
 from cuesheet.annotate.vocabulary import build
 from cuesheet.artifacts.vocabulary import DraftFile
-from cuesheet.errors import SurroundingsError
-from cuesheet.vlm.client import Vlm
 from cuesheet.vlm.prompts import Prompts
-from cuesheet.vlm.run_environment import SERVER_FILE_VARIABLE, explain_missing_server, find
 
 
 async def make_vocabulary(
     task: str, drafts: Sequence[str], prompts: Sequence[str], model_settings: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the content of both files. Raises CuesheetError if there is no model server."""
-    server_file = find(SERVER_FILE_VARIABLE, drafts[0])
-    if not server_file:
-        raise SurroundingsError(explain_missing_server(drafts[0]))
     found = {Path(path).stem: DraftFile.read(path) for path in drafts}
     dataset = next(iter(found.values())).dataset
     texts = Prompts(prompts)
-    settings = {"model": model_settings["model"], **model_settings["sampling"]}
-    async with Vlm.connect(
-        server_file,
-        settings,
-        group=f"{dataset}/vocabulary",
-        prompts=texts.hashes,
-        stage="vocabulary",
-    ) as vlm:
+    group = f"{dataset}/vocabulary"
+    async with connect("vocabulary", drafts[0], group, texts, model_settings) as vlm:
         labels, warnings = await build(vlm, texts, task, found)
     for warning in warnings:
         print(f"WARNING: {warning}", flush=True)

@@ -164,17 +164,16 @@ def refine(
     ]
     if not events or not subtasks:
         return Refined(list(subtasks), [], None, False)
-    clock = _Clock(episode)
     own = [subtask.start_frame for subtask in subtasks[1:]]
-    near = [clock.nearest(frame, events, settings.snap_s) is not None for frame in own]
+    near = [_nearest(episode, frame, events, settings.snap_s) is not None for frame in own]
     share = sum(near) / len(near) if near else None
     if share is not None and share < settings.min_snapped:
         return Refined(list(subtasks), [], share, False)
     if plan.granularity == "phases":
-        frames = _phase_boundaries(subtasks, events, clock, settings.snap_s)
+        frames = _phase_boundaries(subtasks, events, episode, settings.snap_s)
     else:
         strokes = [stroke for _, stroke in strokes_of(signals) if stroke not in preparing]
-        frames = _event_boundaries(own, strokes, clock, settings.snap_s)
+        frames = _event_boundaries(own, strokes, episode, settings.snap_s)
     named = strokes_of(signals) if plan.granularity == "phases" and name_strokes else []
     segmentation = _relabeled(subtasks, frames, named, episode)
     segmentation = enforce_limits(
@@ -194,31 +193,19 @@ def _same(first: Subtask, second: Subtask) -> bool:
     return first.label == second.label and 2 * shared >= first.length + second.length - shared
 
 
-@dataclass(frozen=True)
-class _Clock:
-    """Distances between frames of an episode in seconds."""
+def _distance_s(episode: Episode, first: int, second: int) -> float:
+    return abs(episode.timestamps_s[first] - episode.timestamps_s[second])
 
-    episode: Episode
 
-    def since_start(self, frame: int) -> float:
-        return self.episode.timestamps_s[frame] - self.episode.timestamps_s[0]
-
-    def distance(self, first: int, second: int) -> float:
-        return abs(self.since_start(first) - self.since_start(second))
-
-    def nearest(self, frame: int, events: Sequence[Event], reach_s: float) -> int | None:
-        """Return the frame of the nearest event that is at most `reach_s` away."""
-        found = min(
-            (one.frame for one in events),
-            key=lambda other: (self.distance(other, frame), other),
-            default=None,
-        )
-        is_near = found is not None and self.distance(found, frame) <= reach_s + _TOLERANCE_S
-        return found if is_near else None
+def _nearest(episode: Episode, frame: int, events: Sequence[Event], reach_s: float) -> int | None:
+    """Return the frame of the nearest event that is at most `reach_s` away."""
+    distances = [(_distance_s(episode, one.frame, frame), one.frame) for one in events]
+    distance_s, found = min(distances)
+    return found if distance_s <= reach_s + _TOLERANCE_S else None
 
 
 def _phase_boundaries(
-    subtasks: Sequence[Subtask], events: Sequence[Event], clock: _Clock, snap_s: float
+    subtasks: Sequence[Subtask], events: Sequence[Event], episode: Episode, snap_s: float
 ) -> list[int]:
     """Return the model's boundaries moved to their nearest events, and the strokes without one.
 
@@ -229,7 +216,7 @@ def _phase_boundaries(
     moved: set[int] = set()
     others: list[int] = []
     for before, subtask in pairwise(subtasks):
-        nearest = clock.nearest(subtask.start_frame, events, snap_s)
+        nearest = _nearest(episode, subtask.start_frame, events, snap_s)
         if nearest is not None:
             moved.add(nearest)
         elif subtask.label.casefold() != before.label.casefold():
@@ -237,23 +224,25 @@ def _phase_boundaries(
     for one in events:
         known = {*moved, *others}
         if not one.is_stroke or any(
-            clock.distance(one.frame, frame) < MIN_APART_S - _TOLERANCE_S for frame in known
+            _distance_s(episode, one.frame, frame) < MIN_APART_S - _TOLERANCE_S for frame in known
         ):
             continue
         moved.add(one.frame)
-        replaced = min(others, key=lambda other: clock.distance(other, one.frame), default=None)
-        if replaced is not None and clock.distance(replaced, one.frame) <= REPLACED_WITHIN_S:
+        replaced = min(
+            others, key=lambda other: _distance_s(episode, other, one.frame), default=None
+        )
+        if replaced is not None and _distance_s(episode, replaced, one.frame) <= REPLACED_WITHIN_S:
             others.remove(replaced)
     return sorted({*moved, *others})
 
 
 def _event_boundaries(
-    own: Sequence[int], strokes: Sequence[Stroke], clock: _Clock, snap_s: float
+    own: Sequence[int], strokes: Sequence[Stroke], episode: Episode, snap_s: float
 ) -> list[int]:
     """Return the ends of all strokes, and the model's boundaries that have no stroke nearby."""
-    frames = {stroke.end_frame for stroke in strokes if stroke.end_frame < clock.episode.length}
+    frames = {stroke.end_frame for stroke in strokes if stroke.end_frame < episode.length}
     for frame in own:
-        time_s = clock.since_start(frame)
+        time_s = episode.timestamps_s[frame] - episode.timestamps_s[0]
         if not any(
             stroke.start_s - snap_s <= time_s <= stroke.end_s + snap_s for stroke in strokes
         ):

@@ -15,7 +15,7 @@ from PIL import Image
 from cuesheet.annotate.evidence import Propagated
 from cuesheet.artifacts.episode import Episode, read_episode
 from cuesheet.artifacts.signals_file import SignalsFile
-from cuesheet.artifacts.subtasks import Subtask
+from cuesheet.artifacts.subtasks import subtasks_from_starts
 from cuesheet.signals.alignment import (
     Trajectory,
     align,
@@ -91,24 +91,14 @@ def propagate(
     starts = warp_times(
         alignment, nearest.trajectory, target, [span["start_s"] for span in nearest.spans]
     )
+    origin_s = episode.timestamps_s[0]
+    # Of several on one frame, the last one is used.
+    labels = {
+        episode.nearest_frame(start_s + origin_s): span["label"]
+        for start_s, span in zip(starts, nearest.spans, strict=True)
+    }
     return Propagated(
         nearest.episode_index,
         confidence(alignment.cost, stretched, unrelated),
-        _segmentation(starts, [span["label"] for span in nearest.spans], episode),
+        subtasks_from_starts(labels, episode),
     )
-
-
-def _segmentation(
-    starts_s: Sequence[float], labels: Sequence[str], episode: Episode
-) -> list[Subtask]:
-    """Return subtasks that begin at these times. Of several on one frame, the last one is used."""
-    origin = episode.timestamps_s[0]
-    by_frame: dict[int, str] = {}
-    for start_s, label in zip(starts_s, labels, strict=True):
-        by_frame[episode.nearest_frame(start_s + origin)] = label
-    frames = sorted(by_frame)
-    ends = [*frames[1:], episode.length]
-    return [
-        Subtask(start if number else 0, end, by_frame[start])
-        for number, (start, end) in enumerate(zip(frames, ends, strict=True))
-    ]

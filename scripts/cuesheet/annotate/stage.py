@@ -249,6 +249,26 @@ def row(
 
 
 @asynccontextmanager
+async def connect(
+    name: StageName,
+    file: Path | str,
+    group: str,
+    prompts: Prompts,
+    model_settings: Mapping[str, Any],
+) -> AsyncIterator[Vlm]:
+    """Connect a job that reads `file` to the gateway of the run, whose address is in server.json.
+
+    `group`: see `Vlm.connect`. Raises SurroundingsError if the job is not part of a run.
+    """
+    server_file = find(SERVER_FILE_VARIABLE, file)
+    if not server_file:
+        raise SurroundingsError(explain_missing_server(file))
+    settings = {"model": model_settings["model"], **model_settings["sampling"]}
+    async with Vlm.connect(server_file, settings, group, prompts.hashes, stage=name) as vlm:
+        yield vlm
+
+
+@asynccontextmanager
 async def open_stage(
     name: StageName,
     *,
@@ -258,22 +278,13 @@ async def open_stage(
 ) -> AsyncIterator[Stage]:
     """Return a stage that is connected to the gateway of the run.
 
-    `model_settings` is `Run.model_settings`: the keys serve, model, sampling and images. The run
-    sets two environment variables: CUESHEET_SERVER_FILE names the file with the gateway's address;
-    CUESHEET_SHARED_FOLDER is set if media are sent as file URLs. Raises SurroundingsError if the
-    first one is not set.
+    `model_settings` is `Run.model_settings`: the keys serve, model, sampling and images. Media are
+    sent as file URLs if the run has set CUESHEET_SHARED_FOLDER.
     """
-    server_file = find(SERVER_FILE_VARIABLE, keyframes)
-    if not server_file:
-        raise SurroundingsError(explain_missing_server(keyframes))
-    episode = read_episode(keyframes)
-    texts = Prompts(prompts)
-    settings = {"model": model_settings["model"], **model_settings["sampling"]}
+    episode, texts = read_episode(keyframes), Prompts(prompts)
     # The transport of media does not change a response; as a param, it would trigger reruns.
     shared = find(SHARED_FOLDER_VARIABLE, keyframes)
-    async with Vlm.connect(
-        server_file, settings, group=episode.name, prompts=texts.hashes, stage=name
-    ) as vlm:
+    async with connect(name, keyframes, episode.name, texts, model_settings) as vlm:
         yield Stage(
             name=name,
             episode=episode,

@@ -1,7 +1,7 @@
 """Subtasks of an episode without gaps, made from the spans of a reply."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -87,6 +87,17 @@ def clean_spans(
         for position, start in enumerate(starts)
     ]
     return enforce_limits(subtasks, episode, min_subtask_s=min_subtask_s, max_subtasks=max_subtasks)
+
+
+def subtasks_from_starts(labels: Mapping[int, str], episode: Episode) -> list[Subtask]:
+    """Return the subtasks of an episode from their labels by first frame; the first starts at 0."""
+    starts = sorted(labels)
+    return [
+        Subtask(start if number else 0, end, labels[start])
+        for number, (start, end) in enumerate(
+            zip(starts, [*starts[1:], episode.length], strict=True)
+        )
+    ]
 
 
 def enforce_limits(

@@ -13,7 +13,7 @@ from cuesheet.artifacts.episode import Episode, Keyframe
 from cuesheet.artifacts.sampling import KeyframeSelection, select_keyframes
 from cuesheet.artifacts.signals_file import Arm, Gripper, SignalsFile, Still, Stroke
 from cuesheet.artifacts.stage_files import StageFile, StageName
-from cuesheet.artifacts.subtasks import Subtask
+from cuesheet.artifacts.subtasks import subtasks_from_starts
 from cuesheet.config.signals import SignalsConfig
 from cuesheet.errors import CuesheetError
 from cuesheet.vlm.coordinates import convention_of
@@ -125,13 +125,8 @@ def _propagated(run: Run, dataset: RunDataset, episode: Episode) -> Propagated |
         return None
     source, spans = references[0]["episode"], references[0]["spans"]
     factor = episode.length / dataset.episode(source).length
-    starts = {episode.nearest_frame(span["start_s"] * factor): span["label"] for span in spans}
-    ends = [*list(starts)[1:], episode.length]
-    subtasks = [
-        Subtask(start if number else 0, end, label)
-        for number, ((start, label), end) in enumerate(zip(starts.items(), ends, strict=True))
-    ]
-    return Propagated(source, 1.0, subtasks)
+    labels = {episode.nearest_frame(span["start_s"] * factor): span["label"] for span in spans}
+    return Propagated(source, 1.0, subtasks_from_starts(labels, episode))
 
 
 def _recording(
