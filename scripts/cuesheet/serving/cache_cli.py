@@ -99,36 +99,35 @@ def entries(cache: Path) -> Iterator[Entry]:
 
 def statistics(cache: Path, now: datetime) -> dict[str, Any]:
     """Return counts of a cache by model, reply class and age."""
-    by_model: dict[str, dict[str, int]] = {}
-    by_class: dict[str, dict[str, int]] = {}
-    by_age = {name: 0 for name, _ in _AGES} | {"older": 0}
-    total = {"entries": 0, "bytes": 0}
-    unusable = 0
-    times: list[datetime] = []
-    for entry in entries(cache):
-        for counts in (
-            total,
-            by_model.setdefault(entry.model, {"entries": 0, "bytes": 0}),
-            by_class.setdefault(entry.reply_class, {"entries": 0, "bytes": 0}),
-        ):
-            counts["entries"] += 1
-            counts["bytes"] += entry.size
+    found = list(entries(cache))
+    by_age = dict.fromkeys([*(name for name, _ in _AGES), "older"], 0)
+    for entry in found:
         days = (now - entry.asked_at) / timedelta(days=1)
         by_age[next((name for name, limit in _AGES if days < limit), "older")] += 1
-        unusable += not entry.usable
-        times.append(entry.asked_at)
+    times = [entry.asked_at for entry in found]
     media = [path.stat().st_size for path in media_files(cache)]
     return {
-        **total,
-        "without_text": unusable,
-        "unreadable": len(entry_files(cache)) - total["entries"],
+        **_sizes(found),
+        "without_text": sum(not entry.usable for entry in found),
+        "unreadable": len(entry_files(cache)) - len(found),
         "media": {"files": len(media), "bytes": sum(media)},
-        "by_model": dict(sorted(by_model.items())),
-        "by_reply_class": dict(sorted(by_class.items())),
+        "by_model": {
+            model: _sizes(entry for entry in found if entry.model == model)
+            for model in sorted({entry.model for entry in found})
+        },
+        "by_reply_class": {
+            name: _sizes(entry for entry in found if entry.reply_class == name)
+            for name in sorted({entry.reply_class for entry in found})
+        },
         "by_age": by_age,
         "oldest": min(times).isoformat() if times else None,
         "newest": max(times).isoformat() if times else None,
     }
+
+
+def _sizes(found: Iterable[Entry]) -> dict[str, int]:
+    sizes = [entry.size for entry in found]
+    return {"entries": len(sizes), "bytes": sum(sizes)}
 
 
 def used_keys(results: Iterable[Path]) -> set[str]:

@@ -12,9 +12,7 @@ from cuesheet.errors import CuesheetError
 _HUGGING_FACE = ("huggingface.co", "endpoints.huggingface.cloud")
 
 
-def keys_of(
-    config: Mapping[str, Any], environment: Mapping[str, str] = os.environ
-) -> dict[str, str | None]:
+def keys_of(config: Mapping[str, Any]) -> dict[str, str | None]:
     """Return the key of every base URL; None for servers without one.
 
     If the settings name a place, its key is used for all servers. Otherwise, only servers of
@@ -22,26 +20,15 @@ def keys_of(
     no key.
     """
     urls = config["base_urls"]
-    key = _configured(config, environment)
+    key = _configured(config)
     if key is not None:
         return dict.fromkeys(urls, key)
-    return {url: _token(url, environment) if _is_hugging_face(url) else None for url in urls}
+    return {url: _token(url) if _is_hugging_face(url) else None for url in urls}
 
 
-def hugging_face_token(environment: Mapping[str, str]) -> str | None:
-    """Return the token of Hugging Face's tools, looked up as huggingface_hub does."""
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        if token := environment.get(name, "").strip():
-            return token
-    try:
-        return _token_file(environment).read_text().strip() or None
-    except OSError:
-        return None
-
-
-def _configured(config: Mapping[str, Any], environment: Mapping[str, str]) -> str | None:
+def _configured(config: Mapping[str, Any]) -> str | None:
     if name := config.get("api_key_env"):
-        key = _bare(environment.get(name, ""), f"the environment variable {name} (vlm.api_key_env)")
+        key = _bare(os.environ.get(name, ""), f"the environment variable {name} (vlm.api_key_env)")
         if not key:
             raise CuesheetError(
                 f"the environment variable {name} (vlm.api_key_env) is not set or empty; export "
@@ -86,20 +73,14 @@ def _is_hugging_face(url: str) -> bool:
     )
 
 
-def _token(url: str, environment: Mapping[str, str]) -> str:
-    token = hugging_face_token(environment)
+def _token(url: str) -> str:
+    from huggingface_hub import constants, get_token
+
+    token = get_token()
     if token is None:
         raise CuesheetError(
             f"{url} needs a token of Hugging Face, but there is none in HF_TOKEN, "
-            f"HUGGING_FACE_HUB_TOKEN or {_token_file(environment)}; export HF_TOKEN, run "
+            f"HUGGING_FACE_HUB_TOKEN or {constants.HF_TOKEN_PATH}; export HF_TOKEN, run "
             "`hf auth login`, or name another place in vlm.api_key_env or vlm.api_key_file"
         )
     return token
-
-
-def _token_file(environment: Mapping[str, str]) -> Path:
-    if given := environment.get("HF_TOKEN_PATH"):
-        return Path(given).expanduser()
-    cache = environment.get("XDG_CACHE_HOME") or "~/.cache"
-    home = environment.get("HF_HOME") or f"{cache}/huggingface"
-    return Path(home).expanduser() / "token"

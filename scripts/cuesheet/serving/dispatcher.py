@@ -1,12 +1,12 @@
 """Dispatches requests with bounded concurrency, retries and adjustments for each server."""
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,16 +77,15 @@ class FairSemaphore:
         self._in_turn: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()  # by group
         self._low_priority: deque[asyncio.Future[None]] = deque()
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def acquire(self, group: str, *, low_priority: bool = False) -> AsyncIterator[None]:
         """Hold one slot for the length of the block; low-priority requests wait for all others."""
         if self._free > 0:
             self._free -= 1
         else:
             turn = asyncio.get_running_loop().create_future()
-            (
-                self._low_priority if low_priority else self._in_turn.setdefault(group, deque())
-            ).append(turn)
+            queue = self._low_priority if low_priority else self._in_turn.setdefault(group, deque())
+            queue.append(turn)
             try:
                 await turn
             except asyncio.CancelledError:
@@ -125,25 +124,16 @@ class Outcome:
     was changed for the server.
     """
 
-    reply: dict[str, Any]
-    upstream: str
-    attempts: int
-    prompt_tokens: int
-    completion_tokens: int
-    cacheable: bool = True
-    adjustments: list[str] = field(default_factory=list)
-
-
-@dataclass
-class _Tally:
     stage: str
+    reply: dict[str, Any] = field(default_factory=dict)
+    upstream: str = ""
     attempts: int = 0
-    failures: int = 0  # attempts that count towards the bound
-    successes: int | None = None  # of the server, at the last attempt
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    upstream: str = ""
+    cacheable: bool = True
     adjustments: list[str] = field(default_factory=list)
+    failures: int = 0  # attempts that count towards the bound
+    successes: int | None = None  # of the server, at the last attempt
 
 
 @dataclass
@@ -190,26 +180,18 @@ class Dispatcher:
         """
         if self.pending_check is not None:
             await self._check()
-        tally = _Tally(stage)
-        reply = await self._with_retries(body, group, tally)
-        cacheable = True
+        outcome = Outcome(stage)
+        outcome.reply = await self._with_retries(body, group, outcome)
         budget = "max_completion_tokens" if body.get("max_completion_tokens") else "max_tokens"
-        if reply["choices"][0].get("finish_reason") == "length" and body.get(budget):
+        if outcome.reply["choices"][0].get("finish_reason") == "length" and body.get(budget):
             log.info("%s: reply cut off at %s tokens; retried with twice that", group, body[budget])
+            longer = {**body, budget: 2 * body[budget]}
             try:
-                reply = await self._with_retries({**body, budget: 2 * body[budget]}, group, tally)
+                outcome.reply = await self._with_retries(longer, group, outcome)
             except CallFailedError as error:
-                cacheable = error.kind != "gave_up"
+                outcome.cacheable = error.kind != "gave_up"
                 log.warning("%s: twice the tokens were rejected: %s", group, error.message)
-        return Outcome(
-            reply,
-            tally.upstream,
-            tally.attempts,
-            tally.prompt_tokens,
-            tally.completion_tokens,
-            cacheable,
-            tally.adjustments,
-        )
+        return outcome
 
     async def _check(self) -> None:
         """Run the pending check once. Raises CallFailedError if it fails."""
@@ -224,11 +206,11 @@ class Dispatcher:
             self.pending_check = None
 
     async def _with_retries(
-        self, body: Mapping[str, Any], group: str, tally: _Tally
+        self, body: Mapping[str, Any], group: str, outcome: Outcome
     ) -> dict[str, Any]:
-        tally.failures = 0
+        outcome.failures = 0
         retrying = tenacity.AsyncRetrying(
-            stop=lambda state: tally.failures >= self.max_attempts,
+            stop=lambda state: outcome.failures >= self.max_attempts,
             retry=tenacity.retry_if_exception_type(TransientError),
             wait=self._wait_s,
             before_sleep=self._before_sleep,
@@ -236,56 +218,53 @@ class Dispatcher:
             reraise=True,
         )
         try:
-            return await retrying(self._attempt, body, group, tally)
+            return await retrying(self._attempt, body, group, outcome)
         except CallFailedError as error:
-            error.attempts = tally.attempts
+            error.attempts = outcome.attempts
             if error.kind in ("quota_exhausted", "budget_used_up") and self.fatal is None:
                 self.fatal = error
-                source = f"{tally.upstream}: " if error.kind == "quota_exhausted" else ""
+                source = f"{outcome.upstream}: " if error.kind == "quota_exhausted" else ""
                 self.on_fatal(f"{source}{error.message}")
             raise
         except TransientError as error:
             raise CallFailedError(
                 502,
-                f"failed after {tally.attempts} attempts; the last error: {error}",
+                f"failed after {outcome.attempts} attempts; the last error: {error}",
                 "gave_up",
-                tally.attempts,
+                outcome.attempts,
             ) from error
 
-    async def _attempt(self, body: Mapping[str, Any], group: str, tally: _Tally) -> dict[str, Any]:
+    async def _attempt(
+        self, body: Mapping[str, Any], group: str, outcome: Outcome
+    ) -> dict[str, Any]:
         counters = self.counters
         counters.waiting += 1
-        waiting = True
+        waiting = 1
         try:
-            async with self._slots.acquire(group, low_priority=tally.stage in INDEPENDENT_STAGES):
+            async with self._slots.acquire(group, low_priority=outcome.stage in INDEPENDENT_STAGES):
                 upstream = await self.backend.pick(group)
                 counters.waiting -= 1
-                waiting = False
+                waiting = 0
                 counters.in_flight += 1
                 counters.in_flight_peak = max(counters.in_flight_peak, counters.in_flight)
-                successes = upstream.successes if tally.successes is None else tally.successes
-                tally.successes = upstream.successes
-                if self.usage:
-                    self.usage.enter(tally.stage)
+                successes = upstream.successes if outcome.successes is None else outcome.successes
+                outcome.successes = upstream.successes
                 try:
-                    return await self._send(upstream, body, tally)
+                    with self.usage.busy(outcome.stage) if self.usage else contextlib.nullcontext():
+                        return await self._send(upstream, body, outcome)
                 except TransientError as error:
                     # A rate limit is not a failure as long as the server serves other requests.
-                    made_progress = upstream.successes > successes
-                    tally.failures = (
-                        1 if error.rate_limited and made_progress else (tally.failures + 1)
-                    )
+                    if error.rate_limited and upstream.successes > successes:
+                        outcome.failures = 0
+                    outcome.failures += 1
                     raise
                 finally:
                     counters.in_flight -= 1
-                    if self.usage:
-                        self.usage.leave(tally.stage)
         finally:
-            if waiting:
-                counters.waiting -= 1
+            counters.waiting -= waiting
 
     async def _send(
-        self, upstream: Upstream, body: Mapping[str, Any], tally: _Tally
+        self, upstream: Upstream, body: Mapping[str, Any], outcome: Outcome
     ) -> dict[str, Any]:
         """Send a request in the form that the server accepts, which is learned from its rejections.
 
@@ -296,7 +275,7 @@ class Dispatcher:
         adjustments = upstream.adjustments
         for _ in range(MAX_REJECTIONS):
             try:
-                reply = await self._counted(upstream, adjustments.apply(body), tally)
+                reply = await self._counted(upstream, adjustments.apply(body), outcome)
                 break
             except CallFailedError as error:
                 sent = adjustments.apply(body)
@@ -306,14 +285,14 @@ class Dispatcher:
                 adjustments = learned
         else:
             raise CallFailedError(400, "the server rejects every form of the request", "refused")
-        tally.adjustments = adjustments.describe(body)
+        outcome.adjustments = adjustments.describe(body)
         for change in set(adjustments.describe()) - set(upstream.adjustments.describe()):
             self.notify_once(f"the server rejects part of a request; from now on {change}")
         upstream.adjustments |= adjustments
         return reply
 
     async def _counted(
-        self, upstream: Upstream, body: Mapping[str, Any], tally: _Tally
+        self, upstream: Upstream, body: Mapping[str, Any], outcome: Outcome
     ) -> dict[str, Any]:
         counters = self.counters
         if reached := self.budget.exhausted(
@@ -325,8 +304,8 @@ class Dispatcher:
                 "run the same command again, which starts with a new budget, or raise the limit",
                 "budget_used_up",
             )
-        tally.attempts += 1
-        tally.upstream = upstream.name
+        outcome.attempts += 1
+        outcome.upstream = upstream.name
         counters.attempts += 1
         reply = await upstream.ask(body)
         usage = reply.get("usage")
@@ -334,8 +313,8 @@ class Dispatcher:
         for name in ("prompt_tokens", "completion_tokens"):
             tokens = usage.get(name)
             tokens = tokens if type(tokens) is int and 0 < tokens < MOST_TOKENS else 0
-            setattr(tally, name, getattr(tally, name) + tokens)
-            setattr(self.counters, name, getattr(self.counters, name) + tokens)
+            setattr(outcome, name, getattr(outcome, name) + tokens)
+            setattr(counters, name, getattr(counters, name) + tokens)
         return reply
 
     def _wait_s(self, state: tenacity.RetryCallState) -> float:
@@ -344,11 +323,9 @@ class Dispatcher:
         first_s = self.first_backoff_s
         if delay_s is None and getattr(error, "rate_limited", False):
             first_s *= RATE_LIMIT_PATIENCE
-        backoff = min(LONGEST_BACKOFF_S, first_s * 2.0 ** (state.attempt_number - 1))
-        jittered = backoff * random.uniform(0.5, 1.0)
-        if delay_s is None:
-            return jittered
-        return min(delay_s, LONGEST_RETRY_AFTER_S) + jittered * 0.2
+        backoff_s = min(LONGEST_BACKOFF_S, first_s * 2.0 ** (state.attempt_number - 1))
+        backoff_s *= random.uniform(0.5, 1.0)
+        return backoff_s if delay_s is None else min(delay_s, LONGEST_RETRY_AFTER_S) + backoff_s / 5
 
     def _before_sleep(self, state: tenacity.RetryCallState) -> None:
         self.counters.retries += 1

@@ -1,16 +1,15 @@
 """Starts and stops the process that serves a run (`cuesheet.serving.supervisor`).
 
 `start` and `stop` are called in Snakemake's process and import little. As a program:
-`python -m cuesheet.serving.lifecycle --config FILE.json --run-dir DIR --parent-pid PID`.
+`python -m cuesheet.serving.lifecycle FOLDER PID`, with the folder of the run, which has its
+config.json, and the process with which the server ends.
 """
 
-import argparse
 import json
 import logging
 import os
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from cuesheet.process_status import is_running
 
 # File next to server.json that tells how the run ended; a killed run has none.
 OUTCOME_FILE = "outcome.json"
+LOG_FILE = "supervisor.log"
 _MAX_RUN_FOLDERS = 50
 _POLL_S = 0.02
 # Processes that this one started, by server.json, so that they can be reaped.
@@ -32,6 +32,33 @@ _started: dict[Path, subprocess.Popen[bytes]] = {}
 
 class ServerUnavailableError(CuesheetError):
     """The model server cannot be used now, because it does not answer or its quota is exhausted."""
+
+
+class ServerFile:
+    """server.json: address and state of the gateway, for jobs. Only its owner can read it."""
+
+    def __init__(self, run_dir: Path, pid: int, parent_pid: int, **more: Any) -> None:
+        self._path = run_dir / "server.json"
+        self._content: dict[str, Any] = {
+            "state": "starting",
+            "url": None,
+            "api_key": None,
+            "host": socket.gethostname(),
+            "pid": pid,
+            "parent_pid": parent_pid,
+            "error": None,
+            "logs": {"supervisor": str(run_dir / LOG_FILE)},
+            **more,
+        }
+
+    @property
+    def state(self) -> str:
+        return self._content["state"]
+
+    def write(self, **changes: Any) -> None:
+        """Change entries and write the file atomically, mode 0600."""
+        self._content.update(changes)
+        files.write_json(self._path, self._content, mode=0o600)
 
 
 def start(config: dict[str, Any], run_root: Path | str) -> Path:
@@ -44,15 +71,11 @@ def start(config: dict[str, Any], run_root: Path | str) -> Path:
     run_dir = (Path(run_root) / run_id).resolve()
     run_dir.mkdir(parents=True, mode=0o700)
     _delete_old_runs(run_dir.parent)
-    config = {**config, "cache_dir": os.path.abspath(config["cache_dir"])}
-    config["results_dir"] = os.path.abspath(config["results_dir"])
-    config_file = run_dir / "config.json"
-    files.write_json(config_file, config, mode=0o600)
+    folders = {name: os.path.abspath(config[name]) for name in ("cache_dir", "results_dir")}
+    files.write_json(run_dir / "config.json", {**config, **folders}, mode=0o600)
     server_file = run_dir / "server.json"
-    log_file = run_dir / "supervisor.log"
-    arguments = ["--config", str(config_file), "--run-dir", str(run_dir)]
-    arguments += ["--parent-pid", str(os.getpid())]
-    with log_file.open("ab") as output:
+    arguments = [str(run_dir), str(os.getpid())]
+    with (run_dir / LOG_FILE).open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "cuesheet.serving.lifecycle", *arguments],
             # Closed below: the process waits until server.json names it.
@@ -62,16 +85,8 @@ def start(config: dict[str, Any], run_root: Path | str) -> Path:
             start_new_session=True,
         )
     _started[server_file] = process
-    first: dict[str, Any] = {"state": "starting", "url": None, "api_key": None}
-    first |= {
-        "pid": process.pid,
-        "host": socket.gethostname(),
-        "parent_pid": os.getpid(),
-        "error": None,
-        "logs": {"supervisor": str(log_file)},
-    }
     try:
-        files.write_json(server_file, first, mode=0o600)
+        ServerFile(run_dir, process.pid, os.getpid()).write()
     finally:
         assert process.stdin is not None
         process.stdin.close()
@@ -119,25 +134,23 @@ def _has_ended(state: dict[str, Any]) -> bool:
 
 
 def stop(server_file: Path | str, timeout_s: float = 15.0) -> None:
-    """Stop the supervisor of a run and wait for it. It may have ended already.
+    """Stop a supervisor that this process started, and wait for it. It may have ended already.
 
     If it does not end in time, it is killed; the model servers that it started end with it.
     """
     path = Path(server_file).resolve()
-    state = files.read_json(path)
     child = _started.pop(path, None)
-    if child is not None:
-        if child.poll() is None:
-            child.terminate()
-        try:
-            child.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-    elif state.get("pid"):
-        _stop_process(state["pid"], state.get("pid_created"), timeout_s)
-    if state.get("state") in ("starting", "ready"):
-        _mark_stopped(path)
+    if child is None:
+        return
+    child.terminate()
+    try:
+        child.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+    state = files.read_json(path)
+    if state.get("state") in ("starting", "ready"):  # it was killed
+        files.write_json(path, {**state, "state": "stopped"}, mode=0o600)
 
 
 def record_outcome(server_file: Path | str, *, finished: bool, error: str | None = None) -> None:
@@ -146,42 +159,9 @@ def record_outcome(server_file: Path | str, *, finished: bool, error: str | None
     files.write_json(path, {"finished": finished, "error": error})
 
 
-def _stop_process(pid: int, created: float | None, timeout_s: float) -> None:
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        if created is None or abs(process.create_time() - created) > 1.0:
-            return
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout_s)
-    except psutil.TimeoutExpired:
-        process.kill()
-    except psutil.NoSuchProcess:
-        return
-
-
-def _mark_stopped(path: Path) -> None:
-    """Correct the server.json of a supervisor that was killed."""
-    state = files.read_json(path)
-    if state.get("state") in ("starting", "ready"):
-        files.write_json(path, {**state, "state": "stopped"}, mode=0o600)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="cuesheet.serving.lifecycle", description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, help="JSON file of the settings")
-    parser.add_argument(
-        "--run-dir", type=Path, required=True, help="folder of server.json and logs"
-    )
-    parser.add_argument(
-        "--parent-pid", type=int, required=True, help="process with which this one ends"
-    )
-    options = parser.parse_args(arguments)
-    run_dir = options.run_dir.resolve()
-    run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+def main(run_dir: Path, parent_pid: int) -> int:
     logging.basicConfig(
-        filename=run_dir / "supervisor.log",
+        filename=run_dir / LOG_FILE,
         level=logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
@@ -193,19 +173,14 @@ def main(arguments: list[str] | None = None) -> int:
 
         from cuesheet.serving.supervisor import supervise
 
-        config = json.loads(options.config.read_bytes())
+        config = json.loads((run_dir / "config.json").read_bytes())
     except Exception as error:
         logging.exception("the supervisor cannot start")
         cause = f"the gateway cannot start: {type(error).__name__}: {error}"
-        failed = {
-            **{"state": "failed", "url": None, "api_key": None, "pid": os.getpid()},
-            **{"parent_pid": options.parent_pid, "error": cause},
-            "logs": {"supervisor": str(run_dir / "supervisor.log")},
-        }
-        files.write_json(run_dir / "server.json", failed, mode=0o600)
+        ServerFile(run_dir, os.getpid(), parent_pid).write(state="failed", error=cause)
         return 1
-    return asyncio.run(supervise(config, run_dir, options.parent_pid))
+    return asyncio.run(supervise(config, run_dir, parent_pid))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))

@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
@@ -45,28 +46,20 @@ class ServerFailedError(CuesheetError):
         self.cause = cause
 
 
+@dataclass
 class Replica:
     """One model server process, in its own process group."""
 
-    def __init__(
-        self,
-        name: str,
-        launch: Callable[[str], Launch],
-        log_path: Path,
-        model: str,
-        ready_timeout_s: float,
-        timeout_s: float,
-    ) -> None:
-        self.name = name
-        self.log_path = log_path
-        self.model = model
-        self.ready_timeout_s = ready_timeout_s
-        self.timeout_s = timeout_s
-        self.url: str | None = None
-        self._launch = launch
-        self._process: asyncio.subprocess.Process | None = None
-        self._log_begin = 0
-        self._begun = time.monotonic()
+    name: str
+    launch: Callable[[str], Launch]
+    log_path: Path
+    model: str
+    ready_timeout_s: float
+    timeout_s: float
+    url: str | None = None
+    _process: asyncio.subprocess.Process | None = None
+    _log_begin: int = 0
+    _begun: float = field(default_factory=time.monotonic)
 
     @property
     def pid(self) -> int | None:
@@ -80,7 +73,7 @@ class Replica:
         argument, the server is started again without it.
         """
         for left in range(STARTS - 1, -1, -1):
-            launch = self._launch(self.name)
+            launch = self.launch(self.name)
             try:
                 return await self._start_once(launch)
             except ServerFailedError as error:
@@ -168,12 +161,11 @@ class Replica:
                 assert self._process is not None
                 if self._process.returncode is not None:
                     raise self._failed(_ending(self._process.returncode))
-                port = launch.port or _port_in(launch.port_file)
-                if port is not None:
+                if port := launch.port or _port_in(launch.port_file):
                     root = f"http://127.0.0.1:{port}"
                     missing = await self._missing(http, root, launch.lists_model)
                     if not missing:
-                        return f"http://127.0.0.1:{port}/v1"
+                        return f"{root}/v1"
                 await asyncio.sleep(POLL_S)
         raise self._failed(
             f"was not ready within {self.ready_timeout_s:g} s: {missing} (vlm.ready_timeout_s)"
@@ -224,7 +216,8 @@ class ManagedBackend:
         max_restarts: int,
         on_failed: Callable[[str], None],
     ) -> None:
-        self._replicas = list(replicas)
+        """`on_failed` is called with the cause if no replica runs or will be started."""
+        self._replicas = replicas
         self._model = model
         self._max_restarts = max_restarts
         self._on_failed = on_failed
@@ -326,12 +319,9 @@ class ManagedBackend:
 
 
 def _port_in(path: Path | None) -> int | None:
-    if path is None:
-        return None
-    try:
-        return int(path.read_text())
-    except (FileNotFoundError, ValueError):
-        return None
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        return int(path.read_text()) if path else None
+    return None
 
 
 def _ending(status: int) -> str:

@@ -1,5 +1,6 @@
 """The delay that an error response asks for, in its headers, its fields or its message."""
 
+import contextlib
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,8 @@ _DELAY = re.compile(
     rf"(?:retry|again|wait|reset)s?(?:\s+(?:in|after|for|at least))*[:\s]+{_DURATION}",
     re.IGNORECASE,
 )
-_UNIT = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|milli[a-z]*|h[a-z]*|m[a-z]*|s[a-z]*)", re.IGNORECASE)
+_UNIT = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|milli|h|m|s)[a-z]*", re.IGNORECASE)
+_FACTORS = {"ms": 0.001, "milli": 0.001, "h": 3600.0, "m": 60.0, "s": 1.0}
 # `estimated_time`: until a model is loaded, of Hugging Face's inference API.
 _DELAY_KEYS = frozenset(
     {"retrydelay", "retry_after", "retryafter", "retry_after_seconds", "estimated_time"}
@@ -27,21 +29,16 @@ def header_delay_s(headers: Mapping[str, str], status: int) -> float | None:
 
     Without them, a response with status 429 is read for the time at which its limit is reset.
     """
-    try:
+    with contextlib.suppress(KeyError, ValueError):
         return max(0.0, float(headers["retry-after-ms"]) / 1000)
-    except (KeyError, ValueError):
-        pass
     value = headers.get("retry-after")
     if value is None:
         return _reset_delay_s(headers) if status == 429 else None
-    try:
+    with contextlib.suppress(ValueError):
         return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
+    with contextlib.suppress(ValueError, OverflowError):
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, OverflowError):
-        return _seconds(value)
+    return _seconds(value)
 
 
 def delay_in(error: dict[str, Any], message: Any) -> float | None:
@@ -105,11 +102,5 @@ def said_delay_s(message: Any) -> float | None:
 
 def _seconds(text: str) -> float | None:
     """Return the seconds of a duration such as `37s`, `1m30.5s` or `20 ms`."""
-    total, found = 0.0, False
-    for number, unit in _UNIT.findall(text):
-        unit = unit.lower()
-        factor = (
-            0.001 if unit.startswith(("ms", "milli")) else {"h": 3600, "m": 60, "s": 1}[unit[0]]
-        )
-        total, found = total + float(number) * factor, True
-    return total if found else None
+    found = _UNIT.findall(text)
+    return sum(float(number) * _FACTORS[unit.lower()] for number, unit in found) if found else None

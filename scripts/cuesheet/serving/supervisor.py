@@ -13,7 +13,6 @@ import logging
 import os
 import secrets
 import signal
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +21,6 @@ from typing import Any
 import psutil
 from aiohttp import web
 
-from cuesheet import files
 from cuesheet.errors import CuesheetError
 from cuesheet.serving.backends import Backend, ExternalBackend, ReplayBackend
 from cuesheet.serving.budget import Budget
@@ -37,6 +35,7 @@ from cuesheet.serving.launch_command import (
     find_python,
     managed_launch,
 )
+from cuesheet.serving.lifecycle import LOG_FILE, ServerFile
 from cuesheet.serving.model_server import ManagedBackend, Replica
 from cuesheet.serving.progress import PROGRESS_FILE, Progress
 from cuesheet.serving.response_cache import ResponseCache
@@ -55,38 +54,6 @@ log = logging.getLogger(__name__)
 PARENT_POLL_S = 0.5
 LOADING_EVERY_S = 10.0
 HTTP_SHUTDOWN_S = 1.0
-
-
-class ServerFile:
-    """server.json: address and state of the gateway, for jobs. Only its owner can read it."""
-
-    def __init__(self, path: Path, parent_pid: int, logs: dict[str, str]) -> None:
-        self._path = path
-        self._content: dict[str, Any] = {
-            "state": "starting",
-            "url": None,
-            "api_key": None,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "pid_created": psutil.Process().create_time(),
-            "parent_pid": parent_pid,
-            "error": None,
-            "logs": logs,
-        }
-
-    @property
-    def state(self) -> str:
-        return self._content["state"]
-
-    def write(self, **changes: Any) -> None:
-        """Change entries and write the file atomically, mode 0600."""
-        self._content.update(changes)
-        files.write_json(self._path, self._content, mode=0o600)
-
-    def write_failure(self, cause: str) -> None:
-        """Record that the model server failed, and print the cause on the terminal."""
-        self.write(state="failed", error=cause)
-        _say(f"{SERVER_FAILED}{cause}")
 
 
 def make_backend(
@@ -170,6 +137,12 @@ def _say(text: str) -> None:
         print(f"{erase}cuesheet: {text}", file=sys.stderr, flush=True)
 
 
+def _write_failure(server_file: ServerFile, cause: str) -> None:
+    """Make jobs fail at once because the model server failed, and print the cause."""
+    server_file.write(state="failed", error=cause)
+    _say(f"{SERVER_FAILED}{cause}")
+
+
 def _end_run(server_file: ServerFile, parent_pid: int | None, cause: str) -> None:
     """Make jobs fail at once with the cause, and ask Snakemake to start no further jobs."""
     log.error("%s", cause)
@@ -190,13 +163,18 @@ async def supervise(config: dict[str, Any], run_dir: Path, parent_pid: int) -> i
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
-    logs = {"supervisor": str(run_dir / "supervisor.log")}
-    logs |= {name: str(path) for name, path in _logs(config, run_dir).items()}
-    server_file = ServerFile(run_dir / "server.json", parent_pid, logs)
+    logs = {name: str(path) for name, path in _logs(config, run_dir).items()}
+    server_file = ServerFile(
+        run_dir,
+        os.getpid(),
+        parent_pid,
+        pid_created=psutil.Process().create_time(),
+        logs={"supervisor": str(run_dir / LOG_FILE), **logs},
+    )
     server_file.write()
     try:
         async with contextlib.AsyncExitStack() as ending:
-            backend = make_backend(config, run_dir, server_file.write_failure)
+            backend = make_backend(config, run_dir, functools.partial(_write_failure, server_file))
             ending.push_async_callback(backend.close)
             about = {"shard": config.get("shard"), "datasets": list(config.get("totals") or {})}
             usage = Usage(run_dir / "usage.json", about, _gpus(config), backend.state)

@@ -6,11 +6,12 @@ to the requests in flight), ready without a request, and failed. Multiplied by t
 these are GPU seconds.
 """
 
+import contextlib
 import os
 import socket
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,18 +53,18 @@ class Usage:
         self._last = clock()
         self._recent: deque[tuple[float, int]] = deque([(self._last, 0)])
 
-    def enter(self, stage: str) -> None:
-        """Count a request of `stage` that is sent to a model server."""
+    @contextlib.contextmanager
+    def busy(self, stage: str) -> Iterator[None]:
+        """Count a request of `stage` that a model server answers during the block."""
         self.tick()
-        if self._first_call is None:
-            self._first_call = time.time()
+        self._first_call = self._first_call or time.time()
         self._in_flight[stage] += 1
-
-    def leave(self, stage: str) -> None:
-        """Count a request of `stage` that has ended."""
-        self.tick()
-        self._in_flight[stage] -= 1
-        self._calls[stage] += 1
+        try:
+            yield
+        finally:
+            self.tick()
+            self._in_flight[stage] -= 1
+            self._calls[stage] += 1
 
     def tick(self) -> None:
         """Add the time since the last tick to the part it belongs to."""

@@ -111,14 +111,10 @@ def test_every_second_is_counted_once(tmp_path):
     state[0] = "starting"
     passes(10.0)
     state[0] = "ready"
-    usage.enter("plan")
-    passes(4.0)
-    usage.enter("vqa")
-    usage.enter("vqa")
-    usage.enter("vqa")
-    passes(8.0)
-    for stage in ("plan", "vqa", "vqa", "vqa"):
-        usage.leave(stage)
+    with usage.busy("plan"):
+        passes(4.0)
+        with usage.busy("vqa"), usage.busy("vqa"), usage.busy("vqa"):
+            passes(8.0)
     passes(5.0)
     usage.write(ended=True)
     written = json.loads((tmp_path / "usage.json").read_text())

@@ -407,18 +407,8 @@ async def test_a_key_that_is_not_set_is_named_at_once(tmp_path, monkeypatch):
 
 def test_a_supervisor_that_cannot_start_says_so_to_the_jobs(tmp_path):
     (tmp_path / "config.json").write_text("{")
-    arguments = ["--config", str(tmp_path / "config.json"), "--run-dir", str(tmp_path)]
-    result = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "cuesheet.serving.lifecycle",
-            *arguments,
-            "--parent-pid",
-            str(os.getpid()),
-        ],
-        check=False,
-    )
+    arguments = ["-m", "cuesheet.serving.lifecycle", str(tmp_path), str(os.getpid())]
+    result = subprocess.run([sys.executable, *arguments], check=False)
     assert result.returncode == 1
     with pytest.raises(CuesheetError, match="gateway cannot start"):
         ask(tmp_path / "server.json", "Task: open the drawer")

@@ -15,7 +15,7 @@ from cuesheet.errors import CuesheetError
 from cuesheet.serving import upstream
 from cuesheet.serving.backends import ExternalBackend
 from cuesheet.serving.connection_errors import is_loopback
-from cuesheet.serving.credentials import hugging_face_token, keys_of
+from cuesheet.serving.credentials import keys_of
 from cuesheet.serving.upstream import Upstream, scrubbed
 
 ROUTER = "https://router.huggingface.co/v1"
@@ -42,16 +42,17 @@ def test_a_key_is_read_without_what_editors_and_users_add(tmp_path, text):
 
 @pytest.mark.parametrize("text", ["{0}\n{0}", "KEY = {0}", "{0}\u2026", "{0}\tx"])
 @pytest.mark.parametrize("source", ["file", "variable"])
-def test_more_than_a_key_is_rejected_without_showing_it(tmp_path, text, source):
+def test_more_than_a_key_is_rejected_without_showing_it(tmp_path, monkeypatch, text, source):
     text = text.format(TOKEN)
+    monkeypatch.setenv("K", text)
     (tmp_path / "key").write_text(text, encoding="utf-8")
     place = {"api_key_file": str(tmp_path / "key")} if source == "file" else {"api_key_env": "K"}
     with pytest.raises(CuesheetError, match="holds more than a key") as caught:
-        keys_of(external("http://gpu1:8000/v1", **place), {"K": text})
+        keys_of(external("http://gpu1:8000/v1", **place))
     assert TOKEN not in str(caught.value)
 
 
-def test_hugging_face_gets_its_token_and_nobody_else_does(tmp_path):
+def test_hugging_face_gets_its_token_and_nobody_else_does(monkeypatch):
     urls = [
         ROUTER,
         "https://abc.us-east-1.aws.endpoints.huggingface.cloud/v1",
@@ -60,33 +61,25 @@ def test_hugging_face_gets_its_token_and_nobody_else_does(tmp_path):
         "https://nothuggingface.co/v1",
         "http://router.huggingface.co/v1",
     ]
-    keys = keys_of(external(*urls), {"HF_TOKEN": TOKEN})
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    keys = keys_of(external(*urls))
     assert list(keys) == urls
     assert list(keys.values()) == [TOKEN, TOKEN, None, None, None, None]
 
 
-def test_the_token_is_found_in_the_places_of_hugging_face_tools(tmp_path):
-    (tmp_path / "token").write_text("hf_from_home\n")
-    (tmp_path / "other").write_text("hf_from_path\n")
-    (tmp_path / "huggingface").mkdir()
-    (tmp_path / "huggingface" / "token").write_text("hf_from_cache\n")
-    home = {"HF_HOME": str(tmp_path), "HOME": "/none"}
-    assert hugging_face_token(home) == "hf_from_home"
-    assert hugging_face_token({"XDG_CACHE_HOME": str(tmp_path)}) == "hf_from_cache"
-    assert hugging_face_token({**home, "HF_TOKEN_PATH": str(tmp_path / "other")}) == "hf_from_path"
-    assert hugging_face_token({**home, "HUGGING_FACE_HUB_TOKEN": "hf_old"}) == "hf_old"
-    both = {**home, "HUGGING_FACE_HUB_TOKEN": "hf_old", "HF_TOKEN": "hf_new"}
-    assert hugging_face_token(both) == "hf_new"
-
-
-def test_the_error_for_a_missing_token_lists_the_places_that_were_searched(tmp_path):
+def test_the_error_for_a_missing_token_lists_the_places_that_were_searched(tmp_path, monkeypatch):
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
     with pytest.raises(CuesheetError, match=f"HF_TOKEN.*{tmp_path}/token.*hf auth login"):
-        keys_of(external(ROUTER), {"HF_HOME": str(tmp_path)})
+        keys_of(external(ROUTER))
 
 
-def test_a_key_that_the_settings_name_is_that_of_all_servers():
+def test_a_key_that_the_settings_name_is_that_of_all_servers(monkeypatch):
     urls = [ROUTER, "http://10.0.0.7:8000/v1"]
-    keys = keys_of(external(*urls, api_key_env="MINE"), {"MINE": "my-own-key", "HF_TOKEN": TOKEN})
+    monkeypatch.setenv("MINE", "my-own-key")
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    keys = keys_of(external(*urls, api_key_env="MINE"))
     assert keys == dict.fromkeys(urls, "my-own-key")
 
 
