@@ -96,16 +96,12 @@ class Correction(_Exact):
     reviewer: Annotated[str, Field(max_length=80)] | None = None
 
     @model_validator(mode="after")
-    def _no_memory_at_the_start(self) -> "Correction":
+    def _entries_agree(self) -> "Correction":
         if self.subtasks and self.subtasks[0].memory:
             raise ValueError(
                 "subtasks.0 has a memory, but nothing has happened before the first subtask; "
                 "remove the key"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _one_entry_per_frame_and_camera(self) -> "Correction":
         seen: set[tuple[int, str]] = set()
         for entry in self.vqa or ():
             key = (entry.frame_index, entry.camera)

@@ -9,6 +9,7 @@ complete.
 import copy
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,11 +38,8 @@ Progress = Callable[[list[Path]], Iterator[Path]]
 class Placed:
     """How many files were created in which way, and notices for the user."""
 
-    counts: dict[str, int] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
     notices: list[str] = field(default_factory=list)
-
-    def add(self, way: str) -> None:
-        self.counts[way] = self.counts.get(way, 0) + 1
 
 
 def finalize_dataset(
@@ -206,7 +204,7 @@ def _place(source: Path, target: Path, way: str, placed: Placed) -> None:
             if notice not in placed.notices:
                 placed.notices.append(notice)
         else:
-            placed.add(attempt)
+            placed.counts[attempt] += 1
             return
 
 

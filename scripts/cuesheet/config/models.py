@@ -148,16 +148,12 @@ class Config(Section):
     cluster: ClusterConfig = ClusterConfig()
 
     @model_validator(mode="after")
-    def _interjections_need_plan(self) -> "Config":
+    def _stages_agree(self) -> "Config":
         if self.interjections.enabled and not self.plan.enabled:
             raise ValueError(
                 "interjections.enabled is true but plan.enabled is false; interjections are "
                 "placed at subtask starts of the plan: enable both, or disable interjections"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _inspection_fits(self) -> "Config":
         if self.inspect.enabled and not self.plan.enabled:
             raise ValueError(
                 "inspect.enabled is true but plan.enabled is false; the inspection is about the "

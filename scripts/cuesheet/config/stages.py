@@ -167,16 +167,12 @@ class PlanConfig(Section):
         return tuple(self.vocabulary)
 
     @model_validator(mode="after")
-    def _one_source_of_labels(self) -> "PlanConfig":
+    def _labels_agree(self) -> "PlanConfig":
         if self.drafts_vocabulary and self.subtasks_from == "dataset":
             raise ValueError(
                 "vocabulary is auto but subtasks_from is dataset, whose labels would not be in the "
                 "drafted list; give plan.vocabulary the labels of the dataset, or set it to off"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _candidates_need_relabel(self) -> "PlanConfig":
         if self.label_candidates > 1 and self.relabel == "off":
             raise ValueError(
                 f"label_candidates is {self.label_candidates} but relabel is off; set plan.relabel "

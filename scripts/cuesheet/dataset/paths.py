@@ -20,16 +20,14 @@ class PathTemplate:
         self._template = info.get(key) or default
         self._key = key
         self._label = f"{name}: meta/info.json has {key} = {str(self._template)[:120]!r}"
-        self._is_checked = False
         self._cached: dict[tuple[Any, ...], str] = {}
 
     def format(self, **values: Any) -> str:
         """Return the path for these values. Raises CuesheetError if the template is invalid."""
         key = tuple(values.values())
         if key not in self._cached:
-            if not self._is_checked:
+            if not self._cached:
                 self._check_fields(values)
-                self._is_checked = True
             self._cached[key] = self._path(values)
         return self._cached[key]
 
