@@ -4,11 +4,8 @@ In: the stage files, keyframes and validation files of its result folder, and it
 Out: a static site, review/index.html and the files next to it. Times are in seconds.
 """
 
-import functools
 import json
 from pathlib import Path
-
-from tqdm import tqdm
 
 from cuesheet import files, job_log
 from cuesheet.artifacts.layout import Layout
@@ -23,10 +20,9 @@ def main(snakemake) -> None:
         params = snakemake.params
         results = Path(params.results)
         corrections = CorrectionFolder(Path(params.corrections), results.name, backups=results)
-        progress = functools.partial(tqdm, desc="episodes", unit="episode", mininterval=2.0)
         summary = json.loads(Path(snakemake.input.summary).read_text(encoding="utf-8"))
         hints = [text for name, text in evidence_entries(summary) if name == "Corrections"]
-        count = build_site(results, corrections, params.default_camera, progress, hints)
+        count = build_site(results, corrections, params.default_camera, hints)
         page = Layout(results).review_page
         files.declare(page, snakemake.output.page)
         print(f"{counted(count, 'episode')}: {page}")

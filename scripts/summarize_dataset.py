@@ -4,10 +4,7 @@ In: the finished dataset and its annotation and validation files. Out: the summa
 text: location of the dataset, episodes, rows by style, calls, tokens, model, warnings.
 """
 
-import functools
 from pathlib import Path
-
-from tqdm import tqdm
 
 from cuesheet import files, job_log
 from cuesheet.artifacts.layout import Layout
@@ -26,7 +23,6 @@ def main(snakemake) -> None:
             [episode.episode_index for episode in annotated.episodes],
             snakemake.params.get("left_out") or (),
             snakemake.params.get("kept") or (),
-            functools.partial(tqdm, desc="episodes", unit="episode", mininterval=2.0),
             read_notices(layout.index),
         )
         print(as_text(summary))

@@ -5,11 +5,8 @@ scores, if it has any. Out: one HTML file that needs no network, and prompts/ wi
 the run used. Times are in seconds.
 """
 
-import functools
 import json
 from pathlib import Path
-
-from tqdm import tqdm
 
 from cuesheet import files, job_log
 from cuesheet.config.report import ReportConfig
@@ -21,9 +18,8 @@ from cuesheet.report.html import prompt_texts, render, store_prompts
 def main(snakemake) -> None:
     with job_log.to_file(snakemake.log[0]):
         params = snakemake.params
-        progress = functools.partial(tqdm, desc="episodes", unit="episode", mininterval=2.0)
         results = Path(params.results)
-        data = gather(results, params.selected, progress)
+        data = gather(results, params.selected)
         store_prompts(results, data, Path(params.prompts_dir))
         evaluations = snakemake.input.get("evaluation")  # a list of at most one file
         scores = (

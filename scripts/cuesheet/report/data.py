@@ -2,10 +2,12 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from cuesheet.artifacts.failures import episode_failures
 from cuesheet.artifacts.inspection import InspectionFile
@@ -16,7 +18,6 @@ from cuesheet.evaluation.labels import first_verb, parse_label
 
 SAMPLES_PER_GROUP = 3
 COLORS = 8  # --c0 to --c7 of theme.css; the last one is for rare verbs
-Progress = Callable[[Sequence[int]], Iterator[int]]
 
 
 @dataclass
@@ -103,13 +104,12 @@ class ReportData:
     source_changes: list[dict[str, Any]] = field(default_factory=list)  # the newest last
 
 
-def gather(results: Path, selected: Collection[int], progress: Progress = iter) -> ReportData:
+def gather(results: Path, selected: Collection[int]) -> ReportData:
     """Read the result folder of a dataset.
 
     Args:
         results: the dataset's result folder.
         selected: episodes of the run; those without annotations are listed as missing.
-        progress: wraps the episodes to show progress, as `tqdm` does.
 
     Raises:
         CuesheetError: a file of an annotated episode is broken.
@@ -122,7 +122,7 @@ def gather(results: Path, selected: Collection[int], progress: Progress = iter) 
         failure = failures.get(index)
         cause = f"{failure['rule']}: {failure['error']}" if failure else "not annotated yet"
         data.missing.append((index, cause))
-    for index in progress(episodes):
+    for index in tqdm(episodes, unit="episode", mininterval=2):
         _add(data, read_view(results, index))
     return data
 

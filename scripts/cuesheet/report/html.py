@@ -30,6 +30,8 @@ from cuesheet.report.data import (
     verb_colors,
 )
 from cuesheet.report.summary import DEMO_MODEL_NOTE, is_demo_model
+from cuesheet.serving.accounting import in_words
+from cuesheet.text import counted
 
 PAGES = Path(__file__).parent / "pages"
 _SAMPLE_WIDTH = 320  # px
@@ -143,31 +145,21 @@ def _points(pair: VqaPair) -> list[list[float]]:
 
 
 def _tiles(data: ReportData) -> list[tuple[str, str]]:
-    total = data.annotated + len(data.missing)
-    calls = total_calls(data)
-    return [
-        (f"{data.annotated:,} of {total:,}", f"{_noun(total, 'episode')} annotated"),
-        (_minutes(data.duration_s), "of video, one camera"),
-        _tile(len(data.subtask_lengths_s), "subtask"),
-        _tile(sum(counts.total() for counts in data.questions.values()), "visual question"),
-        _tile(data.rows.total(), "language row"),
-        (f"{calls.total:,}", f"{_noun(calls.total, 'call')}, {calls.cache_hits:,} from the cache"),
-        _tile(sum(map(len, data.warnings.values())), "warning"),
+    """Return numbers and what they count."""
+    total, calls = data.annotated + len(data.missing), total_calls(data)
+    texts = [
+        counted(len(data.subtask_lengths_s), "subtask"),
+        counted(sum(counts.total() for counts in data.questions.values()), "visual question"),
+        counted(data.rows.total(), "language row"),
+        f"{counted(calls.total, 'call')}, {calls.cache_hits:,} from the cache",
+        counted(sum(map(len, data.warnings.values())), "warning"),
     ]
-
-
-def _tile(count: int, noun: str) -> tuple[str, str]:
-    return f"{count:,}", _noun(count, noun)
-
-
-def _noun(count: int, noun: str) -> str:
-    return noun if count == 1 else f"{noun}s"
-
-
-def _minutes(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    episodes = "episode annotated" if total == 1 else "episodes annotated"
+    return [
+        (f"{data.annotated:,} of {total:,}", episodes),
+        (in_words(data.duration_s), "of video, one camera"),
+        *((number, noun) for number, _, noun in (text.partition(" ") for text in texts)),
+    ]
 
 
 def _plots(data: ReportData) -> list[tuple[str, str]]:

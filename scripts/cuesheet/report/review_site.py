@@ -8,11 +8,12 @@ page that was opened as a file may not fetch others. The clips are those of the 
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from tqdm import tqdm
 
 from cuesheet.artifacts.layout import KEYFRAMES_FILE, Layout, episode_name
 from cuesheet.artifacts.results import EpisodeView, annotated_episodes, read_view
@@ -27,14 +28,11 @@ CHUNK = 1000  # episodes in a file of the list
 _STRIP = (576, 64)  # px; approximate width and exact height of a strip of thumbnails
 _MAX_CURVE_POINTS = 2000  # per curve of the signals lane
 
-Progress = Callable[[Sequence[int]], Iterator[int]]
-
 
 def build_site(
     results: Path,
     corrections: CorrectionFolder,
     default_camera: str | None,
-    progress: Progress = iter,
     hints: Sequence[str] = (),
 ) -> int:
     """Write the site of a dataset's results and return the number of episodes.
@@ -46,7 +44,6 @@ def build_site(
         results: the dataset's result folder.
         corrections: the corrections of the dataset, which the page shows.
         default_camera: the camera whose frames the list shows.
-        progress: wraps the episodes to show progress, as `tqdm` does.
         hints: sentences above the list, such as which episode to correct next.
 
     Raises:
@@ -57,7 +54,7 @@ def build_site(
     entries = []
     verbs: Counter[str] = Counter()
     models: set[tuple[str, str]] = set()
-    for index in progress(episodes):
+    for index in tqdm(episodes, unit="episode", mininterval=2):
         view = read_view(results, index)
         saved = corrections.read(index).content
         name = episode_name(index)

@@ -1,10 +1,12 @@
 """The summary of one dataset's results: totals over its files, as JSON and as text."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from cuesheet.artifacts.inspection import InspectionFile
 from cuesheet.artifacts.language import STYLES, style_name
@@ -27,8 +29,6 @@ DEMO_MODEL_NOTE = (
     "the built-in demo model: classical vision on pixels, not a language model; "
     "its texts show that the workflow works, but are useless for training"
 )
-
-Progress = Callable[[Sequence[int]], Iterator[int]]
 
 
 @dataclass
@@ -110,7 +110,6 @@ def summarize(
     episodes: Collection[int],
     left_out: Collection[int],
     kept: Collection[int] = (),
-    progress: Progress = iter,
     notices: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the summary of a dataset's results.
@@ -120,7 +119,6 @@ def summarize(
         episodes: all episodes of the dataset.
         left_out: episodes that were to be annotated but failed.
         kept: episodes that keep the rows of the source.
-        progress: wraps the annotated episodes to show progress, as `tqdm` does.
         notices: notices about the source dataset, one sentence each.
 
     Raises:
@@ -130,7 +128,7 @@ def summarize(
     selected = sorted(set(episodes) - set(left_out) - set(kept))
     annotated = [index for index in selected if layout.validation(index).is_file()]
     totals = _Totals()
-    for index in progress(annotated):
+    for index in tqdm(annotated, unit="episode", mininterval=2):
         totals.add_episode(layout, index)
     totals.add_vocabulary(layout)
     return {
