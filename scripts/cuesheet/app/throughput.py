@@ -28,9 +28,9 @@ from cuesheet.vlm import client
 from cuesheet.vlm.prompts import Prompts
 from cuesheet.vlm.replies import Description
 from cuesheet.vlm.structured_output import response_format
+from cuesheet.workflow.load import bundled_files
 from cuesheet.workflow.run import served_model
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 TOTAL_S = 60.0
 # Concurrencies that are measured: 1, this factor, its square and so on, up to vlm.concurrency.
 _FACTOR = 4
@@ -103,7 +103,7 @@ class Requests:
 
     def __init__(self, config: Config) -> None:
         folder = Path(config.prompts_dir)
-        folder = folder if folder.is_dir() else REPOSITORY / folder
+        folder = folder if folder.is_dir() else bundled_files() / folder
         prompts = Prompts(folder / f"{name}.md" for name in ("system", "plan_describe"))
         layout = config.plan.frames
         with tempfile.TemporaryDirectory(prefix="cuesheet-throughput-") as made:

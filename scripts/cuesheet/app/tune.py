@@ -230,9 +230,10 @@ def _as_text(
     settings: dict[str, Any],
 ) -> str:
     report = load_config(settings).report
+    metric = next(metric for metric in METRICS if metric.key == tuning.score)
     rows, values = [], []
     for variant, outcome, system in zip(tuning.variants, outcomes, scores["systems"], strict=True):
-        value = _value(system, tuning.score)
+        value = metric.of(system)
         values.append(value)
         interval = system["intervals"].get(tuning.score)
         row = {
@@ -265,14 +266,6 @@ def _as_text(
         yaml.safe_dump(nested, sort_keys=False).rstrip(),
     ]
     return "\n".join(lines)
-
-
-def _value(system: Mapping[str, Any], key: str) -> float | None:
-    metric = next(metric for metric in METRICS if metric.key == key)
-    value: Any = system
-    for part in metric.path:
-        value = value[part]
-    return value
 
 
 def _words(variant: Mapping[str, Any]) -> str:

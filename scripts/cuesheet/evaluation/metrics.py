@@ -47,6 +47,13 @@ class Metric:
     def key(self) -> str:
         return ".".join(self.path)
 
+    def of(self, system: Mapping[str, Any]) -> float | None:
+        """Return the score of a system, which `scores.evaluate` returned."""
+        value: Any = system
+        for key in self.path:
+            value = value[key]
+        return value
+
 
 def _f1(
     path: tuple[str, ...],

@@ -9,6 +9,7 @@ import pandas as pd
 from cuesheet.evaluation.metrics import METRICS, Metric
 from cuesheet.evaluation.segments import BOUNDARY_TOLERANCES_S, IOU_THRESHOLDS
 from cuesheet.files import atomic_path
+from cuesheet.text import counted
 
 NOT_APPLICABLE = "–"
 
@@ -22,9 +23,7 @@ def score_frame(report: Mapping[str, Any]) -> pd.DataFrame:
             "episodes without a prediction": str(system["episodes_without_prediction"]),
         }
         for metric in _shown():
-            value: Any = system
-            for key in metric.path:
-                value = value[key]
+            value = metric.of(system)
             if value is None or (metric.needs_labels and not system["labeled"]):
                 cells[str(metric.title)] = NOT_APPLICABLE
             else:
@@ -81,11 +80,9 @@ def as_text(report: Mapping[str, Any]) -> str:
     """Return the scores as plain text."""
     first = report["systems"][0]
     count, without = len(report["episodes"]), len(report["without_reference"])
-    lines = [
-        f"{count} {_plural('episode', count)}, {first['segments']['reference']} reference segments"
-    ]
+    lines = [f"{counted(count, 'episode')}, {first['segments']['reference']} reference segments"]
     if without:
-        lines.append(f"{without} annotated {_plural('episode', without)} without a reference")
+        lines.append(f"{counted(without, 'annotated episode')} without a reference")
     if report["fold"] or report["mapping"]:
         lines.append(_describe_granularity(report))
     lines += [interval_note(report), "", score_frame(report).add_prefix(" ").to_string()]
@@ -94,10 +91,6 @@ def as_text(report: Mapping[str, Any]) -> str:
     for part in report.get("grounding", ()):
         lines += ["", *_grounding(part)]
     return "\n".join(line.rstrip() for text in lines for line in text.split("\n")) + "\n"
-
-
-def _plural(noun: str, count: int) -> str:
-    return noun if count == 1 else f"{noun}s"
 
 
 def _describe_granularity(report: Mapping[str, Any]) -> str:
