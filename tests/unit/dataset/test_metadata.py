@@ -269,6 +269,11 @@ def test_the_text_of_a_task_is_cleaned_and_bounded(copied, task, read):
         ({"data_path": "data/{file_index:0999999999d}.parquet"}, "at most two digits"),
         ({"data_path": "data/{file_index.real.x}.parquet"}, "which has the field"),
         ({"data_path": "../data/{file_index}.parquet"}, "leads out of"),
+        ({"fps": 0}, "fps = .*expected a number above 0"),
+        ({"fps": -1}, "fps = .*expected a number above 0"),
+        ({"fps": "10"}, "fps = .*expected a number above 0"),
+        ({"fps": True}, "fps = .*expected a number above 0"),
+        ({"data_path": "/etc/{chunk_index}/{file_index}"}, "leads out of"),
     ],
 )
 def test_malformed_metadata_is_one_line(copied, change, said):
@@ -302,13 +307,6 @@ def test_metadata_without_any_episode_is_one_line(copied):
 def test_a_missing_key_is_named(copied, key):
     edit_info(copied, **{key: None})
     with pytest.raises(CuesheetError, match=key):
-        read_dataset(copied, "d")
-
-
-@pytest.mark.parametrize("fps", [0, -1, "10", True])
-def test_an_impossible_frame_rate_is_refused(copied, fps):
-    edit_info(copied, fps=fps)
-    with pytest.raises(CuesheetError, match="fps"):
         read_dataset(copied, "d")
 
 
@@ -352,15 +350,6 @@ def test_a_missing_column_is_named(copied):
 def test_an_episode_listed_twice_is_refused(copied):
     edit_episodes(copied, lambda t: replaced(t, "episode_index", 3, 2))
     with pytest.raises(CuesheetError, match=r"episode 2 .*twice"):
-        read_dataset(copied, "d")
-
-
-@pytest.mark.parametrize(
-    "template", ["/etc/{chunk_index}/{file_index}", "../x/{file_index}.parquet"]
-)
-def test_paths_that_lead_out_of_the_dataset_are_refused(copied, template):
-    edit_info(copied, data_path=template)
-    with pytest.raises(CuesheetError, match="out of the dataset"):
         read_dataset(copied, "d")
 
 
