@@ -9,13 +9,17 @@ counted in its prompts.
 The model is tiny and has random weights: it often repeats a visual question and writes labels that
 are too long, which are requested once more. These second requests, which depend on the model, are
 listed apart. Requests that depend on no reply should be within 5 % of the estimate, all others
-within its range. The subtasks of the long episode are given (5 s each), because random times are
-rarely within one of its windows.
+within its range.
+
+Random times are rarely within a window of the long episode, so its plan fails after descriptions of
+its windows were requested. These are compared request by request, by the times of their window. For
+the other requests of the long episode, the subtasks are given (5 s each).
 """
 
 import argparse
 import contextlib
 import json
+import re
 import sys
 import tempfile
 from collections import Counter
@@ -25,13 +29,19 @@ from pathlib import Path
 from typing import Any
 
 import long_episodes
+import yaml
 from measuring import REPOSITORY, Target, publish
 
 sys.path.insert(0, str(REPOSITORY / "tests"))
 from real_servers import make_model, vllm_settings
 from workflow_runs import Workdir, estimate_of
 
+from cuesheet.config import prompt_files
+from cuesheet.vlm.prompts import Prompts
+from cuesheet.vlm.token_counts import token_counter
 from cuesheet.workflow.estimate import Estimate
+from cuesheet.workflow.load import load_run
+from cuesheet.workflow.rehearsed_episode import rehearse_episode
 
 DEMO = REPOSITORY / "data" / "demo_v3"
 TOLERANCE = 0.05
@@ -135,6 +145,55 @@ def long_episode(folder: Path, minutes: float) -> tuple[Path, dict[str, Any]]:
     return folder / "long", settings
 
 
+def compare_descriptions(
+    folder: Path, model: Path, dataset: Path
+) -> tuple[list[str], list[Target]]:
+    """Compare the descriptions of windows that were requested, whatever became of the plan."""
+    work = Workdir(folder / "work-descriptions")
+    work.configure(dataset=str(dataset), vlm=vllm_settings(model))
+    assumed = described_windows(work, dataset.name)
+    work.run(f"results/{dataset.name}/plan/000000.json", check=False)
+    measured = described_windows(work, dataset.name)  # the run measured the recorded events
+    counted = {}
+    for path in (work.path / ".cache/vlm").glob("??/*.json"):
+        entry = json.loads(path.read_text())
+        form, messages = entry["request"]["response_format"], entry["request"]["messages"]
+        if form["json_schema"]["name"] == "Description" and len(messages) == 2:  # no correction
+            text = messages[1]["content"][-1]["text"]
+            counted[window_of(text)] = entry["reply"]["usage"]["prompt_tokens"]
+    rows = []
+    for words, estimated in (("assumed", assumed), ("measured", measured)):
+        expected, tokens = sum(estimated[window] for window in counted), sum(counted.values())
+        apart = tokens / expected - 1
+        rows.append(
+            f"| {dataset.name} | `plan_describe`, events {words} | {len(estimated)} | "
+            f"{len(counted)} | {expected:,.0f} of those sent | {tokens:,} | {apart:+.1%} |"
+        )
+    label = f"{dataset.name} plan_describe, events measured: |estimate - counted|"
+    return rows, [Target(label, abs(apart), TOLERANCE, at_most=True)]
+
+
+def described_windows(work: Workdir, name: str) -> dict[str, int]:
+    """Return the estimated prompt tokens of each description of episode 0, by its window."""
+    with contextlib.chdir(work.path):
+        run = load_run(yaml.safe_load(Path("config/config.yaml").read_text()), REPOSITORY)
+        dataset = run.dataset(name)
+        files = (f"{prompt}.md" for prompt in prompt_files.of_stages(["plan"]))
+        prompts = Prompts(dataset.prompts_dir / file for file in files)
+        requests = rehearse_episode(run, dataset, 0, prompts, LONG_SUBTASK_S, ["plan"])
+    counter = token_counter(run.model, run.config.vlm.sampling.mm_processor_kwargs)
+    return {
+        window_of(request.texts[1]): counter.images(request.images) + counter.text(*request.texts)
+        for request in requests
+        if request.prompt == "plan_describe"
+    }
+
+
+def window_of(text: str) -> str:
+    """Return the times of the window that a prompt is about."""
+    return re.search(r"^Window: .+$", text, re.MULTILINE)[0]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--dataset", type=Path, nargs="*", default=[], help="further datasets")
@@ -152,6 +211,8 @@ def main() -> None:
         runs += [(path.resolve(), some) for path in given.dataset]
         if given.minutes:
             runs.append(long_episode(folder, given.minutes))
+            rows, targets = compare_descriptions(folder, model, runs[-1][0])
+            print("\n".join(rows), flush=True)
         for dataset, settings in runs:
             found_rows, found_targets = compare(*measure(folder, model, dataset, **settings))
             rows += found_rows

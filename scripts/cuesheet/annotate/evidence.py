@@ -167,7 +167,7 @@ def refine(
     own = [subtask.start_frame for subtask in subtasks[1:]]
     near = [_nearest(episode, frame, events, settings.snap_s) is not None for frame in own]
     share = sum(near) / len(near) if near else None
-    if share is not None and share < settings.min_snapped:
+    if (1.0 if share is None else share) < settings.min_snapped:
         return Refined(list(subtasks), [], share, False)
     if plan.granularity == "phases":
         frames = _phase_boundaries(subtasks, events, episode, settings.snap_s)

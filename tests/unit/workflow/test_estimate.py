@@ -5,14 +5,17 @@ import shutil
 
 import pytest
 
+from cuesheet.annotate.evidence import events_of
 from cuesheet.app import estimate_cli
 from cuesheet.app.estimate_text import as_line, as_table, short_text
+from cuesheet.artifacts.episode import Episode
 from cuesheet.artifacts.layout import Layout
 from cuesheet.config import prompt_files
 from cuesheet.serving.response_cache import ResponseCache, key_of
 from cuesheet.vlm.prompts import Prompts
 from cuesheet.workflow.estimate import Amount, Estimate, Range, estimate_run
 from cuesheet.workflow.load import load_run
+from cuesheet.workflow.rehearsed_episode import assume_recording
 
 
 def estimate(demo_v3, repository, tmp_path, **settings):
@@ -281,3 +284,10 @@ def test_other_settings_make_other_requests(demo_v3, repository, tmp_path, chang
     assert found.may_be_cached
     assert "fewer if the cache has responses" in as_line(found, run)
     assert "fewer than `at least` may be sent" in as_table(found, run)
+
+
+@pytest.mark.parametrize(("length", "events"), [(46, 3), (75, 5), (102, 5), (6000, 359)])
+def test_assumed_events_are_about_as_many_as_robots_record(length, events):
+    # The demo and dev_v3 have 4.8 and 5.0 in episodes of 4.6 to 11.2 s: 0.6 per second.
+    episode = Episode("demo", 0, "task", 10, [number / 10 for number in range(length)], {})
+    assert len(events_of(assume_recording(episode, 5.0))) == events
