@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from dataset_variants import as_v21
 from slowest import SLOWEST
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -43,6 +44,12 @@ def repository() -> Path:
 @pytest.fixture(scope="session")
 def demo_v3() -> Path:
     return REPOSITORY / "data" / "demo_v3"
+
+
+@pytest.fixture(scope="session")
+def demo_v21(demo_v3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo in format v2.1; tests copy it and do not change it."""
+    return as_v21(demo_v3, tmp_path_factory.mktemp("v21") / "demo_v21")
 
 
 @pytest.fixture(scope="session")

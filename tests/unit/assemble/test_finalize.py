@@ -34,11 +34,9 @@ def hashes(root: Path) -> dict[str, tuple[str, int, int]]:
     }
 
 
-@pytest.fixture(scope="session", params=["split demo_v3", "dev_v3"])
-def original(request, demo_v3, tmp_path_factory) -> Path:
+@pytest.fixture(scope="session")
+def original(demo_v3, tmp_path_factory) -> Path:
     """A dataset of twelve episodes in three data files."""
-    if request.param == "dev_v3":
-        return request.getfixturevalue("dev_v3")
     return split_dataset(demo_v3, tmp_path_factory.mktemp("split") / "split_v3")
 
 

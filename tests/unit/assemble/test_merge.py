@@ -25,11 +25,9 @@ SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "merge_language.py"
 KEYS = ("role", "content", "style", "timestamp", "camera", "tool_calls")
 
 
-@pytest.fixture(scope="session", params=["split demo_v3", "dev_v3"])
-def root(request, demo_v3, tmp_path_factory) -> Path:
+@pytest.fixture(scope="session")
+def root(demo_v3, tmp_path_factory) -> Path:
     """A dataset of twelve episodes in three data files."""
-    if request.param == "dev_v3":
-        return request.getfixturevalue("dev_v3")
     return split_dataset(demo_v3, tmp_path_factory.mktemp("split") / "split_v3")
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from dataset_variants import as_v21
 from split_dataset import split_dataset
 
 from cuesheet.artifacts.language import LANGUAGE_COLUMNS
@@ -108,14 +107,9 @@ def test_each_annotated_file_keeps_the_schema_of_its_source(demo_v3, tmp_path, c
         assert_same_but_for_language(annotated / data_file, root / data_file)
 
 
-@pytest.fixture(scope="module")
-def original(demo_v3, tmp_path_factory):
-    return as_v21(demo_v3, tmp_path_factory.mktemp("v21") / "demo_v21")
-
-
 @pytest.fixture
-def v21(original, tmp_path):
-    return shutil.copytree(original, tmp_path / "demo_v21")
+def v21(demo_v21, tmp_path):
+    return shutil.copytree(demo_v21, tmp_path / "demo_v21")
 
 
 @pytest.mark.parametrize("change", CHANGES)

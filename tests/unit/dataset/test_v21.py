@@ -20,14 +20,9 @@ from cuesheet.errors import CuesheetError
 FRONT, WRIST = "observation.images.front", "observation.images.wrist"
 
 
-@pytest.fixture(scope="module")
-def original(demo_v3, tmp_path_factory):
-    return as_v21(demo_v3, tmp_path_factory.mktemp("v21") / "demo_v21")
-
-
 @pytest.fixture
-def v21(original, tmp_path):
-    return shutil.copytree(original, tmp_path / "demo_v21")
+def v21(demo_v21, tmp_path):
+    return shutil.copytree(demo_v21, tmp_path / "demo_v21")
 
 
 def decoded(path):
@@ -35,8 +30,8 @@ def decoded(path):
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
-def test_the_metadata_says_the_same_as_that_of_v30(original, demo_v3):
-    old, new = read_dataset(original, "d"), read_dataset(demo_v3, "d")
+def test_the_metadata_says_the_same_as_that_of_v30(demo_v21, demo_v3):
+    old, new = read_dataset(demo_v21, "d"), read_dataset(demo_v3, "d")
     assert old.version == "v2.1"
     for ours, theirs in zip(old.episodes, new.episodes, strict=True):
         for name in ("episode_index", "tasks", "length", "dataset_from_index", "fingerprint"):
@@ -215,9 +210,9 @@ def test_an_fps_that_the_videos_contradict_is_named_with_the_right_one(v21):
 
 
 def test_videos_of_another_coding_are_not_joined(v21, tmp_path, demo_v3):
-    other = as_v21(demo_v3, tmp_path / "other", "libvpx-vp9")
-    file = f"videos/chunk-000/{FRONT}/episode_000002.mp4"
-    shutil.copy(other / file, v21 / file)
+    whole = demo_v3 / f"videos/{FRONT}/chunk-000/file-000.mp4"
+    other = v21 / f"videos/chunk-000/{FRONT}/episode_000002.mp4"
+    cut_frames(whole, other, first=75 + 46, length=76, fps=10, codec="libvpx-vp9")
     source = read_dataset(v21, "d")
     convert_dataset(source, merged(source, tmp_path / "merged"), tmp_path / "annotated")
     finished = read_dataset(tmp_path / "annotated", "d")
@@ -244,11 +239,11 @@ def edit_lines(root, name, change):
     ],
     ids=["no task", "empty task", "no tasks", "text", "key task", "length as text"],
 )
-def test_entries_of_other_writers_give_the_same_episodes(v21, original, change):
+def test_entries_of_other_writers_give_the_same_episodes(v21, demo_v21, change):
     edit_lines(v21, "episodes", change)
     edit_lines(v21, "tasks", lambda row: {**row, "task_index": str(row["task_index"])})
     assert [(e.tasks, e.length) for e in read_dataset(v21, "d").episodes] == [
-        (e.tasks, e.length) for e in read_dataset(original, "d").episodes
+        (e.tasks, e.length) for e in read_dataset(demo_v21, "d").episodes
     ]
 
 

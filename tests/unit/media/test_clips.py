@@ -82,10 +82,9 @@ def error_by_offset(clip: np.ndarray, whole: np.ndarray, first: int) -> dict[int
     return errors
 
 
-@pytest.mark.parametrize("name", ["demo_v3", "dev_v3"])
-def test_clips_have_exactly_the_episodes_frames(request, name, tmp_path, say):  # noqa: F811
+def test_clips_have_exactly_the_episodes_frames(demo_v3, tmp_path, say):  # noqa: F811
     counted = mismatches = 0
-    for case in sources(request.getfixturevalue(name)):
+    for case in sources(demo_v3):
         clip = tmp_path / f"{case.camera.camera}-{case.episode.episode_index}.mp4"
         assert write_clip(clip, located(case), ClipSettings()) == "encoded"
         width, height = case.camera.width, case.camera.height
@@ -100,14 +99,13 @@ def test_clips_have_exactly_the_episodes_frames(request, name, tmp_path, say):  
         for i in (0, case.length - 1):
             difference = np.abs(decoded[i].astype(np.int16) - whole[case.first_frame + i])
             assert difference.mean() < 5
-    say(f"clips, {name} (AV1), encoded: {{'counted': {counted}, 'mismatches': {mismatches}}}")
+    say(f"clips, demo_v3 (AV1), encoded: {{'counted': {counted}, 'mismatches': {mismatches}}}")
     assert mismatches == 0
 
 
-@pytest.mark.parametrize("name", ["demo_v3", "dev_v3"])
-def test_copied_av1_has_the_sources_very_pixels(request, name, tmp_path, say):  # noqa: F811
+def test_copied_av1_has_the_sources_very_pixels(demo_v3, tmp_path, say):  # noqa: F811
     counts = {"copied": 0, "mismatches": 0}
-    for case in sources(request.getfixturevalue(name)):
+    for case in sources(demo_v3):
         clip = tmp_path / "clip.mp4"
         counts[write_clip(clip, located(case), AUTO)] += 1
         width, height = case.camera.width, case.camera.height
@@ -116,7 +114,7 @@ def test_copied_av1_has_the_sources_very_pixels(request, name, tmp_path, say):  
         expected = whole[case.first_frame : case.first_frame + case.length]
         counts["mismatches"] += not np.array_equal(decoded, expected)
         assert_plays_in_a_browser(clip, case.length / case.episode.fps, "av1")
-    say(f"clips, {name} (AV1), copied: {counts}")
+    say(f"clips, demo_v3 (AV1), copied: {counts}")
     assert counts["copied"] > 0
     assert counts["mismatches"] == 0
 

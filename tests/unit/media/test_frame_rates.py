@@ -12,7 +12,7 @@ from cuesheet.artifacts.sampling import select_keyframes
 from cuesheet.media import keyframes
 from cuesheet.media.decode import RgbFrame
 
-RATES = [*range(1, 121), 23.976, 29.97, 59.94]
+RATES = [1, 2, 3, 5, 7, 10, 15, 20, 24, 25, 30, 48, 50, 60, 90, 100, 120, 23.976, 29.97, 59.94]
 CAMERA = "observation.images.cam"
 
 

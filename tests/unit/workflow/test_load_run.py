@@ -1,5 +1,6 @@
 """The checks of a configuration against its datasets."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,27 @@ def test_errors_of_several_settings_are_reported_together(repository: Path, demo
         "/no/truth.csv does not exist",
     ):
         assert text.count(part) == 1, text
+
+
+def test_an_unknown_dataset_names_the_nearest(repository: Path, demo_v3: Path):
+    with pytest.raises(CuesheetError, match=r"did you mean demo_v3\?"):
+        load_run({"dataset": str(demo_v3)}, repository).dataset("demo_v2")
+
+
+def test_an_address_of_another_form_is_rejected_with_the_expected_one(repository: Path):
+    with pytest.raises(CuesheetError, match="expected hf://datasets/user/name"):
+        load_run({"dataset": "hf://someone/demo"}, repository)
+
+
+def test_a_brace_in_the_path_of_a_dataset_is_one_line(
+    repository: Path, demo_v3: Path, tmp_path: Path
+):
+    source = tmp_path / "{x}" / "demo"
+    shutil.copytree(demo_v3, source)
+    with pytest.raises(CuesheetError, match="contains a brace") as caught:
+        load_run({"dataset": str(source)}, repository)
+    assert str(source) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_every_spelling_of_a_dataset_in_the_working_directory_is_the_same(

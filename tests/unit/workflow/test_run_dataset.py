@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from dataset_variants import as_v21
 
 from cuesheet.dataset.metadata import read_dataset
 from cuesheet.errors import CuesheetError
@@ -13,15 +12,10 @@ from cuesheet.workflow.run_dataset import RunDataset
 FRONT, WRIST = "observation.images.front", "observation.images.wrist"
 
 
-@pytest.fixture(scope="module")
-def original(demo_v3, tmp_path_factory) -> Path:
-    return as_v21(demo_v3, tmp_path_factory.mktemp("v21") / "demo_v21")
-
-
 @pytest.fixture
-def v21(original, tmp_path) -> Path:
+def v21(demo_v21, tmp_path) -> Path:
     """Without the second camera's video of episode 3."""
-    root = shutil.copytree(original, tmp_path / "demo_v21")
+    root = shutil.copytree(demo_v21, tmp_path / "demo_v21")
     (root / f"videos/chunk-000/{WRIST}/episode_000003.mp4").unlink()
     return root
 
