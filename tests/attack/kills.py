@@ -144,7 +144,6 @@ KINDS: dict[str, Kind] = {
 SMALL = (
     "SIGKILL to Snakemake",
     "SIGTERM to Snakemake",
-    "SIGHUP to Snakemake",
     "SIGINT to the group",
     "SIGKILL to the supervisor",
     "SIGTERM to the supervisor",
@@ -271,7 +270,7 @@ class Harness:
                     with contextlib.suppress(psutil.NoSuchProcess):
                         victim.send_signal(kind.number)
                 return "struck"
-            time.sleep(0.005)
+            time.sleep(0.02)
         return "ended before"
 
     def _rerun(
