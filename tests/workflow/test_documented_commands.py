@@ -79,7 +79,9 @@ PUSH = (
 BENCH = (
     "tests/workflow/test_wgo_bench_runs.py::test_a_benchmark_file_is_converted_annotated_and_scored"
 )
-THROUGHPUT = "tests/workflow/test_vllm.py::test_the_throughput_of_a_real_server_is_measured"
+THROUGHPUT = (
+    "tests/unit/app/test_check_server.py::test_the_measured_throughput_is_printed_as_settings"
+)
 NOT_RUN = {
     "make test": Covered(
         "runs all tests, this one among them",

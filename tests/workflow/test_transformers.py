@@ -5,7 +5,6 @@ layers between are zero, but the processor, the images and the HTTP are what the
 """
 
 import json
-import signal
 
 import pytest
 from processes import processes_in
@@ -14,7 +13,6 @@ from real_servers import (
     PYTHON,
     assert_complete,
     calls_of,
-    eventually,
     make_model,
     run_folder,
 )
@@ -96,13 +94,3 @@ def test_an_episode_is_annotated_by_transformers_serve(work, model, demo_v3):
     assert "POST /v1/chat/completions" in log
     assert "Ignoring unsupported fields" not in log
     print((run_folder(work) / "supervisor.log").read_text())
-
-
-def test_no_process_of_transformers_serve_survives_if_snakemake_is_killed(work, model, demo_v3):
-    configure(work, model, demo_v3)
-    run = work.start()
-    log = work.path / ".cuesheet" / "runs"
-    eventually(lambda: [p for p in log.glob("*/replica-0.log") if "Uvicorn" in p.read_text()], run)
-    run.send_signal(signal.SIGKILL)
-    run.wait()
-    eventually(lambda: processes_in(work.path) == [])

@@ -1,9 +1,13 @@
 """`cuesheet check-server`: the findings about a server, and its exit status."""
 
+import asyncio
+from functools import partial
+
+import yaml
 from chat_server import completion, refusal, serving
 from dialects import DIALECTS, plain
 
-from cuesheet.app import cli
+from cuesheet.app import cli, throughput
 from cuesheet.app.check_server import check
 from cuesheet.config.load import load_config
 
@@ -68,6 +72,21 @@ async def test_a_server_that_cannot_be_used_gives_exit_status_1():
     status, found = await findings(lambda body, n: refusal(403, "no access to this model"))
     assert status == 1
     assert "no access to this model" in found["ERROR"]
+
+
+async def test_the_measured_throughput_is_printed_as_settings(monkeypatch):
+    async def behave(body, number):
+        await asyncio.sleep(0.2)
+        return plain(body) | {"usage": {"prompt_tokens": 40, "completion_tokens": 4}}
+
+    monkeypatch.setattr(throughput, "measure", partial(throughput.measure, total_s=4.0))
+    lines = []
+    async with serving(behave, key=None, model="m") as server:
+        vlm = {"serve": "external", "model": "m", "base_urls": [server.url], "concurrency": 1}
+        assert await check(load_config({"vlm": vlm}), lines.append, throughput=True) == 0
+    settings = yaml.safe_load(lines[-1].partition("Settings for the estimate:")[2])
+    assert settings["vlm"]["throughput"].keys() == {"input", "output"}
+    assert min(settings["vlm"]["throughput"].values()) > 0
 
 
 def test_without_a_server_and_with_a_wrong_file_the_command_says_so(tmp_path, capsys):
