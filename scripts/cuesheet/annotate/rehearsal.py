@@ -93,9 +93,7 @@ class _NoModel:
 
     def _typical(self, reply: type[BaseModel]) -> Any:
         """Return a typical reply; a `Segmentation` may have labels that `reply` does not allow."""
-        if issubclass(reply, DraftedSteps | MergedSteps):
-            return self._typical_steps(reply)
-        if not issubclass(reply, Segmentation | Description):
+        if not issubclass(reply, Segmentation | Description | DraftedSteps | MergedSteps):
             schema = _schema(reply)
             counts = {
                 "rephrasings": self.values.get("count"),
@@ -103,39 +101,26 @@ class _NoModel:
                 **dict(self.values.get("axes") or {}),
             }
             return reply.model_validate(_instance(schema, schema, counts))
-        start_s, end_s = float(self.values["start_s"]), float(self.values["end_s"])
+        start_s, end_s = float(self.values.get("start_s", 0)), float(self.values["end_s"])
         count = max(1, min(40, round((end_s - start_s) / self.subtask_s)))
-        step_s = (end_s - start_s) / count
-        times = [start_s + step_s * number for number in range(count)]
-        if reply is Description:
-            events = [{"at_s": round(time_s, 2), "what": _words()} for time_s in times]
-            scene = ". ".join(_words() for _ in range(3))
-            return reply.model_validate({"scene": scene, "events": events})
-        spans = [
+        times = [round(start_s + (end_s - start_s) * n / count, 2) for n in range(count + 1)]
+        # What a part of any of these replies has; the rest is ignored.
+        parts = [
             {
-                "what_changed": _words(),
-                "start_s": round(time_s, 2),
-                "end_s": round(time_s + step_s, 2),
-                "label": f"pick up block {number}",
-            }
-            for number, time_s in enumerate(times)
-        ]
-        return Segmentation.model_validate({"subtasks": spans})
-
-    def _typical_steps(self, reply: type[Reply]) -> Reply:
-        """Return the steps of an episode, or those of a task."""
-        end_s = float(self.values["end_s"])
-        count = max(1, min(40, round(end_s / self.subtask_s)))
-        steps = [
-            {
-                "what_changed": _words(),
-                "at_s": round(end_s * (number + 1) / count, 2),
+                **dict.fromkeys(("what_changed", "what"), _words()),
+                "start_s": begins_s,
+                "end_s": ends_s,
+                "at_s": begins_s if reply is Description else ends_s,
                 "numbers": [number + 1],
                 "label": f"pick up block {number}",
             }
-            for number in range(count)
+            for number, (begins_s, ends_s) in enumerate(itertools.pairwise(times))
         ]
-        return reply.model_validate({"steps": steps})
+        model = Segmentation if issubclass(reply, Segmentation) else reply
+        scene = ". ".join(_words() for _ in range(3))
+        return model.model_validate(
+            {**dict.fromkeys(("subtasks", "events", "steps"), parts), "scene": scene}
+        )
 
 
 @dataclass
