@@ -88,12 +88,7 @@ def _support(samples: Sequence[Segmentation], segment: Subtask) -> float:
 def _best(segmentation: Segmentation, segment: Subtask) -> tuple[float, str]:
     """Return IoU and label of the subtask that overlaps `segment` most; (0, "") if none does."""
     return max(
-        ((_iou(one, segment), one.label) for one in segmentation),
+        ((one.iou(segment), one.label) for one in segmentation),
         key=lambda m: m[0],
         default=(0, ""),
     )
-
-
-def _iou(first: Subtask, second: Subtask) -> float:
-    shared = min(first.end_frame, second.end_frame) - max(first.start_frame, second.start_frame)
-    return max(0, shared) / (first.length + second.length - max(0, shared))

@@ -189,8 +189,7 @@ def refine(
 
 def _same(first: Subtask, second: Subtask) -> bool:
     """Tell whether two segments have the same label and overlap by half or more."""
-    shared = min(first.end_frame, second.end_frame) - max(first.start_frame, second.start_frame)
-    return first.label == second.label and 2 * shared >= first.length + second.length - shared
+    return first.label == second.label and first.iou(second) >= 0.5
 
 
 def _distance_s(episode: Episode, first: int, second: int) -> float:
@@ -263,7 +262,7 @@ def _relabeled(
     edges = [0, *(frame for frame in frames if 0 < frame < episode.length), episode.length]
     segmentation = []
     for start, end in pairwise(edges):
-        label = max(subtasks, key=lambda one: _shared(one, start, end)).label
+        label = max(subtasks, key=lambda one: one.overlap(start, end)).label
         subtask = Subtask(start, end, label)
         known = any(_same(subtask, one) for one in subtasks)
         if not known:
@@ -273,10 +272,6 @@ def _relabeled(
                     subtask = replace(subtask, label=stroke_label(stroke, name, label))
         segmentation.append(subtask)
     return segmentation
-
-
-def _shared(one: Subtask, start: int, end: int) -> int:
-    return min(one.end_frame, end) - max(one.start_frame, start)
 
 
 def stroke_label(stroke: Stroke, gripper: str, label: str) -> str:

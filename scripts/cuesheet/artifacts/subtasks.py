@@ -24,6 +24,15 @@ class Subtask:
     def length(self) -> int:
         return self.end_frame - self.start_frame
 
+    def overlap(self, start_frame: int, end_frame: int) -> int:
+        """Return how many of these frames it has."""
+        return max(0, min(self.end_frame, end_frame) - max(self.start_frame, start_frame))
+
+    def iou(self, other: "Subtask") -> float:
+        """Return the intersection over union of the frames of two subtasks."""
+        shared = self.overlap(other.start_frame, other.end_frame)
+        return shared / (self.length + other.length - shared)
+
     def start_s(self, episode: Episode) -> float:
         return episode.timestamps_s[self.start_frame]
 
