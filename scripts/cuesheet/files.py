@@ -20,6 +20,7 @@ from cuesheet.errors import DiskFullError
 # `remove_leftovers`.
 _OWNER = re.sub(r"[^A-Za-z0-9_]", "_", socket.gethostname())
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+LONGEST_END_BYTES = 256 * 1024
 _OWNER_HASH = hashlib.sha256(_OWNER.encode()).hexdigest()[:8]
 _FOLDER = re.compile(r"\.?cuesheet-(?P<owner>[0-9a-f]{8})-(?P<pid>\d+)-.{8}")
 _TEMPORARY = re.compile(r"\..+\.(?P<owner>[A-Za-z0-9_]+)-(?P<pid>\d+)\.[a-z0-9_]{8}(\.[^.]+)?")
@@ -210,6 +211,16 @@ def is_inside(root: Path, path: Path) -> bool:
     if real_root.parent.name == "snapshots":
         folders.append(real_root.parents[1] / "blobs")
     return any(real.is_relative_to(folder) for folder in folders)
+
+
+def read_end(path: Path, begin: int = 0) -> str:
+    """Return the last 256 KB of a text file, from byte `begin` on at the earliest; "" if none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(begin, file.seek(0, os.SEEK_END) - LONGEST_END_BYTES))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def read_json(path: Path | str) -> dict[str, Any]:

@@ -136,16 +136,10 @@ class Stage:
         sampling: Mapping[str, Any] | None = None,
         text: str | None = None,
     ) -> Answer[Reply]:
-        """Send one request.
+        """Send one request, with the prompt file `prompt` filled in with `values`, or with `text`.
 
-        Args:
-            name: name of the request in the provenance.
-            prompt: name of the prompt file.
-            reply: model of the reply.
-            media: images and clips; None for a request without any.
-            values: variables of the prompt.
-            sampling: parameters that override those of the run.
-            text: sent instead of the prompt filled in with `values`.
+        `name` is that of the request in the provenance. `media` is None for a request without any.
+        `sampling` overrides parameters of the run.
         """
         if prompt in VOCABULARY_PROMPTS:
             own_words = self.own_words and bool(self.vocabulary)
@@ -305,12 +299,9 @@ def run_stage(
 ) -> None:
     """Run a stage in a job of Snakemake, and write its log and its JSON file.
 
-    Args:
-        name: the stage.
-        job: the `snakemake` object of the script, with the inputs `keyframes` and `prompts`, the
-            param `model_settings`, the output `json` and a log.
-        annotate: fills the stage; returns the other parts of its file.
-        counts: the part whose items are counted in the log.
+    `job` is the `snakemake` object of the script, with the inputs `keyframes` and `prompts`, the
+    param `model_settings`, the output `json` and a log. `annotate` fills the stage and returns the
+    other parts of its file; the items of the part `counts` are counted in the log.
     """
 
     async def run() -> dict[str, Any]:

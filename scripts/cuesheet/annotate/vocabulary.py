@@ -6,6 +6,7 @@ drafts. If it has no usable reply, or no draft has any step, the task has no lab
 are labeled freely.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -58,13 +59,9 @@ async def draft(stage: Stage, settings: PlanConfig, camera: str | None) -> dict[
 async def build(
     model: Model, prompts: Prompts, task: str, drafts: Mapping[str, DraftFile]
 ) -> tuple[list[str], list[str]]:
-    """Return the labels of a task, and warnings.
+    """Return the labels of a task, and warnings, from the drafts by name of their episode.
 
-    Args:
-        model: answers the request; not asked if no draft has any step.
-        prompts: the prompts `system` and `vocabulary_build`.
-        task: the task of the episodes.
-        drafts: the drafts by name of their episode, in order of the episodes.
+    The model is not asked if no draft has any step.
     """
     with_steps = {name: one for name, one in drafts.items() if one.steps}
     if not with_steps:
@@ -93,14 +90,8 @@ async def build(
 
 def numbered(drafts: Sequence[Sequence[str]]) -> list[list[dict[str, Any]]]:
     """Return the labels of all drafts with consecutive numbers, from 1."""
-    found: list[list[dict[str, Any]]] = []
-    number = 0
-    for labels in drafts:
-        found.append([])
-        for label in labels:
-            number += 1
-            found[-1].append({"number": number, "label": label})
-    return found
+    numbers = itertools.count(1)
+    return [[{"number": next(numbers), "label": label} for label in labels] for labels in drafts]
 
 
 def clean_labels(labels: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -66,22 +66,17 @@ def draw_topics(
         question_type: _targets(question_type, objects, f"{key} {question_type}")
         for question_type in types
     }
-    used_targets: dict[str, list[str]] = {question_type: [] for question_type in types}
+    used: dict[str, list[str]] = {question_type: [] for question_type in types}
     drawn = []
     for frames in groups:
         shuffled = generator.sample(list(counts), len(counts))
         chosen = sorted(shuffled, key=counts.__getitem__)[: len(frames)]
         topics = []
-        for question_type in sorted(
-            chosen, key=lambda question_type: question_type not in PLACE_TYPES
-        ):
-            counts[question_type] += 1
-            target = targets[question_type].pop() if targets[question_type] else ""
-            topics.append(
-                Topic(question_type, target, tuple(used_targets[question_type][-_MAX_NAMES:]))
-            )
-            if target:
-                used_targets[question_type].append(target)
+        for one in sorted(chosen, key=lambda question_type: question_type not in PLACE_TYPES):
+            counts[one] += 1
+            target = targets[one].pop() if targets[one] else ""
+            topics.append(Topic(one, target, tuple(used[one][-_MAX_NAMES:])))
+            used[one] += [target] if target else []
         drawn.append(topics)
     return drawn
 

@@ -46,31 +46,33 @@ _FINISH_REASONS = {
 
 
 @dataclass(frozen=True)
-class Image:
-    """An encoded image; `url` (such as `file:///…`), if given, is sent instead of the bytes."""
+class Media:
+    """Encoded media; `url` (such as `file:///…`), if given, is sent instead of the bytes."""
 
     data: bytes
-    mime: str = "image/jpeg"
+    mime: str
     url: str | None = None
 
     def part(self) -> dict[str, Any]:
-        return {"type": "image_url", "image_url": {"url": self.url or _data_url(self)}}
+        """Return the part of a message that holds it."""
+        kind = f"{self.mime.partition('/')[0]}_url"
+        url = self.url or f"data:{self.mime};base64,{base64.b64encode(self.data).decode()}"
+        return {"type": kind, kind: {"url": url}}
 
 
 @dataclass(frozen=True)
-class Clip:
+class Image(Media):
+    """An encoded image."""
+
+    mime: str = "image/jpeg"
+
+
+@dataclass(frozen=True)
+class Clip(Media):
     """An encoded H.264 clip; the server should sample `fps` frames per second, if given."""
 
-    data: bytes
     mime: str = "video/mp4"
-    url: str | None = None
     fps: float | None = None
-
-    def part(self) -> dict[str, Any]:
-        return {"type": "video_url", "video_url": {"url": self.url or _data_url(self)}}
-
-
-Media = Image | Clip
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,6 @@ class Vlm:
         settings: Mapping[str, Any],
         group: str,
         prompts: Mapping[str, str],
-        wait_s: float = 120.0,
         stage: str = "",
     ) -> "AsyncIterator[Vlm]":
         """Wait for the run's gateway. Raises CuesheetError at once if the run's server failed.
@@ -114,7 +115,7 @@ class Vlm:
         """
         sampling = {name: value for name, value in settings.items() if value is not None}
         model = sampling.pop("model", None)
-        link = await wait_until_ready(server_file, wait_s)
+        link = await wait_until_ready(server_file)
         vlm = cls(link, model, sampling, group, dict(prompts), model, stage)
         try:
             yield vlm
@@ -324,7 +325,3 @@ def _with_cause(error: str, call: Mapping[str, Any]) -> str:
 def _sendable(text: str) -> str:
     """Replace lone surrogates: JSON can escape them, but they can be neither sent nor written."""
     return text.encode(errors="replace").decode()
-
-
-def _data_url(media: Media) -> str:
-    return f"data:{media.mime};base64,{base64.b64encode(media.data).decode('ascii')}"

@@ -25,12 +25,8 @@ def error_of(
 ) -> VlmError:
     """Return the error for a response whose status is not 200, with advice.
 
-    Args:
-        label: name of the call and of its episode, with which the message begins.
-        status: HTTP status of the response.
-        error: the `error` object of the response.
-        model: the model that was requested.
-        correcting: whether the request asked for the correction of a reply.
+    The message begins with `label`. `error` is the `error` object of the response. `correcting`:
+    the request asked for the correction of a reply.
     """
     message, code = str(error.get("message")), error.get("code")
     if code == "not_in_cache":

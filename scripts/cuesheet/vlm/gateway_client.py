@@ -8,7 +8,6 @@ and one thread per request in flight.
 import asyncio
 import http.client
 import json
-import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,13 +16,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cuesheet.errors import SurroundingsError
-from cuesheet.files import read_json
+from cuesheet.files import read_end, read_json
 from cuesheet.process_status import is_running
 
 # Printed by a run whose model server failed; the cause follows.
 SERVER_FAILED = "the model server failed: "
 
 POLL_S = 0.1
+READY_TIMEOUT_S = 120.0
 LOG_TAIL_LINES = 15
 MAX_THREADS = 256  # more than any stage has requests in flight; idle ones are never started
 
@@ -89,14 +89,14 @@ class GatewayClient:
             connection.close()
 
 
-async def wait_until_ready(server_file: Path | str, wait_s: float = 120.0) -> GatewayClient:
+async def wait_until_ready(server_file: Path | str) -> GatewayClient:
     """Wait for the gateway and return how to reach it.
 
     Raises CuesheetError when the run's server failed (with its cause and the end of its log), has
     stopped, or is not ready in time.
     """
     path = Path(server_file)
-    deadline = time.monotonic() + wait_s
+    deadline = time.monotonic() + READY_TIMEOUT_S
     while True:
         state = _read_state(path)
         if state["state"] == "ready":
@@ -118,7 +118,7 @@ async def wait_until_ready(server_file: Path | str, wait_s: float = 120.0) -> Ga
             )
         if time.monotonic() > deadline:
             raise SurroundingsError(
-                f"the run's gateway was not ready within {wait_s:g} s (state "
+                f"the run's gateway was not ready within {READY_TIMEOUT_S:g} s (state "
                 f"{state['state']!r} in {path}). {_log_hint(path)}"
             )
         await asyncio.sleep(POLL_S)
@@ -126,24 +126,13 @@ async def wait_until_ready(server_file: Path | str, wait_s: float = 120.0) -> Ga
 
 def log_tails(state: dict[str, Any]) -> str:
     """Return the last lines of every log that server.json names, under their paths."""
-    parts = []
-    for path in dict.fromkeys(state.get("logs", {}).values()):
-        tail = tail_of(Path(path))
-        if tail:
-            parts.append(f"last lines of {path}:\n{tail}")
-    return "\n".join(parts)
+    tails = {path: tail_of(Path(path)) for path in state.get("logs", {}).values()}
+    return "\n".join(f"last lines of {path}:\n{tail}" for path, tail in tails.items() if tail)
 
 
 def tail_of(path: Path, lines: int = LOG_TAIL_LINES) -> str:
     """Return the last lines of a text file, indented; empty if there is none."""
-    try:
-        with path.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 64 * 1024))
-            text = file.read().decode(errors="replace")
-    except OSError:
-        return ""
-    return "\n".join(f"    {line}" for line in text.splitlines()[-lines:])
+    return "\n".join(f"    {line}" for line in read_end(path).splitlines()[-lines:])
 
 
 def _read_state(path: Path) -> dict[str, Any]:

@@ -24,7 +24,6 @@ from pydantic import (
     Field,
     StringConstraints,
     create_model,
-    field_validator,
     model_validator,
 )
 
@@ -103,6 +102,9 @@ Evidence = Annotated[
 Sentence = Annotated[str, _bounded(300), BeforeValidator(_one_line)]
 Paragraph = Annotated[str, _bounded(800), BeforeValidator(_one_line)]
 OptionalParagraph = Annotated[str, _bounded(800, min_length=0), BeforeValidator(_one_line)]
+Note = Annotated[
+    str, StringConstraints(strip_whitespace=True, max_length=200), BeforeValidator(_one_line)
+]
 # Bounds far beyond any episode and any image: without them a grammar allows 7E3007.
 Seconds = Annotated[float, Field(ge=0, le=1_000_000), BeforeValidator(_as_seconds)]
 Judgement = Annotated[Literal["yes", "no", "cannot_tell"], BeforeValidator(_as_choice)]
@@ -288,19 +290,7 @@ class KeypointAnswer(Reply):
 class CountAnswer(Reply):
     label: Label
     count: int = Field(ge=0, le=1000)
-    note: (
-        Annotated[
-            str,
-            StringConstraints(strip_whitespace=True, max_length=200),
-            BeforeValidator(_one_line),
-        ]
-        | None
-    ) = None
-
-    @field_validator("note")
-    @classmethod
-    def _empty_is_none(cls, note: str | None) -> str | None:
-        return note or None
+    note: Annotated[Note | None, AfterValidator(lambda note: note or None)] = None
 
 
 class AttributeAnswer(Reply):

@@ -111,11 +111,9 @@ class TokenCounter:
 
 
 def token_counter(model: str, processor: Mapping[str, Any] | None = None) -> TokenCounter:
-    """Return the counter of a model.
+    """Return the counter of a model, given its name or folder.
 
-    Args:
-        model: the name of the model, or its folder.
-        processor: `vlm.sampling.mm_processor_kwargs`, whose pixel limits apply.
+    `processor` is `vlm.sampling.mm_processor_kwargs`, whose pixel limits apply.
     """
     notices = []
     rule = family_of(model, _RULES)

@@ -79,12 +79,8 @@ def with_vocabulary(
     """Return a model like `reply` whose labels are one of `labels`.
 
     Without labels, and for replies that have none, it is `reply` itself. The name, which servers
-    see, stays the same.
-
-    Args:
-        reply: a model of replies.
-        labels: the labels that the reply may have.
-        own_words: also allow the label `other`, with the label in the model's own words.
+    see, stays the same. `own_words`: also allow the label `other`, with the label in the model's
+    own words.
     """
     if not labels or not issubclass(
         reply, Relabel | LabelCandidates | Segmentation | CompletedEvents
