@@ -211,7 +211,12 @@ def _all() -> list[Fault]:
             "token limit",
         ),
         Fault("400 for response_format", _status(400, rejects), *["asked otherwise"] * 2),
-        Fault("400 for context length", _status(400, context), *["refused"] * 2, "context length is 8192"),
+        Fault(
+            "400 for context length",
+            _status(400, context),
+            *["refused"] * 2,
+            "context length is 8192",
+        ),
         Fault("401", _status(401, "no such key"), *["refused"] * 2, "vlm.api_key_env"),
         Fault("404 of the model", _status(404, "no such model"), *["refused"] * 2, "vlm.model"),
     ]

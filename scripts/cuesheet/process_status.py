@@ -1,4 +1,13 @@
-"""Whether another process on this machine still runs."""
+"""Whether another process on this machine still runs, and signals to its group."""
+
+import contextlib
+import os
+
+
+def signal_group(pid: int, number: int) -> None:
+    """Send a signal to a process group, if it still exists."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
 
 
 def is_running(pid: int | None, created_at: float | None = None) -> bool:

@@ -64,10 +64,8 @@ class Adjustments:
         if self.system_in_question:
             body = without_system_message(body)
         if self.max_completion_tokens and "max_tokens" in body:
-            body = {
-                "max_completion_tokens" if name == "max_tokens" else name: value
-                for name, value in body.items()
-            }
+            body = dict(body)
+            body["max_completion_tokens"] = body.pop("max_tokens")
         if self.omitted & set(body):
             body = {name: value for name, value in body.items() if name not in self.omitted}
         return body
@@ -95,10 +93,9 @@ class Adjustments:
 
     def may_avoid(self, error: ServerError) -> bool:
         """Tell whether an error that looks temporary is a rejection that `learn` can avoid."""
-        structured = STRUCTURED_OUTPUT.search(error.message) and not self.schema_in_prompt
-        return bool(
-            structured or (_NO_SYSTEM.search(error.message) and not self.system_in_question)
-        )
+        if not self.schema_in_prompt and STRUCTURED_OUTPUT.search(error.message):
+            return True
+        return not self.system_in_question and bool(_NO_SYSTEM.search(error.message))
 
     @staticmethod
     def _named(error: ServerError, names: set[str]) -> set[str]:
@@ -154,19 +151,15 @@ def with_schema_in_prompt(body: Mapping[str, Any]) -> dict[str, Any]:
         text = text[:1] + text[1:].replace('{"', '{ "')
         order = f"{order[:-1]}. It must follow this schema: {text}"
     messages = list(body["messages"])
-    for index in range(len(messages) - 1, -1, -1):
-        message = messages[index]
-        if message.get("role") != "user":
-            continue
-        content = message.get("content")
-        if isinstance(content, list):
-            content = [*content, {"type": "text", "text": order}]
-            if len(content) > 1 and content[-2].get("type") == "text":
-                text = f"{content[-2]['text']}\n\n{order}"
-                content = [*content[:-2], {"type": "text", "text": text}]
-        else:
+    asking = [index for index, message in enumerate(messages) if message.get("role") == "user"]
+    for index in asking[-1:]:
+        content = messages[index].get("content")
+        if not isinstance(content, list):
             content = f"{content}\n\n{order}"
-        messages[index] = {**message, "content": content}
-        break
-    plain["messages"] = messages
-    return plain
+        elif content and content[-1].get("type") == "text":
+            text = f"{content[-1]['text']}\n\n{order}"
+            content = [*content[:-1], {"type": "text", "text": text}]
+        else:
+            content = [*content, {"type": "text", "text": order}]
+        messages[index] = {**messages[index], "content": content}
+    return {**plain, "messages": messages}

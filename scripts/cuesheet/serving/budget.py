@@ -51,11 +51,8 @@ def share_of_budget(
 ) -> dict[str, Any]:
     """Return a run's settings with the budget of one of its jobs.
 
-    Args:
-        config: the settings of the run.
-        start: start of the share of the job in the budget of the run, 0 to 1.
-        end: end of that share. The shares of all jobs, even very small ones, add up to the budget.
-        usages: what earlier attempts of the job used (`usage.json`); it is subtracted.
+    The share of the job is [start, end) of 0 to 1; the shares of all jobs, even very small ones,
+    add up to the budget. What earlier attempts of the job used (`usage.json`) is subtracted.
     """
     vlm = dict(config.get("vlm") or {})
     budget = dict(vlm.get("budget") or {})

@@ -73,19 +73,13 @@ class Claims:
             with contextlib.suppress(OSError):
                 self._source.unlink()
 
-    def remove_stale(self) -> int:
-        """Remove the claims of gateways that have ended; return their number."""
-        try:
+    def remove_stale(self) -> None:
+        """Remove the claims of gateways that have ended."""
+        with contextlib.suppress(OSError):
             files.remove_leftovers(self.folder)
-            stale = [path.name for path in self.folder.iterdir() if not path.name.startswith(".")]
-            removed = 0
-            for name in stale:
-                if self.acquire(name) is None:
-                    self.release(name)
-                    removed += 1
-        except OSError:
-            return 0
-        return removed
+            for path in list(self.folder.iterdir()):
+                if not path.name.startswith(".") and self.acquire(path.name) is None:
+                    self.release(path.name)
 
     def _open(self) -> bool:
         """Write the file that all claims are links to, at the first claim."""

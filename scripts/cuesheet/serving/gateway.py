@@ -66,13 +66,16 @@ METRICS = {
 }
 
 
-@dataclass(frozen=True)
-class _Found:
-    """A response, the record of its request, and whether it was cached."""
-
-    reply: dict[str, Any]
-    record: dict[str, Any]
-    hit: bool
+# A response with the record of its request, and whether it was cached.
+_Found = tuple[dict[str, Any], bool]
+# What a job gets to know from the record of its request, with the values of older records.
+_REPORTED: dict[str, Any] = {
+    "upstream": None,
+    "prompt_tokens": 0,
+    "completion_tokens": 0,
+    "adjustments": [],
+    "stored": True,
+}
 
 
 @dataclass
@@ -186,36 +189,31 @@ class Gateway:
             self._asking[key] = task
             task.add_done_callback(lambda done: self._forget(key, done))
         try:
-            found = await asyncio.shield(task)
+            entry, hit = await asyncio.shield(task)
         except CallFailedError as error:
             error.key = key
             raise
         self._writers.submit(self.cache.note, group, stage, key)
-        self.dispatcher.counters.cache_hits += found.hit
-        self.dispatcher.counters.joined += joined and not found.hit
-        hit = found.hit or joined
-        model = found.reply.get("model")
+        self.dispatcher.counters.cache_hits += hit
+        self.dispatcher.counters.joined += joined and not hit
+        model = entry["reply"].get("model")
         about = {
             "key": key,
-            "cache_hit": hit,
-            "attempts": 0 if hit else found.record["attempts"],
-            "upstream": found.record.get("upstream"),
+            "cache_hit": hit or joined,
+            "attempts": 0 if hit or joined else entry["attempts"],
             "model": model if isinstance(model, str) else None,
-            "prompt_tokens": found.record.get("prompt_tokens", 0),
-            "completion_tokens": found.record.get("completion_tokens", 0),
-            "adjustments": found.record.get("adjustments", []),
-            "stored": found.record.get("stored", True),
+            **{name: entry.get(name, default) for name, default in _REPORTED.items()},
         }
-        return found.reply, about
+        return entry["reply"], about
 
     async def _find_or_ask(
         self, key: str, request: dict[str, Any], body: Mapping[str, Any], group: str, stage: str
-    ) -> "_Found":
+    ) -> _Found:
         entry = await self._find_or_claim(key)
         if entry is not None:
-            return _Found(entry["reply"], entry, hit=True)
+            return entry, True
         try:
-            return await self._request(key, request, body, group, stage)
+            return await self._request(key, request, body, group, stage), False
         finally:
             # In a thread, because the disk may stall.
             self._writers.submit(self._claims.release, key)
@@ -258,7 +256,7 @@ class Gateway:
 
     async def _request(
         self, key: str, request: dict[str, Any], body: Mapping[str, Any], group: str, stage: str
-    ) -> "_Found":
+    ) -> dict[str, Any]:
         if self._cache_failures >= MAX_CACHE_FAILURES:
             raise CallFailedError(
                 507,
@@ -295,9 +293,9 @@ class Gateway:
                     f"again. After {MAX_CACHE_FAILURES} of them in a row no further requests "
                     "are sent"
                 )
-        return _Found(outcome.reply, record, hit=False)
+        return {**record, "reply": outcome.reply}
 
-    def _forget(self, key: str, task: "asyncio.Task[_Found]") -> None:
+    def _forget(self, key: str, task: asyncio.Task[_Found]) -> None:
         del self._asking[key]
         if not task.cancelled():
             # Marks the exception as retrieved if no job waits for it any more.

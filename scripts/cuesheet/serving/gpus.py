@@ -1,5 +1,6 @@
 """GPUs of this machine, and their distribution over the replicas of a model server."""
 
+import itertools
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -19,12 +20,8 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> tuple[list[str]
     if exported is not None:
         names = [name.strip() for name in exported.split(",")]
         # CUDA reads the list up to the first entry that is not a GPU; -1 and NoDevFiles mean none.
-        gpus = []
-        for name in names:
-            if not name or name.startswith("-") or name == "NoDevFiles":
-                break
-            gpus.append(name)
-        return gpus, f"CUDA_VISIBLE_DEVICES={exported}"
+        gpus = itertools.takewhile(_is_gpu, names)
+        return list(gpus), f"CUDA_VISIBLE_DEVICES={exported}"
     try:
         listed = subprocess.run(
             ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
@@ -41,6 +38,10 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> tuple[list[str]
         return [], f"nvidia-smi failed ({type(error).__name__})"
     found = [line.strip() for line in listed.splitlines() if line.strip().isdigit()]
     return found, "nvidia-smi"
+
+
+def _is_gpu(name: str) -> bool:
+    return bool(name) and not name.startswith("-") and name != "NoDevFiles"
 
 
 def deal_out(

@@ -29,6 +29,7 @@ from pathlib import Path
 
 from cuesheet.files import make_temporary_folder
 from cuesheet.job_log import USAGE_VARIABLE, correct_benchmarks
+from cuesheet.process_status import signal_group
 
 SWITCH = "CUESHEET_JOB_SERVER"  # "off": every job starts its own Python
 _CLIENT = Path(__file__).with_name("job_client.py")
@@ -110,7 +111,7 @@ class _Server:
                     if os.read(0, 4096):
                         continue
                     for pid in self._clients:
-                        _signal_group(pid, signal.SIGKILL)
+                        signal_group(pid, signal.SIGKILL)
                     return None
                 if script := key.data(key.fileobj):
                     return script
@@ -175,10 +176,10 @@ class _Server:
         except OSError:
             numbers = b""
         for number in numbers:
-            _signal_group(pid, number)
+            signal_group(pid, number)
         if not numbers:
             self._selector.unregister(client)
-            _signal_group(pid, signal.SIGKILL)
+            signal_group(pid, signal.SIGKILL)
 
     def _reap(self, wake_read: int) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -230,11 +231,6 @@ def _become(
     os.chdir(folder)
     os.environb.clear()
     os.environb.update(environment)
-
-
-def _signal_group(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, number)
 
 
 def main() -> None:

@@ -2,9 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
-_TAIL_BYTES = 256 * 1024
 LONGEST_LINE = 160
 
 # Prefixes such as `(EngineCore pid=123) INFO 11-21 12:19:11 [launcher.py:195] `.
@@ -102,24 +100,6 @@ _CAUSES: tuple[tuple[str, str, str], ...] = (
         "the disk is full; free space",
     ),
 )
-
-
-def size_of(path: Path) -> int:
-    """Return the size of a log in bytes; 0 if it does not exist."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
-
-
-def text_of(path: Path, begin: int = 0) -> str:
-    """Return the end of a log, from byte `begin` on at the earliest."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(begin, size_of(path) - _TAIL_BYTES))
-            return file.read().decode(errors="replace")
-    except OSError:
-        return ""
 
 
 def cause_in(text: str) -> Cause | None:

@@ -8,7 +8,6 @@ replicas that end and gives their URLs to the gateway. No server starts before t
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import sys
 import time
@@ -19,6 +18,8 @@ from pathlib import Path
 import aiohttp
 
 from cuesheet.errors import CuesheetError
+from cuesheet.files import read_end
+from cuesheet.process_status import signal_group
 from cuesheet.serving import log_diagnosis
 from cuesheet.serving.backends import Affinity, BackendFailedError
 from cuesheet.serving.launch_command import Launch
@@ -89,8 +90,8 @@ class Replica:
 
     async def _start_once(self, launch: Launch) -> Upstream:
         self._begun = time.monotonic()
-        self._log_begin = log_diagnosis.size_of(self.log_path)
         with self.log_path.open("ab") as output:
+            self._log_begin = output.tell()
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", _GUARD, str(STOP_GRACE_S), *launch.argv),
                 stdin=asyncio.subprocess.PIPE,
@@ -111,7 +112,7 @@ class Replica:
 
     def loading(self) -> tuple[float, str]:
         """Return the seconds since its start, and the last line of its log."""
-        line = log_diagnosis.last_line(log_diagnosis.text_of(self.log_path, self._log_begin))
+        line = log_diagnosis.last_line(read_end(self.log_path, self._log_begin))
         return time.monotonic() - self._begun, line
 
     async def wait(self) -> int:
@@ -135,7 +136,7 @@ class Replica:
             except TimeoutError:
                 log.warning("%s: still running after %g s", self.name, STOP_TIMEOUT_S)
         # If the process guard itself was killed, other processes of its group may remain.
-        _signal_group(process.pid, signal.SIGKILL)
+        signal_group(process.pid, signal.SIGKILL)
         await process.wait()
         self.url = None
 
@@ -195,8 +196,7 @@ class Replica:
 
     def _failed(self, what: str) -> ServerFailedError:
         """Return the error with its cause, if the log of this start names it, and the log's end."""
-        text = log_diagnosis.text_of(self.log_path, self._log_begin)
-        cause = log_diagnosis.cause_in(text)
+        cause = log_diagnosis.cause_in(read_end(self.log_path, self._log_begin))
         because = f": {cause.words}" if cause else ""
         return ServerFailedError(f"{self.name} {what}{because}{self.log_end()}", cause)
 
@@ -330,8 +330,3 @@ def _ending(status: int) -> str:
             return f"was ended by {signal.Signals(-status).name}"
         return f"was ended by signal {-status}"
     return f"ended with exit status {status}"
-
-
-def _signal_group(pid: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, number)

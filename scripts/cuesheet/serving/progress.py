@@ -6,14 +6,16 @@ The environment variable `CUESHEET_PROGRESS` is `off` or the number of seconds b
 import os
 import sys
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TextIO
 
 from cuesheet import files
 from cuesheet.artifacts.finished import finished_of_jobs
+from cuesheet.serving.usage import Rate
 
 STAGES = ("keyframes", "plan", "interjections", "vqa", "validation")
 SHOWN = ("keyframes", "plan", "interjections", "vqa")
@@ -89,7 +91,7 @@ class Progress:
         self._file = file
         began = clock()
         self._began = began, count_done(results, totals).finished
-        self._recent: deque[tuple[float, int]] = deque([(began, 0)])
+        self._rate = Rate(RATE_WINDOW_S, began)
         self._printed: tuple[Any, ...] | None = None
 
     def every_s(self) -> float | None:
@@ -109,9 +111,7 @@ class Progress:
         stats = self._stats()
         done = count_done(self._results, self._totals)
         calls = int(stats["completed"])
-        self._recent.append((now, calls))
-        while len(self._recent) > 2 and now - self._recent[0][0] > RATE_WINDOW_S:
-            self._recent.popleft()
+        calls_per_s = self._rate.of(now, calls)
         server = stats.get("server")
         state = (done, calls, server, stats["retries"], stats["failures"])
         if state == self._printed or (
@@ -124,7 +124,7 @@ class Progress:
         parts = [
             f"episodes {done.of('validation')}" if "validation" in done.stages else "",
             stages,
-            f"{self._calls_per_s():.1f} calls/s, {stats['cache_hits']} cached",
+            f"{calls_per_s:.1f} calls/s, {stats['cache_hits']} cached",
             f"{_short(tokens)} tokens",
         ]
         if pending := int(stats["calls"]) - calls:
@@ -136,7 +136,7 @@ class Progress:
             parts.append(f"model server {server}")
         eta_s = self._eta_s(now, done)
         if eta_s is not None:
-            parts.append(f"left {_clock_time(eta_s)}")
+            parts.append(f"left {timedelta(seconds=round(eta_s))}")
         return "cuesheet: " + " | ".join(part for part in parts if part)
 
     def print(self) -> bool:
@@ -153,10 +153,6 @@ class Progress:
             return False
         return True
 
-    def _calls_per_s(self) -> float:
-        (begin, before), (end, after) = self._recent[0], self._recent[-1]
-        return (after - before) / (end - begin) if end > begin else 0.0
-
     def _eta_s(self, now: float, done: Done) -> float | None:
         began, at_first = self._began
         completed = done.finished - at_first
@@ -171,8 +167,3 @@ def _short(count: int) -> str:
     if count < 1_000_000:
         return f"{count / 1000:.1f}k"
     return f"{count / 1_000_000:.1f}M"
-
-
-def _clock_time(seconds: float) -> str:
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"

@@ -17,7 +17,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -77,9 +77,7 @@ def key_of(request: Mapping[str, Any]) -> str:
 
 def is_complete(reply: Any) -> bool:
     """Tell whether a response with status 200 is complete: it has a choice with text."""
-    if not isinstance(reply, dict):
-        return False
-    if not _has_message(reply):
+    if not isinstance(reply, dict) or not _has_message(reply):
         return False
     return bool(message_text(reply["choices"][0]["message"])[0].strip())
 
@@ -127,11 +125,8 @@ class ResponseCache:
             entry = read_entry(path)
         except FileNotFoundError:
             return None
-        except OSError as error:
+        except (OSError, ValueError) as error:
             log.warning("cache entry %s cannot be read (%s); it is requested again", path, error)
-            return None
-        except ValueError as error:
-            log.warning("cache entry %s is damaged (%s); it is requested again", path, error)
             return None
         return entry if replaying or is_usable(entry) else None
 
@@ -275,9 +270,7 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
-def _messages(messages: Any) -> Any:
-    if not isinstance(messages, list):
-        return _plain(messages)
+def _messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [
         {
             name: [_part(part) for part in value]
@@ -286,8 +279,6 @@ def _messages(messages: Any) -> Any:
             for name, value in message.items()
             if value is not None
         }
-        if isinstance(message, dict)
-        else _plain(message)
         for message in messages
     ]
 

@@ -117,15 +117,13 @@ class ServerReport:
     answer_field: str = "content"
     reply_error: str = ""
 
-    @property
-    def notices(self) -> list[str]:
-        """Notices for the user that do not prevent the run."""
-        if not self.reply_error:
-            return []
-        return [
-            f"{self.server}: the reply to the check is not of the requested form "
-            f"({self.reply_error}). Replies may be invalid; another model may be needed"
-        ]
+    def notify(self, notify: Callable[[str], None]) -> None:
+        """Show what does not prevent the run."""
+        if self.reply_error:
+            notify(
+                f"{self.server}: the reply to the check is not of the requested form "
+                f"({self.reply_error}). Replies may be invalid; another model may be needed"
+            )
 
 
 @functools.cache
@@ -151,7 +149,9 @@ async def check_upstream(
     report = ServerReport(upstream.name, [one.id for one in listed], entry.root if entry else "")
     try:
         async with asyncio.timeout(upstream.timeout_s):
-            await _send(_OneServer(upstream), upstream, request, report, notify, ATTEMPTS)
+            backend = ExternalBackend({}, request.model, upstream.timeout_s)
+            backend.upstreams = [upstream]
+            await _send(backend, upstream, request, report, notify, ATTEMPTS)
     except TimeoutError:
         raise CheckFailedError(
             f"{upstream.name} did not reply to a small request within {upstream.timeout_s:g} s "
@@ -180,8 +180,7 @@ async def check_external(
         notify(f"{failure}. The other servers are used")
     reports = [result for result in results if isinstance(result, ServerReport)]
     for report in reports:
-        for notice in report.notices:
-            notify(notice)
+        report.notify(notify)
     return reports
 
 
@@ -195,8 +194,7 @@ async def check_managed(
     upstream = await backend.pick("")
     report = ServerReport(upstream.name, await backend.models())
     await _send(backend, upstream, request, report, notify, attempts)
-    for notice in report.notices:
-        notify(notice)
+    report.notify(notify)
     return report
 
 
@@ -382,11 +380,3 @@ def _image_message(upstream: Upstream, request: CheckRequest, found: ServerError
         f"{request.images}. Set {' and '.join(changes)}, or raise the server's limit "
         f"(--limit-mm-per-prompt of vLLM): {found.status} {found.message}"
     )
-
-
-class _OneServer(ExternalBackend):
-    """A backend of one given server."""
-
-    def __init__(self, upstream: Upstream) -> None:
-        super().__init__({}, None, upstream.timeout_s)
-        self.upstreams = [upstream]

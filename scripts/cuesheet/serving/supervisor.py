@@ -80,15 +80,9 @@ def make_backend(
         raise CuesheetError(
             f"vlm.serve is {serve!r}; it can be demo, managed, vllm-batch, external or replay"
         )
+    timeouts = config["ready_timeout_s"], config["timeout_s"]
     replicas = [
-        Replica(
-            name,
-            launch,
-            path,
-            model,
-            config["ready_timeout_s"],
-            config["timeout_s"],
-        )
+        Replica(name, launch, path, model, *timeouts)
         for (name, path), launch in zip(_logs(config, run_dir).items(), launches, strict=True)
     ]
     return ManagedBackend(replicas, model, config["max_restarts"], on_failed)
@@ -97,11 +91,8 @@ def make_backend(
 def _managed_launches(config: dict[str, Any]) -> list[Callable[[str], Launch]]:
     settings = config["managed"]
     if config["serve"] == "vllm-batch":
-        settings = {
-            **settings,
-            "server": "vllm-batch",
-            "python": find_python(settings) or sys.executable,
-        }
+        python = find_python(settings) or sys.executable
+        settings = {**settings, "server": "vllm-batch", "python": python}
     check_executable(settings)
     shares = deal_out(
         settings["gpus"],
@@ -273,13 +264,8 @@ async def _check(config: dict[str, Any], gateway: Gateway, server_file: ServerFi
 async def _open_gateway(
     config: dict[str, Any], backend: Backend, ending: contextlib.AsyncExitStack
 ) -> tuple[Gateway, str]:
-    dispatcher = Dispatcher(
-        backend,
-        config["concurrency"],
-        config["max_attempts"],
-        Counters(),
-        budget=Budget.of(config),
-    )
+    limits = config["concurrency"], config["max_attempts"]
+    dispatcher = Dispatcher(backend, *limits, Counters(), budget=Budget.of(config))
     cache = ResponseCache(config["cache_dir"], config.get("recipes"))
     gateway = Gateway(dispatcher, cache, secrets.token_urlsafe(24))
     runner = web.AppRunner(gateway.application(), access_log=None, shutdown_timeout=HTTP_SHUTDOWN_S)

@@ -101,8 +101,12 @@ class TlsError(TransientError):
     """A connection that failed because of a certificate, or because only one side uses TLS."""
 
 
-class _BlockedError(Exception):
-    """A content filter blocked the request or its reply; the message is the server's."""
+class _ReportedError(Exception):
+    """A response with HTTP status 200 that reports an error."""
+
+    def __init__(self, error: ServerError) -> None:
+        super().__init__(error.message)
+        self.error = error
 
 
 class ChatBody(Mapping[str, Any]):
@@ -180,16 +184,16 @@ class Upstream:
             async with asyncio.timeout(self.timeout_s):
                 content = await self._complete(body)
             if content is None or content.count(b",") > MOST_COMMAS:
-                reply = _too_large(body)
+                reply = _stand_in(body, TOO_LARGE)
             else:
                 reply = self._read(content)
-        except _BlockedError as blocked:
-            return _refused(body, str(blocked))
         except TimeoutError as error:
             self._failed()
             raise TransientError(f"{self.name}: no reply within {self.timeout_s:g} s") from error
+        except _ReportedError as reported:
+            return self._refusal(body, reported.error)
         except openai.APIStatusError as error:
-            return self._rejected(body, error.response)
+            return self._refusal(body, self._error_of(error.response))
         except LOST as error:
             raise self._lost(error) from error
         finally:
@@ -296,7 +300,7 @@ class Upstream:
         except (ValueError, RecursionError) as error:
             raise self._unusable(f"the response is not JSON ({error})") from error
         if (reported := error_in_reply(reply)) is not None:
-            raise self._error(reported)
+            raise _ReportedError(reported)
         choices = reply.get("choices") if isinstance(reply, dict) else None
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
             raise self._unusable(
@@ -316,27 +320,21 @@ class Upstream:
         content = scrubbed(response.content, self._api_key)
         return read_error(response.status_code, response.headers, content)
 
-    def _rejected(self, body: Mapping[str, Any], response: httpx2.Response) -> dict[str, Any]:
+    def _refusal(self, body: Mapping[str, Any], error: ServerError) -> dict[str, Any]:
         """Return a refusal if a content filter blocked the request; else raise its error."""
-        error = self._error(self._error_of(response))
-        if isinstance(error, _BlockedError):
-            return _refused(body, str(error))
-        raise error
+        if error.kind != "content_filter":
+            raise self._error(error)
+        return _stand_in(body, "content_filter", error.message)
 
-    def _error(self, error: ServerError) -> Exception:
-        if error.kind == "content_filter":
-            return _BlockedError(error.message)
-        if error.kind == "rate_limited":
-            message = f"{self.name}: {error.status} {error.message}"
-            return TransientError(
-                message, error.retry_after_s, rate_limited=True, status=error.status
-            )
+    def _error(self, error: ServerError) -> TransientError | CallFailedError:
+        kind, message = error.kind, f"{self.name}: {error.status} {error.message}"
+        if kind == "rate_limited":
+            return TransientError(message, error.retry_after_s, True, error.status)
         learnable = error.status in (500, 501) and self.adjustments.may_avoid(error)
-        if error.kind == "temporary" and not learnable:
+        if kind == "temporary" and not learnable:
             self._failed()
-            message = f"{self.name}: {error.status} {error.message}"
             return TransientError(message, error.retry_after_s, status=error.status)
-        kind = error.kind if error.kind != "temporary" else "refused"
+        kind = "refused" if kind == "temporary" else kind
         message = error.message
         if error.advice:
             message = f"{message.rstrip('.')}: {error.advice}"
@@ -374,14 +372,10 @@ def scrubbed(text: bytes, key: str | None) -> bytes:
     return text.replace(key.encode(), b"***")
 
 
-def _refused(body: Mapping[str, Any], said: str) -> dict[str, Any]:
-    """Return the chat completion that stands for a request which a content filter blocked."""
-    message = {"role": "assistant", "content": None, "refusal": said}
-    choice = {"index": 0, "message": message, "finish_reason": "content_filter"}
-    return {"object": "chat.completion", "model": body.get("model"), "choices": [choice]}
-
-
-def _too_large(body: Mapping[str, Any]) -> dict[str, Any]:
-    message = {"role": "assistant", "content": None}
-    choice = {"index": 0, "message": message, "finish_reason": TOO_LARGE}
+def _stand_in(
+    body: Mapping[str, Any], finish_reason: str, refusal: str | None = None
+) -> dict[str, Any]:
+    """Return a chat completion for a reply that was too large or that a content filter blocked."""
+    message = {"role": "assistant", "content": None} | ({"refusal": refusal} if refusal else {})
+    choice = {"index": 0, "message": message, "finish_reason": finish_reason}
     return {"object": "chat.completion", "model": body.get("model"), "choices": [choice]}

@@ -28,6 +28,22 @@ def job_id(environment: Mapping[str, str] = os.environ) -> str | None:
     return next((environment[name] for name in JOB_VARIABLES if environment.get(name)), None)
 
 
+class Rate:
+    """The rate of events in a sliding window, from their total count at several times."""
+
+    def __init__(self, window_s: float, began: float) -> None:
+        self._window_s = window_s
+        self._recent: deque[tuple[float, int]] = deque([(began, 0)])
+
+    def of(self, now: float, count: int) -> float:
+        """Return the events per second, given the time and the total count at that time."""
+        self._recent.append((now, count))
+        while len(self._recent) > 2 and now - self._recent[0][0] > self._window_s:
+            self._recent.popleft()
+        begun, before = self._recent[0]
+        return (count - before) / (now - begun) if now > begun else 0.0
+
+
 class Usage:
     """Counts a run's seconds. `server` returns the state of the model servers."""
 
@@ -51,7 +67,7 @@ class Usage:
         self._began = time.time()
         self._first_call: float | None = None
         self._last = clock()
-        self._recent: deque[tuple[float, int]] = deque([(self._last, 0)])
+        self._rate = Rate(RATE_WINDOW_S, self._last)
 
     @contextlib.contextmanager
     def busy(self, stage: str) -> Iterator[None]:
@@ -94,15 +110,10 @@ class Usage:
             "busy_by_stage": {k: round(v, 3) for k, v in sorted(self._by_stage.items())},
             "calls": dict(sorted(self._calls.items())),
             "sent": dict(self.sent()),
-            "calls_per_s": 0.0 if ended else round(self._rate(), 3),
+            "calls_per_s": 0.0
+            if ended
+            else round(self._rate.of(self._last, self._calls.total()), 3),
         }
 
     def write(self, ended: bool = False) -> None:
         files.write_json(self._path, self.as_json(ended))
-
-    def _rate(self) -> float:
-        self._recent.append((self._last, self._calls.total()))
-        while len(self._recent) > 2 and self._last - self._recent[0][0] > RATE_WINDOW_S:
-            self._recent.popleft()
-        (begun, before), (end, after) = self._recent[0], self._recent[-1]
-        return (after - before) / (end - begun) if end > begun else 0.0
