@@ -211,6 +211,23 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def check_model(settings: Mapping[str, Any], model: str) -> None:
+    """Raise CuesheetError if `model` is a path that does not exist on this machine.
+
+    The server would take it for a name on a hub and fail half a minute later. A command of the
+    user may have other models.
+    """
+    is_path = model.startswith(("/", "./", "../", "~"))
+    if settings["command"] is not None or not is_path or Path(model).exists():
+        return
+    whole = Path(model).expanduser()
+    hint = f"; write {whole}" if whole.exists() else ""
+    raise CuesheetError(
+        f"vlm.model: {model} does not exist on this machine{hint}. Expected is the folder of a "
+        "model, or its name on the Hugging Face hub (owner/name)"
+    )
+
+
 def check_executable(settings: Mapping[str, Any]) -> None:
     """Raise CuesheetError if the command to start does not exist on this machine."""
     import shutil

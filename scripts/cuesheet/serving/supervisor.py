@@ -31,6 +31,7 @@ from cuesheet.serving.gpus import deal_out, visible_gpus
 from cuesheet.serving.launch_command import (
     Launch,
     check_executable,
+    check_model,
     demo_launch,
     find_python,
     managed_launch,
@@ -94,6 +95,7 @@ def _managed_launches(config: dict[str, Any]) -> list[Callable[[str], Launch]]:
         python = find_python(settings) or sys.executable
         settings = {**settings, "server": "vllm-batch", "python": python}
     check_executable(settings)
+    check_model(settings, config["model"])
     shares = deal_out(
         settings["gpus"],
         config["replicas"],

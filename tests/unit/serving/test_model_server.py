@@ -21,7 +21,12 @@ from cuesheet.errors import CuesheetError
 from cuesheet.serving import log_diagnosis, process_guard
 from cuesheet.serving.backends import BackendFailedError
 from cuesheet.serving.gpus import deal_out, visible_gpus
-from cuesheet.serving.launch_command import check_executable, find_python, managed_launch
+from cuesheet.serving.launch_command import (
+    check_executable,
+    check_model,
+    find_python,
+    managed_launch,
+)
 from cuesheet.serving.model_server import ManagedBackend, Replica
 
 FAKE = """
@@ -374,3 +379,17 @@ def test_a_progress_bar_shows_its_last_state_and_noise_is_left_out():
 
 def test_a_log_without_a_known_cause_has_none():
     assert log_diagnosis.cause_in("INFO all is well\nTraceback\nValueError: 7\n") is None
+
+
+def test_a_model_folder_that_does_not_exist_is_named_before_the_server_starts(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "model").mkdir()
+    for model in ("Qwen/Qwen3-VL-4B-Instruct", str(tmp_path / "model")):
+        check_model(settings(), model)
+    check_model(settings(command=["serve", "{port}"]), "/no/such/model")
+    with pytest.raises(CuesheetError, match=r"vlm.model: /no/such/model does not exist .* hub"):
+        check_model(settings(), "/no/such/model")
+    with pytest.raises(CuesheetError, match=f"; write {tmp_path}/model. Expected"):
+        check_model(settings(), "~/model")
