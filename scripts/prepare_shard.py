@@ -12,8 +12,8 @@ def main(snakemake) -> None:
     with job_log.to_file(snakemake.log[0]):
         wildcards, work = snakemake.wildcards, snakemake.params.work
         log = snakemake.log[0]
-        job = ShardJob.of(work, wildcards.dataset, wildcards.shard, snakemake.threads, log)
-        job.run(work["snakefile"], work["config"], work["options"])
+        job = ShardJob(wildcards.dataset, wildcards.shard, work, snakemake.threads, log)
+        job.run()
         files.write_json(snakemake.output.marker, {"format": 1, "episodes": list(job.episodes)})
 
 

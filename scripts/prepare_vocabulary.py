@@ -17,8 +17,8 @@ from cuesheet.errors import SurroundingsError
 def main(snakemake) -> None:
     with job_log.to_file(snakemake.log[0]):
         dataset, work = snakemake.wildcards.dataset, snakemake.params.work
-        job = ShardJob.of(work, dataset, VOCABULARY_JOB, snakemake.threads, snakemake.log[0])
-        job.run(work["snakefile"], work["config"], work["options"])
+        job = ShardJob(dataset, VOCABULARY_JOB, work, snakemake.threads, snakemake.log[0])
+        job.run()
         found = {Path(path).name: digest(path) for path in work["files"]}
         missing = [name for name, value in found.items() if value is None]
         if missing:

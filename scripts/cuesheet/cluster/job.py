@@ -17,9 +17,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import cuesheet
 from cuesheet import files
@@ -72,49 +71,40 @@ def inner_environment(
     return environment
 
 
-@dataclass
 class ShardJob:
-    """One attempt at one shard."""
+    """One attempt at one shard.
 
-    dataset: str
-    shard: str
-    episodes: Sequence[int]
-    stages: Sequence[str]
-    targets: Sequence[str]
-    log: str
-    results: Path
-    jobs: int
-    share: tuple[float, float] = (0.0, 1.0)  # of the run's budget: its start and end
-    scratch: str | None = None
-    stopped_by: str | None = None
-    _state: dict[str, Any] = field(default_factory=dict)
+    Args:
+        dataset: name of the dataset.
+        shard: name of the shard, or VOCABULARY_JOB.
+        work: the param of this name of the job's rule (rules/common.smk).
+        threads: threads of the job.
+        log: the job's log file.
+    """
 
-    @classmethod
-    def of(cls, work: Mapping[str, Any], dataset: str, shard: str, threads: int, log: str) -> Self:
-        """Return the job of a rule. `work` is its param of that name (rules/cluster.smk)."""
+    def __init__(
+        self, dataset: str, shard: str, work: Mapping[str, Any], threads: int, log: str
+    ) -> None:
+        self.dataset = dataset
+        self.shard = shard
+        self.episodes: Sequence[int] = work["episodes"]
+        self._work = work
+        self._results = Path(work["results"])
+        self._log = log
         # In a SLURM job, only the allocated CPUs count: the node may have many more.
         cpus = int(os.environ.get("SLURM_CPUS_PER_TASK") or threads)
-        return cls(
-            dataset,
-            shard,
-            episodes=work["episodes"],
-            stages=work["stages"],
-            targets=work["targets"],
-            log=log,
-            results=Path(work["results"]),
-            jobs=max(1, math.ceil(cpus * work["jobs_per_cpu"])),
-            share=tuple(work["share"]),
-            scratch=work["scratch"],
-        )
+        self._jobs = max(1, math.ceil(cpus * work["jobs_per_cpu"]))
+        self._stopped_by: str | None = None
+        self._state: dict[str, Any] = {}
 
     @property
     def layout(self) -> Layout:
-        return Layout(self.results)
+        return Layout(self._results)
 
     @property
     def _log_name(self) -> str:
         """The log below the run's folder; with a storage provider the job writes to a copy."""
-        return self.log[max(0, self.log.rfind(f"{self.results}/")) :]
+        return self._log[max(0, self._log.rfind(f"{self._results}/")) :]
 
     @property
     def name(self) -> str:
@@ -122,7 +112,7 @@ class ShardJob:
             return f"the labels of {self.dataset}"
         return f"shard {self.shard} of {self.dataset}"
 
-    def run(self, snakefile: str, config: Mapping[str, Any], options: Sequence[str]) -> None:
+    def run(self) -> None:
         """Run the shard. Raises SurroundingsError if it could not be finished."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
@@ -133,7 +123,7 @@ class ShardJob:
             "format": 1,
             "shard": self.shard,
             "episodes": to_ranges(self.episodes),
-            "targets": list(self.targets),
+            "targets": list(self._work["targets"]),
             "run": self._run,
             "job_id": job_id(),
             "host": socket.gethostname(),
@@ -146,8 +136,7 @@ class ShardJob:
         try:
             self._write_state("running")
             with self._scratch() as variables:
-                command = self._command(snakefile, config, options)
-                self._run_inner(command, variables, lease, parent)
+                self._run_inner(self._command(), variables, lease, parent)
         except CuesheetError as error:
             self._write_state("failed", error=str(error))
             raise
@@ -156,7 +145,7 @@ class ShardJob:
         self._write_state("done")
 
     def _on_signal(self, number: int, _: object) -> None:
-        self.stopped_by = f"it received {signal.Signals(number).name}"
+        self._stopped_by = f"it received {signal.Signals(number).name}"
 
     def _wait_for(self, lease: Lease, parent: int) -> None:
         """Wait until no other job works on the shard. A job of an earlier run ends by itself."""
@@ -166,33 +155,32 @@ class ShardJob:
                 print(f"{self.name} is in use by {describe(holder)}; waiting until it ends")
                 announced = True
             if self._is_over(parent):
-                raise SurroundingsError(f"{self.name} was not started: {self.stopped_by}")
+                raise SurroundingsError(f"{self.name} was not started: {self._stopped_by}")
             time.sleep(1.0)
 
     def _is_over(self, parent: int) -> bool:
-        if self.stopped_by is None and os.getppid() != parent:
-            self.stopped_by = "the run that started it has ended"
-        if self.stopped_by is None and self._run:
+        if self._stopped_by is None and os.getppid() != parent:
+            self._stopped_by = "the run that started it has ended"
+        if self._stopped_by is None and self._run:
             newest = newest_run(self.layout)
             if newest not in (None, self._run):
-                self.stopped_by = f"a newer run ({newest}) has started"
-        return self.stopped_by is not None
+                self._stopped_by = f"a newer run ({newest}) has started"
+        return self._stopped_by is not None
 
-    def _command(
-        self, snakefile: str, config: Mapping[str, Any], options: Sequence[str]
-    ) -> list[str]:
+    def _command(self) -> list[str]:
         private = Path(".cuesheet") / "shards" / self.dataset
         private.mkdir(parents=True, exist_ok=True, mode=0o700)
         config_file = private / f"{self.shard}.config.json"
-        shared = share_of_budget(config, *self.share, self._earlier_attempts())
+        config, (start, end) = self._work["config"], self._work["share"]
+        shared = share_of_budget(config, start, end, self._earlier_attempts())
         files.write_json(config_file, shared, mode=0o600)
         about = {"dataset": self.dataset, "shard": self.shard, "episodes": list(self.episodes)}
         self._about_file = private / f"{self.shard}.shard.json"
         files.write_json(self._about_file, about)
         return [
-            *(sys.executable, "-m", "snakemake", *self.targets),
-            *("--snakefile", snakefile, "--configfile", str(config_file)),
-            *("--cores", str(self.jobs), "--executor", "local", "--scheduler", "greedy"),
+            *(sys.executable, "-m", "snakemake", *self._work["targets"]),
+            *("--snakefile", self._work["snakefile"], "--configfile", str(config_file)),
+            *("--cores", str(self._jobs), "--executor", "local", "--scheduler", "greedy"),
             # Neither the profile of the outer run nor that of the user.
             *("--profile", "none", "--workflow-profile", "none"),
             *("--nolock", "--keep-going", "--rerun-incomplete", "--show-failed-logs"),
@@ -200,7 +188,7 @@ class ShardJob:
             *("--quiet", "rules", "reason", "host"),
             *("--allowed-rules", *INNER_RULES),
             *(VOCABULARY_RULES if self.shard == VOCABULARY_JOB else ()),
-            *options,
+            *self._work["options"],
         ]
 
     def _earlier_attempts(self) -> list[dict[str, Any]]:
@@ -217,17 +205,17 @@ class ShardJob:
     @contextlib.contextmanager
     def _scratch(self) -> Iterator[dict[str, str]]:
         """Return the environment variables that put images on the node's disk, if configured."""
-        scratch.remove_without_images(self.results, self.episodes)
-        if self.scratch is None:
+        scratch.remove_without_images(self._results, self.episodes)
+        if self._work["scratch"] is None:
             yield {}
             return
-        disk = scratch.resolve(self.scratch)
+        disk = scratch.resolve(self._work["scratch"])
         files.remove_temporary_folders(disk)
         with files.temporary_folder(disk) as folder:
             try:
                 yield {scratch.SCRATCH_VARIABLE: str(folder)}
             finally:
-                scratch.unlink_images(self.results, self.episodes)
+                scratch.unlink_images(self._results, self.episodes)
 
     def _run_inner(
         self, command: Sequence[str], variables: Mapping[str, str], lease: Lease, parent: int
@@ -241,31 +229,32 @@ class ShardJob:
         )
         checked_at = time.monotonic()
         try:
-            while inner.poll() is None and self.stopped_by is None:
+            while inner.poll() is None and self._stopped_by is None:
                 time.sleep(POLL_S)
                 lease.renew()
                 if time.monotonic() - checked_at > CHECK_RUN_EVERY_S:
                     checked_at = time.monotonic()
                     self._is_over(parent)
         except LeaseLostError as error:
-            self.stopped_by = str(error)
+            self._stopped_by = str(error)
         finally:
-            if self.stopped_by is not None:
+            if self._stopped_by is not None:
                 # Before anything else, because the job may be killed before the inner run ends.
-                self._write_state("ending", error=f"{self.name} was ended: {self.stopped_by}")
+                self._write_state("ending", error=f"{self.name} was ended: {self._stopped_by}")
             _end(inner)
-        if self.stopped_by is not None:
+        if self._stopped_by is not None:
             raise SurroundingsError(
-                f"{self.name} was ended after {time.time() - started_at:.0f} s: {self.stopped_by}. "
-                f"{self._done_so_far()}; all responses are cached. Run the same command to resume."
+                f"{self.name} was ended after {time.time() - started_at:.0f} s: "
+                f"{self._stopped_by}. {self._done_so_far()}; all responses are cached. Run the "
+                "same command to resume."
             )
         if inner.returncode:
             self._check_failures(started_at)
 
     def _missing(self) -> list[int]:
-        if "annotations" not in self.targets:
+        if "annotations" not in self._work["targets"]:
             return []
-        complete = complete_episodes(self.results, self.stages)
+        complete = complete_episodes(self._results, self._work["stages"])
         return [index for index in self.episodes if index not in complete]
 
     def _done_so_far(self) -> str:
@@ -273,7 +262,7 @@ class ShardJob:
 
     def _check_failures(self, started_at: float) -> None:
         """Raise SurroundingsError unless every missing episode failed in this run."""
-        failures = episode_failures(self.results, self.episodes, since=started_at - 5.0)
+        failures = episode_failures(self._results, self.episodes, since=started_at - 5.0)
         unexplained = [index for index in self._missing() if index not in failures]
         if unexplained or not failures:
             raise SurroundingsError(
@@ -288,7 +277,7 @@ class ShardJob:
         sys.stdout.flush()
         budget = r"(?=(?:nothing of )?vlm\.budget\.)"
         lines = rf"^(?:cuesheet: (?:{SERVER_FAILED}|{budget})|{NOT_STARTED})(.+)"
-        said = re.findall(lines, Path(self.log).read_text(), re.M)
+        said = re.findall(lines, Path(self._log).read_text(), re.M)
         return f"{said[-1].rstrip('.')}." if said else "the cause is above in its log."
 
     def marker(self) -> dict[str, Any]:
