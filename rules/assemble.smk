@@ -58,13 +58,7 @@ rule number_subtasks:
 rule merge_language:
     input:
         data=data_file_of,
-        validation=lambda wildcards: targets().validations_in(
-            dataset_of(wildcards), f"{wildcards.data_file}.parquet"
-        ),
-        annotations=lambda wildcards: targets().stage_files_in(
-            dataset_of(wildcards), f"{wildcards.data_file}.parquet"
-        ),
-        shards=lambda wildcards: targets().shards_in(
+        annotations=lambda wildcards: targets().annotations_in(
             dataset_of(wildcards), f"{wildcards.data_file}.parquet"
         ),
         subtasks=subtask_table,

@@ -4,7 +4,7 @@ With shards, the outer run knows the markers of shards instead of the files of e
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cuesheet.cluster.plan import ShardPlan
@@ -122,27 +122,20 @@ class Targets:
             return []
         return [str(self.run.datasets[name].layout.evaluation())]
 
-    def validations_in(self, dataset: RunDataset, data_file: str) -> list[str]:
-        """Return the validations that the merge of one data file needs."""
-        return [] if self.is_sharded else dataset.validations(dataset.selected_in(data_file))
-
-    def stage_files_in(self, dataset: RunDataset, data_file: str) -> list[str]:
-        """Return the stage files that the merge of one data file needs."""
-        if self.is_sharded:
-            return []
-        return dataset.stage_files(dataset.selected_in(data_file), self.run.stages)
-
-    def shards_in(self, dataset: RunDataset, data_file: str) -> list[str]:
-        """Return the markers of the shards that hold the episodes of one data file."""
-        if not self.is_sharded:
-            return []
-        return self.shard_plans[dataset.name].markers_of(dataset.selected_in(data_file))
-
     def annotations_of(self, dataset: RunDataset) -> list[str]:
-        """Return the stage files and validations of all episodes that a run annotates."""
+        """Return the files with all annotations of a dataset: with shards, their markers."""
         if self.is_sharded:
             return self.shards_of(dataset.name)
-        episodes = dataset.worked_on
+        return self._episode_files(dataset, dataset.worked_on)
+
+    def annotations_in(self, dataset: RunDataset, data_file: str) -> list[str]:
+        """Return the files with the annotations of the episodes of one data file."""
+        episodes = dataset.selected_in(data_file)
+        if self.is_sharded:
+            return self.shard_plans[dataset.name].markers_of(episodes)
+        return self._episode_files(dataset, episodes)
+
+    def _episode_files(self, dataset: RunDataset, episodes: Sequence[int]) -> list[str]:
         return dataset.stage_files(episodes, self.run.stages) + dataset.validations(episodes)
 
     def scored_files(self, dataset: RunDataset) -> list[str]:
