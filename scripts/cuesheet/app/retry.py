@@ -6,10 +6,10 @@ from them are deleted, so the next run of the workflow re-creates both.
 """
 
 import argparse
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from cuesheet.artifacts.failures import ANNOTATION_RULES
 from cuesheet.artifacts.layout import RESULTS, RUNS, Layout, is_episode_name
@@ -28,13 +28,10 @@ DEFAULT_CACHE = Path(".cache/vlm")
 class Retried:
     """What will be requested again: episodes by stage, and keys of responses."""
 
-    episodes: dict[str, set[int]] = field(default_factory=dict)
+    episodes: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     keys: list[str] = field(default_factory=list)
     tasks: list[str] = field(default_factory=list)  # whose labels are made again
     missing: int = 0  # responses that are not in the cache
-
-    def add(self, stage: str, episode: int) -> None:
-        self.episodes.setdefault(stage, set()).add(episode)
 
 
 def retry(layout: Layout, cache: ResponseCache, episodes: Collection[int] | None = None) -> Retried:
@@ -60,12 +57,12 @@ def retry(layout: Layout, cache: ResponseCache, episodes: Collection[int] | None
                 if not calls:
                     continue
             chosen.append((path, calls))
-            retried.add(stage, int(path.stem))
-    for path in records:
-        call = read_json(path).get("call")
-        calls = [_call_of(call)] if isinstance(call, dict) else []
-        chosen.append((path, calls))
-        retried.add(_stage_of(path, layout), int(path.stem))
+            retried.episodes[stage].add(int(path.stem))
+    for rule, path in records:
+        call = read_json(path).get("call") or {}
+        keys = Call(key=call.get("key"), correction_key=call.get("correction_key"))
+        chosen.append((path, [keys]))
+        retried.episodes[rule.removeprefix("annotate_")].add(int(path.stem))
     if episodes is not None:
         _check_episodes(layout, episodes, retried)
     else:
@@ -86,7 +83,7 @@ def _unusable_vocabulary(layout: Layout, retried: Retried) -> list[tuple[Path, l
     for path in sorted(layout.vocabulary_draft("").parent.glob("*.json")):
         if calls := _unusable(DraftFile.read(path).provenance):
             found.append((path, calls))
-            retried.add("draft", int(path.stem))
+            retried.episodes["draft"].add(int(path.stem))
     for path in sorted(layout.vocabulary_requests("").parent.glob("*.json")):
         if calls := _unusable(VocabularyRequests.read(path).provenance):
             found += [(path, calls), (layout.vocabulary(path.stem), [])]
@@ -106,30 +103,18 @@ def _stage_files(layout: Layout, stage: str, episodes: Collection[int] | None) -
     return sorted(path for path in found if is_episode_name(path.stem))
 
 
-def _failure_records(layout: Layout, episodes: Collection[int] | None) -> Iterator[Path]:
-    """Yield the records of failed annotation jobs."""
+def _failure_records(
+    layout: Layout, episodes: Collection[int] | None
+) -> Iterator[tuple[str, Path]]:
+    """Yield the rules of failed annotation jobs, and their records."""
     for rule in ANNOTATION_RULES:
         for path in sorted((layout.failed / rule).rglob("*.json")):
             if is_episode_name(path.stem) and (episodes is None or int(path.stem) in episodes):
-                yield path
-
-
-def _call_of(record: dict[str, Any]) -> Call:
-    """Return the keys of the request that a job failed by."""
-    key, correction_key = record.get("key"), record.get("correction_key")
-    return Call(
-        key=key if isinstance(key, str) else None,
-        correction_key=correction_key if isinstance(correction_key, str) else None,
-    )
-
-
-def _stage_of(record: Path, layout: Layout) -> str:
-    rule = record.relative_to(layout.failed).parts[0]
-    return rule.removeprefix("annotate_")
+                yield rule, path
 
 
 def _check_episodes(layout: Layout, episodes: Collection[int], retried: Retried) -> None:
-    known = set().union(*retried.episodes.values()) if retried.episodes else set()
+    known = set().union(*retried.episodes.values())
     unknown = sorted(set(episodes) - known)
     if unknown:
         raise CuesheetError(

@@ -48,14 +48,10 @@ class Session:
         tell: Callable[[str], None],
         progress_to_file: bool,
     ) -> None:
-        """Prepare a session.
+        """Prepare a session. `shard_plans` is None if jobs work on single episodes.
 
-        Args:
-            run: the run.
-            shard_plans: the shards of each dataset; None if jobs work on single episodes.
-            tell: prints a message on the terminal.
-            progress_to_file: the supervisor writes its progress line next to server.json, for
-                Snakemake's logger plugin, instead of printing it.
+        `tell` prints a message on the terminal. `progress_to_file`: the supervisor writes its
+        progress line next to server.json, for Snakemake's logger plugin, instead of printing it.
         """
         self._run = run
         self._tell = tell

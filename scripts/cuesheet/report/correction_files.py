@@ -27,6 +27,7 @@ from cuesheet.artifacts.layout import Layout, episode_name
 from cuesheet.errors import CuesheetError
 from cuesheet.files import write_json, write_text
 
+_CHANGES = ("subtasks", "rephrasings", "interjections", "vqa")  # parts that change rows
 NO_FILE = "none"  # the version of an episode that has no correction file
 
 
@@ -46,9 +47,8 @@ def effect(content: Mapping[str, Any] | None) -> str | None:
 
     The review page compares it with that of the corrections that the annotations include.
     """
-    names = ("subtasks", "rephrasings", "interjections", "vqa")
     given = content or {}
-    parts = {name: given.get(name) for name in names}
+    parts = {name: given.get(name) for name in _CHANGES}
     parts["bad"] = given.get("verdict") == "bad"
     if not any(value or value == [] for value in parts.values()):
         return None
@@ -58,11 +58,10 @@ def effect(content: Mapping[str, Any] | None) -> str | None:
 def marks(content: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return what the list of episodes shows of a correction."""
     given = content or {}
-    changes = ("subtasks", "rephrasings", "interjections", "vqa")
     return {
         "verdict": given.get("verdict"),
         "done": bool(given.get("done")),
-        "corrected": any(given.get(name) is not None for name in changes),
+        "corrected": any(given.get(name) is not None for name in _CHANGES),
         "effect": effect(content),
     }
 
