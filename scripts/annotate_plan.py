@@ -28,7 +28,8 @@ def main(snakemake) -> None:
         recording = next(iter(given.get("recording", [])), None)
         recorded = SignalsFile.read(recording) if recording else None
         references = list(zip(given.get("references", []), params.references, strict=True))
-        propagated = _propagated(stage.episode, recorded, params.camera, references)
+        target = recording or given.keyframes
+        propagated = _propagated(stage.episode, target, params.camera, references)
         parts = await plan.annotate(
             stage,
             PlanConfig(**params.plan),
@@ -63,27 +64,25 @@ def _vocabulary(stage: Stage, given: Sequence[str], drafted: str | None) -> dict
 
 def _propagated(
     episode: Episode,
-    recorded: SignalsFile | None,
+    target: str,
     camera: str | None,
     references: Sequence[tuple[str, Mapping[str, Any]]],
 ) -> Propagated | None:
-    """Return subtasks propagated from corrected episodes. `references`: file and spans of each."""
+    """Return subtasks propagated from corrected episodes. `references`: file and spans of each.
+
+    `target`: the file with the signals of the episode, or the folder of its keyframes.
+    """
     if not references:
         return None
     from cuesheet.annotate import propagation  # imports numpy
 
-    target = (
-        propagation.trajectory_of_signals(recorded)
-        if recorded is not None
-        else propagation.trajectory_of_images(episode, camera or "")
-    )
     known = [
         propagation.Reference(
             one["episode"], propagation.read_trajectory(file, camera), one["spans"]
         )
         for file, one in references
     ]
-    return propagation.propagate(episode, target, known)
+    return propagation.propagate(episode, propagation.read_trajectory(target, camera), known)
 
 
 def _given(given: Mapping[str, Any], root: str, stage: Stage) -> ExternalSubtasks | None:

@@ -28,28 +28,21 @@ def keys_of(config: Mapping[str, Any]) -> dict[str, str | None]:
 
 def _configured(config: Mapping[str, Any]) -> str | None:
     if name := config.get("api_key_env"):
-        key = _bare(os.environ.get(name, ""), f"the environment variable {name} (vlm.api_key_env)")
-        if not key:
-            raise CuesheetError(
-                f"the environment variable {name} (vlm.api_key_env) is not set or empty; export "
-                f"the key of the server: export {name}=..."
-            )
-        return key
-    if config.get("api_key_file"):
+        place, text = f"the environment variable {name} (vlm.api_key_env)", os.environ.get(name, "")
+        advice = f"is not set or empty; export the key of the server: export {name}=..."
+    elif config.get("api_key_file"):
         path = Path(config["api_key_file"]).expanduser()
+        place, advice = f"the key file {path} (vlm.api_key_file)", "is empty; write the key into it"
         try:
             text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
-            raise CuesheetError(
-                f"the key file {path} (vlm.api_key_file) cannot be read: {error}"
-            ) from error
-        key = _bare(text, f"the key file {path} (vlm.api_key_file)")
-        if not key:
-            raise CuesheetError(
-                f"the key file {path} (vlm.api_key_file) is empty; write the key into it"
-            )
-        return key
-    return None
+            raise CuesheetError(f"{place} cannot be read: {error}") from error
+    else:
+        return None
+    key = _bare(text, place)
+    if not key:
+        raise CuesheetError(f"{place} {advice}")
+    return key
 
 
 def _bare(text: str, place: str) -> str:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined, Template, TemplateError, meta
+from jinja2 import Environment, StrictUndefined, Template, TemplateError, meta, nodes
 
 from cuesheet.config.prompt_files import PROMPT_FILES
 from cuesheet.errors import CuesheetError
@@ -20,11 +20,8 @@ class Prompts:
         self.hashes: dict[str, str] = {}
         self._templates: dict[str, Template] = {}
         for path in map(Path, paths):
-            text = _read(path)
-            try:
-                self._templates[path.stem] = _ENVIRONMENT.from_string(text)
-            except TemplateError as error:
-                raise _invalid(path, error) from error
+            text, template = _read(path)
+            self._templates[path.stem] = _ENVIRONMENT.from_string(template)
             self.hashes[path.stem] = hashlib.sha256(text.encode()).hexdigest()
 
     def render(self, name: str, **values: object) -> str:
@@ -53,10 +50,7 @@ def check_files(paths: Sequence[Path]) -> None:
     problems: list[str] = []
     for path in paths:
         try:
-            used = meta.find_undeclared_variables(_ENVIRONMENT.parse(_read(path)))
-        except TemplateError as error:
-            problems.append(str(_invalid(path, error)))
-            continue
+            used = meta.find_undeclared_variables(_read(path)[1])
         except CuesheetError as error:
             problems.append(str(error))
             continue
@@ -71,7 +65,8 @@ def check_files(paths: Sequence[Path]) -> None:
         raise CuesheetError("\n".join(problems))
 
 
-def _read(path: Path) -> str:
+def _read(path: Path) -> tuple[str, nodes.Template]:
+    """Return the text of a prompt file, and its syntax tree."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -81,10 +76,11 @@ def _read(path: Path) -> str:
             f"prompt file {path} is empty; write the prompt, or copy the default one from "
             "config/prompts"
         )
-    return text
-
-
-def _invalid(path: Path, error: TemplateError) -> CuesheetError:
-    line = getattr(error, "lineno", None)
-    place = f"line {line} of {path}" if line else str(path)
-    return CuesheetError(f"prompt file {place} is not a valid Jinja2 template: {error}")
+    try:
+        return text, _ENVIRONMENT.parse(text)
+    except TemplateError as error:
+        line = getattr(error, "lineno", None)
+        place = f"line {line} of {path}" if line else str(path)
+        raise CuesheetError(
+            f"prompt file {place} is not a valid Jinja2 template: {error}"
+        ) from error
