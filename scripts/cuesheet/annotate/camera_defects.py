@@ -1,5 +1,6 @@
 """Defects of a recording that its pixels show: cameras that are black or frozen."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 from PIL import Image, ImageChops, ImageStat
@@ -55,14 +56,12 @@ def _frozen_share(
     others = [moved for other, moved in moves.items() if other != camera]
     if share >= _MIN_SHARE and (not others or any(map(any, others))):
         return share
-    start = None
-    for position, is_still in enumerate([*still, False]):
-        if is_still and start is None:
-            start = position
-        if not is_still and start is not None:
-            length_s = frames[position].timestamp_s - frames[start].timestamp_s
-            seen = [moved[start:position] for moved in others if len(moved) == len(still)]
-            if length_s >= _MIN_FROZEN_S and any(sum(one) > len(one) / 2 for one in seen):
-                return share
-            start = None
+    end = 0
+    for is_still, run in itertools.groupby(still):
+        start, end = end, end + len(list(run))
+        length_s = frames[end].timestamp_s - frames[start].timestamp_s
+        seen = [moved[start:end] for moved in others if len(moved) == len(still)]
+        is_long = is_still and length_s >= _MIN_FROZEN_S
+        if is_long and any(sum(one) > len(one) / 2 for one in seen):
+            return share
     return 0.0

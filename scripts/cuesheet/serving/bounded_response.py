@@ -1,7 +1,8 @@
 """Limits what is read and decompressed of a server's response."""
 
+import contextlib
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 
 import httpx2
 
@@ -16,18 +17,9 @@ class _BoundedStream(httpx2.AsyncByteStream):
         self._encoding = encoding
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        unpacker = unpacker_of(self._encoding)
-        left = LARGEST_ERROR_BYTES
-        async for chunk in self._stream:
-            if unpacker is not None:
-                try:
-                    chunk = unpacker.decompress(chunk, left)
-                except zlib.error:
-                    return
-            yield chunk[:left]
-            left -= len(chunk)
-            if left <= 0:
-                return
+        with contextlib.suppress(zlib.error):
+            async for chunk in unpacked(self._stream, self._encoding, LARGEST_ERROR_BYTES):
+                yield chunk
 
     async def aclose(self) -> None:
         await self._stream.aclose()
@@ -49,6 +41,13 @@ def encoding_of(response: httpx2.Response) -> str:
     return response.headers.get("content-encoding", "identity").lower()
 
 
-def unpacker_of(encoding: str) -> "zlib._Decompress | None":
-    """Return a decompressor for a content encoding; None if the bytes are not compressed."""
-    return zlib.decompressobj(zlib.MAX_WBITS | 32) if encoding in ("gzip", "deflate") else None
+async def unpacked(chunks: AsyncIterable[bytes], encoding: str, limit: int) -> AsyncIterator[bytes]:
+    """Yield the first `limit` bytes of a response, decompressed. Raises zlib.error."""
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32) if encoding in ("gzip", "deflate") else None
+    async for chunk in chunks:
+        if unpacker is not None:
+            chunk = unpacker.decompress(chunk, limit)
+        yield chunk[:limit]
+        limit -= len(chunk)
+        if limit <= 0:
+            return

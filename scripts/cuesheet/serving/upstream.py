@@ -18,7 +18,7 @@ import openai
 from openai import AsyncOpenAI, DefaultAioHttpClient
 
 from cuesheet.serving.adjustments import Adjustments
-from cuesheet.serving.bounded_response import bound_errors, encoding_of, unpacker_of
+from cuesheet.serving.bounded_response import bound_errors, encoding_of, unpacked
 from cuesheet.serving.connection_errors import describe, is_loopback, tls_error
 from cuesheet.serving.reply_forms import read_completion
 from cuesheet.serving.server_errors import (
@@ -242,18 +242,13 @@ class Upstream:
         encoding = encoding_of(response)
         if encoding not in ("identity", "gzip", "deflate"):
             raise self._unusable(f"its responses have the encoding {encoding!r}, not requested")
-        unpacker = unpacker_of(encoding)
         content = bytearray()
-        async for chunk in response.aiter_raw():
-            if unpacker is not None:
-                try:
-                    chunk = unpacker.decompress(chunk, LARGEST_REPLY_BYTES + 1 - len(content))
-                except zlib.error as error:
-                    raise self._unusable(f"its response cannot be decompressed ({error})") from None
-            content += chunk
-            if len(content) > LARGEST_REPLY_BYTES:
-                return None
-        return bytes(content)
+        try:
+            async for chunk in unpacked(response.aiter_raw(), encoding, LARGEST_REPLY_BYTES + 1):
+                content += chunk
+        except zlib.error as error:
+            raise self._unusable(f"its response cannot be decompressed ({error})") from None
+        return bytes(content) if len(content) <= LARGEST_REPLY_BYTES else None
 
     def _opened(self) -> AsyncOpenAI:
         if self._client is None:

@@ -1,5 +1,6 @@
 """Forms in which models write boxes and points if no grammar enforces a list of numbers."""
 
+import contextlib
 import json
 from typing import Any
 
@@ -21,8 +22,8 @@ def as_box(value: Any) -> Any:
                 return [value[name] for name in names]
         for names in _SIZES:
             if set(names) <= set(value):
-                left, top, width, height = (_number(value[name]) for name in names)
-                if None not in (left, top, width, height):
+                with contextlib.suppress(TypeError, ValueError):
+                    left, top, width, height = (float(value[name]) for name in names)
                     return [left, top, left + width, top + height]
     if isinstance(value, list) and len(value) == 2:  # two corners
         corners = [as_point(corner) for corner in value]
@@ -49,10 +50,3 @@ def _as_list(value: Any) -> Any:
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list | dict):
         return value[0]
     return value
-
-
-def _number(value: Any) -> Any:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None
