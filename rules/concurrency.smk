@@ -93,6 +93,39 @@ def receive_sigterm_in_thread():
         )
 
 
+def keep_records_of_restored_files():
+    """Let the next run repeat a failed job whose output was restored. Called before the first job.
+
+    If a job with an `update` output fails, Snakemake restores the file of the earlier run, but with a
+    new time, and records it as made with the params and inputs of the failed job. The next run would
+    take the old file for finished. Here it keeps its time and its record, also in a module, but only
+    below the results folder.
+    """
+    if IS_SWITCHED_OFF:
+        return
+    persistence = workflow.persistence
+    restore, finish, restored = persistence.restore_output, persistence.finished, set()
+
+    def restore_output(path):
+        is_restored = restore(path)
+        record = persistence._read_record(persistence._get_key(str(path)))
+        is_own = path.is_relative_to(RUN.results_root)
+        if is_restored and is_own and record is not None:
+            os.utime(path, (record.endtime, record.endtime))
+            restored.add(str(path))
+        return is_restored
+
+    async def finished(job):
+        kept = restored.intersection(map(str, job.output))
+        if not kept:
+            await finish(job)
+        for file in kept:
+            persistence._unmark_incomplete(persistence._get_key(file))
+        restored.difference_update(kept)
+
+    persistence.restore_output, persistence.finished = restore_output, finished
+
+
 def shard_threads(wildcards):
     """Return the threads of a shard's job: all cores on one machine, because it uses the GPUs."""
     return SHARD_CPUS if to_cluster() else CORES

@@ -22,6 +22,7 @@ onstart:
         if prefix:
             use_job_server(prefix)
         lift_job_rate()
+        keep_records_of_restored_files()
 
 
 onsuccess:

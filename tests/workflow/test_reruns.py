@@ -345,3 +345,25 @@ def test_the_estimate_leaves_out_what_the_cache_has(finished):
     assert stages["vqa"].likely.requests == stages["vqa"].low.requests == 26
     assert stages["plan"].likely.requests < 1
     assert "fewer if the cache has responses" in finished.run("--dry-run").output
+
+
+@pytest.mark.parametrize("changes", ["a prompt", "a setting"])
+def test_a_job_that_failed_is_repeated_although_its_earlier_file_is_kept(
+    finished, counting_server, changes
+):
+    plan = finished.path / "results/demo_v3/plan/000001.json"
+    before = plan.read_bytes()
+    options = {"vlm": {**counting_server.vlm, "max_attempts": 1}, "vqa": {"enabled": False}}
+    finished.configure_external(**options)
+    if changes == "a prompt":
+        prompt = finished.path / "prompts/plan_segment.md"
+        prompt.write_text(prompt.read_text() + "\nBe brief.\n")
+    else:
+        finished.configure_external(**options, seed=7, plan={"granularity": "phases"})
+    counting_server.answer_instead = lambda body: (500, b'{"error": {"message": "broken"}}')
+    assert finished.run("--keep-going", check=False).returncode != 0
+    assert plan.read_bytes() == before
+    counting_server.answer_instead = lambda body: None
+    assert finished.run().jobs["annotate_plan"] == 2
+    assert plan.read_bytes() != before
+    assert finished.run("--dry-run").jobs == {}
