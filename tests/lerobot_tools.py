@@ -4,8 +4,7 @@ write_v21 SOURCE TARGET [CAMERA]
                            copy a v3.0 dataset frame by frame with lerobot 0.3.3, which writes v2.1;
                            images of CAMERA go into the data files, of others into videos
 convert ROOT               lerobot's own converter from v2.1 to v3.0, in place
-load ROOT STEP             print what LeRobotDataset gives: a hash of every STEPth frame, as JSON
-                           lines
+load ROOT                  print what LeRobotDataset gives: a hash of every frame, as JSON lines
 render ROOT [no-video]     with lerobot 0.6.1, render every recipe for every frame, as JSON lines
 batches ROOT               with lerobot 0.6.1, render a blend of recipes in a torch DataLoader
 """
@@ -87,12 +86,12 @@ def convert(root: Path) -> None:
     convert_dataset(root.name, root=root.parent, push_to_hub=False)
 
 
-def load(root: Path, step: int) -> None:
+def load(root: Path) -> None:
     """One line per frame: its numbers, task and a hash of everything in it."""
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     dataset = LeRobotDataset("made/loaded", root=root, video_backend="torchcodec")
-    for number in range(0, len(dataset), step):
+    for number in range(len(dataset)):
         frame = dataset[number]
         digest = hashlib.sha256()
         for key in sorted(frame):
@@ -237,4 +236,4 @@ if __name__ == "__main__":
     elif command == "batches":
         batches(Path(first))
     else:
-        load(Path(first), int(rest[0]))
+        load(Path(first))

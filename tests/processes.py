@@ -31,7 +31,7 @@ def matching(holds: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
 
 def _holds(process: psutil.Process, holds: Callable[[psutil.Process], bool]) -> bool:
     try:
-        return process.status() != psutil.STATUS_ZOMBIE and holds(process)
+        return holds(process) and process.status() != psutil.STATUS_ZOMBIE
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return False
 

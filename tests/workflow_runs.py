@@ -74,6 +74,7 @@ class Workdir:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.output = ""  # of the run that made it, if it is shared by tests
 
     def command(self, *arguments: str) -> list[str]:
         return [

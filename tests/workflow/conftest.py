@@ -29,7 +29,7 @@ def finished_demo(tmp_path_factory: pytest.TempPathFactory, demo_v3: Path) -> Wo
     """The demo, annotated with the defaults; tests copy it and do not change it."""
     work = Workdir(tmp_path_factory.mktemp("finished") / "work")
     work.configure(dataset=str(demo_v3))
-    work.run()
+    work.output = work.run().output
     return work
 
 

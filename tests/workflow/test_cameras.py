@@ -52,8 +52,8 @@ def test_an_image_camera_is_annotated_and_a_depth_camera_is_left_out(
 def test_a_dataset_at_25_frames_a_second_is_annotated(workdir, demo_v3, tmp_path):
     source = copy(demo_v3, tmp_path / "rate25")
     set_rate(source, 25)
-    workdir.configure(dataset=str(source), episodes=[0, 1])
-    workdir.run()
+    workdir.configure(dataset=str(source), episodes=[0, 1], interjections={"enabled": False})
+    workdir.run("annotations")
     for episode in ("000000", "000001"):
         described = workdir.json(f"results/rate25/keyframes/{episode}/keyframes.json")
         assert 12 in described["grid"]  # 0.48 s and 0.52 s are equally near to 0.5 s

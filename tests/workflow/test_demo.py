@@ -31,7 +31,7 @@ def frames(finished_demo) -> list[dict]:
 def test_the_source_is_not_changed(demo_v3, workdir):
     before = tree_hash(demo_v3)
     workdir.configure(dataset=str(demo_v3), episodes=[1], vqa={"enabled": False})
-    workdir.run()
+    workdir.run("datasets")
     assert tree_hash(demo_v3) == before
 
 

@@ -156,11 +156,23 @@ def split_commands(block: str) -> Iterator[str]:
             yield command.strip()
 
 
+def with_replacements(command: str) -> str:
+    """Return a documented command with what its reader replaces."""
+    for text, used in READERS_REPLACE.items():
+        command = command.replace(text, used)
+    return command
+
+
 DOCUMENTED: list[Command] = []
 for command in (command for page in PAGES for command in commands_of(page)):
     if command.text not in {other.text for other in DOCUMENTED}:
         DOCUMENTED.append(command)
-RUN_HERE = [command for command in DOCUMENTED if command.text not in NOT_RUN]
+RUN_HERE: list[Command] = []
+for command in (command for command in DOCUMENTED if command.text not in NOT_RUN):
+    # The same command of another environment or for another name of the dataset is run once.
+    same = with_replacements(command.text).removeprefix(".venv/bin/")
+    if same not in {with_replacements(other.text) for other in RUN_HERE}:
+        RUN_HERE.append(command)
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +190,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory, demo_vlm_url: str) -> Path:
     vlm = {"serve": "external", "model": MODEL, "base_urls": [f"{demo_vlm_url}/v1"]}
     (folder / "model.yaml").write_text(yaml.safe_dump({**settings, "vlm": vlm}))
     for name in ("first", "second", "small_model", "large_model"):
-        shutil.copytree(folder / "results/demo_v3", folder / "results" / name)
+        (folder / "results" / name).symlink_to("demo_v3")
     write_references(folder)
     return folder
 
@@ -204,10 +216,8 @@ def write_references(folder: Path) -> None:
 
 
 def as_run(command: str, demo_vlm_url: str) -> str:
-    """Return a documented command with what its reader replaces."""
-    for text, used in READERS_REPLACE.items():
-        command = command.replace(text, used)
-    command = re.sub("^make ", MAKE, command)
+    """Return what is run for a documented command."""
+    command = re.sub("^make ", MAKE, with_replacements(command))
     if "--workflow-profile" in command:
         command = re.sub("^snakemake ", ".venv-cluster/bin/python -m snakemake ", command)
     command = re.sub("^pytest ", "pytest --collect-only --quiet ", command)

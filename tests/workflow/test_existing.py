@@ -31,7 +31,7 @@ def styles_of(path, episode):
 def test_annotating_what_cuesheet_annotated_before(external, counting_server, demo_v3):
     first = external.path / "results/demo_v3/annotated"
     external.set(dataset=str(demo_v3), episodes=[0, 1], interjections={"enabled": False})
-    external.run()
+    external.run("datasets")
     before = {episode: rows_of(first / DATA, episode) for episode in (0, 1)}
     counting_server.asked.clear()
 
@@ -50,7 +50,7 @@ def test_annotating_what_cuesheet_annotated_before(external, counting_server, de
     off = {"enabled": False}
     counts_alone = {"plan": off, "interjections": off, "vqa": {"types": ["count"]}}
     external.set(dataset=str(source), existing="merge", episodes=[0], **counts_alone)
-    external.run()
+    external.run("datasets")
     merged = rows_of(kept, 0)
     assert [f["language_persistent"] for f in merged] == [
         f["language_persistent"] for f in before[0]
@@ -60,7 +60,7 @@ def test_annotating_what_cuesheet_annotated_before(external, counting_server, de
     assert all('"count"' in answer for answer in answers)
 
     external.set(dataset=str(source), existing="replace", episodes=[0], **counts_alone)
-    external.run()
+    external.run("datasets")
     assert styles_of(kept, 0) == {"vqa"}
 
 
@@ -81,6 +81,11 @@ def test_a_source_that_lost_and_replaced_episodes_says_so(
     done = external.run()
     assert "episodes: 2 removed (2-3), 1 recorded again (1)" in done.output
     assert done.jobs["annotate_plan"] == 1
+    assert external.json("results/shrinks/plan/000001.json")["task"]["text"] == (
+        "Pull the drawer out all the way"
+    )
+    assert "Pull the drawer out all the way" in str(counting_server.asked)
+    assert "Open a drawer" not in str(counting_server.asked)
     assert set(pq.read_table(path)["episode_index"].to_pylist()) == {0, 1}
     assert rows_of(path, 0) == before
     report = (results / "report.html").read_text()
@@ -90,4 +95,4 @@ def test_a_source_that_lost_and_replaced_episodes_says_so(
     text = (results / "summary.txt").read_text()
     assert "Source changed:    2 removed (2-3), 1 recorded again (1), found 20" in text
     assert "Episodes:          2 of 2 annotated" in text
-    assert "Nothing to be done" in external.run().output
+    assert "Nothing to be done" in external.run("--dry-run").output

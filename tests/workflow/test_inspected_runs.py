@@ -43,11 +43,11 @@ def test_a_failed_episode_is_left_out_and_listed_and_switching_it_off_asks_nothi
         "vlm": counting_server.vlm,
     }
     workdir.configure(**settings)
-    assert "inspect_episode" not in workdir.run().jobs
+    assert "inspect_episode" not in workdir.run("annotations").jobs
     counting_server.asked.clear()
     counting_server.answer_instead = failing("Open a drawer")
     workdir.configure(**settings, inspect={"enabled": True}, output={"leave_out": "failed"})
-    jobs = workdir.run().jobs
+    jobs = workdir.run("all", "exports").jobs
     assert jobs["inspect_episode"] == 2
     assert "annotate_plan" not in jobs
     plans = [workdir.json(f"results/demo_v3/plan/00000{n}.json") for n in (0, 1)]
@@ -67,7 +67,6 @@ def test_a_failed_episode_is_left_out_and_listed_and_switching_it_off_asks_nothi
     assert page.index('href="review/index.html#episode=1"') < page.index("failed, without rows")
     assert "The drawer is shut." in page
 
-    workdir.run("exports")
     lines = (workdir.path / "results/demo_v3/inspections.jsonl").read_text().splitlines()
     exported = [json.loads(line) for line in lines]
     assert [(one["episode_index"], one["verdict"], one["has_rows"]) for one in exported][1] == (
@@ -92,8 +91,8 @@ def test_a_sharded_run_inspects_inside_its_shards(workdir: Workdir, demo_v3):
         inspect={"enabled": True},
         cluster={"shards": "always", "episodes_per_shard": 2},
     )
-    assert "inspect_episode" not in workdir.run().jobs
+    assert "inspect_episode" not in workdir.run("annotations").jobs
     found = [workdir.json(f"results/demo_v3/inspection/00000{n}.json") for n in (0, 1)]
     assert all(one["episode"]["achieved"] in ("yes", "no") for one in found)
     (workdir.path / "results/demo_v3/inspection/000001.json").unlink()
-    assert workdir.run("--dry-run").jobs["annotate_shard"] == 1
+    assert workdir.run("--dry-run", "annotations").jobs["annotate_shard"] == 1

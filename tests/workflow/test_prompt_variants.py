@@ -26,7 +26,7 @@ def test_variants_of_the_prompts_share_every_call_that_is_the_same(
         episodes=[0],
         vlm=counting_server.vlm,
     )
-    workdir.run()
+    workdir.run("annotations")
     bodies = [repr(request["messages"]) for request in counting_server.asked]
     assert len(set(bodies)) == len(bodies)
     kinds = Counter(counting_server.kinds())

@@ -3,7 +3,6 @@
 import re
 import shutil
 
-import pyarrow.parquet as pq
 import pytest
 
 pytestmark = pytest.mark.workflow
@@ -43,7 +42,10 @@ def test_a_published_run_is_reproduced_bit_for_bit_without_a_server(published, f
     assert summary["models"] == [{"name": "cuesheet-demo-1", "served_by": "replay"}]
 
 
-def test_an_answer_that_is_missing_is_named_and_nothing_is_made_up(published, finished_demo):
+def test_an_answer_that_is_missing_is_named_and_nothing_is_made_up(
+    published, finished_demo, demo_v3
+):
+    published.configure(dataset=str(demo_v3), vlm=REPLAY, episodes=[0, 1])
     calls = finished_demo.json("results/demo_v3/plan/000001.json")["provenance"]["calls"]
     call = next(call for call in calls if call["name"].startswith("segment"))
     key = call["key"]
@@ -56,12 +58,8 @@ def test_an_answer_that_is_missing_is_named_and_nothing_is_made_up(published, fi
     assert "vlm.serve" in done.output
     assert "Traceback" not in done.output
     results = published.path / "results/demo_v3"
-    assert {path.stem for path in (results / "plan").iterdir()} == {"000000", "000002", "000003"}
+    assert {path.stem for path in (results / "plan").iterdir()} == {"000000"}
     assert not (published.path / DATA).exists()
     failed = published.json("results/demo_v3/failed/annotate_plan/000001.json")
     assert failed["call"]["key"] == key
     assert failed["call"]["outcome"] == "failed"
-
-    shutil.copytree(finished_demo.path / ".cache", published.path / ".cache", dirs_exist_ok=True)
-    published.run()
-    assert pq.read_table(published.path / DATA).equals(pq.read_table(finished_demo.path / DATA))

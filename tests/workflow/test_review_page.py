@@ -52,10 +52,10 @@ def work(finished_demo: Workdir, tmp_path_factory) -> Workdir:
     return finished_demo.copy_to(tmp_path_factory.mktemp("review") / "work")
 
 
-@pytest.fixture
-def served(finished_demo: Workdir, tmp_path) -> Iterator[tuple[str, Path]]:
-    """Address of `make review` on a copy of the demo, and its folder of corrections."""
-    copy = finished_demo.copy_to(tmp_path / "served")
+@pytest.fixture(scope="module")
+def review_server(finished_demo: Workdir, tmp_path_factory) -> Iterator[tuple[str, Path]]:
+    """Address of `make review` on a copy of the demo, and the folder of the copy."""
+    copy = finished_demo.copy_to(tmp_path_factory.mktemp("served") / "work")
     process = subprocess.Popen(
         [sys.executable, "-m", "cuesheet.app.cli", "review", "results/demo_v3"],
         cwd=copy.path,
@@ -63,11 +63,19 @@ def served(finished_demo: Workdir, tmp_path) -> Iterator[tuple[str, Path]]:
         text=True,
     )
     try:
-        address = re.search(r"http://\S+", process.stdout.readline()).group()
-        yield address, copy.path / "corrections" / "demo_v3"
+        yield re.search(r"http://\S+", process.stdout.readline()).group(), copy.path
     finally:
         process.terminate()
         process.wait(20)
+
+
+@pytest.fixture
+def served(review_server: tuple[str, Path]) -> Iterator[tuple[str, Path]]:
+    """Address of the served page, and its folder of corrections, which is empty."""
+    address, folder = review_server
+    yield address, folder / "corrections" / "demo_v3"
+    for made in ("corrections", ".cuesheet/corrections"):
+        shutil.rmtree(folder / made, ignore_errors=True)
 
 
 def as_file(work: Workdir, episode: int = EPISODE) -> str:
@@ -499,7 +507,9 @@ def test_back_and_links_with_a_time_open_the_moment(page, work):
     playwright.expect(page.locator("#now-time")).to_have_text(f"{float(time):.2f} s")
 
 
-def test_texts_of_every_kind_are_corrected_and_written_by_the_next_run(page, served, work):
+def test_texts_of_every_kind_are_corrected_and_written_by_the_next_run(
+    page, served, work, tmp_path
+):
     address, folder = served
     opened(page, address)
     page.locator("summary", has_text="Rephrasings").click()
@@ -527,13 +537,15 @@ def test_texts_of_every_kind_are_corrected_and_written_by_the_next_run(page, ser
     memory.blur()
     assert state(page, "memory") == ["The puck is below the gripper."]
     start = shown_frame(page)
+    page.locator("#subtasks .label input").first.fill("stretch out towards the puck")
+    page.locator("#subtasks .label input").first.press("Enter")
     playwright.expect(page.locator("#saved")).to_have_text("saving…")
     file = saved(page, folder)
     texts = ["Bring the puck home", *rows[3:], "Puck to goal, please"]
     assert file["rephrasings"] == texts
     assert file["subtasks"][1]["memory"] == "The puck is below the gripper."
-    copy = Workdir(folder.parents[1])
-    copy.run()
+    copy = Workdir(folder.parents[1]).copy_to(tmp_path / "next")
+    copy.run("datasets")
     frames = frame_rows(copy, EPISODE)
     persistent = frames[0]["language_persistent"]
     found = [row["content"] for row in persistent if row["style"] == "task_aug"]
@@ -542,6 +554,9 @@ def test_texts_of_every_kind_are_corrected_and_written_by_the_next_run(page, ser
     assert memories[frames[start]["timestamp"]] == "The puck is below the gripper."
     said = [row["content"] for row in frames[talked]["language_events"]]
     assert "Careful now" in said
+    labels = [row["content"] for row in persistent if row["style"] == "subtask"]
+    assert labels == [part["label"] for part in file["subtasks"]]
+    assert labels[0] == "stretch out towards the puck"
 
 
 def test_an_interjection_is_edited_deleted_and_reset(page, served, work):
@@ -629,7 +644,7 @@ def test_judging_noting_and_fixing_a_question(page, served, work):
     assert "subtasks" not in file
 
 
-def test_questions_are_added_and_boxes_drawn(page, served, work):
+def test_questions_are_added_and_boxes_drawn(page, served, work, tmp_path):
     address, folder = served
     opened(page, address)
     decoded = work.json(f"results/demo_v3/keyframes/{EPISODE:06d}/keyframes.json")["keyframes"]
@@ -667,8 +682,8 @@ def test_questions_are_added_and_boxes_drawn(page, served, work):
     file = saved(page, folder)
     assert sorted(entry["type"] for entry in file["vqa"]) == ["attribute", "bbox"]
     assert len({entry["frame_index"] for entry in file["vqa"]}) == 2
-    copy = Workdir(folder.parents[1])
-    copy.run()
+    copy = Workdir(folder.parents[1]).copy_to(tmp_path / "next")
+    copy.run("datasets")
     for entry in file["vqa"]:
         rows = frame_rows(copy, EPISODE)[entry["frame_index"]]["language_events"]
         said = {
@@ -738,20 +753,6 @@ def test_without_samples_nothing_is_said_of_agreement(page, work):
     playwright.expect(page.locator("#sort [value=agreement]")).to_be_hidden()
     assert page.locator("#main .agreed").count() == 0
     assert "≈" not in page.locator("#list").inner_text()
-
-
-def test_the_next_run_writes_what_was_corrected_into_the_dataset(page, served):
-    address, folder = served
-    opened(page, address)
-    page.locator("#subtasks .label input").first.fill("stretch out towards the puck")
-    page.locator("#subtasks .label input").first.press("Enter")
-    file = saved(page, folder)
-    served_work = Workdir(folder.parents[1])
-    served_work.run()
-    for frame in frame_rows(served_work, EPISODE):
-        rows = [row for row in frame["language_persistent"] if row["style"] == "subtask"]
-        assert [row["content"] for row in rows] == [part["label"] for part in file["subtasks"]]
-        assert rows[0]["content"] == "stretch out towards the puck"
 
 
 def test_what_someone_else_saved_is_not_overwritten_unseen(page, served):

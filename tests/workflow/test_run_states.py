@@ -1,12 +1,15 @@
 """`cuesheet status` after runs that finished, failed or were interrupted, without a cluster."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
+from processes import PATIENCE_S
 from workflow_runs import Workdir, until
 
 pytestmark = pytest.mark.workflow
@@ -37,24 +40,41 @@ def test_a_run_whose_server_does_not_answer_failed_with_the_cause(workdir, demo_
     assert ": failed: the model server does not answer" in first_line(workdir)
 
 
-def test_a_run_with_failed_jobs_failed_with_the_cause_until_it_is_repeated(workdir, demo_v3):
-    workdir.configure(dataset=str(demo_v3), episodes=[0], vlm={**DEAD_SERVER, "check": False})
-    assert workdir.run(check=False).returncode == 1
+def test_an_outage_is_one_line_fails_every_job_and_marks_no_episode_as_bad(workdir, demo_v3):
+    settings = {"dataset": str(demo_v3), "episodes": [0, 1], "vqa": {"enabled": False}}
+    workdir.configure(**settings, vlm={**DEAD_SERVER, "check": False})
+    done = workdir.run("--quiet", "all", check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.output
+    assert ".smk" not in done.output
+    (failed,) = re.findall(r"demo_v3 episode (\d): annotate_plan failed: (.+)", done.output)
+    assert "1 more job failed for the same reason: " in done.output
+    log = workdir.path / f"results/demo_v3/logs/annotate_plan/00000{failed[0]}.log"
+    cause = log.read_text().strip().splitlines()[-1].removeprefix("ERROR: ")
+    assert failed[1].startswith(cause)
     line = first_line(workdir)
     assert ": failed: annotate_" in line
     assert "127.0.0.1:9" in line
-    workdir.configure(dataset=str(demo_v3), episodes=[0])
+    workdir.configure(**settings, output={"on_missing": "leave_unannotated"})
     workdir.run()
     assert first_line(workdir).endswith(": finished")
+    episodes = workdir.json("results/demo_v3/summary.json")["episodes"]
+    assert (episodes["annotated"], episodes["left_out"]) == (2, [])
 
 
-def test_an_interrupted_run_is_stopped(workdir, demo_v3):
-    workdir.configure(dataset=str(demo_v3))
-    run = workdir.start()
-    until(lambda: list(workdir.path.glob("results/demo_v3/keyframes/*")), "the first keyframes")
+def test_an_interrupted_run_prints_no_traceback_and_is_stopped(workdir, demo_v3, counting_server):
+    is_over = threading.Event()
+    counting_server.answer_instead = lambda request: is_over.wait(PATIENCE_S) and None
+    workdir.configure(dataset=str(demo_v3), episodes=[1], vlm=counting_server.vlm)
+    run = workdir.start(reads_output=True)
+    until(lambda: counting_server.asked, "the first request")
     assert first_line(workdir).endswith(": running")
     os.killpg(run.pid, signal.SIGINT)
-    run.wait(120)
+    is_over.set()
+    output, _ = run.communicate(timeout=PATIENCE_S)
+    assert "Traceback" not in output
+    assert "KeyboardInterrupt" not in output
+    assert "Run the same command again to continue" in output
     assert first_line(workdir).endswith(": stopped")
 
 

@@ -10,6 +10,8 @@ from workflow_runs import CountingServer, Workdir
 
 pytestmark = pytest.mark.workflow
 
+PLANS = [f"results/demo_v3/plan/{number:06d}.json" for number in (1, 2)]
+
 
 def varying(request: dict) -> tuple[int, bytes] | None:
     """Two subtasks, divided at 2.0 s and 0.2 s later with each seed; the last seed says "drop"."""
@@ -67,14 +69,14 @@ def test_samples_are_requested_once_and_their_agreement_is_in_the_files(
     # Made again: every answer is kept.
     count = len(counting_server.asked)
     shutil.rmtree(workdir.path / "results/demo_v3/plan")
-    workdir.run()
+    workdir.run(*PLANS)
     assert len(counting_server.asked) == count
     again = workdir.json("results/demo_v3/plan/000001.json")
     assert (again["subtasks"], again["samples"]) == (plan["subtasks"], plan["samples"])
 
     # One sample more is one more question an episode.
     workdir.configure(**settings, plan={"samples": 4})
-    workdir.run()
+    workdir.run(*PLANS)
     new = counting_server.asked[count:]
     assert [
         request["seed"]
@@ -85,7 +87,7 @@ def test_samples_are_requested_once_and_their_agreement_is_in_the_files(
 
     # Without samples, nothing is said of agreement, and the question is the usual one.
     workdir.configure(**settings)
-    workdir.run()
+    workdir.run(*PLANS)
     assert (counting_server.asked[-1]["temperature"], counting_server.asked[-1]["seed"]) == (0.2, 0)
     plan = workdir.json("results/demo_v3/plan/000001.json")
     assert not {"agreement", "samples"} & plan.keys()

@@ -1,12 +1,10 @@
 """Shards without a cluster: one job for several episodes, one after the other on this machine."""
 
 import json
-import os
 import shutil
-import signal
 
 import pytest
-from slurm_runs import annotations, eventually, orphans_in
+from slurm_runs import annotations
 from workflow_runs import CLUSTER_PYTHON, REPOSITORY, Workdir, needs_cluster_plugins
 
 pytestmark = pytest.mark.workflow
@@ -165,20 +163,6 @@ def test_a_judge_on_a_cluster_is_an_error_before_anything_is_submitted(tmp_path,
     done = work.run("--dry-run", *SLURM_PROFILE, check=False)
     assert done.returncode
     assert "config: evaluate.judge: found true in a run with one job per shard" in done.output
-
-
-def test_nothing_is_left_of_a_run_in_shards_that_was_killed(tmp_path, demo_v3):
-    work = Workdir(tmp_path / "work")
-    work.configure(dataset=str(demo_v3), episodes=[0, 1], cluster={**TWO, "episodes_per_shard": 1})
-    run = work.start()
-    kept = work.path / ".cache" / "vlm"
-    eventually(lambda: len(list(kept.rglob("*.json"))) >= 3, run)
-    os.kill(run.pid, signal.SIGKILL)
-    run.wait()
-    eventually(lambda: orphans_in(work.path) == [])
-    work.run("--unlock")
-    work.run()
-    assert work.json("results/demo_v3/summary.json")["episodes"]["annotated"] == 2
 
 
 @needs_cluster_plugins

@@ -91,18 +91,18 @@ def test_a_changed_prompt_makes_the_lists_again_and_the_plans_only_if_labels_cha
     prompts = tmp_path / "prompts"
     shutil.copytree(REPOSITORY / "config/prompts", prompts)
     configure(work, demo_v3, prompts_dir=str(prompts))
-    work.run()
+    work.run("annotations")
     before = lists_of(work)
     build = prompts / "vocabulary_build.md"
     build.write_text(build.read_text() + "\nMerge with care.\n")
-    jobs = work.run().jobs
+    jobs = work.run("annotations").jobs
     assert jobs["build_vocabulary"] == 3
     assert "draft_vocabulary" not in jobs
     assert lists_of(work) == before
     draft = prompts / "vocabulary_draft.md"
     # The demo model takes the words of the task.
     draft.write_text(draft.read_text().replace("Task: {{ task", "Task: lift {{ task"))
-    jobs = work.run().jobs
+    jobs = work.run("annotations").jobs
     assert jobs["draft_vocabulary"] == 4
     assert lists_of(work) != before
     plan = work.json("results/demo_v3/plan/000001.json")
@@ -110,7 +110,7 @@ def test_a_changed_prompt_makes_the_lists_again_and_the_plans_only_if_labels_cha
         plan["vocabulary"]["labels"]
         == work.json("results/demo_v3/vocabulary/open-a-drawer-872ed982.json")["labels"]
     )
-    assert "Nothing to be done" in work.run("--dry-run").output
+    assert "Nothing to be done" in work.run("--dry-run", "annotations").output
 
 
 def test_without_usable_drafts_the_plans_are_labeled_freely(tmp_path, demo_v3, counting_server):
