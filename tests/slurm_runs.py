@@ -23,7 +23,8 @@ class SlurmWorkdir(Workdir):
         words = super().command()
         start = words.index(cores[0])
         return [
-            *words[:start],
+            *(self.python, str(REPOSITORY / "tests" / "slurm_snakemake.py")),
+            *words[words.index("--snakefile") : start],
             *("--workflow-profile", str(REPOSITORY / "profiles" / "slurm")),
             *("--set-threads", "annotate_shard=1", "prepare_shard=1"),
             # A cluster without accounting, and without the patience that real ones need.

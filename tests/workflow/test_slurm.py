@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -30,7 +31,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.workflow, needs_cluster_plugins]
 SHARDS = ("00000", "00001")
 # Merging and what follows are the same without a cluster, and each is one more job.
 TARGET = "annotations"
-EIGHT = ["0-7"]
+FOUR = ["0-3"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -43,10 +44,20 @@ def cluster() -> Iterator[None]:
     slurm_cluster.stop()
 
 
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory, demo_v3: Path) -> Workdir:
+    """A working directory with the index of the demo, which is one more job on SLURM."""
+    work = Workdir(tmp_path_factory.mktemp("indexed") / "work")
+    work.configure(dataset=str(demo_v3))
+    work.run("results/demo_v3/signals/layout.json")
+    shutil.rmtree(work.path / ".cuesheet")  # tests look at those of their own runs
+    return work
+
+
 @pytest.fixture
-def work(tmp_path: Path) -> Iterator[SlurmWorkdir]:
-    """A working directory; its jobs are ended after the test, whatever became of the run."""
-    yield SlurmWorkdir(tmp_path / "work")
+def work(indexed: Workdir, tmp_path: Path) -> Iterator[SlurmWorkdir]:
+    """A copy of it; its jobs are ended after the test, whatever became of the run."""
+    yield SlurmWorkdir(indexed.copy_to(tmp_path / "work").path)
     slurm("scancel", "--user", "root")
     eventually(lambda: not slurm("squeue", "--noheader"))
     kill_all(processes_in(tmp_path / "work"))
@@ -83,7 +94,7 @@ def assert_done(work: SlurmWorkdir, shards: Sequence[str] = SHARDS) -> None:
 @pytest.fixture(scope="module")
 def local_dev(tmp_path_factory, dev_v3) -> Workdir:
     work = Workdir(tmp_path_factory.mktemp("local") / "work")
-    work.configure(dataset=str(dev_v3), episodes=EIGHT)
+    work.configure(dataset=str(dev_v3), episodes=FOUR)
     work.run()
     return work
 
@@ -92,7 +103,7 @@ def local_dev(tmp_path_factory, dev_v3) -> Workdir:
 def slurm_dev(cluster, tmp_path_factory, dev_v3) -> SlurmWorkdir:
     """dev_v3 in four shards on two GPUs, each with a demo model of its own."""
     work = SlurmWorkdir(tmp_path_factory.mktemp("slurm") / "work")
-    work.configure(dataset=str(dev_v3), episodes=EIGHT, cluster={"episodes_per_shard": 2})
+    work.configure(dataset=str(dev_v3), episodes=FOUR, cluster={"episodes_per_shard": 1})
     work.output = work.run(*resources(gpu=1, slurm_partition="gpu")).output
     return work
 
@@ -133,11 +144,11 @@ def test_a_finished_run_has_nothing_to_do_on_slurm(slurm_dev):
 
 def test_a_deleted_file_sends_its_shard_alone_and_costs_no_call(slurm_dev, tmp_path):
     work = SlurmWorkdir(slurm_dev.copy_to(tmp_path / "copy").path)
-    (work.path / "results/dev_v3/plan/000004.json").unlink()
+    (work.path / "results/dev_v3/plan/000002.json").unlink()
     assert work.run("--dry-run").jobs["annotate_shard"] == 1
     done = work.run(TARGET, *resources(gpu=1))
     assert done.jobs["annotate_shard"] == 1
-    assert work.json("results/dev_v3/plan/000004.json")["provenance"]["calls"][0]["cache_hit"]
+    assert work.json("results/dev_v3/plan/000002.json")["provenance"]["calls"][0]["cache_hit"]
     assert "Nothing to be done" in work.run(TARGET, "--dry-run").output
 
 
