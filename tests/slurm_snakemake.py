@@ -8,14 +8,14 @@ import asyncio
 import sys
 
 from snakemake.cli import main
-from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
+from snakemake_executor_plugin_slurm import Executor
 
 
-async def sleep(self: RemoteExecutor) -> None:
+async def sleep(self: Executor) -> None:
     await asyncio.sleep(self.workflow.remote_execution_settings.seconds_between_status_checks)
 
 
-RemoteExecutor.sleep = sleep
+Executor.sleep = sleep
 
 if __name__ == "__main__":
     main(sys.argv[1:])

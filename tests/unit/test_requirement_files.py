@@ -67,7 +67,7 @@ def test_every_package_that_is_imported_is_required_and_no_other(repository):
     for folder in ("benchmarks", "scripts"):
         own |= {plain(path.stem) for path in (repository / folder).glob("*.py")}
     of_tests = imported(repository / "tests") - own
-    assert of_tests <= required | set(wanted(repository, "test"))
+    assert of_tests <= required.union(*(wanted(repository, name) for name in ("test", "cluster")))
 
 
 @pytest.mark.parametrize("name", [*HASHED, "torchcodec"])
