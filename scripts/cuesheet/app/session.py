@@ -116,6 +116,8 @@ class Session:
             settings["totals"] = self._run.totals(requested)
         settings["check"] = server_check_settings(self._run) if asks_model else None
         server_file = lifecycle.start(settings, RUNS)
+        if use_job_server and job_server.usable():  # it starts during the check of the server
+            self._job_server = job_server.JobServer(server_file.parent)
         publish(SERVER_FILE_VARIABLE, self._run.results_root, str(server_file.resolve()))
         root = ""
         if settings["check"]:
@@ -124,10 +126,7 @@ class Session:
             self._tell_coordinates(root)
         if self._run.shared_folder is not None:
             publish(SHARED_FOLDER_VARIABLE, self._run.results_root, self._run.shared_folder)
-        if not use_job_server or not job_server.usable():
-            return None
-        self._job_server = job_server.JobServer(server_file.parent)
-        return self._job_server.shell_prefix
+        return self._job_server.shell_prefix if self._job_server else None
 
     def _check_before_shards(self) -> str:
         """Check an external server before a shard is submitted; return the model behind its name.

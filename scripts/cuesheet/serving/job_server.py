@@ -238,6 +238,8 @@ def main() -> None:
     for module in ("snakemake.logging", "snakemake.iocontainers"):  # every script starts with these
         importlib.import_module(module)
     sys.path.insert(1, str(_SCRIPTS))
+    # While the model server is checked. The other scripts import mostly the same modules.
+    _preload("index_episodes")
     script = _Server(sys.argv[1]).serve()
     if script is not None:  # in a fork
         sys.argv = script
