@@ -28,7 +28,7 @@ import traceback
 from pathlib import Path
 
 from cuesheet.files import make_temporary_folder
-from cuesheet.job_log import USAGE_VARIABLE, correct_benchmarks
+from cuesheet.job_log import INTERRUPTED_STATUS, USAGE_VARIABLE, correct_benchmarks
 from cuesheet.process_status import signal_group
 
 SWITCH = "CUESHEET_JOB_SERVER"  # "off": every job starts its own Python
@@ -244,7 +244,10 @@ def main() -> None:
     if script is not None:  # in a fork
         sys.argv = script
         sys.path[0] = os.path.dirname(script[0])
-        runpy.run_path(script[0], run_name="__main__")
+        try:
+            runpy.run_path(script[0], run_name="__main__")
+        except KeyboardInterrupt:  # before the script could write it to its log
+            sys.exit(INTERRUPTED_STATUS)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,10 @@ and one thread per request in flight.
 """
 
 import asyncio
+import contextlib
 import http.client
 import json
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -55,14 +57,29 @@ class GatewayClient:
         There is no time limit here: the gateway bounds every attempt, and a gateway that dies
         drops the connection. Raises GatewayGoneError.
         """
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._post, path, body, headers)
-
-    def _post(
-        self, path: str, body: dict[str, Any], headers: dict[str, str]
-    ) -> tuple[int, dict[str, Any]]:
         parts = urlsplit(self.url)
         connection = http.client.HTTPConnection(parts.hostname or "", parts.port)
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(
+                self._threads, self._post, connection, path, body, headers
+            )
+        except asyncio.CancelledError:
+            # An interrupted job would wait for its threads, and these for their responses, which
+            # the gateway caches without them.
+            if connection.sock is not None:
+                with contextlib.suppress(OSError):
+                    connection.sock.shutdown(socket.SHUT_RDWR)
+            raise
+
+    def _post(
+        self,
+        connection: http.client.HTTPConnection,
+        path: str,
+        body: dict[str, Any],
+        headers: dict[str, str],
+    ) -> tuple[int, dict[str, Any]]:
+        parts = urlsplit(self.url)
         try:
             connection.request(
                 "POST",
