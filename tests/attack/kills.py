@@ -80,10 +80,6 @@ def _snakemake(struck: Struck) -> list[psutil.Process]:
     return [psutil.Process(struck.run.pid)]
 
 
-def _ffmpeg(struck: Struck) -> list[psutil.Process]:
-    return [p for p in struck.processes() if "ffmpeg" in Path((command_of(p) or [""])[0]).name]
-
-
 @dataclass(frozen=True)
 class Kind:
     """A kind of kill. `paid_twice`: requests that may be answered twice because of it."""
@@ -95,8 +91,6 @@ class Kind:
     sharded: bool = False
     full_disk: str | None = None  # what is stored on a full disk: "cache" or "results"
     paid_twice: int = 0
-    latest: float = 0.9  # latest moment, as a share of all files
-    targets: tuple[str, ...] = ()  # besides those of the harness
 
 
 KINDS: dict[str, Kind] = {
@@ -125,7 +119,6 @@ KINDS: dict[str, Kind] = {
     "SIGKILL to the job server": Kind(
         lambda struck: struck.named("cuesheet.serving.job_server")[:1]
     ),
-    "SIGKILL to ffmpeg": Kind(_ffmpeg, latest=0.0, targets=("media",)),
     "SIGKILL to Snakemake, in shards": Kind(sharded=True),
     "SIGTERM to the job of a shard": Kind(
         lambda struck: struck.named("annotate_shard.py", without="--allowed-rules"),
@@ -150,7 +143,6 @@ SMALL = (
     "SIGKILL to the model server",
     "SIGKILL to the process guard",
     "SIGKILL to a job",
-    "SIGKILL to ffmpeg",
     "SIGKILL to Snakemake, in shards",
     "full disk of the cache",
 )
@@ -203,7 +195,7 @@ class Harness:
         """Strike a run, run it again, and check everything."""
         kind = KINDS[name]
         expected, files = self.clean(kind)
-        result = Result(number, name, draw.randrange(int(kind.latest * files) + 1))
+        result = Result(number, name, draw.randrange(int(0.9 * files) + 1))
         work = KeyedWorkdir(self._folder / f"round-{number}")
         (work.path).mkdir()
         began = time.monotonic()
@@ -223,7 +215,7 @@ class Harness:
 
     def _strike(self, work: Workdir, kind: Kind, result: Result, draw: random.Random) -> str:
         log = work.path / "terminal.txt"
-        run = start_run(work, log, *self._targets, *kind.targets)
+        run = start_run(work, log, *self._targets)
         struck = Struck(work, run)
         if kind.full_disk:
             result.outcome = "disk full"
@@ -283,7 +275,7 @@ class Harness:
     ) -> None:
         for lock in (work.path / ".snakemake/locks").glob("*"):  # as --unlock does, but faster
             lock.unlink()
-        done = work.run(*self._targets, *kind.targets, check=False)
+        done = work.run(*self._targets, check=False)
         result.problems += leaks(work.path, done.output)
         if done.returncode:
             result.problems.append(f"the second run failed: {done.output[-1500:]}")

@@ -247,6 +247,7 @@ def main() -> None:
         try:
             runpy.run_path(script[0], run_name="__main__")
         except KeyboardInterrupt:  # before the script could write it to its log
+            print("interrupted", file=sys.stderr)
             sys.exit(INTERRUPTED_STATUS)
 
 
