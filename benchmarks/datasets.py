@@ -3,9 +3,12 @@
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from measuring import REPOSITORY
@@ -58,6 +61,27 @@ def many_episodes(folder: Path, count: int, *, with_rows: bool = True) -> Path:
     return folder
 
 
+def distinct_episodes(folder: Path, count: int) -> Path:
+    """Like `many_episodes`, but every repetition has tasks of its own, so no two requests agree."""
+    many_episodes(folder, count)
+    data, episodes = pq.read_table(folder / DATA), pq.read_table(folder / EPISODES)
+    tasks = [
+        [f"{task}, take {index // 4 + 1}" for task in tasks]
+        for index, tasks in enumerate(episodes["tasks"].to_pylist())
+    ]
+    names = sorted({task for of_episode in tasks for task in of_episode})
+    numbers = [names.index(of_episode[0]) for of_episode in tasks]
+    table = pd.DataFrame({"task_index": range(len(names))}, index=names)
+    table.to_parquet(folder / "meta" / "tasks.parquet")
+    columns: dict[str, Any] = {"tasks": tasks}
+    for statistic in ("min", "max", "mean", "q01", "q10", "q50", "q90", "q99"):
+        columns[f"stats/task_index/{statistic}"] = [[number] for number in numbers]
+    pq.write_table(_with(episodes, columns), folder / EPISODES)
+    of_rows = np.array(numbers)[data["episode_index"].to_numpy()]
+    pq.write_table(_with(data, {"task_index": of_rows}), folder / DATA)
+    return folder
+
+
 def _link(source: Path | str, target: Path | str) -> None:
     """Create a hard link, or a copy if the file system does not allow the link."""
     try:
@@ -66,7 +90,7 @@ def _link(source: Path | str, target: Path | str) -> None:
         shutil.copyfile(source, target)
 
 
-def _with(table: pa.Table, columns: dict[str, np.ndarray]) -> pa.Table:
+def _with(table: pa.Table, columns: Mapping[str, Any]) -> pa.Table:
     for name, values in columns.items():
         at = table.schema.get_field_index(name)
         field = table.schema.field(at)

@@ -63,7 +63,7 @@ def stage_threads():
     if IS_MODULE:
         return 0
     if "vlm_jobs" not in limits:
-        limits["vlm_jobs"] = min(CONFIG.vlm.concurrency, max(16, 4 * settings.cores))
+        limits["vlm_jobs"] = min(CONFIG.vlm.concurrency, max(32, 4 * settings.cores))
     settings.cores += limits["vlm_jobs"].value
     return 0
 
