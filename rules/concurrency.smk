@@ -108,11 +108,11 @@ def keep_records_of_restored_files():
 
     def restore_output(path):
         is_restored = restore(path)
-        record = persistence._read_record(persistence._get_key(str(path)))
-        is_own = path.is_relative_to(RUN.results_root)
-        if is_restored and is_own and record is not None:
-            os.utime(path, (record.endtime, record.endtime))
-            restored.add(str(path))
+        if is_restored and path.is_relative_to(RUN.results_root):
+            record = persistence._read_record(str(path))
+            if record is not None:
+                os.utime(path, (record.endtime, record.endtime))
+                restored.add(str(path))
         return is_restored
 
     async def finished(job):
@@ -120,7 +120,7 @@ def keep_records_of_restored_files():
         if not kept:
             await finish(job)
         for file in kept:
-            persistence._unmark_incomplete(persistence._get_key(file))
+            persistence._unmark_incomplete(file)
         restored.difference_update(kept)
 
     persistence.restore_output, persistence.finished = restore_output, finished

@@ -287,7 +287,9 @@ def test_a_job_that_failed_is_repeated_although_its_earlier_file_is_kept(
     else:
         finished.configure_external(**options, seed=7, plan={"granularity": "phases"})
     counting_server.answer_instead = lambda body: (500, b'{"error": {"message": "broken"}}')
-    assert finished.run("--keep-going", check=False).returncode != 0
+    failed = finished.run("--keep-going", check=False)
+    assert failed.returncode != 0
+    assert "annotate_plan: 0 of 2 done, 2 failed" in failed.output
     assert plan.read_bytes() == before
     counting_server.answer_instead = lambda body: None
     assert finished.run().jobs["annotate_plan"] == 2
