@@ -267,7 +267,7 @@ def assert_one_line_each(work: HubWorkdir, cause: str) -> None:
     pushed = work.push("results/demo", "me/annotated")
     assert pushed.returncode == 1
     assert "Traceback" not in pushed.stderr
-    (line,) = [line for line in pushed.stderr.splitlines() if line.startswith("Cuesheet: ")]
+    (line,) = [line for line in pushed.stderr.splitlines() if line.startswith("cuesheet push: ")]
     assert pushed.stderr.splitlines()[-1] == line
     assert "me/annotated" in line
     assert cause in line

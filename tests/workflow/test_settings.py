@@ -182,6 +182,6 @@ def test_a_users_own_ffmpeg_wins(workdir, demo_v3, tmp_path, monkeypatch):
     wrapper.write_text(f'#!/bin/sh\necho used >> {tmp_path}/used\nexec {real} "$@"\n')
     wrapper.chmod(0o755)
     monkeypatch.setenv("PATH", f"{wrapper.parent}:{shutil.os.environ['PATH']}")
-    workdir.configure(dataset=str(demo_v3), episodes=[1])
+    workdir.configure(dataset=str(demo_v3), episodes=[1], keyframes={"decoder": "ffmpeg"})
     workdir.run("media")
     assert (tmp_path / "used").read_text().count("used") >= 2

@@ -6,8 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 from workflow_runs import Workdir
 
+from cuesheet.app.cli import main
 from cuesheet.dataset.metadata import read_dataset
-from cuesheet.evaluation.wgo_bench import CAMERA, main
+from cuesheet.evaluation.wgo_bench import CAMERA
 
 pytestmark = pytest.mark.workflow
 
@@ -38,7 +39,7 @@ def bench(finished_demo: Workdir, tmp_path):
 
 def test_a_benchmark_file_is_converted_annotated_and_scored(bench, workdir, tmp_path):
     target = tmp_path / "wgo"
-    assert main([str(bench), str(target), "--width", "160", "--height", "120"]) == 0
+    assert main(["wgo-bench", str(bench), str(target), "--width", "160", "--height", "120"]) == 0
     dataset = read_dataset(target, "wgo")
     assert [episode.task for episode in dataset.episodes] == [
         "Open a drawer",
@@ -71,9 +72,9 @@ def test_nothing_is_written_over_and_no_half_dataset_stays(bench, tmp_path, caps
     broken = pq.read_table(bench).to_pylist()
     broken[1]["video"]["bytes"] = b"no video"
     pq.write_table(pa.Table.from_pylist(broken), tmp_path / "broken.parquet")
-    assert main([str(tmp_path / "broken.parquet"), str(target)]) == 2
+    assert main(["wgo-bench", str(tmp_path / "broken.parquet"), str(target)]) == 1
     assert "row 1 (clip-2)" in capsys.readouterr().err
     assert not target.exists()
     target.mkdir()
-    assert main([str(bench), str(target)]) == 2
+    assert main(["wgo-bench", str(bench), str(target)]) == 1
     assert "already exists" in capsys.readouterr().err
