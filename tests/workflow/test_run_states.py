@@ -74,7 +74,7 @@ def test_an_interrupted_run_prints_no_traceback_and_is_stopped(workdir, demo_v3,
     output, _ = run.communicate(timeout=PATIENCE_S)
     assert "Traceback" not in output
     assert "KeyboardInterrupt" not in output
-    assert "Run the same command again to continue" in output
+    assert "Run the same command again to continue" in output, output
     assert first_line(workdir).endswith(": stopped")
 
 
