@@ -98,7 +98,7 @@ suite: $(SUITE_INSTALLED)  ## Run the tests that need no additional large enviro
 
 .PHONY: unit
 unit: $(VENV)/.test-installed  ## Run the unit tests and the small form of the attacks
-	@$(BIN)/python -m pytest tests/unit tests/attack $(SMALL) $(if $(COVERAGE),--cov --cov-report=term) $(PYTEST)
+	@$(BIN)/python -m pytest tests/unit tests/attack $(SMALL) $(PARALLEL) $(if $(COVERAGE),--cov --cov-report=term) $(PYTEST)
 
 .PHONY: workflow
 workflow: $(SUITE_INSTALLED)  ## Run the tests of the suite that run workflows

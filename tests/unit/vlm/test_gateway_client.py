@@ -8,9 +8,10 @@ import sys
 from processes import PATIENCE_S
 
 WAITING_JOB = """
-import asyncio, pathlib, sys
+import asyncio, pathlib, signal, sys
 from cuesheet.vlm.gateway_client import GatewayClient
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored if pytest runs in the background
 client = GatewayClient(sys.argv[1], "key", pathlib.Path("server.json"))
 asyncio.run(client.post("/chat/completions", {}, {}))
 """
