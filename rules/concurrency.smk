@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 CHECKED_WITH_SNAKEMAKE = "9.27.1"
@@ -110,8 +111,9 @@ def keep_records_of_restored_files():
         is_restored = restore(path)
         if is_restored and path.is_relative_to(RUN.results_root):
             record = persistence._read_record(str(path))
-            if record is not None:
-                os.utime(path, (record.endtime, record.endtime))
+            if record is not None and record.endtime is not None:
+                with suppress(PermissionError):  # only the owner of a file may set its time
+                    os.utime(path, (record.endtime, record.endtime))
                 restored.add(str(path))
         return is_restored
 

@@ -59,9 +59,11 @@ def retry(layout: Layout, cache: ResponseCache, episodes: Collection[int] | None
             chosen.append((path, calls))
             retried.episodes[stage].add(int(path.stem))
     for rule, path in records:
-        call = read_json(path).get("call") or {}
-        keys = Call(key=call.get("key"), correction_key=call.get("correction_key"))
-        chosen.append((path, [keys]))
+        call = read_json(path).get("call")
+        keys = call if isinstance(call, dict) else {}
+        names = ("key", "correction_key")
+        known = {name: keys[name] for name in names if isinstance(keys.get(name), str)}
+        chosen.append((path, [Call(**known)]))
         retried.episodes[rule.removeprefix("annotate_")].add(int(path.stem))
     if episodes is not None:
         _check_episodes(layout, episodes, retried)

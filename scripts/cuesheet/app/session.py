@@ -116,9 +116,9 @@ class Session:
             settings["totals"] = self._run.totals(requested)
         settings["check"] = server_check_settings(self._run) if asks_model else None
         server_file = lifecycle.start(settings, RUNS)
+        publish(SERVER_FILE_VARIABLE, self._run.results_root, str(server_file.resolve()))
         if use_job_server and job_server.usable():  # it starts during the check of the server
             self._job_server = job_server.JobServer(server_file.parent)
-        publish(SERVER_FILE_VARIABLE, self._run.results_root, str(server_file.resolve()))
         root = ""
         if settings["check"]:
             root = lifecycle.wait_until_ready(server_file).get("model_root") or ""

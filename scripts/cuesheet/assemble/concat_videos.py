@@ -63,7 +63,8 @@ def concat_videos(dataset: Dataset, annotated: Path) -> dict[str, list[Placed]]:
     frames are not in its range.
     """
     manifest = annotated.parent / _MANIFEST
-    known = read_json(manifest).get("files", {})
+    files = read_json(manifest).get("files")
+    known = files if isinstance(files, dict) else {}
     sources: dict[str, list[str]] = {}
     placed: dict[str, list[Placed]] = {}
     for camera in (*dataset.cameras.values(), *dataset.excluded_cameras.values()):

@@ -3,7 +3,7 @@
 from cuesheet.dataset.index_checks import Problem
 from cuesheet.dataset.metadata import Dataset
 from cuesheet.dataset.models import Episode
-from cuesheet.dataset.task_table import TASK_LINES, TASKS_FILE, read_task_names
+from cuesheet.dataset.task_table import TASK_LINES, TASKS_FILE, read_task_lines, read_task_names
 from cuesheet.dataset.tasks import clean_task, read_task_runs
 
 
@@ -57,4 +57,6 @@ def _read(
         return {}, []
     files = {file: read_task_runs(dataset.root / file) for file in {e.data_file for e in present}}
     runs = [(e, files[e.data_file].get(e.episode_index, [])) for e in present]
+    if dataset.version == "v2.1" and dataset.has_file(TASK_LINES):
+        return read_task_lines(dataset.root, dataset.name), runs
     return read_task_names(dataset.root, dataset.name), runs

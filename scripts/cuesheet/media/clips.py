@@ -8,6 +8,7 @@ is removed.
 """
 
 import dataclasses
+import errno
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -248,6 +249,8 @@ def _write_h264(
                 raise CuesheetError(f"{label}: the video has no frames that can be decoded")
             _mux(output, stream.encode(None), duration)
     except (av.FFmpegError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise  # `atomic_path` names the full disk
         raise CuesheetError(f"{label}: the clip cannot be encoded ({error})") from error
 
 

@@ -69,7 +69,13 @@ def _is_hugging_face(url: str) -> bool:
 def _token(url: str) -> str:
     from huggingface_hub import constants, get_token
 
-    token = get_token()
+    try:
+        token = get_token()
+    except Exception as error:  # the library lists no errors: a folder, no permission, OIDC
+        raise CuesheetError(
+            f"{url} needs a token of Hugging Face, which cannot be read: {error}; export HF_TOKEN, "
+            "or name another place in vlm.api_key_env or vlm.api_key_file"
+        ) from error
     if token is None:
         raise CuesheetError(
             f"{url} needs a token of Hugging Face, but there is none in HF_TOKEN, "

@@ -77,7 +77,11 @@ def _read(path: Path) -> tuple[str, nodes.Template]:
             "config/prompts"
         )
     try:
-        return text, _ENVIRONMENT.parse(text)
+        syntax_tree = _ENVIRONMENT.parse(text)
+        meta.find_undeclared_variables(
+            syntax_tree
+        )  # rejects unknown filters, which `parse` accepts
+        return text, syntax_tree
     except TemplateError as error:
         line = getattr(error, "lineno", None)
         place = f"line {line} of {path}" if line else str(path)

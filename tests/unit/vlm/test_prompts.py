@@ -36,9 +36,10 @@ def test_an_unknown_variable_names_the_prompt_and_what_it_may_use(tmp_path):
         Prompts([path]).render("hello", task="lift", time_s=1.0)
 
 
-def test_a_broken_template_names_the_file(tmp_path):
+@pytest.mark.parametrize("text", ["{% if %}", "{{ task | nofilter }}"])
+def test_a_broken_template_names_the_file(tmp_path, text):
     path = tmp_path / "hello.md"
-    path.write_text("{% if %}")
+    path.write_text(text)
     with pytest.raises(CuesheetError, match=r"line 1 of .*hello\.md is not a valid Jinja2"):
         Prompts([path])
 
