@@ -72,7 +72,7 @@ class Propagated:
         return self.confidence >= settings.propagate_above
 
     def as_json(self, settings: PlanConfig, source: str) -> dict[str, Any]:
-        """Return what the plan file records. `source`: where the subtasks of the plan are from."""
+        """Return what the plan file records. `source`: the origin of its subtasks."""
         return {
             "source_episode": self.source_episode,
             "confidence": round(self.confidence, 3),

@@ -1,10 +1,11 @@
 """Prompt files: Jinja2 templates, hashed for the provenance."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined, Template, TemplateError, meta, nodes
+from jinja2 import Environment, StrictUndefined, Template, TemplateError, meta
 
 from cuesheet.config.prompt_files import PROMPT_FILES
 from cuesheet.errors import CuesheetError
@@ -20,8 +21,9 @@ class Prompts:
         self.hashes: dict[str, str] = {}
         self._templates: dict[str, Template] = {}
         for path in map(Path, paths):
-            text, template = _read(path)
-            self._templates[path.stem] = _ENVIRONMENT.from_string(template)
+            text = _read(path)
+            with _naming(path):
+                self._templates[path.stem] = _ENVIRONMENT.from_string(text)
             self.hashes[path.stem] = hashlib.sha256(text.encode()).hexdigest()
 
     def render(self, name: str, **values: object) -> str:
@@ -50,7 +52,9 @@ def check_files(paths: Sequence[Path]) -> None:
     problems: list[str] = []
     for path in paths:
         try:
-            used = meta.find_undeclared_variables(_read(path)[1])
+            text = _read(path)
+            with _naming(path):
+                used = meta.find_undeclared_variables(_ENVIRONMENT.parse(text))
         except CuesheetError as error:
             problems.append(str(error))
             continue
@@ -65,8 +69,7 @@ def check_files(paths: Sequence[Path]) -> None:
         raise CuesheetError("\n".join(problems))
 
 
-def _read(path: Path) -> tuple[str, nodes.Template]:
-    """Return the text of a prompt file, and its syntax tree."""
+def _read(path: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -76,12 +79,14 @@ def _read(path: Path) -> tuple[str, nodes.Template]:
             f"prompt file {path} is empty; write the prompt, or copy the default one from "
             "config/prompts"
         )
+    return text
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn errors of Jinja2 in the block, which reads a prompt file, into errors of the user."""
     try:
-        syntax_tree = _ENVIRONMENT.parse(text)
-        meta.find_undeclared_variables(
-            syntax_tree
-        )  # rejects unknown filters, which `parse` accepts
-        return text, syntax_tree
+        yield
     except TemplateError as error:
         line = getattr(error, "lineno", None)
         place = f"line {line} of {path}" if line else str(path)

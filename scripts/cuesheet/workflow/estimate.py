@@ -156,13 +156,16 @@ def _estimate(run: Run, dataset: RunDataset, counter: TokenCounter) -> Estimate:
     stages: dict[str, Range] = {}
     by_prompt: dict[str, Amount] = {}
     cached = Amount()
+    cache, recipes = ResponseCache(run.config.vlm.cache_dir), run.recipes(dataset)
     for stage in remaining.by_stage:
         amounts = [
             _amounts(dataset, made, remaining, stage)
             for made in (rehearsed if stage in dependent else rehearsed[:1])
         ]
         whole = _range([sum(found.values(), Amount()) for found in amounts])
-        stages[stage] = _without_cached(whole, _count_cached(run, dataset, remaining, stage))
+        stages[stage] = _without_cached(
+            whole, _count_cached(cache, recipes[stage], remaining, stage)
+        )
         cached += whole.likely + stages[stage].likely.times(-1)
         by_prompt |= amounts[0]
     if run.config.plan.drafts_vocabulary:
@@ -176,7 +179,7 @@ def _estimate(run: Run, dataset: RunDataset, counter: TokenCounter) -> Estimate:
         by_prompt,
         notices=tuple(notices),
         cached=cached,
-        may_be_cached=_may_be_cached(run, dataset, remaining),
+        may_be_cached=_may_be_cached(cache, recipes, remaining, run.model),
         **_media(run, dataset, needed),
     )
 
@@ -221,25 +224,24 @@ def _amounts(
     return {prompt: found[prompt] for prompt in sorted(found)}
 
 
-def _count_cached(run: Run, dataset: RunDataset, remaining: Remaining, stage: str) -> int:
+def _count_cached(cache: ResponseCache, recipe: str, remaining: Remaining, stage: str) -> int:
     """Return how many requests of the remaining episodes have a response in the cache.
 
     They are those of earlier runs with the same settings. Corrected episodes have other requests.
     """
-    cache, recipe = ResponseCache(run.config.vlm.cache_dir), run.recipes(dataset)[stage]
     episodes = set(remaining.of(stage, "")) - remaining.corrected
     return len(set().union(*(cache.noted(recipe, episode_name(index)) for index in episodes)))
 
 
-def _may_be_cached(run: Run, dataset: RunDataset, remaining: Remaining) -> bool:
+def _may_be_cached(
+    cache: ResponseCache, recipes: Mapping[str, str], remaining: Remaining, model: str
+) -> bool:
     """Tell whether the cache may have responses to a stage that has new settings."""
-    cache = ResponseCache(run.config.vlm.cache_dir)
-    recipes = run.recipes(dataset)
     is_new = any(
         episodes and not cache.has_noted(recipes[stage])
         for stage, episodes in remaining.by_stage.items()
     )
-    return is_new and cache.may_hold(run.model)
+    return is_new and cache.may_hold(model)
 
 
 def _without_cached(whole: Range, cached: int) -> Range:

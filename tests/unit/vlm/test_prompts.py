@@ -40,8 +40,9 @@ def test_an_unknown_variable_names_the_prompt_and_what_it_may_use(tmp_path):
 def test_a_broken_template_names_the_file(tmp_path, text):
     path = tmp_path / "hello.md"
     path.write_text(text)
-    with pytest.raises(CuesheetError, match=r"line 1 of .*hello\.md is not a valid Jinja2"):
-        Prompts([path])
+    for read in (Prompts, check_files):
+        with pytest.raises(CuesheetError, match=r"line 1 of .*hello\.md is not a valid Jinja2"):
+            read([path])
 
 
 def test_a_missing_file_is_named(tmp_path):
