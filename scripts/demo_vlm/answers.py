@@ -227,6 +227,10 @@ def _steps(facts: Facts) -> dict[str, Any]:
 
 def _label(facts: Facts) -> dict[str, Any]:
     label = phrases.imperative(facts.asked.line("First label"))
+    span = facts.asked.span_s("Span")
+    if span and span[0] > 0:
+        # The robot reaches for an object once, at the start.
+        label = phrases.replace_start(label, {"reach for": "move"})
     return _step(label or phrases.labels(facts.task, 1)[0], "The image changes.")
 
 

@@ -266,3 +266,12 @@ def test_neighboring_labels_differ(count):
     assert len(labels) == count
     assert all(before != after for before, after in pairwise(labels))
     assert all("block" in label for label in labels)
+
+
+@pytest.mark.parametrize(
+    ("span", "label"),
+    [("0.00 to 2.00", "reach for a puck"), ("2.00 to 4.20", "move a puck")],
+)
+def test_only_the_first_span_of_an_episode_is_named_a_reach(span, label):
+    text = f"Task: Pick a puck\nSpan: {span} s\nFirst label: Reach for a puck"
+    assert answer(replies.Relabel, text).label == label
