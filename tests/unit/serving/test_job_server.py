@@ -104,6 +104,20 @@ def test_what_is_to_be_done_at_exit_is_done(start):
     assert start(text).communicate()[0] == "thread\nat exit\n"
 
 
+def test_memory_that_is_shared_with_the_server_is_not_touched_at_its_end(start):
+    # If Python deletes all modules, every page is copied first.
+    text = (
+        "import os, sys\n"
+        "class Kept:\n    def __del__(self, write=os.write):\n        write(1, b'deleted')\n"
+        "os.kept = Kept()\n"
+        "print('last words', end='')\n"
+        "sys.exit(3)\n"
+    )
+    job = start(text)
+    assert job.communicate()[0] == "last words"
+    assert job.returncode == 3
+
+
 def test_the_traceback_of_a_failure_is_shown(start):
     _, err = start("def broken():\n    return {}['key']\nbroken()\n").communicate()
     assert "KeyError: 'key'" in err
