@@ -5,10 +5,10 @@ The episode lasts 10 s at 10 fps. Its gripper closes in frames 30 to 34.
 
 import itertools
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import browser
 import pytest
 from keyframe_files import keyframes_json
 
@@ -77,46 +77,28 @@ def test_without_signals_the_page_has_no_lane(results):
 
 @pytest.fixture
 def page(results) -> Iterator:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("chromium is not installed (Debian: apt-get install chromium)")
     build(results)
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1440, "height": 1000})
-        errors: list[str] = []
-        page.on("pageerror", lambda error: errors.append(str(error)))
+    with browser.chromium() as chromium, browser.new_page(chromium) as page:
         page.goto((results / "review/index.html").as_uri() + "#episode=0")
-        page.wait_for_selector('.edge[data-edge="1"]')
         yield page
-        browser.close()
-        assert errors == []
 
 
 def drag_boundary_to(page, time_s: float) -> None:
-    edge = page.locator('.edge[data-edge="1"]').bounding_box()
-    lanes = page.locator(".lanes").bounding_box()
-    y = edge["y"] + edge["height"] / 2
-    page.mouse.move(edge["x"] + edge["width"] / 2, y)
-    page.mouse.down()
-    page.mouse.move(lanes["x"] + lanes["width"] * time_s / 10, y, steps=4)
+    edge, lanes = page.locator('.edge[data-edge="1"]'), page.locator(".lanes")
+    browser.drag(edge, lanes, None, browser.place(lanes, time_s / 10))
     page.mouse.up()
 
 
 @pytest.mark.browser
 def test_a_boundary_near_a_stroke_snaps_to_it_unless_alt_is_pressed(page):
-    starts = page.locator("#subtasks .start input")
+    start = page.locator("#subtasks .start input").nth(1)
     drag_boundary_to(page, 3.5)  # a frame after the end of the stroke
-    page.wait_for_function(
-        "document.querySelectorAll('#subtasks .start input')[1].value !== '5.00'"
-    )
-    assert starts.nth(1).input_value() == "3.40"
+    browser.expect_value(start.input_value, "3.40")
     page.keyboard.down("Alt")
     drag_boundary_to(page, 3.5)
     page.keyboard.up("Alt")
-    assert starts.nth(1).input_value() == "3.50"
+    browser.expect_value(start.input_value, "3.50")
     drag_boundary_to(page, 7.0)  # far from every stroke
-    assert starts.nth(1).input_value() == "7.00"
-    assert page.locator(".track.signals polyline").count() == 2
-    assert page.locator(".stroke.close").count() == 1
+    browser.expect_value(start.input_value, "7.00")
+    browser.expect_value(page.locator(".track.signals polyline").count, 2)
+    browser.expect_value(page.locator(".stroke.close").count, 1)
