@@ -18,6 +18,7 @@ def test_many_datasets_in_one_run(workdir, demo_v3):
         },
         episodes=[1],
         vqa={"enabled": False},
+        interjections={"enabled": False},
     )
     workdir.run("datasets")
     assert [path.name for path in (workdir.path / "results/first/plan").iterdir()] == [

@@ -123,7 +123,7 @@ def test_without_usable_drafts_the_plans_are_labeled_freely(tmp_path, demo_v3, c
         return (200, json.dumps(completion('{"steps": []}')).encode()) if is_draft else None
 
     counting_server.answer_instead = answer
-    work.run()
+    work.run("results/demo_v3/summary.json")
     summary = work.json("results/demo_v3/summary.json")
     assert summary["episodes"]["annotated"] == 2
     drawer = work.json("results/demo_v3/vocabulary/open-a-drawer-872ed982.json")
