@@ -12,14 +12,20 @@ pytestmark = pytest.mark.workflow
 FRONT, WRIST, DEPTH = "observation.images.front", "observation.images.wrist", "observation.depth"
 
 
-def test_an_image_camera_is_annotated_and_a_depth_camera_is_left_out(
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_image_camera_is_annotated_a_depth_camera_is_left_out_and_the_source_is_not_changed(
     workdir, demo_v3, tmp_path, capsys
 ):
     source = copy(demo_v3, tmp_path / "images")
     store_images(source, WRIST)
     add_depth_images(source, DEPTH)
+    unchanged = contents(source)
     workdir.configure(dataset=str(source), episodes=[1], default_camera=WRIST)
     workdir.run()
+    assert contents(source) == unchanged
     results = workdir.path / "results/images"
     described = workdir.json("results/images/keyframes/000001/keyframes.json")
     assert list(described["cameras"]) == [FRONT, WRIST]

@@ -28,13 +28,6 @@ def frames(finished_demo) -> list[dict]:
     return pq.read_table(path).to_pylist()
 
 
-def test_the_source_is_not_changed(demo_v3, workdir):
-    before = tree_hash(demo_v3)
-    workdir.configure(dataset=str(demo_v3), episodes=[1], vqa={"enabled": False})
-    workdir.run("datasets")
-    assert tree_hash(demo_v3) == before
-
-
 def test_every_column_of_the_source_is_there_unchanged(finished_demo, demo_v3):
     relative = "data/chunk-000/file-000.parquet"
     source = pq.read_table(demo_v3 / relative)
