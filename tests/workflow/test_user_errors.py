@@ -1,7 +1,6 @@
 """User errors and broken input lead to one clear, early message, and nothing is lost."""
 
 import json
-import os
 import shutil
 
 import pytest
@@ -170,7 +169,8 @@ def test_an_invalid_vqa_reply_only_costs_its_pair(external, counting_server):
         return reply("no") if name == "CountQA" else None
 
     counting_server.answer_instead = garbage
-    external.configure_external(episodes=[0], vqa={"max_invalid": 1})
+    off = {"enabled": False}
+    external.configure_external(episodes=[0], vqa={"max_invalid": 1}, plan=off, interjections=off)
     external.run("annotations")
     data = external.json("results/demo_v3/vqa/000000.json")
     invalid = [c for c in data["provenance"]["calls"] if c["outcome"] == "invalid"]
@@ -193,15 +193,3 @@ def test_a_wrong_target_names_the_nearest(workdir, demo_v3, target, message):
     assert done.returncode != 0
     assert message in done.output
     assert "KeyError" not in done.output
-
-
-def test_progress_is_said_while_a_run_goes(external, monkeypatch):
-    monkeypatch.setattr(external, "environment", lambda: {**os.environ, "CUESHEET_PROGRESS": "0.2"})
-    external.configure_external(episodes=[0, 1])
-    output = external.run("--quiet", "all", "--", "annotations").output
-    lines = [line for line in output.splitlines() if line.startswith("cuesheet: episodes")]
-    assert len(lines) > 2
-    stages = "keyframes 2/2 plan 2/2 interjections 2/2 vqa 2/2"
-    assert lines[-1].startswith(f"cuesheet: episodes 2/2 | {stages}")
-    assert "calls/s" in lines[-1]
-    assert "tokens" in lines[-1]
