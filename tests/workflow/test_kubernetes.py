@@ -39,11 +39,7 @@ def dry_run(workdir: Workdir, *arguments: str) -> Finished:
     return Finished(done.returncode, done.stdout)
 
 
-def test_a_dry_run_plans_one_job_per_shard(workdir):
-    assert dry_run(workdir, "cluster={episodes_per_shard: 2}").jobs["annotate_shard"] == 2
-
-
-def test_a_shard_requests_the_gpus_of_its_model_server(workdir):
+def test_a_dry_run_plans_one_job_per_shard_with_the_gpus_of_its_model_server(workdir):
     managed = f"{{python: {sys.executable}, tensor_parallel_size: 2}}"
     vlm = f"vlm={{serve: managed, model: org/model, managed: {managed}}}"
     done = dry_run(workdir, "cluster={episodes_per_shard: 2}", vlm)
