@@ -41,7 +41,7 @@ def write_plans(results: Path, count: int) -> None:
 
 
 def write_cache(settings: dict[str, Any], results: Path, count: int) -> None:
-    """Note 20 responses per episode, as an earlier run does. Only the names of entries matter."""
+    """Note 20 responses per episode, as an earlier run does. Their content is not parsed."""
     run = load_run(settings, REPOSITORY, results_root=results)
     recipe = run.recipes(run.dataset("many"))["vqa"]
     cache = ResponseCache(settings["vlm"]["cache_dir"])
@@ -52,7 +52,7 @@ def write_cache(settings: dict[str, Any], results: Path, count: int) -> None:
         (folder / f"{index:06d}.txt").write_text("".join(f"{key}\n" for key in keys))
         for path in map(cache.path, keys):
             path.parent.mkdir(exist_ok=True)
-            path.touch()
+            path.write_text('{\n  "reply": {}\n}\n')
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from typing import Any
 from cuesheet.artifacts.layout import is_episode_name
 from cuesheet.artifacts.stage_files import STAGES
 from cuesheet.errors import CuesheetError
-from cuesheet.serving.response_cache import is_usable, read_entry
+from cuesheet.serving.response_cache import ResponseCache, is_usable, read_entry
 from cuesheet.text import counted
 
 DEFAULT_CACHE = Path(".cache/vlm")
@@ -241,6 +241,8 @@ def _prune(options: argparse.Namespace) -> int:
             print(f"{entry.path}  {entry.asked_at:%Y-%m-%d}  {entry.model}  {entry.reply_class}")
         else:
             entry.path.unlink(missing_ok=True)
+    if not options.dry_run:
+        ResponseCache(options.cache).prune_notes()
     size = _bytes(sum(entry.size for entry in chosen))
     done = "would be deleted (--dry-run)" if options.dry_run else "deleted"
     print(f"{counted(len(chosen), 'entry')}, {size}, {done}")

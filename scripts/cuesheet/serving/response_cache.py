@@ -7,7 +7,7 @@ rename a finished file into place, so any number of processes can share a folder
 `<folder>/requests/<recipe>/<episode>.txt` has the keys of the requests of one stage of an episode,
 one per line, in the order of their responses. A recipe is a hash of the settings that determine
 the requests (`Run.recipes`). The files serve estimates alone: a lost line only makes an estimate
-higher.
+higher. Keys of deleted responses are removed by `prune_notes`.
 """
 
 import binascii
@@ -53,6 +53,8 @@ ROOTS_FILE = "models.json"
 # Maximum number of entries that are searched for one of a model.
 MAX_SEARCHED = 2000
 _KEY = re.compile("[0-9a-f]{64}")
+_UNUSABLE = {"usable": False}
+_UNUSABLE_END = re.compile(rb'"usable":\s*false\s*}$')
 MEDIA_PARTS = ("image_url", "video_url", "audio_url")
 
 
@@ -151,10 +153,10 @@ class ResponseCache:
             "key": key,
             "asked_at": datetime.now(UTC).isoformat(timespec="seconds"),
             **record,
-            **({} if usable else {"usable": False}),
             "request": request,
             "reply_sha256": _digest(reply),
             "reply": reply,
+            **({} if usable else _UNUSABLE),  # last: see _seems_usable
         }
         try:
             files.write_json(self.path(key), entry)
@@ -185,9 +187,25 @@ class ResponseCache:
                 file.write(f"{key}\n".encode())
 
     def noted(self, recipe: str, episode: str) -> set[str]:
-        """Return the keys that were noted for an episode and are still in the cache."""
+        """Return the keys that were noted for an episode and whose responses can be used.
+
+        Only the end of each response file is read: of a damaged file, it is noticed that its end
+        is missing, but not that its content was changed.
+        """
         keys = _noted(_noted_file(self.folder, recipe, episode))
-        return {key for key in keys if os.path.exists(self.path(key))}
+        return {key for key in keys if _seems_usable(f"{self.folder}/{key[:2]}/{key}.json")}
+
+    def prune_notes(self) -> None:
+        """Remove the keys whose responses are no longer in the cache from the files of `note`."""
+        for path in self.folder.glob("requests/*/*.txt"):
+            text = path.read_text("ascii", errors="replace")
+            kept = [key for key in _KEY.findall(text) if self.path(key).exists()]
+            if not kept:
+                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # the recipe has other episodes
+                    path.parent.rmdir()
+            elif (pruned := "".join(f"{key}\n" for key in kept)) != text:
+                files.write_text(path, pruned)
 
     def has_noted(self, recipe: str) -> bool:
         """Tell whether any key was noted for a recipe."""
@@ -199,7 +217,8 @@ class ResponseCache:
             return False
         try:
             entry = read_entry(self.path(key))
-            files.write_json(self.path(key), {**entry, "usable": False})
+            entry.pop("usable", None)
+            files.write_json(self.path(key), {**entry, **_UNUSABLE})
         except (OSError, ValueError):
             return False
         return True
@@ -263,6 +282,19 @@ def _noted(path: Path) -> set[str]:
         return set(_KEY.findall(path.read_text("ascii")))
     except (OSError, ValueError):
         return set()
+
+
+def _seems_usable(path: str) -> bool:
+    """Tell from the end of an entry's file whether it is complete and not marked as unusable."""
+    try:
+        file = os.open(path, os.O_RDONLY)
+        try:
+            end = os.pread(file, 64, max(0, os.lseek(file, 0, os.SEEK_END) - 64)).rstrip()
+        finally:
+            os.close(file)
+    except OSError:
+        return False
+    return end.endswith(b"}") and not _UNUSABLE_END.search(end)
 
 
 def _digest(value: Any) -> str:

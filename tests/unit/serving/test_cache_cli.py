@@ -127,6 +127,22 @@ def test_prune_deletes_what_fits_every_condition_and_a_dry_run_nothing(cache, ar
     assert left(cache) == set(range(6)) - gone
 
 
+def test_prune_deletes_the_notes_of_what_it_deletes(cache):
+    noting = ResponseCache(cache.folder, {"demo": {"vqa": "recipe"}})
+    for episode, number in ((0, 0), (1, 0), (1, 3), (2, 3)):
+        noting.note(f"demo/{episode:06d}", "vqa", cache.keys[number])
+    notes = cache.folder / "requests" / "recipe"
+    assert run(cache, "prune", "--dry-run", "--model", "a") == 0
+    assert len(list(notes.iterdir())) == 3
+    assert run(cache, "prune", "--model", "a") == 0
+    assert {path.name: path.read_text() for path in notes.iterdir()} == {
+        "000001.txt": f"{cache.keys[3]}\n",
+        "000002.txt": f"{cache.keys[3]}\n",
+    }
+    assert run(cache, "prune", "--model", "b") == 0
+    assert not notes.exists()
+
+
 def test_prune_without_a_condition_deletes_nothing(cache, capsys):
     assert run(cache, "prune") == 2
     assert "--older-than" in capsys.readouterr().err

@@ -261,3 +261,25 @@ def test_the_keys_of_an_episode_are_noted_once_and_only_while_their_responses_ex
     assert cache.noted("recipe", "000004") == set()
     file.write_bytes(b"\xff damaged")
     assert cache.noted("recipe", "000003") == set()
+
+
+@pytest.mark.parametrize("harm", ["invalidated", "cut", "empty", "without text", "deleted"])
+def test_a_noted_response_that_cannot_be_used_is_not_counted(tmp_path, harm):
+    cache = ResponseCache(tmp_path, {"demo": {"vqa": "recipe"}})
+    keys = []
+    for text in ("x", "y"):
+        body = request(text=text)
+        keys.append(request_key(body))
+        reply = completion("" if (text, harm) == ("y", "without text") else "}")
+        cache.put(keys[-1], describe_request(body), reply, {})
+        cache.note("demo/000003", "vqa", keys[-1])
+    path = cache.path(keys[1])
+    content = path.read_bytes()
+    if harm == "invalidated":
+        assert cache.invalidate(keys[1])
+    elif harm == "deleted":
+        path.unlink()
+    elif harm in ("cut", "empty"):
+        path.write_bytes(content[: len(content) // 2] if harm == "cut" else b"")
+    assert cache.noted("recipe", "000003") == {keys[0]}
+    assert cache.get(keys[1]) is None
