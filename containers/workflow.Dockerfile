@@ -20,8 +20,9 @@ COPY docs/captions docs/captions
 COPY data data
 RUN python -m pip install --no-cache-dir --no-deps --editable .
 
-# Any user may run it; caches go to the mounted folder.
-ENV HOME=/tmp XDG_CACHE_HOME=/work/.cache
+# Any user may run it. Snakemake asks for the user's name, which a number given by --user does not have.
+# Caches go to the mounted folder.
+ENV USER=cuesheet HOME=/tmp XDG_CACHE_HOME=/work/.cache
 WORKDIR /work
 ENTRYPOINT ["python", "-m", "snakemake", "--snakefile", "/opt/cuesheet/Snakefile"]
 CMD ["--help"]

@@ -1,4 +1,4 @@
-"""The Dockerfiles, which no test can build, copy what exists and name tested versions."""
+"""The Dockerfiles, which no test builds, copy what exists and name tested versions."""
 
 import re
 from pathlib import Path
@@ -33,6 +33,16 @@ def test_the_workflow_image_has_what_the_rules_need(repository: Path):
         for path in arguments.split()[:-1]
     }
     assert copied >= {"Snakefile", "rules", "scripts", "config", "envs", "docs", "profiles"}
+
+
+def test_the_workflow_image_can_be_run_by_a_user_without_a_name(repository: Path):
+    variables = dict(
+        variable.split("=", 1)
+        for instruction, arguments in instructions(repository, "workflow")
+        if instruction == "ENV"
+        for variable in arguments.split()
+    )
+    assert variables.keys() >= {"USER", "HOME"}  # otherwise Snakemake looks the number up and fails
 
 
 def test_the_images_have_the_versions_that_are_tested(repository: Path):
