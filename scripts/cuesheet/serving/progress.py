@@ -9,12 +9,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, TextIO
 
 from cuesheet import files
 from cuesheet.artifacts.finished import finished_of_jobs
+from cuesheet.serving.accounting import in_words
 from cuesheet.serving.usage import Rate
 
 STAGES = ("keyframes", "plan", "interjections", "vqa", "validation")
@@ -136,7 +136,7 @@ class Progress:
             parts.append(f"model server {server}")
         eta_s = self._eta_s(now, done)
         if eta_s is not None:
-            parts.append(f"left {timedelta(seconds=round(eta_s))}")
+            parts.append(f"left {in_words(eta_s)}")
         return "cuesheet: " + " | ".join(part for part in parts if part)
 
     def print(self) -> bool:

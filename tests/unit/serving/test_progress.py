@@ -106,7 +106,7 @@ def test_the_line_says_what_is_done_how_fast_and_what_is_left(tmp_path):
     # 8 files in 10 s; 7 are left.
     assert progress.line() == (
         "cuesheet: episodes 1/3 | keyframes 2/3 plan 2/3 interjections 2/3 vqa 1/3 | "
-        "12.3 calls/s, 20 cached | 45.1k tokens | left 0:00:09"
+        "12.3 calls/s, 20 cached | 45.1k tokens | left 9 s"
     )
     assert progress.line() is None
 
@@ -119,7 +119,7 @@ def test_what_was_there_before_the_run_does_not_make_it_look_fast(tmp_path):
     progress = Progress(tmp_path, TOTALS, stats, io.StringIO(), clock=lambda: now[0])
     finish(tmp_path, "b", "keyframes", "000005")
     now[0] = 60.0
-    assert progress.line().endswith("left 0:04:00")
+    assert progress.line().endswith("left 4.0 min")
 
 
 def test_how_often_is_up_to_the_user(tmp_path, monkeypatch):
