@@ -30,7 +30,7 @@ from cuesheet.dataset.index_state import file_state
 from cuesheet.errors import CuesheetError
 from cuesheet.config import prompt_files
 from cuesheet.vlm import run_environment
-from cuesheet.workflow.load import bundled_files, load_run
+from cuesheet.workflow.load import load_run
 from cuesheet.workflow.run_dataset import RunDataset
 from cuesheet.workflow.vocabulary import (
     drafted_episodes,
@@ -71,7 +71,7 @@ def as_workflow_error(function):
 SHARD_FILE = os.environ.get(SHARD_VARIABLE)
 
 # Relative paths of the configuration may refer to it: the prompts, the demo dataset.
-REPOSITORY = Path(RULES).parent if HAS_FOLDER else bundled_files()
+REPOSITORY = Path(RULES).parent if HAS_FOLDER else prompt_files.bundled_files()
 
 RUN = as_workflow_error(load_run)(
     config,

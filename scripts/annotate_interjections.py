@@ -7,9 +7,14 @@ interjections, the robot's speech, and plans if the plan stage wrote none. Times
 from typing import Any
 
 from cuesheet.annotate import interjections
-from cuesheet.annotate.stage import Stage, run_stage
+from cuesheet.annotate.stage import Stage, run_stage, warm_up_stage
 from cuesheet.artifacts.stage_files import read_stage_file
+from cuesheet.config import prompt_files
 from cuesheet.config.stages import FramesConfig, InterjectionsConfig
+
+
+def warm_up() -> None:
+    warm_up_stage(prompt_files.INTERJECTIONS)
 
 
 def main(snakemake) -> None:

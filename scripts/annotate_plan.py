@@ -10,13 +10,18 @@ from typing import Any
 
 from cuesheet.annotate import plan
 from cuesheet.annotate.evidence import Evidence, Propagated
-from cuesheet.annotate.stage import CutClip, Stage, run_stage
+from cuesheet.annotate.stage import CutClip, Stage, run_stage, warm_up_stage
 from cuesheet.artifacts.apply_corrections import ExternalSubtasks
 from cuesheet.artifacts.episode import Episode
 from cuesheet.artifacts.signals_file import SignalsFile
 from cuesheet.artifacts.vocabulary import VocabularyFile
+from cuesheet.config import prompt_files
 from cuesheet.config.signals import SignalsConfig
 from cuesheet.config.stages import PlanConfig
+
+
+def warm_up() -> None:
+    warm_up_stage(prompt_files.PLAN)
 
 
 def main(snakemake) -> None:

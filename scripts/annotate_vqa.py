@@ -11,10 +11,15 @@ from typing import Any
 from tqdm import tqdm
 
 from cuesheet.annotate import vqa
-from cuesheet.annotate.stage import Stage, run_stage
+from cuesheet.annotate.stage import Stage, run_stage, warm_up_stage
 from cuesheet.artifacts.stage_files import read_stage_file
+from cuesheet.config import prompt_files
 from cuesheet.config.stages import VqaConfig
 from cuesheet.vlm.coordinates import convention_of
+
+
+def warm_up() -> None:
+    warm_up_stage(prompt_files.VQA)
 
 
 def main(snakemake) -> None:

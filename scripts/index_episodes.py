@@ -7,11 +7,17 @@ range (s). Fails with a list of the problems if metadata and files of an episode
 
 import functools
 
+import pyarrow as pa
 from tqdm import tqdm
 
 from cuesheet import job_log
 from cuesheet.dataset.index import make_index
 from cuesheet.dataset.metadata import read_dataset
+
+
+def warm_up() -> None:
+    """Make pyarrow import pandas once for all jobs. It does so when it makes its first array."""
+    pa.array([0])
 
 
 def main(snakemake) -> None:

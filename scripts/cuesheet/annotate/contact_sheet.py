@@ -100,6 +100,11 @@ def encode(image: Image.Image, image_format: str, jpeg_quality: int) -> tuple[by
     return buffer.getvalue(), f"image/{image_format}"
 
 
+def load_formats() -> None:
+    """Import Pillow's modules for the common image formats."""
+    Image.preinit()
+
+
 def encode_file(path: Path, image_format: str, jpeg_quality: int) -> tuple[bytes, str]:
     """Return the PNG at `path`, unchanged or converted to JPEG, and its media type."""
     if image_format == "png":

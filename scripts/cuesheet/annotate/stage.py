@@ -16,7 +16,7 @@ from cuesheet.annotate import contact_sheet
 from cuesheet.artifacts.episode import Episode, Keyframe, read_episode
 from cuesheet.artifacts.language import say
 from cuesheet.artifacts.stage_files import StageName
-from cuesheet.config.prompt_files import VOCABULARY_PROMPTS
+from cuesheet.config.prompt_files import VOCABULARY_PROMPTS, bundled_files
 from cuesheet.config.stages import FramesConfig
 from cuesheet.config.vlm import ImagesConfig
 from cuesheet.config.vocabulary import MAX_LABEL_WORDS
@@ -289,6 +289,16 @@ async def open_stage(
             serve=model_settings["serve"],
             shared_folder=Path(shared) if shared else None,
         )
+
+
+def warm_up_stage(prompts: Sequence[str]) -> None:
+    """Prepare what all jobs of a stage share: Pillow's image formats, the default prompts.
+
+    The job server calls this once, before it forks. Each job compiles the user's own prompts.
+    """
+    contact_sheet.load_formats()
+    folder = bundled_files() / "config" / "prompts"
+    Prompts(folder / f"{name}.md" for name in prompts)
 
 
 def run_stage(

@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw
 from cuesheet.annotate import contact_sheet
 from cuesheet.artifacts.episode import Keyframe
 from cuesheet.config.models import Config
+from cuesheet.config.prompt_files import bundled_files
 from cuesheet.errors import CuesheetError
 from cuesheet.serving.backends import Backend
 from cuesheet.serving.upstream import CallFailedError, TransientError
@@ -28,7 +29,6 @@ from cuesheet.vlm import client
 from cuesheet.vlm.prompts import Prompts
 from cuesheet.vlm.replies import Description
 from cuesheet.vlm.structured_output import response_format
-from cuesheet.workflow.load import bundled_files
 from cuesheet.workflow.run import served_model
 
 TOTAL_S = 60.0

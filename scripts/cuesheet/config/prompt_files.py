@@ -5,6 +5,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -213,6 +214,15 @@ _OF_STAGE = {
     "inspection": INSPECT,
     "vocabulary": _names("vocabulary_"),
 }
+
+
+def bundled_files() -> Path:
+    """Return the folder with `config/prompts` that was installed with the library.
+
+    A wheel has a copy inside the package; an installation in place uses the repository.
+    """
+    package = Path(__file__).parents[1]
+    return package if (package / "config" / "prompts").is_dir() else package.parents[1]
 
 
 def of_stages(stages: Iterable[str]) -> list[str]:

@@ -267,7 +267,8 @@ def main() -> None:
     # it would copy the memory that the fork shares with the server, which takes 30 CPU ms per job.
     atexit.register(end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for module in ("snakemake.logging", "snakemake.iocontainers"):  # every script starts with these
+    # Every script starts with these. Snakemake imports its `io` only when it reads a job's object.
+    for module in ("snakemake.logging", "snakemake.iocontainers", "snakemake.io"):
         importlib.import_module(module)
     sys.path.insert(1, str(_SCRIPTS))
     # While the model server is checked. The other scripts import mostly the same modules.

@@ -1,5 +1,6 @@
 """Prompt files: Jinja2 templates, hashed for the provenance."""
 
+import functools
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ class Prompts:
         for path in map(Path, paths):
             text = _read(path)
             with _naming(path):
-                self._templates[path.stem] = _ENVIRONMENT.from_string(text)
+                self._templates[path.stem] = _template(text)
             self.hashes[path.stem] = hashlib.sha256(text.encode()).hexdigest()
 
     def render(self, name: str, **values: object) -> str:
@@ -67,6 +68,12 @@ def check_files(paths: Sequence[Path]) -> None:
             )
     if problems:
         raise CuesheetError("\n".join(problems))
+
+
+@functools.cache
+def _template(text: str) -> Template:
+    """Return a compiled prompt. Compiling takes as much CPU time as the rest of a short job."""
+    return _ENVIRONMENT.from_string(text)
 
 
 def _read(path: Path) -> str:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cuesheet
 from cuesheet.artifacts.corrections import (
     SEE,
     Correction,
@@ -74,15 +73,6 @@ class _Problems:
         """Raise CuesheetError if there are problems."""
         if self._lines:
             raise self.as_error()
-
-
-def bundled_files() -> Path:
-    """Return the folder with `config/prompts` that was installed with the library.
-
-    A wheel has a copy inside the package; an installation in place uses the repository.
-    """
-    package = Path(cuesheet.__file__).parent
-    return package if (package / "config" / "prompts").is_dir() else package.parents[1]
 
 
 def load_run(

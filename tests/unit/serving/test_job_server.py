@@ -36,8 +36,8 @@ def server(tmp_path) -> Iterator[job_server.JobServer]:
 def start(server, tmp_path) -> Start:
     """Starts a script's text in the way that Snakemake does."""
 
-    def begin(text: str, **options) -> subprocess.Popen:
-        script = tmp_path / "tmpabc.example.py"
+    def begin(text: str, rule: str = "example", **options) -> subprocess.Popen:
+        script = tmp_path / f"tmpabc.{rule}.py"
         script.write_text(text)
         command = f"{server.shell_prefix} {sys.executable} {shlex.quote(str(script))}"
         return subprocess.Popen(
@@ -75,6 +75,26 @@ def test_it_has_the_folder_environment_arguments_and_output_of_its_job(start, tm
 def test_it_runs_in_a_fork_of_the_server(start, server):
     out, _ = start("import os; print(os.getppid())").communicate()
     assert int(out) == server._process.pid
+
+
+@pytest.mark.parametrize("rule", ["annotate_plan", "annotate_interjections", "annotate_vqa"])
+def test_what_all_jobs_of_a_stage_need_is_prepared_once(start, rule):
+    text = f"""
+import sys
+before = set(sys.modules)
+import pyarrow, snakemake.io
+from PIL import Image
+from cuesheet.config import prompt_files
+from cuesheet.vlm.prompts import Prompts, _template
+names = prompt_files.of_stages(["{rule.removeprefix("annotate_")}"])
+compiled = _template.cache_info().misses
+Prompts(prompt_files.bundled_files() / "config" / "prompts" / f"{{name}}.md" for name in names)
+pyarrow.array([1.0])
+Image.preinit()
+print(_template.cache_info().misses - compiled, sorted(set(sys.modules) - before))
+"""
+    out, err = start(text, rule).communicate()
+    assert (out, err) == ("0 []\n", "")
 
 
 @pytest.mark.parametrize(
