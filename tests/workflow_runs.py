@@ -189,7 +189,7 @@ class CountingServer:
                 headers = {"Content-Type": "application/json"}
                 request = urllib.request.Request(upstream + self.path, body, headers)
                 try:
-                    with urllib.request.urlopen(request, timeout=60) as reply:
+                    with urllib.request.urlopen(request, timeout=PATIENCE_S) as reply:
                         return self._reply(reply.status, reply.read())
                 except urllib.error.HTTPError as error:
                     return self._reply(error.code, error.read())

@@ -9,6 +9,7 @@ from typing import Any
 
 from aiohttp.test_utils import TestServer
 from chat_server import KEY
+from processes import PATIENCE_S
 
 from cuesheet.serving.backends import Backend, ExternalBackend
 from cuesheet.serving.dispatcher import Counters, Dispatcher
@@ -66,7 +67,7 @@ async def gateway_before(
     backend: Backend | None = None,
     concurrency: int = 8,
     max_attempts: int = 3,
-    timeout_s: float = 20.0,
+    timeout_s: float = PATIENCE_S,
 ) -> AsyncIterator[Running]:
     """Run a gateway with its cache in `folder`/cache and a server.json for jobs in `folder`."""
     naps: list[float] = []

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from chat_server import serving
 from faults import FAULTS, Plan
+from processes import PATIENCE_S
 
 from cuesheet.artifacts.stage_files import STAGES
 
@@ -52,11 +53,11 @@ def faulty(upstream: str, plan: Plan) -> Iterator[str]:
     thread = threading.Thread(target=lambda: loop.run_until_complete(run()), daemon=True)
     thread.start()
     try:
-        assert ready.wait(30)
+        assert ready.wait(PATIENCE_S)
         yield addresses[0]
     finally:
         loop.call_soon_threadsafe(over.set)
-        thread.join(30)
+        thread.join(PATIENCE_S)
 
 
 def annotated_rows(work):

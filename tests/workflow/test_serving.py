@@ -7,7 +7,7 @@ import sys
 import threading
 
 import pytest
-from processes import processes_in
+from processes import PATIENCE_S, processes_in
 
 from cuesheet.artifacts.stage_files import STAGES
 
@@ -146,7 +146,7 @@ def test_jobs_that_wait_for_the_model_take_no_core_from_others(work, demo_v3, co
             asked.add(image)
         if len(asked) == 4:
             all_four.set()
-        return None if all_four.wait(120) else (400, b"not all of them asked")
+        return None if all_four.wait(PATIENCE_S) else (400, b"not all of them asked")
 
     counting_server.answer_instead = answer
     work.configure(

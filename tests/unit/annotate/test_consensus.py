@@ -7,6 +7,7 @@ import random
 from dataclasses import replace
 
 import pytest
+from processes import PATIENCE_S
 from stage_setup import CAMERA, asking, kind_of, words_of
 
 from cuesheet.annotate import plan
@@ -178,7 +179,7 @@ async def test_samples_are_requested_at_the_same_time_with_different_seeds(tmp_p
         asked += 1
         if asked == 3:
             together.set()
-        await asyncio.wait_for(together.wait(), 20)  # none is answered before all are asked
+        await asyncio.wait_for(together.wait(), PATIENCE_S)  # none is answered before all are asked
         return divided(0, 3, 6)
 
     sampling = {"temperature": 0.2, "seed": 5, "max_tokens": 300}

@@ -4,6 +4,7 @@ import asyncio
 import re
 
 import pytest
+from processes import PATIENCE_S
 from stage_setup import CAMERA, asking, kind_of, media_of, words_of
 
 from cuesheet.annotate import plan
@@ -57,7 +58,7 @@ async def test_windows_are_described_together_and_segmented_in_order(tmp_path, m
             if described == 4:
                 together.set()
             # No description is answered before all four windows are asked about.
-            await asyncio.wait_for(together.wait(), 20)
+            await asyncio.wait_for(together.wait(), PATIENCE_S)
         return halves(kind, question)
 
     async with asking(tmp_path, monkeypatch, answer, seconds=19) as (stage, server):
@@ -162,7 +163,7 @@ async def test_a_window_without_usable_spans_ends_the_episode_by_name(tmp_path, 
         with pytest.raises(
             CuesheetError, match=r"made/000000.* of 4\.50 to 9\.50 s: none of its 1"
         ):
-            await asyncio.wait_for(annotate(stage, settings()), 20)
+            await asyncio.wait_for(annotate(stage, settings()), PATIENCE_S)
 
 
 async def test_times_that_count_from_the_clips_first_frame_are_moved(tmp_path, monkeypatch):

@@ -1,7 +1,8 @@
 """`cuesheet check-server`: the findings about a server, and its exit status."""
 
-import asyncio
+import itertools
 from functools import partial
+from types import SimpleNamespace
 
 import yaml
 from chat_server import completion, refusal, serving
@@ -75,11 +76,13 @@ async def test_a_server_that_cannot_be_used_gives_exit_status_1():
 
 
 async def test_the_measured_throughput_is_printed_as_settings(monkeypatch):
-    async def behave(body, number):
-        await asyncio.sleep(0.2)
+    def behave(body, number):
         return plain(body) | {"usage": {"prompt_tokens": 40, "completion_tokens": 4}}
 
-    monkeypatch.setattr(throughput, "measure", partial(throughput.measure, total_s=4.0))
+    # A clock that goes on by 20 s whenever it is read: few requests take all of the time.
+    clock = SimpleNamespace(monotonic=partial(next, itertools.count(0.0, 20.0)))
+    monkeypatch.setattr(throughput, "time", clock)
+    monkeypatch.setattr(throughput, "measure", partial(throughput.measure, total_s=600.0))
     lines = []
     async with serving(behave, key=None, model="m") as server:
         vlm = {"serve": "external", "model": "m", "base_urls": [server.url], "concurrency": 1}

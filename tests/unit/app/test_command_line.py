@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from processes import PATIENCE_S
 
 from cuesheet.app import cli, estimate_cli
 from cuesheet.text import counted
@@ -25,7 +26,7 @@ def test_a_reader_that_closes_the_output_gets_no_traceback(arguments):
             stdout=writer,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
         )
     finally:
         os.close(writer)

@@ -2,11 +2,13 @@
 
 import asyncio
 import time
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from chat_server import completion, refusal, serving
 
+from cuesheet.app import throughput
 from cuesheet.app.throughput import (
     Phase,
     Requests,
@@ -32,8 +34,16 @@ def answer(body):
     return reply
 
 
-async def measured(behave, levels, total_s=4.0):
-    lines = []
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that only the server of a test moves, so a busy machine changes no rate."""
+    clock = SimpleNamespace(now_s=0.0)
+    monkeypatch.setattr(throughput, "time", SimpleNamespace(monotonic=lambda: clock.now_s))
+    return clock
+
+
+async def measured(behave, levels, total_s=4.0, lines=None):
+    lines = [] if lines is None else lines
     config = load_config({"vlm": {"serve": "external", "model": "m", "base_urls": ["http://x/v1"]}})
     async with serving(behave, key=None) as server:
         backend = ExternalBackend({server.url: None}, "m", 30.0)
@@ -63,39 +73,47 @@ def test_concurrency_rises_to_the_configured_one():
     assert concurrencies(64) == [1, 4, 16, 64]
 
 
-async def test_the_rates_of_a_server_are_found_at_each_concurrency():
-    async def behave(body):
+async def test_the_rates_of_a_server_are_found_at_each_concurrency(clock):
+    levels, lines, slow = [1, 2], [], 100  # so few requests take the ten minutes of the clock
+
+    def behave(body, number):
         reply = answer(body)
         usage = reply["usage"]
         seconds = usage["prompt_tokens"] / READS + usage["completion_tokens"] / WRITES
-        await asyncio.sleep(seconds)
+        # The server has no limit, so two requests at once are twice as fast.
+        clock.now_s += slow * seconds / levels[len(lines)]
         return reply
 
-    found, lines, bodies = await measured(lambda body, n: behave(body), [1, 2], total_s=8.0)
+    found, _, bodies = await measured(behave, levels, total_s=800.0, lines=lines)
     assert [rates.concurrency for rates in found] == [1, 2]
     assert len(lines) == 2
-    for rates in found:  # the server has no limit, so twice as many requests are twice as fast
-        assert rates.output == pytest.approx(WRITES * rates.concurrency, rel=0.3)
-        assert 0.3 < rates.input / (READS * rates.concurrency) < 1.2
+    for rates in found:
+        assert rates.output == pytest.approx(WRITES * rates.concurrency / slow)
+        assert rates.input == pytest.approx(READS * rates.concurrency / slow)
     images = [body["messages"][1]["content"][0]["image_url"]["url"] for body in bodies]
     assert len(set(images)) == len(images), "an image was sent twice; a server may have cached it"
     assert {body["response_format"]["json_schema"]["name"] for body in bodies} == {"Description"}
     settings = yaml.safe_load(as_settings(found).partition("\n\n")[2])
-    throughput = load_config({"vlm": settings["vlm"]}).vlm.throughput
-    assert throughput.output == pytest.approx(found[1].output, abs=0.1)
+    configured = load_config({"vlm": settings["vlm"]}).vlm.throughput
+    assert configured.output == pytest.approx(found[1].output, abs=0.1)
 
 
-async def test_a_server_that_rejects_many_requests_at_once_keeps_the_lower_rates():
-    at_once = 0
+async def test_a_server_that_rejects_many_requests_at_once_keeps_the_lower_rates(clock):
+    at_once, many, lines = 0, asyncio.Event(), []
 
     async def behave(body):
         nonlocal at_once
+        clock.now_s += 100.0
+        if not lines:  # concurrency 1
+            return answer(body)
         at_once += 1
-        await asyncio.sleep(0.02)
-        at_once -= 1
-        return refusal(429, "too many requests") if at_once > 2 else answer(body)
+        if at_once > 2:
+            many.set()
+            return refusal(429, "too many requests")
+        await many.wait()
+        return answer(body)
 
-    found, lines, _ = await measured(lambda body, n: behave(body), [1, 8], total_s=2.0)
+    found, _, _ = await measured(lambda body, n: behave(body), [1, 8], total_s=2000.0, lines=lines)
     assert [rates.concurrency for rates in found] == [1]
     assert "concurrency    8" in lines[-1]
     assert "too many requests" in lines[-1]
@@ -103,13 +121,13 @@ async def test_a_server_that_rejects_many_requests_at_once_keeps_the_lower_rates
 
 async def test_the_measurement_ends_in_its_time_and_says_so():
     async def behave(body):
-        await asyncio.sleep(0.3 if body["max_tokens"] == 1 else 30)
+        await asyncio.sleep(0.3 if body["max_tokens"] == 1 else 3600)
         return answer(body)
 
     begun = time.monotonic()
     with pytest.raises(CuesheetError, match=r"not every request was answered within 2 s"):
         await measured(lambda body, n: behave(body), [1, 8], total_s=2.0)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 60  # of the hour that a reply takes
 
 
 async def test_a_server_that_does_not_count_tokens_is_named():

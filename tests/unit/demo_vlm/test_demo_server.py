@@ -54,11 +54,13 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     try:
         port = int(wait_for(folder / "port", process))
         headers = {"Authorization": f"Bearer {KEY}"}
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60) as http:
+        with httpx.Client(
+            base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=PATIENCE_S
+        ) as http:
             yield http
     finally:
         process.terminate()
-        assert process.wait(10) == 0, "SIGTERM ends the server with status 0"
+        assert process.wait(PATIENCE_S) == 0, "SIGTERM ends the server with status 0"
     assert "not a language model" in (folder / "log").read_text()
 
 
@@ -305,11 +307,11 @@ def test_the_server_ends_when_its_parent_is_killed(tmp_path):
     port = int(wait_for(tmp_path / "port", parent))
     assert httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
     parent.kill()
-    parent.wait(10)
+    parent.wait(PATIENCE_S)
     end = time.monotonic() + PATIENCE_S
     while time.monotonic() < end:
         try:
-            httpx.get(f"http://127.0.0.1:{port}/health", timeout=1)
+            httpx.get(f"http://127.0.0.1:{port}/health", timeout=PATIENCE_S)
         except httpx.TransportError:
             return
         time.sleep(0.05)

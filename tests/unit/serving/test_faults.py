@@ -22,7 +22,7 @@ SEED = 20
 ATTEMPTS = 3
 # A fault without a reply costs this at each attempt. On a busy machine other requests may take 2 s.
 HANG_TIMEOUT_S = 2.0
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 # Of the calls of a kind: struck at the first attempt, struck at every attempt, left alone.
 ONCE, ALWAYS, NEVER = 3, 2, 1
 SECONDS = 120.0

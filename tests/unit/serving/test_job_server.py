@@ -213,12 +213,12 @@ def test_a_server_that_ends_before_it_reads_the_request_is_one_line(tmp_path):
             stderr=subprocess.PIPE,
             text=True,
         )
-        listener.settimeout(60)
+        listener.settimeout(PATIENCE_S)
         connection, _ = listener.accept()
         connection.recv(4)
         connection.recv(1, socket.MSG_PEEK)  # the request has arrived
         connection.close()
-    _, errors = job.communicate(timeout=60)
+    _, errors = job.communicate(timeout=PATIENCE_S)
     assert job.returncode == 1
     assert errors == "The run's job server ended while this job ran; see its log.\n"
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from chat_server import KEY, completion, refusal, serving
 from gateway_setup import supervisor_settings
-from processes import command_of, eventually, imported_after, matching
+from processes import PATIENCE_S, command_of, eventually, imported_after, matching
 from pydantic import BaseModel
 
 from cuesheet.errors import CuesheetError
@@ -249,7 +249,7 @@ def test_a_server_that_lacks_the_model_fails_the_run_at_once_with_the_cause(run)
         ask(server_file, "Task: close the drawer")
 
 
-async def failure_of(folder: Path, code: str, ready_timeout_s: float = 30.0) -> str:
+async def failure_of(folder: Path, code: str, ready_timeout_s: float = PATIENCE_S) -> str:
     """Why a server that runs this Python code does not come up; checks that nothing is left."""
     failed = []
     replica = Replica(

@@ -358,10 +358,10 @@ async def test_a_command_has_time_to_terminate(tmp_path):
         "open('up', 'w').close()\n"
         "time.sleep(3600)\n"
     )
-    process = start_guard(tmp_path, code)
+    process = start_guard(tmp_path, code, grace_s=PATIENCE_S)
     await eventually((tmp_path / "up").exists)
     process.stdin.close()
-    assert await asyncio.to_thread(process.wait, 120) == 9
+    assert await asyncio.to_thread(process.wait, PATIENCE_S) == 9
 
 
 # The log
