@@ -6,7 +6,10 @@ the run used. Times are in seconds.
 """
 
 import json
+from functools import partial
 from pathlib import Path
+
+from tqdm import tqdm
 
 from cuesheet import files, job_log
 from cuesheet.config.report import ReportConfig
@@ -19,7 +22,7 @@ def main(snakemake) -> None:
     with job_log.to_file(snakemake.log[0]):
         params = snakemake.params
         results = Path(params.results)
-        data = gather(results, params.selected)
+        data = gather(results, params.selected, partial(tqdm, unit="episode", mininterval=2))
         store_prompts(results, data, Path(params.prompts_dir))
         evaluations = snakemake.input.get("evaluation")  # a list of at most one file
         scores = (

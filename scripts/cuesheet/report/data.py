@@ -2,12 +2,10 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from cuesheet.artifacts.failures import episode_failures
 from cuesheet.artifacts.inspection import InspectionFile
@@ -104,12 +102,17 @@ class ReportData:
     source_changes: list[dict[str, Any]] = field(default_factory=list)  # the newest last
 
 
-def gather(results: Path, selected: Collection[int]) -> ReportData:
+def gather(
+    results: Path,
+    selected: Collection[int],
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> ReportData:
     """Read the result folder of a dataset.
 
     Args:
         results: the dataset's result folder.
         selected: episodes of the run; those without annotations are listed as missing.
+        progress: wraps the episodes, as `tqdm` does.
 
     Raises:
         CuesheetError: a file of an annotated episode is broken.
@@ -122,7 +125,7 @@ def gather(results: Path, selected: Collection[int]) -> ReportData:
         failure = failures.get(index)
         cause = f"{failure['rule']}: {failure['error']}" if failure else "not annotated yet"
         data.missing.append((index, cause))
-    for index in tqdm(episodes, unit="episode", mininterval=2):
+    for index in progress(episodes):
         _add(data, read_view(results, index))
     return data
 

@@ -99,6 +99,7 @@ def test_one_command_writes_the_page(runs, tmp_path, capsys):
     target = tmp_path / "compare.html"
     assert cli.main(["compare", *map(str, runs), "--to", str(target)]) == 0
     assert target.read_text().startswith("<!doctype html>")
+    assert capsys.readouterr().err == ""  # no progress bars
     assert cli.main(["compare", str(runs[0]), "--to", str(target)]) == 1
     assert "two result folders" in capsys.readouterr().err
 
