@@ -25,7 +25,7 @@ from cuesheet.dataset.index_checks import (
 )
 from cuesheet.dataset.index_state import NOTICES_KEY, STATE_KEY, source_state
 from cuesheet.dataset.metadata import Dataset, Episode
-from cuesheet.dataset.task_index import check_tasks, read_task_starts
+from cuesheet.dataset.task_index import check_tasks, describe_undivided, read_task_starts
 from cuesheet.dataset.timing_checks import check_times, contradicted_fps, timing_notices
 from cuesheet.errors import CuesheetError
 from cuesheet.files import atomic_path
@@ -79,10 +79,7 @@ def build_index(
     notices += timing_notices(dataset, found.rows)
     alike = [index for index, starts in task_starts.items() if not starts]
     if alike:
-        notices.append(
-            f"task_index does not tell apart the tasks of {describe_range(alike)}; prompts and "
-            "rephrasings use the first one."
-        )
+        notices.append(describe_undivided(dataset, alike))
     if found.unknown - every:
         notices.append(
             f"the data files hold rows of {describe_range(found.unknown - every)}, which "

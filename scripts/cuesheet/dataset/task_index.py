@@ -5,6 +5,7 @@ from cuesheet.dataset.metadata import Dataset
 from cuesheet.dataset.models import Episode
 from cuesheet.dataset.task_table import TASK_LINES, TASKS_FILE, read_task_lines, read_task_names
 from cuesheet.dataset.tasks import clean_task, read_task_runs
+from cuesheet.text import describe_range
 
 
 def check_tasks(dataset: Dataset) -> list[Problem]:
@@ -33,7 +34,7 @@ def check_tasks(dataset: Dataset) -> list[Problem]:
 def read_task_starts(dataset: Dataset) -> dict[int, list[tuple[int, str]]]:
     """Return (frame_index, task) of each task, in order, for every episode with several tasks.
 
-    The list is empty if task_index does not tell the tasks apart: all frames have the same one.
+    The list is empty if task_index does not tell the tasks apart.
     Raises CuesheetError if the table of tasks is malformed.
     """
     names, runs = _read(dataset, [e for e in dataset.episodes if len(e.tasks) > 1])
@@ -46,6 +47,19 @@ def read_task_starts(dataset: Dataset) -> dict[int, list[tuple[int, str]]]:
                 starts.append((frame_index, task))
         found[episode.episode_index] = starts if len(starts) > 1 else []
     return found
+
+
+def describe_undivided(dataset: Dataset, episodes: list[int]) -> str:
+    """Return the notice about episodes whose several tasks `read_task_starts` cannot divide."""
+    table = TASK_LINES if dataset.version == "v2.1" else TASKS_FILE
+    missing = dataset.version == "v2.1" and not dataset.has_file(TASK_LINES)
+    return (
+        f"the metadata list several tasks for {describe_range(episodes)}, but task_index in the "
+        f"data files does not tell them apart: its numbers name fewer than two tasks in {table}"
+        f"{', which is missing' if missing else ''}. Prompts and rephrasings use the first task. "
+        f"If the task changes within an episode, {'restore' if missing else 'complete'} {table} "
+        "and set task_index per frame."
+    )
 
 
 def _read(

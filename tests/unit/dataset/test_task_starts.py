@@ -68,7 +68,20 @@ def test_tasks_that_task_index_does_not_tell_apart_are_a_notice(copied, tmp_path
     (two, _), notices = indexed(give_two_tasks(copied, 1000), tmp_path)
     assert two.task_starts == []
     assert two.task_text == FIRST
-    assert any("does not tell apart the tasks of episode 0" in notice for notice in notices)
+    (notice,) = [notice for notice in notices if "does not tell them apart" in notice]
+    assert "several tasks for episode 0, " in notice
+    assert "fewer than two tasks in meta/tasks.parquet. Prompts" in notice
+    assert "complete meta/tasks.parquet" in notice
+
+
+def test_tasks_without_their_table_are_a_notice_that_names_the_missing_file(copied, tmp_path):
+    root = as_v21(give_two_tasks(copied, 30), tmp_path / "v21")
+    (root / "meta/tasks.jsonl").unlink()
+    (two, _), notices = indexed(root, tmp_path)
+    assert two.task_text == FIRST
+    (notice,) = [notice for notice in notices if "does not tell them apart" in notice]
+    assert "in meta/tasks.jsonl, which is missing. Prompts" in notice
+    assert "restore meta/tasks.jsonl" in notice
 
 
 def test_a_number_that_the_table_of_tasks_lacks_is_left_out(copied, tmp_path):
