@@ -7,6 +7,7 @@ and one thread per request in flight.
 
 import asyncio
 import contextlib
+import functools
 import http.client
 import json
 import socket
@@ -15,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from cuesheet.errors import SurroundingsError
 from cuesheet.files import read_end, read_json
@@ -49,6 +50,10 @@ class GatewayClient:
         default_factory=lambda: ThreadPoolExecutor(MAX_THREADS, "gateway"), repr=False
     )
 
+    @functools.cached_property
+    def _parts(self) -> SplitResult:
+        return urlsplit(self.url)
+
     async def post(
         self, path: str, body: dict[str, Any], headers: dict[str, str]
     ) -> tuple[int, dict[str, Any]]:
@@ -57,7 +62,7 @@ class GatewayClient:
         There is no time limit here: the gateway bounds every attempt, and a gateway that dies
         drops the connection. Raises GatewayGoneError.
         """
-        parts = urlsplit(self.url)
+        parts = self._parts
         connection = http.client.HTTPConnection(parts.hostname or "", parts.port)
         loop = asyncio.get_running_loop()
         try:
@@ -79,11 +84,10 @@ class GatewayClient:
         body: dict[str, Any],
         headers: dict[str, str],
     ) -> tuple[int, dict[str, Any]]:
-        parts = urlsplit(self.url)
         try:
             connection.request(
                 "POST",
-                parts.path.rstrip("/") + path,
+                self._parts.path.rstrip("/") + path,
                 json.dumps(body, ensure_ascii=False, allow_nan=False).encode(),
                 {
                     "Content-Type": "application/json",
