@@ -135,12 +135,9 @@ KINDS: dict[str, Kind] = {
 }
 # What the suite runs: one of each kind that differs in who ends whom.
 SMALL = (
-    "SIGKILL to Snakemake",
     "SIGTERM to Snakemake",
     "SIGINT to the group",
     "SIGKILL to the supervisor",
-    "SIGTERM to the supervisor",
-    "SIGKILL to the model server",
     "SIGKILL to the process guard",
     "SIGKILL to a job",
     "SIGKILL to Snakemake, in shards",

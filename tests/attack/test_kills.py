@@ -14,4 +14,4 @@ def test_a_run_that_was_killed_is_finished_by_the_next_one(demo_v3, tmp_path):
     print("\n".join(said))
     assert [result for result in results if result.problems] == []
     assert len(results) >= len(kills.SMALL) - 1
-    assert sum(result.outcome.startswith("struck") for result in results) >= 8
+    assert sum(result.outcome.startswith("struck") for result in results) >= 5
