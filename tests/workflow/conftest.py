@@ -1,14 +1,17 @@
 """Fixtures of the tests that run the workflow."""
 
+import fcntl
+import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from processes import PATIENCE_S, kill_all, processes_in
-from workflow_runs import CountingServer, Workdir
+from workflow_runs import REPOSITORY, CountingServer, Workdir
 
 
 @pytest.fixture
@@ -24,13 +27,58 @@ def work(tmp_path: Path) -> Iterator[Workdir]:
     kill_all(processes_in(tmp_path / "work"))
 
 
+Make = Callable[[Workdir], str]
+
+
 @pytest.fixture(scope="session")
-def finished_demo(tmp_path_factory: pytest.TempPathFactory, demo_v3: Path) -> Workdir:
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Make], Workdir]:
+    """Return a function that runs something in a folder that all processes of the tests share.
+
+    The first process that needs the folder makes it, and the others wait.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+
+    def made_once(name: str, make: Make) -> Workdir:
+        work, output = Workdir(shared / name / "work"), shared / name / "output.txt"
+        work.path.parent.mkdir(exist_ok=True)
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not output.exists():
+                shutil.rmtree(work.path, ignore_errors=True)
+                output.write_text(make(work))
+        work.output = output.read_text()
+        return work
+
+    return made_once
+
+
+@pytest.fixture(scope="session")
+def finished_demo(made_once: Callable[[str, Make], Workdir], demo_v3: Path) -> Workdir:
     """The demo, annotated with the defaults; tests copy it and do not change it."""
-    work = Workdir(tmp_path_factory.mktemp("finished") / "work")
-    work.configure(dataset=str(demo_v3))
-    work.output = work.run().output
-    return work
+
+    def make(work: Workdir) -> str:
+        work.configure(dataset=str(demo_v3))
+        return work.run().output
+
+    return made_once("finished_demo", make)
+
+
+@pytest.fixture(scope="session")
+def two_episodes(
+    made_once: Callable[[str, Make], Workdir], demo_vlm_url: str, demo_v3: Path
+) -> Workdir:
+    """Two episodes of the demo, annotated by a server of others; tests copy them."""
+
+    def make(work: Workdir) -> str:
+        shutil.copytree(REPOSITORY / "config/prompts", work.path / "prompts")
+        vlm = {"serve": "external", "model": "cuesheet-demo-1", "base_urls": [f"{demo_vlm_url}/v1"]}
+        settings = {"dataset": str(demo_v3), "episodes": [0, 1], "prompts_dir": "prompts"}
+        work.configure(**settings, vlm=vlm)
+        return work.run().output
+
+    return made_once("two_episodes", make)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import sys
 
 import pyarrow.parquet as pq
 import pytest
-from workflow_runs import Workdir, estimate_of
+from workflow_runs import estimate_of
 
 pytestmark = pytest.mark.workflow
 
@@ -16,25 +16,12 @@ DATA = f"{RESULTS}/annotated/data/chunk-000/file-000.parquet"
 FRONT = "observation.images.front"
 
 
-def configure(work, demo, base_url):
-    vlm = {"serve": "external", "model": "cuesheet-demo-1", "base_urls": [base_url]}
-    work.configure(dataset=str(demo), episodes=[0, 1], vlm=vlm)
-
-
-@pytest.fixture(scope="module")
-def annotated(tmp_path_factory, demo_vlm_url, demo_v3):
-    """Two episodes of the demo, annotated; tests copy them."""
-    work = Workdir(tmp_path_factory.mktemp("annotated") / "work")
-    configure(work, demo_v3, f"{demo_vlm_url}/v1")
-    work.run()
-    return work
-
-
 @pytest.fixture
-def corrected(annotated, tmp_path, counting_server, demo_v3):
+def corrected(two_episodes, tmp_path, counting_server, demo_v3):
     """Two episodes of the demo, annotated, and a way to correct episode 1."""
-    workdir = annotated.copy_to(tmp_path / "work")
-    configure(workdir, demo_v3, counting_server.base_url)
+    workdir = two_episodes.copy_to(tmp_path / "work")
+    settings = {"dataset": str(demo_v3), "episodes": [0, 1], "prompts_dir": "prompts"}
+    workdir.configure(**settings, vlm=counting_server.vlm)
 
     def correct(**values):
         folder = workdir.path / "corrections/demo_v3"

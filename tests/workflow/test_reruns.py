@@ -19,17 +19,6 @@ def settings(demo: Path, vlm: dict) -> dict[str, object]:
     return {"dataset": str(demo), "episodes": [0, 1], "prompts_dir": "prompts", "vlm": vlm}
 
 
-@pytest.fixture(scope="module")
-def annotated(tmp_path_factory, demo_vlm_url, demo_v3) -> Workdir:
-    """Two episodes of the demo, annotated; tests copy them."""
-    work = Workdir(tmp_path_factory.mktemp("annotated") / "work")
-    shutil.copytree(REPOSITORY / "config/prompts", work.path / "prompts")
-    vlm = {"serve": "external", "model": "cuesheet-demo-1", "base_urls": [f"{demo_vlm_url}/v1"]}
-    work.configure(**settings(demo_v3, vlm))
-    work.run()
-    return work
-
-
 def with_server(workdir: Workdir, counting_server, demo: Path) -> Workdir:
     """Send the requests of a working directory to the counting server."""
 
@@ -49,9 +38,9 @@ def external(workdir, counting_server, demo_v3):
 
 
 @pytest.fixture
-def finished(annotated, tmp_path, counting_server, demo_v3):
+def finished(two_episodes, tmp_path, counting_server, demo_v3):
     """A finished run of two episodes, whose further calls go to the counting server."""
-    return with_server(annotated.copy_to(tmp_path / "finished"), counting_server, demo_v3)
+    return with_server(two_episodes.copy_to(tmp_path / "finished"), counting_server, demo_v3)
 
 
 def calls_of(work: Workdir, stage: str, episode: int) -> list[dict]:
@@ -217,10 +206,12 @@ def test_a_deleted_clip_is_created_again_with_the_review_page(finished_demo, tmp
     assert other.stat().st_mtime_ns == before
     assert (work.path / page).is_file()
     # Snakemake looks for an input of a page that exists only if the input is a target too.
-    for target in ((page,), (f"./{page}",), (), ("reports",)):
-        clip.unlink()
-        assert work.run(*target).jobs == {"extract_clip": 1, "build_review": 1}, target
-        assert clip.is_file()
+    clip.unlink()
+    for target in ((page,), (f"./{page}",), ()):
+        planned = work.run("--dry-run", *target).jobs
+        assert planned == {"extract_clip": 1, "build_review": 1}, target
+    assert work.run("reports").jobs == {"extract_clip": 1, "build_review": 1}
+    assert clip.is_file()
 
 
 def test_deleted_files_for_people_are_created_again(finished_demo, tmp_path):
@@ -279,7 +270,7 @@ def test_a_job_that_failed_is_repeated_although_its_earlier_file_is_kept(
 ):
     plan = finished.path / "results/demo_v3/plan/000001.json"
     before = plan.read_bytes()
-    options = {"vlm": {**counting_server.vlm, "max_attempts": 1}, "vqa": {"enabled": False}}
+    options = {"vlm": {**counting_server.vlm, "max_attempts": 1}}
     finished.configure_external(**options)
     if changes == "a prompt":
         prompt = finished.path / "prompts/plan_segment.md"
@@ -287,11 +278,12 @@ def test_a_job_that_failed_is_repeated_although_its_earlier_file_is_kept(
     else:
         finished.configure_external(**options, seed=7, plan={"granularity": "phases"})
     counting_server.answer_instead = lambda body: (500, b'{"error": {"message": "broken"}}')
-    failed = finished.run("--keep-going", check=False)
+    plans = [f"results/demo_v3/plan/{number:06d}.json" for number in (0, 1)]
+    failed = finished.run("--keep-going", "--", *plans, check=False)
     assert failed.returncode != 0
     assert "annotate_plan: 0 of 2 done, 2 failed" in failed.output
     assert plan.read_bytes() == before
     counting_server.answer_instead = lambda body: None
-    assert finished.run().jobs["annotate_plan"] == 2
+    assert finished.run(*plans).jobs == {"annotate_plan": 2}
     assert plan.read_bytes() != before
-    assert finished.run("--dry-run").jobs == {}
+    assert finished.run("--dry-run", *plans).jobs == {}
