@@ -75,6 +75,14 @@ def test_the_error_for_a_missing_token_lists_the_places_that_were_searched(tmp_p
         keys_of(external(ROUTER))
 
 
+def test_the_token_of_hugging_face_is_read_from_the_file_of_its_tools(monkeypatch, tmp_path):
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
+    assert keys_of(external(ROUTER)) == {ROUTER: TOKEN}
+
+
 def test_a_key_that_the_settings_name_is_that_of_all_servers(monkeypatch):
     urls = [ROUTER, "http://10.0.0.7:8000/v1"]
     monkeypatch.setenv("MINE", "my-own-key")
