@@ -49,7 +49,18 @@ class Model(Protocol):
     @property
     def calls(self) -> list[dict[str, Any]]: ...
 
-    async def ask(self, *_: Any, **request: Any) -> Answer[Any]:
+    async def ask(
+        self,
+        *,
+        name: str,
+        prompt: str,
+        reply: type[Reply],
+        system: str,
+        media: Sequence[Media],
+        text: str,
+        needs_media: bool = True,
+        sampling: Mapping[str, Any] | None = None,
+    ) -> Answer[Reply]:
         """See `Vlm.ask`."""
 
 
