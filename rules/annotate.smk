@@ -5,8 +5,11 @@
 #
 # Inputs and params are what determines a response. Corrections by people are params, so that only the
 # stage whose part of a correction changed runs again. The server's address and concurrency are
-# neither. Priorities rise from stage to stage, so that the model receives its first requests as soon
-# as one episode is decoded. `update` keeps the file of an earlier run if a job fails.
+# neither. `update` keeps the file of an earlier run if a job fails.
+#
+# Episodes are annotated in order, but plans, whose requests wait for each other, run ahead of visual
+# questions, which wait for nothing: at the end of a run, the questions of the last episodes keep the
+# model server busy. A run that is interrupted leaves at most PLANS_AHEAD more plans than questions.
 
 
 rule annotate_plan:
@@ -23,7 +26,7 @@ rule annotate_plan:
         "<results>/{dataset}/logs/annotate_plan/{episode}.log",
     benchmark:
         "<results>/{dataset}/benchmarks/annotate_plan/{episode}.tsv"
-    priority: 2
+    priority: in_turn(2, ahead=PLANS_AHEAD)
     conda:
         "../envs/annotate.yaml"
     threads: STAGE_THREADS
@@ -56,7 +59,7 @@ rule annotate_interjections:
         "<results>/{dataset}/logs/annotate_interjections/{episode}.log",
     benchmark:
         "<results>/{dataset}/benchmarks/annotate_interjections/{episode}.tsv"
-    priority: 3
+    priority: in_turn(2, ahead=PLANS_AHEAD)
     conda:
         "../envs/annotate.yaml"
     threads: STAGE_THREADS
@@ -86,7 +89,7 @@ rule annotate_vqa:
         "<results>/{dataset}/logs/annotate_vqa/{episode}.log",
     benchmark:
         "<results>/{dataset}/benchmarks/annotate_vqa/{episode}.tsv"
-    priority: 3
+    priority: in_turn(2)
     conda:
         "../envs/annotate.yaml"
     threads: STAGE_THREADS
@@ -115,7 +118,7 @@ rule inspect_episode:
         "<results>/{dataset}/logs/inspect_episode/{episode}.log",
     benchmark:
         "<results>/{dataset}/benchmarks/inspect_episode/{episode}.tsv"
-    priority: 3
+    priority: in_turn(2, ahead=PLANS_AHEAD)
     conda:
         "../envs/annotate.yaml"
     threads: STAGE_THREADS

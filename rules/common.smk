@@ -83,6 +83,8 @@ RUN = as_workflow_error(load_run)(
 CONFIG = RUN.config
 SHARD_PLANS = ShardPlans.of(RUN)
 STAGE_THREADS = stage_threads()
+# Episodes whose plans come before visual questions. Not a whole number, so no two rules tie.
+PLANS_AHEAD = most_waiting_jobs() + 0.5
 if IS_MODULE:
     run_environment.publish(
         run_environment.MODULE_VARIABLE, RUN.results_root, workflow.modifier.namespace
@@ -122,6 +124,19 @@ def dataset_of(wildcards):
 def of_episode(answer, *settings):
     """Return an input function: what `answer` says about the dataset and episode of a job."""
     return lambda wildcards: answer(dataset_of(wildcards), *settings, int(wildcards.episode))
+
+
+def in_turn(level, ahead=0):
+    """Return a priority function: rules by `level`, and within a level the episodes in order.
+
+    A job comes before the jobs without `ahead` of that many earlier episodes.
+    """
+
+    def priority(wildcards):
+        position = RUN.turns.get((wildcards.dataset, wildcards.episode), 0)
+        return level + (ahead - position) / 10_000_000  # less than a level
+
+    return priority
 
 
 def results_of(wildcards):

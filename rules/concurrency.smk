@@ -69,6 +69,12 @@ def stage_threads():
     return 0
 
 
+def most_waiting_jobs():
+    """Return how many jobs may wait for the model at the same time; 0 if jobs do not wait."""
+    limits = workflow.global_resources
+    return limits["vlm_jobs"].value if "vlm_jobs" in limits else 0
+
+
 def lift_job_rate():
     """Start local jobs without a limit per second. Called when the first job is about to start.
 

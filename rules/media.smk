@@ -41,7 +41,7 @@ rule decode_keyframes:
         "<results>/{dataset}/logs/decode_keyframes/{episode}.log",
     benchmark:
         "<results>/{dataset}/benchmarks/decode_keyframes/{episode}.tsv"
-    priority: 1
+    priority: in_turn(1)
     conda:
         "../envs/media.yaml"
     threads: 1

@@ -42,7 +42,7 @@ rule extract_signals:
         "<results>/{dataset}/logs/extract_signals/{episode}.log",
     benchmark:
         "<results>/{dataset}/benchmarks/extract_signals/{episode}.tsv"
-    priority: 2
+    priority: in_turn(1)
     conda:
         "../envs/media.yaml"
     threads: 1

@@ -93,8 +93,6 @@ class Session:
             command = shlex.join(["snakemake", *sys.argv[1:]])
             for dataset in self._run.datasets.values():
                 write_text(dataset.layout.command, f"{command}\n")
-            self._estimating = threading.Thread(target=self._make_estimate, daemon=True)
-            self._estimating.start()
         return prefix
 
     def _start(
@@ -107,6 +105,7 @@ class Session:
                 changed = dataset.refresh_index()
                 dataset.refresh_signals_layout(self._run.config.signals, source_changed=changed)
         if self._shard_plans is not None:
+            self._start_estimating()
             if asks_model:
                 self._tell_coordinates(self._check_before_shards())
             os.environ[OUTER_RUN_VARIABLE] = start_record(self._shard_plans)
@@ -119,6 +118,7 @@ class Session:
         publish(SERVER_FILE_VARIABLE, self._run.results_root, str(server_file.resolve()))
         if use_job_server and job_server.usable():  # it starts during the check of the server
             self._job_server = job_server.JobServer(server_file.parent)
+        self._start_estimating()  # during the check, when this process only waits
         root = ""
         if settings["check"]:
             root = lifecycle.wait_until_ready(server_file).get("model_root") or ""
@@ -150,6 +150,11 @@ class Session:
     def _tell_coordinates(self, root: str) -> None:
         if notice := self._run.coordinates_notice(root):
             self._tell(f"Cuesheet: {notice}")
+
+    def _start_estimating(self) -> None:
+        if self._run.shard is None:
+            self._estimating = threading.Thread(target=self._make_estimate, daemon=True)
+            self._estimating.start()
 
     def _make_estimate(self) -> None:
         try:

@@ -82,6 +82,16 @@ class Run:
         return [stage for stage in STAGES if getattr(self.config, stage).enabled]
 
     @functools.cached_property
+    def turns(self) -> dict[tuple[str, str], int]:
+        """The order of the episodes of all datasets: position by dataset and episode name."""
+        episodes = [
+            (name, episode_name(index))
+            for name, dataset in self.datasets.items()
+            for index in dataset.worked_on
+        ]
+        return {episode: position for position, episode in enumerate(episodes)}
+
+    @functools.cached_property
     def plan(self) -> PlanConfig:
         """The settings of the plan, with the defaults that depend on the model filled in."""
         return resolve_plan(self.config)
