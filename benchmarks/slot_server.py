@@ -5,9 +5,9 @@
 At most `--slots` requests are processed at once, `--reply-s` seconds each; the others wait. The
 reply is `{"label": "cup"}`. With `--upstream URL`, it is the reply of that server, which is
 requested once and then takes `--reply-s`. `GET /stats` returns the utilization of the slots since
-the last `POST /reset`, and `first_at`, the time of the first request on the monotonic clock. With
-an upstream it also returns the size of all distinct requests, which is counted while they are
-recorded.
+the last `POST /reset`, and the time of the first request on the monotonic clock: `first_at`, and
+without the check of the server `first_of_jobs_at`. With an upstream it also returns the size of all
+distinct requests, which is counted while they are recorded.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from typing import Any
 
 import request_size
 
+CHECK = b'"ServerCheck"'  # the reply schema of the check of the server
 REPLY = {
     "id": "1",
     "object": "chat.completion",
@@ -89,6 +90,7 @@ class SlotServer:
     def reset(self) -> None:
         self.calls = self.used = self.recorded = 0
         self.changes: list[tuple[float, int]] = []
+        self.first_of_jobs_at: float | None = None
 
     def _change(self, by: int) -> None:
         self.used += by
@@ -107,6 +109,8 @@ class SlotServer:
                 return self._known[key]
             answer = self._known[key]
         async with self._free:
+            if self.first_of_jobs_at is None and CHECK not in body:
+                self.first_of_jobs_at = time.monotonic()
             self._change(1)
             try:
                 await asyncio.sleep(self.reply_s)
@@ -133,7 +137,15 @@ class SlotServer:
         found["sizes"] = {"requests": len(self._known), **self._sizes}
         if len(self.changes) < 2:
             return found
-        return found | {"first_at": self.changes[0][0]} | shares(self.changes, self.slots)
+        begin = self.first_of_jobs_at or self.changes[0][0]
+        of_jobs = [change for change in self.changes if change[0] >= begin]
+        return {
+            **found,
+            "first_at": self.changes[0][0],
+            "first_of_jobs_at": begin,
+            "used_by_jobs": shares(of_jobs, self.slots)["used"],
+            **shares(self.changes, self.slots),
+        }
 
 
 def serve(options: argparse.Namespace) -> None:

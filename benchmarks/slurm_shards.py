@@ -5,12 +5,14 @@
 It needs the plugin for SLURM (.venv-cluster), runs as root and starts the SLURM of
 tests/slurm_cluster.py. It annotates the dataset with the demo model and profiles/slurm, and prints
 one JSON object: wall and CPU seconds of the outer process, and for every shard its wall seconds,
-the CPU seconds of all its processes (decoding, steps and the demo model), and the seconds from the
-start of its SLURM job to the first request to its model server.
+the CPU seconds of all its processes (decoding, steps and the demo model), and the seconds to the
+first request of a step from the start of its SLURM job, and from the time when its model server was
+ready.
 """
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -49,21 +51,33 @@ def run(work: Path, dataset: Path, episodes_per_shard: int) -> dict[str, float]:
 def of_shards(work: Path, name: str) -> dict[str, dict[str, float | str]]:
     """Return the seconds of every shard, from the files of the run and from SLURM."""
     results = work / "results" / name
-    usages = [json.loads(path.read_bytes()) for path in work.glob(".cuesheet/runs/*/usage.json")]
-    usage_of_job = {usage["job_id"]: usage for usage in usages}
+    usage_of_job, ready_of_job = {}, {}
+    for path in work.glob(".cuesheet/runs/*/usage.json"):
+        usage = json.loads(path.read_bytes())
+        usage_of_job[usage["job_id"]] = usage
+        ready_of_job[usage["job_id"]] = ready_at(path.with_name("supervisor.log"))
     found = {}
     for path in sorted((results / "shards").glob("*.state.json")):
         state = json.loads(path.read_bytes())
         begun = slurm_start(state["job_id"])
-        usage = usage_of_job[state["job_id"]]
+        usage, ready = usage_of_job[state["job_id"]], ready_of_job[state["job_id"]]
         found[state["shard"]] = {
             "gpu": state["gpus"],
             "wall_s": round(state["updated_at"] - begun, 1),
             "cpu_s": state["cpu_s"],
             "to_first_call_s": round(usage["first_call_at"] - begun, 1),
+            "ready_to_first_call_s": round(usage["first_call_at"] - ready, 1),
             "calls": sum(usage["calls"].values()),
         }
     return found
+
+
+def ready_at(log: Path) -> float:
+    """Return the time when the model server of a run was ready, from the log of its supervisor."""
+    found = re.search(r"^(\S+ \S+) .*: ready at ", log.read_text(), re.MULTILINE)
+    if found is None:
+        raise SystemExit(f"{log}: the model server was never ready")
+    return datetime.strptime(found[1], "%Y-%m-%d %H:%M:%S,%f").timestamp()
 
 
 def slurm_start(job: str) -> float:

@@ -1,5 +1,6 @@
 """The measures of the benchmarks: their numbers are those that a hand works out."""
 
+import json
 import sys
 
 import pytest
@@ -60,6 +61,24 @@ def test_a_server_repeats_what_another_one_answered():
         assert answers[0] == answers[2]
         assert upstream.stats()["calls"] == 2
         assert server.stats()["recorded"] == 2
+
+
+def test_the_check_of_the_server_is_not_a_request_of_a_job():
+    import urllib.request
+
+    import slot_server
+
+    from cuesheet.serving.server_check import CheckRequest
+
+    with slot_server.running(0.01, 1) as server:
+        for body in (CheckRequest("m").body(), {"a": 1}, {"a": 2}):
+            data = json.dumps(body).encode()
+            urllib.request.urlopen(f"{server.base_url}/chat/completions", data, timeout=30).close()
+        stats = server.stats()
+    assert stats["calls"] == 3
+    assert stats["first_of_jobs_at"] >= stats["first_at"] + 0.01
+    assert stats["used"] < 1
+    assert stats["used_by_jobs"] > stats["used"]
 
 
 def test_the_size_of_a_request_by_hand():
