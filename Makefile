@@ -142,11 +142,14 @@ lint: $(VENV)/.test-installed  ## Check style, the rules, and that generated fil
 	$(BIN)/cuesheet config --check
 
 .PHONY: plans
-plans: $(SUITE_INSTALLED)  ## Dry runs with every configuration and for another scheduler
+plans: $(SUITE_INSTALLED)  ## Dry runs with every configuration and profile, and for another scheduler
 	@for config in config/config.yaml tests/configs/*.yaml; do \
 	  $(RUN) --dry-run --quiet all --cores 2 --configfile "$$config" || \
 	    { echo "The dry run of $$config failed." >&2; exit 1; }; \
 	done
+	@.venv-cluster/bin/python -m snakemake --dry-run --workflow-profile profiles/slurm --quiet all
+	@.venv-cluster/bin/python -m snakemake --dry-run --workflow-profile profiles/kubernetes --quiet all \
+	  --default-storage-prefix "$(CURDIR)"
 	@.venv-cluster/bin/python -m snakemake --dry-run --workflow-profile none --quiet all --jobs 10 \
 	  --executor cluster-generic --cluster-generic-submit-cmd "bsub -n {threads}"
 
