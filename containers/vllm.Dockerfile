@@ -1,5 +1,5 @@
 # vLLM for NVIDIA GPUs in the version that Cuesheet is tested with (docs/containers.md). Arguments after
-# the image's name are those of vLLM's server, for example --model Qwen/Qwen3-VL-8B-Instruct.
+# the image's name are those of vLLM's server, for example Qwen/Qwen3-VL-8B-Instruct.
 FROM vllm/vllm-openai:v0.32.0
 
 # Weights are kept in a volume that is mounted here.

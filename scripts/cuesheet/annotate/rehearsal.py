@@ -23,11 +23,12 @@ from cuesheet.vlm.prompts import Prompts
 from cuesheet.vlm.replies import MAX_LABEL_CHARS, Description, Segmentation
 from cuesheet.vlm.vocabulary import DraftedSteps, MergedSteps
 
-_numbers = itertools.count(1)
+# All have four digits, so that estimates do not depend on what was rehearsed before.
+_numbers = itertools.cycle(range(1000, 10_000))
 
 
 def _words() -> str:
-    """Return a typical sentence. None is returned twice: stages request repetitions again."""
+    """Return a typical sentence. Stages request repetitions again, so the sentences differ."""
     return f"the gripper moves to the red block and lifts it at {next(_numbers)}"
 
 

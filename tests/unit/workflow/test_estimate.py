@@ -232,6 +232,11 @@ def test_files_of_another_model_are_not_finished(demo_v3, repository, tmp_path):
         assert estimate(demo_v3, repository, tmp_path, **off)[1].episodes == episodes, change
 
 
+def test_an_estimate_does_not_depend_on_earlier_ones(demo_v3, repository, tmp_path):
+    found = [estimate(demo_v3, repository, tmp_path)[1] for _ in range(4)]
+    assert all(one == found[0] for one in found)
+
+
 def cache_responses(tmp_path, run, dataset, stage, episode, count):
     """Put responses to requests of a stage into the cache, as the gateway of a run does."""
     recipes = {dataset.name: run.recipes(dataset)}
