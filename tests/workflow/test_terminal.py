@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import signal
 import subprocess
 
 import pytest
@@ -77,6 +78,7 @@ def test_a_locked_folder_says_how_to_unlock_it_and_a_second_run_that_it_is_one(w
     first = workdir.start("--quiet", "all")
     until(lambda: list((workdir.path / ".snakemake" / "locks").glob("*")), "a lock")
     until(lambda: list(workdir.path.glob(".cuesheet/runs/*/server.json")), "a supervisor")
+    first.send_signal(signal.SIGSTOP)  # so that it does not finish meanwhile
     line = _one_line(workdir)
     assert f"another run (process {first.pid}) works in {workdir.path}" in line
     first.kill()
