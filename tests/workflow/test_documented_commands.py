@@ -101,7 +101,7 @@ NOT_RUN = {
     "cuesheet --cores 8 --config dataset=/data/pour_water": DOCKER,
     "docker build --file containers/vllm.Dockerfile --tag cuesheet-vllm .": DOCKER,
     "docker run --rm --gpus all --ipc host --publish 8000:8000 --volume "
-    '"$HOME/.cache/huggingface:/models" cuesheet-vllm --model Qwen/Qwen3-VL-8B-Instruct '
+    '"$HOME/.cache/huggingface:/models" cuesheet-vllm Qwen/Qwen3-VL-8B-Instruct '
     "--max-model-len 32768": DOCKER,
     "snakedeploy deploy-workflow https://github.com/OWNER/cuesheet annotations "
     "--tag v0.2.0": Covered(
