@@ -126,6 +126,15 @@ class Workdir:
         return Workdir(target)
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return the bytes of every file below a folder, by relative path."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
 def estimate_of(work: Workdir) -> Estimate:
     """The estimate of the run that the configuration of a working directory describes."""
     with contextlib.chdir(work.path):

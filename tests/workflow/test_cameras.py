@@ -6,14 +6,11 @@ import pyarrow.parquet as pq
 import pytest
 from dataset_variants import DATA, add_depth_images, copy, set_rate, store_images
 from PIL import Image
+from workflow_runs import contents
 
 pytestmark = pytest.mark.workflow
 
 FRONT, WRIST, DEPTH = "observation.images.front", "observation.images.wrist", "observation.depth"
-
-
-def contents(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_an_image_camera_is_annotated_a_depth_camera_is_left_out_and_the_source_is_not_changed(

@@ -5,6 +5,7 @@ import shutil
 import pytest
 from processes import processes_in
 from test_terminal import DEAD_SERVER, _lines, _one_line
+from workflow_runs import contents
 
 pytestmark = pytest.mark.workflow
 
@@ -14,10 +15,6 @@ def external(counting_server, **changes):
         **counting_server.vlm,
         **changes,
     }
-
-
-def contents(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_dead_server_ends_a_run_before_anything_is_decoded_or_deleted(

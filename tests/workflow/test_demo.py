@@ -1,24 +1,16 @@
 """The demo from end to end, with the demo model."""
 
-import hashlib
 import json
 import re
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from workflow_runs import contents
 
 pytestmark = pytest.mark.workflow
 
 CAMERAS = ("observation.images.front", "observation.images.wrist")
-
-
-def tree_hash(root: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(root.rglob("*"))
-        if path.is_file()
-    }
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +107,7 @@ def test_info_names_the_columns_and_the_tool_and_keeps_the_rest(finished_demo, d
 
 def test_the_annotated_dataset_has_every_file_of_the_source(finished_demo, demo_v3):
     annotated = finished_demo.path / "results/demo_v3/annotated"
-    assert set(tree_hash(demo_v3)) == set(tree_hash(annotated))
+    assert set(contents(demo_v3)) == set(contents(annotated))
     for path in (demo_v3 / "videos").rglob("*.mp4"):
         assert (annotated / path.relative_to(demo_v3)).read_bytes() == path.read_bytes()
 

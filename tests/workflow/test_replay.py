@@ -4,6 +4,7 @@ import re
 import shutil
 
 import pytest
+from workflow_runs import contents
 
 pytestmark = pytest.mark.workflow
 
@@ -12,12 +13,7 @@ REPLAY = {"serve": "replay", "model": "cuesheet-demo-1"}
 
 
 def annotated_files(work):
-    root = work.path / "results/demo_v3/annotated"
-    return {
-        str(path.relative_to(root)): path.read_bytes()
-        for path in sorted(root.rglob("*"))
-        if path.is_file()
-    }
+    return contents(work.path / "results/demo_v3/annotated")
 
 
 @pytest.fixture

@@ -184,7 +184,7 @@ def test_all_clips_play_in_step_and_show_the_frame(page, work):
     time = frames[seek(page, 0.5)]["timestamp"]
     times = "[...document.querySelectorAll('video')].map(video => video.currentTime)"
     expect_value(lambda: page.evaluate(times), [pytest.approx(time + 0.05, abs=0.05)] * 2)
-    before = seek(page, 0.1)  # far from the end, where the page stops by itself
+    before = seek(page, 0.1)  # far from the end of the episode, at which playback stops
     page.keyboard.press(" ")
     playwright.expect(page.locator("#play")).to_have_text("Pause")
     page.wait_for_function(
@@ -324,7 +324,7 @@ def test_the_minimap_moves_the_visible_part(long_page):
     minimap.click(position=place(minimap, 0.75))
 
     def middle() -> float:
-        """Return where the middle of the visible part is on the minimap, from 0 to 1."""
+        """Return the center of the visible part as a share of the width of the minimap."""
         window, whole = page.locator("#minimap .window").bounding_box(), minimap.bounding_box()
         return (window["x"] + window["width"] / 2 - whole["x"]) / whole["width"]
 

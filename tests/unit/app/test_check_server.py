@@ -79,7 +79,7 @@ async def test_the_measured_throughput_is_printed_as_settings(monkeypatch):
     def behave(body, number):
         return plain(body) | {"usage": {"prompt_tokens": 40, "completion_tokens": 4}}
 
-    # A clock that goes on by 20 s whenever it is read: few requests take all of the time.
+    # The clock advances by 20 s per reading, so a few requests use up the time limit.
     clock = SimpleNamespace(monotonic=partial(next, itertools.count(0.0, 20.0)))
     monkeypatch.setattr(throughput, "time", clock)
     monkeypatch.setattr(throughput, "measure", partial(throughput.measure, total_s=600.0))
